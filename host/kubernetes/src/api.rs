@@ -1,0 +1,96 @@
+//! `Sleeper`, the custom resource that shows and remembers what Dormouse does with a resource.
+
+use dormouse_lifecycle::{ObjectRef, SleeperState};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Finalizer that keeps a Sleeper until its Services and replicas are restored.
+pub const FINALIZER: &str = "dormouse.dev/restore";
+/// On a Service: the selector that was there before it was parked, as JSON. What a person needs to undo it by hand.
+pub const PARKED_SELECTOR: &str = "dormouse.dev/parked-selector";
+/// The label that a parked selector asks for; no pod carries it.
+pub const PARKED_LABEL: &str = "dormouse.dev/parked";
+/// On a workload: the epoch of the wake that fenced it.
+pub const FENCE: &str = "dormouse.dev/epoch";
+/// On Dormouse's EndpointSlices: `endpointslice.kubernetes.io/managed-by`.
+pub const MANAGED_BY: &str = "dormouse.dev";
+
+/// What a resource-scaler declared about one resource. Written by the autoscaler.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "dormouse.dev",
+    version = "v1alpha1",
+    kind = "Sleeper",
+    namespaced,
+    status = "SleeperStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    doc = "A resource that Dormouse puts to sleep and wakes. Written by Dormouse; read it with kubectl.",
+    printcolumn = r#"{"name":"PHASE","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"RESOURCE","type":"string","jsonPath":".spec.resource"}"#,
+    printcolumn = r#"{"name":"PLUGIN","type":"string","jsonPath":".spec.plugin"}"#,
+    printcolumn = r#"{"name":"SINCE","type":"date","jsonPath":".status.since"}"#,
+    printcolumn = r#"{"name":"REASON","type":"string","jsonPath":".status.reason"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SleeperSpec {
+    /// Name of the plugin that looks after the resource.
+    pub plugin: String,
+    /// Name of the resource, as the plugin calls it.
+    pub resource: String,
+    /// The object that is the resource; it owns this Sleeper.
+    pub object: ObjectRef,
+    /// Objects with a scale subresource that are scaled. Empty when the plugin's platform scales by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<ObjectRef>,
+    /// Services whose traffic wakes the resource.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    /// How long a request is held, in milliseconds. None: the DLX's setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_timeout_millis: Option<u64>,
+    /// Replicas that a wake restores. None: as many as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_replicas: Option<i32>,
+}
+
+/// What Dormouse does and why. Each change of `state` is a compare-and-set on the Sleeper.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SleeperStatus {
+    /// The protocol's memory.
+    #[serde(flatten)]
+    pub state: SleeperState,
+    /// The inputs of the last decision, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_decision: Option<LastDecision>,
+    /// What needs attention.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What the autoscaler saw when it last decided, written when the outcome changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastDecision {
+    /// When, RFC 3339.
+    pub at: String,
+    /// `Idle`, `InUse`, `Debounced`, `NoData`, `Error`, `NoRules`.
+    pub outcome: String,
+    /// One line for each rule: reading, threshold, window.
+    pub inputs: Vec<String>,
+}
+
+/// Condition types on a Sleeper.
+pub mod condition {
+    /// False when a Service or workload of the resource cannot be diverted or scaled; the message says which and why.
+    pub const DIVERTIBLE: &str = "Divertible";
+    /// False when the last wake failed; the message is the cause.
+    pub const WAKEABLE: &str = "Wakeable";
+    /// False when a reading failed or has no data; the message says which.
+    pub const READINGS: &str = "ReadingsAvailable";
+    /// False when the plugin failed for this resource.
+    pub const PLUGIN: &str = "PluginHealthy";
+}

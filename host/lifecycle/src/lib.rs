@@ -1,0 +1,36 @@
+//! The sleep and wake protocol as a pure function.
+//!
+//! [`next`] looks at what was observed ([`Observation`]) and answers with the next steps ([`Next`]). It knows no clock,
+//! no client and no memory: everything that it needs to know is in the cluster and arrives in the observation. So
+//! any process may die between any two steps, and whoever looks next finishes the work or rolls it back. The model
+//! checker, the simulation and production run this very function.
+//!
+//! ```text
+//! Awake -> Diverting -> Observing -> Draining -> Asleep
+//!   ^          |            |            |          |
+//!   |          +------------+------------+----------+   any demand: the epoch rises, the wish becomes Awake
+//!   |                              v
+//!   +---- Ready <-------------- Waking
+//! ```
+//!
+//! * **Make before break.** The DLX joins a Service before its selector is parked; the selector is restored
+//!   before replicas come back; the DLX leaves only once ready pods are listed.
+//! * **Wake beats sleep.** A wake is one compare-and-set on the Sleeper that raises its epoch. Sleep steps are
+//!   compare-and-sets against the state that they were decided on, and a wake fences workloads, so a late scale-down loses.
+//! * **Observing** is the stage between diverted and draining. A workload that is only being looked at stays there.
+
+mod look;
+mod next;
+mod observation;
+mod ports;
+mod state;
+mod transition;
+
+pub use look::{Look, LookPolicy};
+pub use next::{Next, Step, Timings, WaitReason, next};
+pub use observation::{
+    Demand, Dlx, Listed, Observation, OwnSlice, Probe, Selector, Service, Undivertible, Workload,
+};
+pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
+pub use state::{DivertedPort, Epoch, ObjectRef, Phase, SleeperState, WakeFailure, Wish, WorkloadReplicas};
+pub use transition::{Refused, request_observation, request_sleep, request_wake};

@@ -1,0 +1,159 @@
+//! What the Sleeper remembers: the whole memory of the protocol.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Look;
+
+/// How often a resource was woken. Never falls; a sleep step that started from an older epoch must not be carried out.
+pub type Epoch = i64;
+
+/// Where a resource stands between awake and asleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Pods answer, Dormouse is not in the path.
+    #[default]
+    Awake,
+    /// The DLX joins the Services; then their selectors are parked.
+    Diverting,
+    /// All new connections go to the DLX, which forwards and counts. Replicas are untouched.
+    Observing,
+    /// No new connection reaches the pods; open ones get time to end.
+    Draining,
+    /// Scaled to zero, or being scaled to zero; the DLX holds whatever arrives.
+    Asleep,
+    /// Selectors and replicas are being restored.
+    Waking,
+    /// Pods are ready; the DLX leaves the Services.
+    Ready,
+}
+
+impl Phase {
+    /// Whether traffic may still arrive at the DLX because Dormouse sent it there.
+    pub fn is_diverted(self) -> bool {
+        self != Phase::Awake
+    }
+}
+
+/// What a resource is meant to be. The phase follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Wish {
+    /// Serve from pods.
+    #[default]
+    Awake,
+    /// Divert and count, to learn whether anybody needs it.
+    Observed,
+    /// Scale to zero.
+    Asleep,
+}
+
+/// A Kubernetes object in the Sleeper's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRef {
+    /// Group and version, such as `apps/v1`.
+    pub api_version: String,
+    /// Kind, such as `Deployment`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+}
+
+/// How many replicas a workload had before it went to sleep.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadReplicas {
+    /// The workload.
+    #[serde(flatten)]
+    pub workload: ObjectRef,
+    /// Replicas to restore.
+    pub replicas: i32,
+}
+
+/// A Service port and the port of the DLX that stands in for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DivertedPort {
+    /// Service name.
+    pub service: String,
+    /// Name of the Service port; empty when the Service has a single unnamed port.
+    #[serde(default)]
+    pub name: String,
+    /// Number of the Service port.
+    pub port: u16,
+    /// Port on which every DLX listens for this Service port.
+    pub dlx_port: u16,
+}
+
+/// The last wake that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WakeFailure {
+    /// Epoch of the wake that failed; one of an older epoch is history.
+    pub epoch: Epoch,
+    /// What went wrong, in words for people.
+    pub message: String,
+    /// When it was noticed.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+}
+
+/// The protocol's memory: the part of a Sleeper's status that [`crate::next`] reads and that steps change, always by
+/// a compare-and-set on the whole object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SleeperState {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Where it should go.
+    pub wish: Wish,
+    /// How often it was woken.
+    pub epoch: Epoch,
+    /// When the phase last changed.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Why the phase last changed, in words for people.
+    pub reason: String,
+    /// What to restore on a wake. Filled on the way to Asleep, emptied on Awake.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<WorkloadReplicas>,
+    /// All workloads were seen at zero since the phase became Asleep. From then on replicas above zero are
+    /// somebody else's wish, which is respected as a wake.
+    pub at_zero: bool,
+    /// DLX ports of the diverted Services. Kept while awake, so that late connections still find their target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<DivertedPort>,
+    /// When the wake that is under way, or was the last, began.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_started: Option<Timestamp>,
+    /// When the last wake brought a ready pod.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_completed: Option<Timestamp>,
+    /// When it last went to sleep.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slept: Option<Timestamp>,
+    /// The last wake that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_failure: Option<WakeFailure>,
+    /// When to look at its traffic again.
+    pub look: Look,
+}
+
+impl SleeperState {
+    /// Sets the phase with its time and reason.
+    pub(crate) fn enter(&mut self, phase: Phase, now: Timestamp, reason: impl Into<String>) {
+        self.phase = phase;
+        self.since = Some(now);
+        self.reason = reason.into();
+    }
+
+    /// The failure of the wake that is under way, if it failed.
+    pub fn current_wake_failure(&self) -> Option<&WakeFailure> {
+        self.wake_failure.as_ref().filter(|failure| failure.epoch == self.epoch && self.phase == Phase::Waking)
+    }
+}

@@ -1,0 +1,68 @@
+//! Wishes, as changes to the Sleeper's state. Each is meant to be written by compare-and-set; on a conflict, read
+//! again and ask again.
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::{LookPolicy, Phase, SleeperState, Wish};
+
+/// Why a wish was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// A wake is under way, and wake beats sleep.
+    #[error("a wake is under way")]
+    Waking,
+    /// The state is so already.
+    #[error("it is so already")]
+    Already,
+}
+
+/// Somebody needs it: raises the epoch and turns the protocol round, wherever it stands.
+///
+/// # Errors
+/// [`Refused::Already`] when it is awake or waking.
+pub fn request_wake(
+    state: &SleeperState,
+    now: Timestamp,
+    reason: &str,
+    look: LookPolicy,
+    seed: u64,
+) -> Result<SleeperState, Refused> {
+    if state.wish == Wish::Awake && matches!(state.phase, Phase::Awake | Phase::Waking | Phase::Ready) {
+        return Err(Refused::Already);
+    }
+    let mut next = state.clone();
+    if state.phase != Phase::Asleep {
+        next.look = look.disturbed(state.look, now, seed);
+    }
+    next.epoch += 1;
+    next.wish = Wish::Awake;
+    next.wake_started = Some(now);
+    next.wake_failure = None;
+    next.enter(Phase::Waking, now, reason);
+    Ok(next)
+}
+
+/// It has been idle: send it to sleep.
+///
+/// # Errors
+/// [`Refused`] when a wake is under way, or it is on its way to sleep already.
+pub fn request_sleep(state: &SleeperState, reason: &str) -> Result<SleeperState, Refused> {
+    match (state.wish, state.phase) {
+        (Wish::Asleep, _) => Err(Refused::Already),
+        (_, Phase::Waking | Phase::Ready) => Err(Refused::Waking),
+        _ => Ok(SleeperState { wish: Wish::Asleep, reason: reason.into(), ..state.clone() }),
+    }
+}
+
+/// Nobody knows whether it is idle: step into its traffic and count.
+///
+/// # Errors
+/// [`Refused`] when a wake is under way, or it is diverted already.
+pub fn request_observation(state: &SleeperState, reason: &str) -> Result<SleeperState, Refused> {
+    match (state.wish, state.phase) {
+        (Wish::Asleep | Wish::Observed, _) => Err(Refused::Already),
+        (_, Phase::Waking | Phase::Ready) => Err(Refused::Waking),
+        _ => Ok(SleeperState { wish: Wish::Observed, reason: reason.into(), ..state.clone() }),
+    }
+}

@@ -1,0 +1,24 @@
+//! Pure scaling decisions: no I/O, no clock, no Kubernetes client. Time is an argument.
+//!
+//! [`decide`] answers one question: is a resource idle, so that it may be put to sleep? The semantics are those of
+//! v3io's scaler, without its defects:
+//!
+//! * A resource has [`Rule`]s, each with a metric, a window and a threshold. It is idle only if *every* reading is at or
+//!   below its threshold. An empty rule list is never idle.
+//! * After an update or a wake it is left alone for the *largest* window of its rules.
+//! * A [`Reading`] is a value, no data, or an error. Missing data and errors keep a resource awake.
+//! * Values are compared as Kubernetes quantities, exactly ([`Quantity`]).
+
+mod decision;
+mod duration;
+mod event;
+mod quantity;
+mod rule;
+
+pub use decision::{Decision, Input, KeepReason, Verdict, decide};
+pub use duration::{
+    DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name,
+};
+pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};
+pub use quantity::{Quantity, QuantityError};
+pub use rule::{Reading, Rule};
