@@ -1,2 +1,22 @@
-//! bin
-fn main() {}
+//! Side-by-side measurements: Dormouse and the least that could do the same job, in one run on one machine.
+
+mod dlx;
+mod plugin_call;
+
+use clap::Parser;
+
+/// Measures Dormouse beside the least that could do the same job.
+#[derive(Debug, Parser)]
+enum Bench {
+    /// A call of a plugin, beside bare wasmtime.
+    PluginCall(plugin_call::Args),
+    /// A request through the DLX, beside a minimal hyper proxy.
+    Dlx(dlx::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Bench::parse() {
+        Bench::PluginCall(args) => plugin_call::run(&args),
+        Bench::Dlx(args) => dlx::run(args),
+    }
+}

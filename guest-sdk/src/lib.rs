@@ -1,1 +1,107 @@
-//! guest-sdk
+//! What the author of a Dormouse plugin imports.
+//!
+//! A resource-scaler says what there is to put to sleep; the host does the rest. Only [`Scaler::resources`] has to be
+//! written:
+//!
+//! ```
+//! use dormouse_sdk::prelude::*;
+//!
+//! #[derive(Default)]
+//! struct Previews;
+//!
+//! impl Scaler for Previews {
+//!     fn resources(&self) -> Result<Vec<Resource>> {
+//!         let services = Service::list().fetch()?;
+//!         let deployments = Workload::list("apps/v1", "Deployment").labels("tier=preview").fetch()?;
+//!         let resources = deployments.iter().filter(|deployment| !deployment.is_deleting()).map(|deployment| {
+//!             Resource::of(deployment)
+//!                 .services(deployment.services(&services).map(Service::name))
+//!                 .rule(Rule::observed_traffic(minutes(15)))
+//!         });
+//!         Ok(resources.collect())
+//!     }
+//! }
+//!
+//! dormouse_sdk::register!(Previews);
+//! ```
+//!
+//! Built for `wasm32-wasip2`, that is a plugin. Built for anything else, it is a library whose logic plain `cargo test`
+//! exercises: there, every host function talks to `testing::Host`.
+//!
+//! Every call of the host runs in a fresh instance: the scaler is made by [`Default`], asked once, and dropped. State
+//! belongs in the cluster.
+
+pub mod config;
+pub mod duration;
+mod error;
+#[doc(hidden)]
+pub mod guest;
+mod host;
+pub mod kubernetes;
+pub mod lifecycle;
+pub mod log;
+pub mod nearest;
+mod resource;
+mod rule;
+mod scaler;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+pub use error::{Error, Result};
+pub use jiff::Timestamp;
+pub use resource::{ObjectRef, Resource, ResourceId, ScaleEvent, ScaleEventKind, State};
+pub use rule::{MetricSource, ParseQuantityError, Quantity, Rule};
+pub use scaler::{
+    FieldCondition, GroupKind, IngressTargets, MultiTargetStrategy, Outcome, PathBackend, Scaler,
+    ServiceTarget, Settings,
+};
+
+/// Everything that most scalers name.
+pub mod prelude {
+    pub use crate::duration::{hours, minutes, seconds};
+    pub use crate::kubernetes::{Service, Workload};
+    pub use crate::{
+        Error, FieldCondition, IngressTargets, ObjectRef, Outcome, PathBackend, Quantity, Resource,
+        ResourceId, Result, Rule, ScaleEvent, ScaleEventKind, Scaler, ServiceTarget, Settings, State,
+        Timestamp, config, debug, duration, error, info, kubernetes, lifecycle, warn,
+    };
+    pub use std::time::Duration;
+}
+
+/// Makes a type the plugin of this crate. Call it once, at the root of a crate of type `cdylib`.
+///
+/// * `register!(MyScaler)`: a [`Scaler`].
+/// * `register!(MyScaler, MyTargets)`: also [`IngressTargets`]; both may be the same type.
+#[macro_export]
+macro_rules! register {
+    ($scaler:ty $(,)?) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type DormouseScaler = $crate::guest::ExportScaler<$scaler>;
+            $crate::guest::bindings::scaler::export_scaler!(
+                DormouseScaler with_types_in $crate::guest::bindings::scaler
+            );
+        };
+        // Elsewhere nothing is exported, but a type that could not be registered is an error all the same.
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn is_a_scaler<T: $crate::Scaler>() {}
+            is_a_scaler::<$scaler>();
+        };
+    };
+    ($scaler:ty, $targets:ty $(,)?) => {
+        $crate::register!($scaler);
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type DormouseTargets = $crate::guest::ExportIngressTargets<$targets>;
+            $crate::guest::bindings::ingress::export_ingress_targets!(
+                DormouseTargets with_types_in $crate::guest::bindings::ingress
+            );
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn has_ingress_targets<T: $crate::IngressTargets>() {}
+            has_ingress_targets::<$targets>();
+        };
+    };
+}

@@ -1,2 +1,118 @@
-//! bin
-fn main() {}
+//! Every developer command of Dormouse: `cargo xtask <command>`.
+//!
+//! Kept to two small dependencies, because it is the first thing that compiles on a fresh clone.
+
+mod bench;
+mod check;
+mod claims;
+mod demo;
+mod generated;
+mod guests;
+mod licences;
+mod markdown;
+mod run;
+mod suites;
+mod tools;
+mod tutorial;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::run::Steps;
+use crate::workspace::Workspace;
+
+/// Developer commands of Dormouse.
+///
+/// Builds go to ${XDG_CACHE_HOME:-$HOME/.cache}/dormouse/target, shared by all clones of one user, unless
+/// CARGO_TARGET_DIR is set.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows Dormouse at work in the terminal: a cluster in this process, three workloads, no set-up
+    Demo(demo::Args),
+    /// Runs everything that can be tested on this machine; CI calls this
+    Test(suites::Args),
+    /// Formatting, clippy, licences, API docs, links of the docs, generated files
+    Check,
+    /// Builds the bundled plugins for wasm32-wasip2
+    BuildGuests,
+    /// Measures: the plugin call against bare wasmtime, the DLX against a minimal proxy
+    Bench(bench::Args),
+    /// Builds the API documentation
+    Docs {
+        /// Opens it in a browser
+        #[arg(long)]
+        open: bool,
+    },
+    /// Formats the code
+    Fmt,
+    /// Writes the generated reference files under docs/reference/
+    Generate,
+    /// Runs the commands of docs/writing-a-scaler.md word for word in a new folder and prints where the plugin is
+    Tutorial {
+        /// Folder to use; it must not exist yet. Default: a new one under the system's folder for temporary files
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
+    /// Deletes the shared build cache, and nothing else
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = Workspace::locate().and_then(|workspace| match cli.command {
+        Command::Demo(args) => demo::demo(&workspace, args),
+        Command::Test(args) => suites::test(&workspace, &args),
+        Command::Check => suites::check(&workspace),
+        Command::BuildGuests => {
+            let mut steps = Steps::new(2);
+            steps.run("check the tools", || tools::for_guests(&workspace))?;
+            steps.run(guests::WHAT, || guests::build(&workspace))
+        }
+        Command::Bench(args) => bench::bench(&workspace, &args),
+        Command::Docs { open } => check::api_docs(&workspace, open),
+        Command::Fmt => tools::component(&workspace, "rustfmt", "fmt")
+            .and_then(|()| workspace.cargo("fmt").arg("--all").run()),
+        Command::Generate => generated::write(&workspace),
+        Command::Tutorial { folder } => tutorial::command(&workspace, folder),
+        Command::Clean => workspace.clean(),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn unknown_flags_of_demo_are_handed_on() {
+        let cli = Cli::try_parse_from(["xtask", "demo", "--ci", "--keep-logs", "logs"]).unwrap();
+        let Command::Demo(args) = cli.command else {
+            panic!("not demo")
+        };
+        assert!(args.ci);
+        assert_eq!(args.rest, ["--keep-logs", "logs"]);
+    }
+}

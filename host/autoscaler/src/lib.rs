@@ -1,1 +1,39 @@
-//! autoscaler
+//! The line that puts resources to sleep:
+//!
+//! ```text
+//! source -> target -> readings -> decision -> action -> status, event, metric
+//! ```
+//!
+//! * [`Source`]: who declares what there is to scale. Plugins are the first.
+//! * A target is a resource with its Sleeper; [`declare`] makes the Sleepers and retires those of resources that are gone.
+//! * Readings are three-valued; one that fails is an error for the rules that use it and for nobody else.
+//! * The decision is [`dormouse_scaling::decide`]; what follows from it is chosen in [`decide`].
+//! * Sleep is asked for through the source (`set-scale` to 0), so that a plugin may do it in its own way.
+//!
+//! One task for each source, on its own cadence: a source that hangs delays nobody else, and its rounds never overlap. All
+//! state is in Sleepers: a process that dies leaves nothing behind, and its successor goes on. Only the leader acts.
+//!
+//! Everything outside is behind three small traits ([`Source`], [`Sleepers`], [`CustomMetrics`]), so that the line is
+//! tested with scripted fakes and a paused clock.
+
+pub mod decide;
+pub mod declare;
+
+mod act;
+mod autoscaler;
+mod cluster;
+mod metrics;
+mod orphans;
+mod outside;
+mod plugins;
+mod readings;
+mod round;
+mod settings;
+mod status;
+mod target;
+
+pub use autoscaler::{Autoscaler, Clock, Config};
+pub use metrics::Metrics;
+pub use orphans::Roster;
+pub use outside::{CustomMetrics, FieldError, Sleepers, Source, SourceError};
+pub use settings::{Effective, Overrides};

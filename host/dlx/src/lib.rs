@@ -1,1 +1,55 @@
-//! dlx
+//! The dead-letter exchange: holds a request for a sleeping workload, wakes it, forwards.
+//!
+//! A request passes one module after the other, in this order:
+//!
+//! | phase | module | what it decides |
+//! |---|---|---|
+//! | accept | [`accept`] | connection limit, protocol, header and idle timeouts, drain |
+//! | route | [`route`] | which workload is meant: by DLX port, by host and path, by the target-name header |
+//! | negotiate | [`negotiate`] | how a client is kept waiting; only `hold` exists today |
+//! | admit | [`admit`] | whether there is a place in the queue, in requests and in bytes |
+//! | demand | [`demand`] | one wake for all that wait; nobody waits: no wake |
+//! | gate | [`gate`] | opens when the workload has an endpoint; closes the wait at its deadline |
+//! | pick | [`pick`] | the less loaded of two endpoints; the ramp that releases a burst in order |
+//! | connect | [`connect`] | dials pod addresses only, again and again until the deadline |
+//! | forward | [`forward`] | streams both bodies, trailers and upgrades |
+//! | rescue | [`rescue`] | the one place where an error becomes a response |
+//! | observe | [`observe`] | metrics and the access log |
+//!
+//! What the data plane needs to know of the cluster arrives through two seams: [`RouteTable`] (an immutable snapshot,
+//! published by whoever watches the cluster) and [`Waker`].
+//!
+//! # Expect: 100-continue
+//!
+//! A client that sends `Expect: 100-continue` hears nothing while its request is held. `100 Continue` goes out when the
+//! request is forwarded and its body is first asked for, so a client never uploads to a workload that is not there. The
+//! expectation is answered here and is not passed on.
+
+pub mod accept;
+pub mod admit;
+pub mod cluster;
+mod config;
+pub mod connect;
+pub mod demand;
+pub mod forward;
+pub mod gate;
+pub mod negotiate;
+pub mod observe;
+pub mod pick;
+mod pool;
+pub mod rescue;
+pub mod route;
+mod serve;
+mod target;
+
+pub use config::{DlxConfig, Limits, NameHeaders, ReleaseRamp, Strategy, listen_address};
+pub use demand::{DemandReport, Ledger, SleeperDemand, WakeError, Waker};
+pub use observe::Metrics;
+pub use route::{HostPath, PathMatch, PortRoute, RouteTable, Routes};
+pub use serve::{Dlx, ServeError, Server};
+pub use target::{AppProtocol, EndpointsView, Failure, Target, TargetKey, TargetSpec};
+
+/// Locks a mutex whose data stays sound when a holder panics.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

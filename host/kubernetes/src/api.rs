@@ -12,8 +12,11 @@ pub const FINALIZER: &str = "dormouse.dev/restore";
 pub const PARKED_SELECTOR: &str = "dormouse.dev/parked-selector";
 /// The label that a parked selector asks for; no pod carries it.
 pub const PARKED_LABEL: &str = "dormouse.dev/parked";
-/// On a workload: the epoch of the wake that fenced it.
+/// On a workload or a Service: the epoch of the last wake, and the uid of the Sleeper (`<epoch>@<uid>`). What was decided
+/// before that wake is conditional on an older version of the object, and loses.
 pub const FENCE: &str = "dormouse.dev/epoch";
+/// On Dormouse's EndpointSlices: the turn for which it was written, and the uid of the Sleeper (`<turn>@<uid>`).
+pub const TURN: &str = "dormouse.dev/turn";
 /// On Dormouse's EndpointSlices: `endpointslice.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "dormouse.dev";
 
@@ -57,7 +60,7 @@ pub struct SleeperSpec {
 }
 
 /// What Dormouse does and why. Each change of `state` is a compare-and-set on the Sleeper.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SleeperStatus {
     /// The protocol's memory.

@@ -32,5 +32,7 @@ pub use observation::{
     Demand, Dlx, Listed, Observation, OwnSlice, Probe, Selector, Service, Undivertible, Workload,
 };
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
-pub use state::{DivertedPort, Epoch, ObjectRef, Phase, SleeperState, WakeFailure, Wish, WorkloadReplicas};
+pub use state::{
+    DivertedPort, Epoch, ObjectRef, Phase, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas,
+};
 pub use transition::{Refused, request_observation, request_sleep, request_wake};

@@ -30,7 +30,10 @@ pub struct LookPolicy {
 
 impl Default for LookPolicy {
     fn default() -> Self {
-        Self { settle: Duration::from_secs(10), longest: Duration::from_secs(30 * 60) }
+        Self {
+            settle: Duration::from_secs(10),
+            longest: Duration::from_secs(30 * 60),
+        }
     }
 }
 
@@ -38,19 +41,38 @@ impl LookPolicy {
     /// The look after one that was disturbed at `now`.
     pub fn disturbed(&self, look: Look, now: Timestamp, seed: u64) -> Look {
         let disturbed = look.disturbed.saturating_add(1);
-        Look { disturbed, not_before: Some(now.saturating_add(self.wait(disturbed, seed)).unwrap_or(Timestamp::MAX)) }
+        Look {
+            disturbed,
+            not_before: Some(
+                now.saturating_add(self.wait(disturbed, seed))
+                    .unwrap_or(Timestamp::MAX),
+            ),
+        }
     }
 
     /// The first look after a wake that completed at `now`.
     pub fn settled(&self, now: Timestamp, seed: u64) -> Look {
-        Look { disturbed: 0, not_before: Some(now.saturating_add(self.wait(0, seed)).unwrap_or(Timestamp::MAX)) }
+        Look {
+            disturbed: 0,
+            not_before: Some(now.saturating_add(self.wait(0, seed)).unwrap_or(Timestamp::MAX)),
+        }
     }
 
     fn wait(&self, disturbed: u32, seed: u64) -> SignedDuration {
-        let doubled = self.settle.saturating_mul(2_u32.saturating_pow(disturbed.min(30))).min(self.longest);
+        let doubled = self
+            .settle
+            .saturating_mul(2_u32.saturating_pow(disturbed.min(30)))
+            .min(self.longest);
         // 80 % to 120 %, spread by a multiplicative hash of the seed (Knuth, TAOCP 6.4).
-        let spread = (seed.wrapping_add(u64::from(disturbed)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % 401;
-        let millis = u64::try_from(doubled.as_millis()).unwrap_or(u64::MAX).saturating_mul(800 + spread) / 1000;
+        let spread = (seed
+            .wrapping_add(u64::from(disturbed))
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            >> 32)
+            % 401;
+        let millis = u64::try_from(doubled.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(800 + spread)
+            / 1000;
         SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 }

@@ -10,7 +10,7 @@ use crate::{DivertedPort, Epoch, ObjectRef, SleeperState};
 
 /// Everything that [`crate::next`] looks at.
 ///
-/// Workloads are read *before* the Sleeper: a scale-down that is conditional on the workload's version can then
+/// Workloads, Services and slices are read *before* the Sleeper: a write that is conditional on their version can then
 /// never slip past a wake that this observation has not seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
@@ -32,7 +32,7 @@ pub struct Observation {
     pub dlx: Dlx,
     /// Demand that the DLX reports. Only asked for where it matters: while draining.
     pub demand: Demand,
-    /// A ready, non-terminating pod, younger than the wake if the workload had been at zero, accepts connections.
+    /// A ready, non-terminating pod accepts connections. Pods created before [`SleeperState::pods_since`] do not count.
     pub ready_pod: bool,
 }
 
@@ -47,7 +47,8 @@ pub struct Workload {
     pub replicas: i32,
     /// Minimum of the HPA that owns it, if any.
     pub autoscaler_minimum: Option<i32>,
-    /// The epoch that the last wake wrote on it, which defeats older scale-downs.
+    /// The epoch that the last wake of this very Sleeper wrote on it, which defeats older scale-downs. An epoch that
+    /// an earlier Sleeper of the same name wrote does not count: epochs begin anew with every Sleeper.
     pub fence: Option<Epoch>,
 }
 
@@ -60,12 +61,14 @@ pub struct Service {
     pub selector: Option<Selector>,
     /// Ports that DLX ports stand in for: name and number. TCP only.
     pub ports: Vec<(String, u16)>,
-    /// Dormouse's own slice.
+    /// Dormouse's own slice. Also for a Service that does not exist any more, as long as its slice does.
     pub own_slice: Option<OwnSlice>,
     /// What the cluster's own slices list.
     pub listed: Listed,
     /// Whether every ready DLX answers on this Service's DLX ports. Only asked for while diverting.
     pub probe: Probe,
+    /// The epoch that the last wake of this very Sleeper wrote on it, which defeats older attempts to park it.
+    pub fence: Option<Epoch>,
 }
 
 /// How a Service selects pods.
@@ -111,6 +114,8 @@ pub struct OwnSlice {
     pub addresses: Vec<IpAddr>,
     /// Ports in it: name and DLX port, sorted.
     pub ports: Vec<(String, u16)>,
+    /// [`SleeperState::turn`] of the state for which it was last written; none if it was written for another Sleeper.
+    pub turn: Option<i64>,
 }
 
 /// What the cluster's own EndpointSlices of a Service list.
@@ -158,7 +163,7 @@ pub enum Demand {
 
 impl Observation {
     /// The slice that a Service should have, given the DLX and the allocated ports.
-    pub(crate) fn wanted_slice(&self, service: &Service) -> OwnSlice {
+    pub fn wanted_slice(&self, service: &Service) -> OwnSlice {
         let mut ports: Vec<_> = self
             .state
             .ports
@@ -169,7 +174,11 @@ impl Observation {
         ports.sort();
         let mut addresses = self.dlx.ready.clone();
         addresses.sort();
-        OwnSlice { addresses, ports }
+        OwnSlice {
+            addresses,
+            ports,
+            turn: Some(self.state.turn()),
+        }
     }
 
     /// Service ports without a DLX port.
@@ -177,9 +186,18 @@ impl Observation {
         self.services
             .iter()
             .filter(|service| service.selector.is_some())
-            .flat_map(|service| service.ports.iter().map(|(name, port)| (service.name.clone(), name.clone(), *port)))
+            .flat_map(|service| {
+                service
+                    .ports
+                    .iter()
+                    .map(|(name, port)| (service.name.clone(), name.clone(), *port))
+            })
             .filter(|(service, name, port)| {
-                !self.state.ports.iter().any(|p| p.service == *service && p.name == *name && p.port == *port)
+                !self
+                    .state
+                    .ports
+                    .iter()
+                    .any(|p| p.service == *service && p.name == *name && p.port == *port)
             })
             .collect()
     }

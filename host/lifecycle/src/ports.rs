@@ -19,7 +19,10 @@ pub struct PortRange {
 impl Default for PortRange {
     /// Below the ephemeral range of Linux (32768-60999) and below node ports (30000-32767).
     fn default() -> Self {
-        Self { first: 20000, last: 29999 }
+        Self {
+            first: 20000,
+            last: 29999,
+        }
     }
 }
 
@@ -67,16 +70,24 @@ pub fn allocate(
 ) -> Result<Allocation, PortsExhausted> {
     let (name, created) = me;
     let older = |claim: &Claim| (claim.created, &claim.sleeper) < (created, name);
-    let lost_to_older =
-        |port: u16| others.iter().any(|claim| claim.sleeper != *name && claim.dlx_port == port && older(claim));
+    let lost_to_older = |port: u16| {
+        others
+            .iter()
+            .any(|claim| claim.sleeper != *name && claim.dlx_port == port && older(claim))
+    };
 
-    let mut taken: BTreeSet<u16> =
-        others.iter().filter(|claim| claim.sleeper != *name).map(|claim| claim.dlx_port).collect();
+    let mut taken: BTreeSet<u16> = others
+        .iter()
+        .filter(|claim| claim.sleeper != *name)
+        .map(|claim| claim.dlx_port)
+        .collect();
     let mut ports = Vec::with_capacity(wanted.len());
     let mut lost = Vec::new();
     let mut missing = Vec::new();
     for (service, port_name, port) in wanted {
-        let kept = held.iter().find(|h| h.service == *service && h.name == *port_name && h.port == *port);
+        let kept = held
+            .iter()
+            .find(|h| h.service == *service && h.name == *port_name && h.port == *port);
         match kept {
             Some(kept) if lost_to_older(kept.dlx_port) => {
                 lost.push(kept.dlx_port);

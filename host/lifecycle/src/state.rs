@@ -1,10 +1,16 @@
 //! What the Sleeper remembers: the whole memory of the protocol.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Look;
+
+/// How long after a wake began a pod from before it must still be there to count: far longer than controllers take to
+/// remove pods, and much shorter than a readiness timeout.
+pub const SURVIVAL: Duration = Duration::from_secs(10);
 
 /// How often a resource was woken. Never falls; a sleep step that started from an older epoch must not be carried out.
 pub type Epoch = i64;
@@ -119,8 +125,8 @@ pub struct SleeperState {
     /// What to restore on a wake. Filled on the way to Asleep, emptied on Awake.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<WorkloadReplicas>,
-    /// All workloads were seen at zero since the phase became Asleep. From then on replicas above zero are
-    /// somebody else's wish, which is respected as a wake.
+    /// Workloads were seen at zero since the phase became Asleep. While it is Asleep, replicas above zero are from then
+    /// on somebody else's wish, which is respected as a wake; while it wakes, pods from before the wake do not count.
     pub at_zero: bool,
     /// DLX ports of the diverted Services. Kept while awake, so that late connections still find their target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -152,8 +158,38 @@ impl SleeperState {
         self.reason = reason.into();
     }
 
+    /// Counts the turns of the traffic: odd towards the DLX, even back to the pods. Written on Dormouse's slices, so
+    /// that a slice of this turn is never the very version that a late delete of an earlier turn has in mind.
+    pub fn turn(&self) -> i64 {
+        let away = matches!(
+            self.phase,
+            Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep
+        );
+        self.epoch.saturating_mul(2).saturating_add(i64::from(away))
+    }
+
+    /// Pods created before this moment do not count as ready: they are from before the workload was at zero and may be
+    /// about to go away. In whole seconds, as Kubernetes notes creation. None: every pod counts.
+    ///
+    /// Pods that are still there [`SURVIVAL`] after the wake began were kept: when a workload goes to zero and back
+    /// quickly, its controller may never have seen the zero, and no younger pod will ever come.
+    pub fn pods_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let started = self.wake_started.filter(|_| self.at_zero)?;
+        (now < self.pods_survived()?)
+            .then(|| Timestamp::from_second(started.as_second()).ok())
+            .flatten()
+    }
+
+    /// From when on pods from before the wake count too, if they did not from the start.
+    pub(crate) fn pods_survived(&self) -> Option<Timestamp> {
+        let started = self.wake_started.filter(|_| self.at_zero)?;
+        started.checked_add(SURVIVAL).ok()
+    }
+
     /// The failure of the wake that is under way, if it failed.
     pub fn current_wake_failure(&self) -> Option<&WakeFailure> {
-        self.wake_failure.as_ref().filter(|failure| failure.epoch == self.epoch && self.phase == Phase::Waking)
+        self.wake_failure
+            .as_ref()
+            .filter(|failure| failure.epoch == self.epoch && self.phase == Phase::Waking)
     }
 }

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::{LookPolicy, Phase, SleeperState, Wish};
+use crate::{Look, LookPolicy, Phase, SleeperState, Wish};
 
 /// Why a wish was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -32,9 +32,11 @@ pub fn request_wake(
         return Err(Refused::Already);
     }
     let mut next = state.clone();
-    if state.phase != Phase::Asleep {
-        next.look = look.disturbed(state.look, now, seed);
-    }
+    next.look = match state.phase {
+        // The last look was right: start over with short waits.
+        Phase::Asleep => Look::default(),
+        _ => look.disturbed(state.look, now, seed),
+    };
     next.epoch += 1;
     next.wish = Wish::Awake;
     next.wake_started = Some(now);
@@ -51,7 +53,11 @@ pub fn request_sleep(state: &SleeperState, reason: &str) -> Result<SleeperState,
     match (state.wish, state.phase) {
         (Wish::Asleep, _) => Err(Refused::Already),
         (_, Phase::Waking | Phase::Ready) => Err(Refused::Waking),
-        _ => Ok(SleeperState { wish: Wish::Asleep, reason: reason.into(), ..state.clone() }),
+        _ => Ok(SleeperState {
+            wish: Wish::Asleep,
+            reason: reason.into(),
+            ..state.clone()
+        }),
     }
 }
 
@@ -63,6 +69,10 @@ pub fn request_observation(state: &SleeperState, reason: &str) -> Result<Sleeper
     match (state.wish, state.phase) {
         (Wish::Asleep | Wish::Observed, _) => Err(Refused::Already),
         (_, Phase::Waking | Phase::Ready) => Err(Refused::Waking),
-        _ => Ok(SleeperState { wish: Wish::Observed, reason: reason.into(), ..state.clone() }),
+        _ => Ok(SleeperState {
+            wish: Wish::Observed,
+            reason: reason.into(),
+            ..state.clone()
+        }),
     }
 }

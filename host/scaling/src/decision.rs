@@ -44,7 +44,11 @@ impl Input {
 impl fmt::Display for Input {
     /// `requests over 10m: 3, threshold 0`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}, threshold {}", self.rule, self.reading, self.rule.threshold)
+        write!(
+            f,
+            "{}: {}, threshold {}",
+            self.rule, self.reading, self.rule.threshold
+        )
     }
 }
 
@@ -181,13 +185,20 @@ pub fn decide(inputs: &[Input], events: &[ScaleEvent], now: Timestamp) -> Decisi
         return Decision::Keep(reason);
     }
     let first = |verdict| inputs.iter().find(|input| input.verdict() == verdict);
-    let witness = first(Verdict::InUse).or_else(|| first(Verdict::Error)).or_else(|| first(Verdict::NoData));
+    let witness = first(Verdict::InUse)
+        .or_else(|| first(Verdict::Error))
+        .or_else(|| first(Verdict::NoData));
     match witness.cloned() {
-        None => Decision::Idle { inputs: inputs.to_vec() },
+        None => Decision::Idle {
+            inputs: inputs.to_vec(),
+        },
         Some(Input { rule, reading }) => Decision::Keep(match reading {
             Reading::Value(value) => KeepReason::InUse { rule, value },
             Reading::Error(error) => KeepReason::Error { rule, error },
-            Reading::NoData(missing) => KeepReason::NoData { rule, missing: missing.into_owned() },
+            Reading::NoData(missing) => KeepReason::NoData {
+                rule,
+                missing: missing.into_owned(),
+            },
         }),
     }
 }

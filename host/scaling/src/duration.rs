@@ -69,25 +69,37 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
             if whole.is_empty() && fraction.is_empty() {
                 return Err(malformed());
             }
-            let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+            let end = after
+                .find(|c: char| c == '.' || c.is_ascii_digit())
+                .unwrap_or(after.len());
             let (unit, after) = after.split_at(end);
             if unit.is_empty() {
                 return Err(DurationError::NoUnit(text.to_owned()));
             }
             let Some((_, nanos)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-                return Err(DurationError::UnknownUnit { text: text.to_owned(), unit: unit.to_owned() });
+                return Err(DurationError::UnknownUnit {
+                    text: text.to_owned(),
+                    unit: unit.to_owned(),
+                });
             };
             // Nineteen digits hold the longest span; more of them are zeros or too long.
             let whole = whole.trim_start_matches('0');
             if whole.len() > 19 {
                 return Err(too_long());
             }
-            let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| malformed())? };
+            let whole: u128 = if whole.is_empty() {
+                0
+            } else {
+                whole.parse().map_err(|_| malformed())?
+            };
             // Digits behind the eighteenth are below a millionth of a nanosecond whatever the unit.
             let fraction = &fraction[..fraction.len().min(18)];
             let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(0));
-            let fraction: u128 =
-                if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| malformed())? };
+            let fraction: u128 = if fraction.is_empty() {
+                0
+            } else {
+                fraction.parse().map_err(|_| malformed())?
+            };
             total += whole * u128::from(*nanos) + fraction * u128::from(*nanos) / scale;
             if total > LONGEST {
                 return Err(too_long());
@@ -98,7 +110,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     if negative && total > 0 {
         return Err(DurationError::Negative(text.to_owned()));
     }
-    u64::try_from(total).map(Duration::from_nanos).map_err(|_| too_long())
+    u64::try_from(total)
+        .map(Duration::from_nanos)
+        .map_err(|_| too_long())
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
@@ -218,6 +232,8 @@ impl<'de> Deserialize<'de> for GoDuration {
             }
         }
 
-        deserializer.deserialize_any(TextOrNanos).map_err(D::Error::custom)
+        deserializer
+            .deserialize_any(TextOrNanos)
+            .map_err(D::Error::custom)
     }
 }

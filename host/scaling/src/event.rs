@@ -62,7 +62,9 @@ impl fmt::Display for ScaleEventKind {
 
 /// A name that is no scale event.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is not a scale event; known are resourceUpdated, scaleFromZeroStarted, scaleFromZeroCompleted, scaleToZeroStarted and scaleToZeroCompleted")]
+#[error(
+    "{0:?} is not a scale event; known are resourceUpdated, scaleFromZeroStarted, scaleFromZeroCompleted, scaleToZeroStarted and scaleToZeroCompleted"
+)]
 pub struct UnknownScaleEvent(pub String);
 
 impl FromStr for ScaleEventKind {

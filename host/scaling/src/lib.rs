@@ -16,9 +16,7 @@ mod quantity;
 mod rule;
 
 pub use decision::{Decision, Input, KeepReason, Verdict, decide};
-pub use duration::{
-    DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name,
-};
+pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
 pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};
 pub use quantity::{Quantity, QuantityError};
 pub use rule::{Reading, Rule};

@@ -47,7 +47,9 @@ pub enum QuantityError {
     #[error("{0:?} does not begin with a number")]
     NotANumber(String),
     /// What follows the number is not a suffix that Kubernetes knows.
-    #[error("{text:?} ends in {suffix:?}; known are n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei and exponents such as e3")]
+    #[error(
+        "{text:?} ends in {suffix:?}; known are n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei and exponents such as e3"
+    )]
     UnknownSuffix {
         /// The whole text.
         text: String,
@@ -59,7 +61,10 @@ pub enum QuantityError {
 impl Quantity {
     /// Zero.
     pub fn zero() -> Self {
-        Self { text: "0".to_owned(), value: Decimal::default() }
+        Self {
+            text: "0".to_owned(),
+            value: Decimal::default(),
+        }
     }
 
     /// Whether it is zero.
@@ -76,7 +81,11 @@ impl Quantity {
 impl From<u64> for Quantity {
     fn from(number: u64) -> Self {
         let text = number.to_string();
-        let value = Decimal::new(false, text.bytes().map(|digit| digit - b'0').collect(), text.len());
+        let value = Decimal::new(
+            false,
+            text.bytes().map(|digit| digit - b'0').collect(),
+            text.len(),
+        );
         Self { text, value }
     }
 }
@@ -108,14 +117,21 @@ impl FromStr for Quantity {
             text: text.to_owned(),
             suffix: suffix.to_owned(),
         })?;
-        let digits = integer.bytes().chain(fraction.bytes()).map(|digit| digit - b'0').collect();
+        let digits = integer
+            .bytes()
+            .chain(fraction.bytes())
+            .map(|digit| digit - b'0')
+            .collect();
         let mut value = Decimal::new(negative, digits, integer.len());
         match scale {
             Scale::Ten(power) if !value.digits.is_empty() => value.exponent += i64::from(power),
             Scale::Ten(_) => {}
             Scale::Kibi(times) => (0..times).for_each(|_| value.times_1024()),
         }
-        Ok(Self { text: text.to_owned(), value })
+        Ok(Self {
+            text: text.to_owned(),
+            value,
+        })
     }
 }
 
@@ -154,7 +170,11 @@ impl Scale {
 impl Decimal {
     /// Digits, the first `whole` of which stand before the point.
     fn new(negative: bool, digits: Vec<u8>, whole: usize) -> Self {
-        let mut value = Self { negative, digits, exponent: i64::try_from(whole).unwrap_or(i64::MAX) };
+        let mut value = Self {
+            negative,
+            digits,
+            exponent: i64::try_from(whole).unwrap_or(i64::MAX),
+        };
         value.normalise();
         value
     }
@@ -192,9 +212,10 @@ impl Decimal {
             (true, false) => Ordering::Less,
             (false, true) => Ordering::Greater,
             // Without leading zeros the exponent decides; then the digits, where a prefix is the smaller number.
-            (false, false) => {
-                self.exponent.cmp(&other.exponent).then_with(|| self.digits.cmp(&other.digits))
-            }
+            (false, false) => self
+                .exponent
+                .cmp(&other.exponent)
+                .then_with(|| self.digits.cmp(&other.digits)),
         }
     }
 }

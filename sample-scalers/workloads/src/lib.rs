@@ -1,1 +1,322 @@
-//! workloads
+//! Deployments, StatefulSets and anything else with a scale subresource, opted in by annotations.
+//!
+//! ```yaml
+//! metadata:
+//!   annotations:
+//!     dormouse.dev/sleep-after: 15m            # opts in
+//!     dormouse.dev/services: web,web-admin     # default: the Services that select its pods
+//!     dormouse.dev/rules: '[{"metric": "requests", "window": "10m", "threshold": "0"}]'  # default: observed traffic
+//!     dormouse.dev/wake-timeout: 2m            # how long a request is held; default: the setting of the DLX
+//!     dormouse.dev/replicas: "3"               # what a wake restores; default: as many as there were
+//!     dormouse.dev/paused: "true"              # leave it awake for now
+//! ```
+//!
+//! What cannot be done as written is left awake, and a Warning Event on the object says why. Other workloads never
+//! suffer from it.
+//!
+//! The one configuration key is `kinds`, by default `apps/v1/Deployment,apps/v1/StatefulSet`.
+
+pub mod annotations;
+pub mod kinds;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dormouse_sdk::prelude::*;
+
+use annotations::{PREFIX, Sleep, Wish};
+use kubernetes::ObjectKey;
+
+/// The scaler.
+#[derive(Debug, Default)]
+pub struct Workloads;
+
+impl Scaler for Workloads {
+    fn settings(&self) -> Result<Settings> {
+        kinds::configured()?;
+        Ok(Settings::default())
+    }
+
+    fn resources(&self) -> Result<Vec<Resource>> {
+        let found = discover(None)?;
+        report(&found.complaints);
+        Ok(found.resources)
+    }
+
+    /// Looks at one namespace only: the default would look at all.
+    fn service(&self, resource: &ResourceId) -> Result<ServiceTarget> {
+        let found = discover(Some(&resource.namespace))?
+            .resources
+            .into_iter()
+            .find(|found| found.id == *resource);
+        let service = found.and_then(|found| found.services.into_iter().next());
+        service
+            .map(ServiceTarget::new)
+            .ok_or_else(|| Error::UnknownResource(resource.clone()))
+    }
+}
+
+dormouse_sdk::register!(Workloads);
+
+/// What there is, and what is wrong with the rest.
+#[derive(Default)]
+struct Found {
+    resources: Vec<Resource>,
+    complaints: Vec<Complaint>,
+}
+
+/// Something that the owner of a workload should mend.
+struct Complaint {
+    about: ObjectKey,
+    reason: &'static str,
+    message: String,
+}
+
+/// A workload that asked for something, and the Services that lead to it.
+struct Claimant {
+    workload: Workload,
+    services: Vec<String>,
+    /// None: it is left awake.
+    sleep: Option<Sleep>,
+}
+
+fn discover(namespace: Option<&str>) -> Result<Found> {
+    let workloads = annotated_workloads(namespace)?;
+    if workloads.is_empty() {
+        return Ok(Found::default());
+    }
+    let services = services_by_namespace(namespace)?;
+    let mut found = Found::default();
+    let mut claimants = Vec::new();
+    for workload in workloads {
+        let neighbours = services.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
+        let wish = annotations::read(&workload.metadata.annotations);
+        let sleep = match wish {
+            Ok(Wish::None) => continue,
+            Ok(Wish::Paused) => None,
+            Ok(Wish::Sleep(sleep)) => Some(sleep),
+            Err(problems) => {
+                found.complain_each(&workload, "InvalidAnnotation", problems);
+                None
+            }
+        };
+        let named = sleep.as_ref().and_then(|sleep| sleep.services.as_deref());
+        let (services, problem) = choose_services(&workload, named, neighbours);
+        // Somebody who stays awake anyway need not hear about Services.
+        let sleep = match problem {
+            Some(problem) if sleep.is_some() => {
+                found.complain(&workload, "UnsuitableService", problem);
+                None
+            }
+            _ => sleep,
+        };
+        claimants.push(Claimant {
+            workload,
+            services,
+            sleep,
+        });
+    }
+    let shared = found.complain_about_shared_services(&claimants);
+    for (index, claimant) in claimants.into_iter().enumerate() {
+        if let Some(sleep) = claimant.sleep
+            && !shared.contains(&index)
+        {
+            found
+                .resources
+                .push(resource(&claimant.workload, claimant.services, sleep));
+        }
+    }
+    found.leave_out_namesakes();
+    Ok(found)
+}
+
+/// Every workload that carries one of our annotations and is not on its way out.
+fn annotated_workloads(namespace: Option<&str>) -> Result<Vec<Workload>> {
+    let mut workloads = Vec::new();
+    for kind in kinds::configured()? {
+        let mut list = Workload::list(&kind.api_version, &kind.kind).annotation_prefix(PREFIX);
+        if let Some(namespace) = namespace {
+            list = list.namespace(namespace);
+        }
+        match list.fetch() {
+            Ok(found) => workloads.extend(found.into_iter().filter(|workload| !workload.is_deleting())),
+            // Without the kind there are no objects of it. Any other error means that we cannot know, and then the
+            // whole call must fail: what is left out would be woken.
+            Err(kubernetes::Error::NotFound(_)) => {
+                warn!("the cluster does not know kind {kind}; is its CRD missing?")
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(workloads)
+}
+
+fn services_by_namespace(namespace: Option<&str>) -> Result<BTreeMap<String, Vec<Service>>> {
+    let list = match namespace {
+        Some(namespace) => Service::list().namespace(namespace),
+        None => Service::list(),
+    };
+    let mut services: BTreeMap<String, Vec<Service>> = BTreeMap::new();
+    for service in list.fetch()? {
+        services
+            .entry(service.namespace().to_owned())
+            .or_default()
+            .push(service);
+    }
+    Ok(services)
+}
+
+/// The Services that an annotation names, else those that select the workload's pods; and why they will not do.
+fn choose_services(
+    workload: &Workload,
+    named: Option<&[String]>,
+    neighbours: &[Service],
+) -> (Vec<String>, Option<String>) {
+    let chosen: Vec<&Service> = match named {
+        Some(names) => {
+            let find = |name: &String| neighbours.iter().find(|service| service.name() == name);
+            if let Some(missing) = names.iter().find(|name| find(name).is_none()) {
+                let problem = format!(
+                    "annotation dormouse.dev/services names `{missing}`, but there is no such Service"
+                );
+                return (names.to_vec(), Some(problem));
+            }
+            names.iter().filter_map(find).collect()
+        }
+        None => workload.services(neighbours).collect(),
+    };
+    let names: Vec<String> = chosen.iter().map(|service| service.name().to_owned()).collect();
+    if names.is_empty() {
+        return (
+            names,
+            Some(
+                "no Service selects its pods, so nothing could wake it; name one in dormouse.dev/services"
+                    .into(),
+            ),
+        );
+    }
+    let problem = chosen.iter().find(|service| service.headless).map(|service| {
+        format!(
+            "Service `{}` is headless: its clients know the pods' addresses and could not wake it; name the Services that may be \
+             diverted in dormouse.dev/services",
+            service.name()
+        )
+    });
+    (names, problem)
+}
+
+fn resource(workload: &Workload, services: Vec<String>, sleep: Sleep) -> Resource {
+    let mut resource = Resource::of(workload).services(services).rules(sleep.rules);
+    resource.id.name = kinds::resource_name(workload);
+    resource.readiness_timeout = sleep.wake_timeout;
+    resource.restore_replicas = sleep.replicas;
+    resource
+}
+
+impl Found {
+    fn complain(&mut self, workload: &Workload, reason: &'static str, problem: impl std::fmt::Display) {
+        let message = format!("{problem}. It is left awake.");
+        self.complaints.push(Complaint {
+            about: workload.key(),
+            reason,
+            message,
+        });
+    }
+
+    fn complain_each(
+        &mut self,
+        workload: &Workload,
+        reason: &'static str,
+        problems: Vec<annotations::Problem>,
+    ) {
+        for problem in problems {
+            self.complain(workload, reason, problem);
+        }
+    }
+
+    /// A Service can wake only one workload, and the sleep of one would take the traffic of the other. So whoever
+    /// shares a Service with another claimant is left awake, and both hear about it.
+    fn complain_about_shared_services(&mut self, claimants: &[Claimant]) -> BTreeSet<usize> {
+        let mut claims: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+        for (index, claimant) in claimants.iter().enumerate() {
+            for service in &claimant.services {
+                claims
+                    .entry((claimant.workload.namespace(), service))
+                    .or_default()
+                    .push(index);
+            }
+        }
+        let mut shared = BTreeSet::new();
+        for ((_, service), indices) in claims {
+            // Nobody has to hear of it while nobody wants to sleep.
+            if indices.len() < 2 || indices.iter().all(|index| claimants[*index].sleep.is_none()) {
+                continue;
+            }
+            for &index in &indices {
+                let others = indices
+                    .iter()
+                    .filter(|other| **other != index)
+                    .map(|other| &claimants[*other].workload);
+                let others: Vec<String> = others
+                    .map(|other| format!("{} `{}`", other.kind, other.name()))
+                    .collect();
+                let problem = format!(
+                    "dual workloads behind one Service: `{service}` also leads to {}, and can wake only one; give each \
+                     a Service of its own, named in dormouse.dev/services",
+                    others.join(" and ")
+                );
+                self.complain(&claimants[index].workload, "SharedService", problem);
+                shared.insert(index);
+            }
+        }
+        shared
+    }
+
+    /// A Deployment `statefulset.web` and a StatefulSet `web` would be one resource. Hardly ever so; but then neither
+    /// must be taken for the other.
+    fn leave_out_namesakes(&mut self) {
+        let mut seen: BTreeMap<ResourceId, u32> = BTreeMap::new();
+        for resource in &self.resources {
+            *seen.entry(resource.id.clone()).or_default() += 1;
+        }
+        let (kept, namesakes) = std::mem::take(&mut self.resources)
+            .into_iter()
+            .partition(|resource| seen[&resource.id] == 1);
+        self.resources = kept;
+        for resource in namesakes {
+            let object = &resource.workloads[0];
+            let about = ObjectKey::new(
+                &object.api_version,
+                &object.kind,
+                &resource.id.namespace,
+                &object.name,
+            );
+            let message = format!(
+                "two workloads would be the resource `{}`; rename one. It is left awake.",
+                resource.id.name
+            );
+            self.complaints.push(Complaint {
+                about,
+                reason: "NameCollision",
+                message,
+            });
+        }
+    }
+}
+
+/// No call writes more Events than this; the next call says the rest.
+const MOST_EVENTS: usize = 200;
+
+fn report(complaints: &[Complaint]) {
+    for complaint in complaints.iter().take(MOST_EVENTS) {
+        kubernetes::warn_about(&complaint.about, complaint.reason, &complaint.message);
+    }
+    if complaints.len() > MOST_EVENTS {
+        warn!(
+            "more workloads need attention than one call reports",
+            left_over = complaints.len() - MOST_EVENTS
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

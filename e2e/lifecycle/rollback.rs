@@ -1,0 +1,81 @@
+//! Any demand before Asleep turns the protocol round.
+//!
+//! The autoscaler is stopped and the case takes its steps one by one, so that the demand arrives in exactly the phase
+//! that is meant. Turning round is then the work of the DLX alone: the wake path needs no leader.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail, ensure};
+use dormouse::requests;
+use dormouse_kubernetes::{Role, round};
+use dormouse_lifecycle::Phase;
+
+use crate::world::{NEVER, Wanted, World};
+use crate::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case!(exclusive demand_while_diverting_rolls_back),
+        case!(exclusive demand_while_observing_rolls_back),
+        case!(exclusive demand_while_draining_rolls_back),
+    ]
+}
+
+async fn demand_while_diverting_rolls_back(world: Arc<World>) -> Result<()> {
+    demand_in(&world, "rollback-diverting", Phase::Diverting).await
+}
+
+async fn demand_while_observing_rolls_back(world: Arc<World>) -> Result<()> {
+    demand_in(&world, "rollback-observing", Phase::Observing).await
+}
+
+async fn demand_while_draining_rolls_back(world: Arc<World>) -> Result<()> {
+    demand_in(&world, "rollback-draining", Phase::Draining).await
+}
+
+async fn demand_in(world: &World, ns: &str, phase: Phase) -> Result<()> {
+    let name = "web";
+    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+    world.run_replicas("dormouse-autoscaler", 0).await?;
+    let outcome = disturbed(world, ns, name, phase).await;
+    world.run_replicas("dormouse-autoscaler", 1).await?;
+    outcome
+}
+
+async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<()> {
+    let generation = world.deployment(ns, name).await?.metadata.generation;
+    world.cluster.wish_sleep(&world.key(ns, name), "the case says so").await?;
+    step_until(world, ns, name, phase).await?;
+    let url = if phase == Phase::Diverting {
+        // Pods and DLX share the Service here: take the way through the DLX.
+        let port = world.state(ns, name).await?.ports.first().map(|port| port.dlx_port).unwrap_or(0);
+        let addresses = world.dlx_addresses().await?;
+        // The slice brings the port to the DLX; only then is there traffic to disturb with.
+        let url = format!("http://{}:{port}/", addresses.first().map_or("", String::as_str));
+        world.until("the DLX port", async || Ok(tokio::net::TcpStream::connect(url[7..].trim_end_matches('/')).await.ok())).await?;
+        url
+    } else {
+        world.url(ns, name).await?
+    };
+    let answer = requests::get(&url).await;
+    ensure!(answer.is_ok(), "{}", answer.describe());
+    let state = world.until_phase(ns, name, Phase::Awake).await?;
+    ensure!(state.epoch == 1, "epoch {}", state.epoch);
+    ensure!(state.slept.is_none(), "it slept");
+    let untouched = world.deployment(ns, name).await?.metadata.generation == generation;
+    ensure!(untouched, "its replicas were written");
+    world.assert_undiverted(ns, name).await
+}
+
+/// Takes the leader's steps, one at a time, until the phase is reached.
+pub async fn step_until(world: &World, ns: &str, name: &str, phase: Phase) -> Result<()> {
+    let key = world.key(ns, name);
+    for _ in 0..500 {
+        if world.state(ns, name).await?.phase == phase {
+            return Ok(());
+        }
+        round(&world.cluster, &key, Role::Leader, 1).await?;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    bail!("500 rounds did not lead to {phase:?}: {:?}", world.state(ns, name).await?)
+}

@@ -1,0 +1,161 @@
+//! Resources that are scaled by writing their status, with a platform's controller that does the work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dormouse::local;
+use dormouse::requests;
+use dormouse_embedded::CustomMetric;
+use dormouse_lifecycle::Phase;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+
+use crate::world::World;
+use crate::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![case!(a_function_platform_is_scaled_through_its_status)]
+}
+
+const NAMESPACE: &str = "functions";
+const NAME: &str = "resize";
+
+/// How the plugin is configured for the platform of this case.
+pub fn config() -> BTreeMap<String, BTreeMap<String, String>> {
+    let keys = [
+        ("api-version", "platform.example/v1"),
+        ("kind", "Function"),
+        ("state-path", "status.state"),
+        ("event-path", "status.lastEvent"),
+        ("event-time-path", "status.lastEventTime"),
+        ("ready-states", "ready"),
+        ("asleep-states", "asleep"),
+        ("failed-states", "error"),
+        ("sleep-state", "wantsSleep"),
+        ("wake-state", "wantsWake"),
+        ("default-rules", r#"[{"metricName":"handled_events","windowSize":"1s","threshold":0}]"#),
+        ("service", "{name}"),
+        ("port", "80"),
+        ("scale-interval", "250ms"),
+    ];
+    let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    BTreeMap::from([("status-driven".to_owned(), keys)])
+}
+
+/// What it may do beyond what every plugin of the suite may.
+pub fn grants() -> Vec<(String, String, Vec<String>)> {
+    let verbs = ["get", "list", "patch"].map(str::to_owned).to_vec();
+    vec![("platform.example/v1".to_owned(), "Function".to_owned(), verbs)]
+}
+
+/// The kind has to exist before the plugins are asked for the first time.
+pub const CRD: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: functions.platform.example
+spec:
+  group: platform.example
+  names: { kind: Function, listKind: FunctionList, plural: functions, singular: function }
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      subresources: { status: {} }
+      schema:
+        openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true }
+";
+
+fn functions(world: &World) -> Api<DynamicObject> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("platform.example", "v1", "Function"));
+    Api::namespaced_with(world.client.clone(), NAMESPACE, &kind)
+}
+
+/// The platform: carries out what the status wishes, and says when it is done.
+async fn platform(world: Arc<World>) -> Result<()> {
+    let api = functions(&world);
+    loop {
+        for function in api.list(&ListParams::default()).await? {
+            let name = function.metadata.name.clone().unwrap_or_default();
+            let said = function.data.pointer("/status/state").and_then(|state| state.as_str()).unwrap_or_default();
+            let (replicas, state) = match said {
+                "wantsSleep" => (0, "asleep"),
+                "wantsWake" => (1, "ready"),
+                _ => continue,
+            };
+            world.scale(NAMESPACE, &name, replicas).await?;
+            world
+                .until("the platform's pods", async || {
+                    let status = world.deployment(NAMESPACE, &name).await?.status.unwrap_or_default();
+                    Ok((status.ready_replicas.unwrap_or(0) == replicas).then_some(()))
+                })
+                .await?;
+            set_state(&world, &name, state).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+async fn set_state(world: &World, name: &str, state: &str) -> Result<()> {
+    let patch = Patch::Merge(serde_json::json!({ "status": { "state": state } }));
+    functions(world).patch_status(name, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+async fn state(world: &World) -> Result<String> {
+    let function = functions(world).get(NAME).await?;
+    let state = function.data.pointer("/status/state").and_then(|state| state.as_str()).map(str::to_owned);
+    state.context("the function has no state")
+}
+
+fn handled(world: &World, value: &str) {
+    world.embedded().set_custom_metric(CustomMetric {
+        resource: "functions.platform.example".to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        name: NAME.to_owned(),
+        metric: "handled_events_per_1s".to_owned(),
+        value: Some(value.to_owned()),
+        ..CustomMetric::default()
+    });
+}
+
+async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> Result<()> {
+    world.namespace(NAMESPACE).await?;
+    world.apply(&local::workload(NAMESPACE, NAME, &[], &[])).await?;
+    let function = format!(
+        "apiVersion: platform.example/v1\nkind: Function\nmetadata: {{ name: {NAME}, namespace: {NAMESPACE} }}\nspec: {{}}\n"
+    );
+    world.apply(&function).await?;
+    set_state(&world, NAME, "ready").await?;
+    let controller = tokio::task::spawn_local(platform(Arc::clone(&world)));
+
+    // In use, by its metric: it stays up for several windows.
+    handled(&world, "500m");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ensure!(state(&world).await? == "ready", "it was put to sleep while in use");
+
+    // Idle: the plugin writes its wish, the platform does the work.
+    handled(&world, "0");
+    world.until("the function to sleep", async || Ok((state(&world).await? == "asleep").then_some(()))).await?;
+    let key = dormouse_kubernetes::SleeperKey::new("status-driven", NAMESPACE, NAME).object_name();
+    world
+        .until("the Sleeper to show it", async || {
+            let api = Api::<dormouse_kubernetes::Sleeper>::namespaced(world.client.clone(), NAMESPACE);
+            let status = api.get(&key).await?.status.unwrap_or_default();
+            Ok((status.state.phase == Phase::Asleep).then_some(()))
+        })
+        .await?;
+
+    // A request that names it wakes it the same way, and is answered by its pod.
+    handled(&world, "1");
+    let target = format!("{NAMESPACE}/{NAME}");
+    let answer = requests::get_with(&world.dlx_url().await?, &[("X-Dormouse-Target", &target)]).await;
+    ensure!(answer.is_ok(), "{}", answer.describe());
+    ensure!(answer.body.contains(NAME), "answered by {}", answer.body);
+    ensure!(state(&world).await? == "ready", "it is {}", state(&world).await?);
+    controller.abort();
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Nothing is lost under traffic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use dormouse::requests;
+use dormouse_lifecycle::Phase;
+
+use crate::world::{NEVER, Wanted, World};
+use crate::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case!(twenty_cycles_under_fifty_requests_per_second),
+        case!(forced_sleeps_under_steady_traffic_lose_nothing),
+        case!(exclusive a_dlx_that_is_told_to_end_answers_what_it_holds),
+        case!(exclusive killing_the_autoscaler_at_random_moments_loses_nothing),
+    ]
+}
+
+/// Sends 50 requests a second, each on a new connection, until told to pause or end.
+struct Traffic {
+    flowing: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Traffic {
+    fn start(url: String) -> Self {
+        let flowing = Arc::new(AtomicBool::new(true));
+        let ended = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (flows, ends, counts) = (Arc::clone(&flowing), Arc::clone(&ended), Arc::clone(&sent));
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            let mut open = tokio::task::JoinSet::new();
+            let mut lost = Vec::new();
+            while !ends.load(Ordering::Relaxed) {
+                ticks.tick().await;
+                if flows.load(Ordering::Relaxed) {
+                    let url = url.clone();
+                    counts.fetch_add(1, Ordering::Relaxed);
+                    open.spawn(async move { requests::get(&url).await });
+                }
+                while let Some(Ok(answer)) = open.try_join_next() {
+                    if !answer.is_ok() {
+                        lost.push(format!("{} after {:?}", answer.describe(), answer.took));
+                    }
+                }
+            }
+            while let Some(Ok(answer)) = open.join_next().await {
+                if !answer.is_ok() {
+                    lost.push(answer.describe());
+                }
+            }
+            lost
+        });
+        Self { flowing, ended, sent, task }
+    }
+
+    fn flow(&self, on: bool) {
+        self.flowing.store(on, Ordering::Relaxed);
+    }
+
+    async fn end(self) -> Result<(usize, Vec<String>)> {
+        self.ended.store(true, Ordering::Relaxed);
+        let lost = self.task.await?;
+        Ok((self.sent.load(Ordering::Relaxed), lost))
+    }
+}
+
+async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("cycles", "web");
+    let quick = [("embedded.dormouse.dev/start-delay", "50ms")];
+    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, pod_annotations: &quick, ..Wanted::default() }).await?;
+    let key = world.key(ns, name);
+    let traffic = Traffic::start(world.url(ns, name).await?);
+    let mut slept = 0;
+    for cycle in 0..20_u64 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        traffic.flow(false);
+        // Sleep, with the traffic coming back at another moment of it in every cycle.
+        world.until_phase(ns, name, Phase::Awake).await?;
+        let before = world.state(ns, name).await?.slept;
+        world.cluster.wish_sleep(&key, "the case says so").await?;
+        if cycle % 4 == 3 {
+            world.until_phase(ns, name, Phase::Draining).await?;
+            tokio::time::sleep(Duration::from_millis(cycle * 20)).await;
+        } else {
+            world.until_phase(ns, name, Phase::Asleep).await?;
+            tokio::time::sleep(Duration::from_millis(cycle * 5)).await;
+        }
+        if world.state(ns, name).await?.slept != before {
+            slept += 1;
+        }
+        traffic.flow(true);
+        world.until_phase(ns, name, Phase::Awake).await?;
+    }
+    let (sent, lost) = traffic.end().await?;
+    ensure!(lost.is_empty(), "{} of {sent} lost, such as {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    ensure!(slept >= 15, "only {slept} of 20 cycles reached Asleep");
+    println!("          {sent} requests in 20 cycles ({slept} to zero), 0 lost");
+    Ok(())
+}
+
+async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("forced", "web");
+    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+    let traffic = Traffic::start(world.url(ns, name).await?);
+    for _ in 0..10 {
+        world.until_phase(ns, name, Phase::Awake).await?;
+        let epoch = world.state(ns, name).await?.epoch;
+        world.cluster.wish_sleep(&world.key(ns, name), "the case says so").await?;
+        world.until("a wake", async || Ok((world.state(ns, name).await?.epoch > epoch).then_some(()))).await?;
+    }
+    world.until_phase(ns, name, Phase::Awake).await?;
+    let (sent, lost) = traffic.end().await?;
+    ensure!(lost.is_empty(), "{} of {sent} lost, such as {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    world.assert_undiverted(ns, name).await
+}
+
+async fn a_dlx_that_is_told_to_end_answers_what_it_holds(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("drain", "web");
+    let slow = [("embedded.dormouse.dev/start-delay", "2s")];
+    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, pod_annotations: &slow, ..Wanted::default() }).await?;
+    world.put_to_sleep(ns, name).await?;
+    let url = world.url(ns, name).await?;
+    let held = tokio::spawn(async move { requests::burst(&url, 50).await });
+    world.until_phase(ns, name, Phase::Waking).await?;
+    // A rolling restart: each replica gets SIGTERM while it holds requests.
+    for pod in world.pods("dormouse-dlx").await? {
+        let pod = pod.metadata.name.unwrap_or_default();
+        kube::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(world.client.clone(), dormouse::local::SYSTEM_NAMESPACE)
+            .delete(&pod, &kube::api::DeleteParams::default())
+            .await?;
+    }
+    let answers = held.await?;
+    let lost: Vec<_> = answers.iter().filter(|answer| !answer.is_ok()).map(|answer| answer.describe()).collect();
+    world.run_replicas("dormouse-dlx", 2).await?;
+    ensure!(lost.is_empty(), "{} of 50 lost, such as {:?}", lost.len(), lost.first());
+    Ok(())
+}
+
+async fn killing_the_autoscaler_at_random_moments_loses_nothing(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("killed", "web");
+    world.deploy_known(ns, name, Wanted { sleep_after: "1s", ..Wanted::default() }).await?;
+    let url = world.url(ns, name).await?;
+    let mut lost = Vec::new();
+    for moment in 0..8_u64 {
+        tokio::time::sleep(Duration::from_millis(400 + moment * 350)).await;
+        for pod in world.pods("dormouse-autoscaler").await? {
+            world.kill(&pod.metadata.name.unwrap_or_default()).await?;
+        }
+        let answer = requests::get(&url).await;
+        if !answer.is_ok() {
+            lost.push(answer.describe());
+        }
+    }
+    world.run_replicas("dormouse-autoscaler", 1).await?;
+    ensure!(lost.is_empty(), "{lost:?}");
+    world.until_phase(ns, name, Phase::Asleep).await?;
+    let answer = requests::get(&url).await;
+    ensure!(answer.is_ok(), "{}", answer.describe());
+    Ok(())
+}

@@ -1,0 +1,341 @@
+//! What the cases talk to: a cluster with Dormouse on it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use dormouse::local::{self, Local, SYSTEM_NAMESPACE};
+use dormouse_kubernetes::api::Sleeper;
+use dormouse_kubernetes::{Cluster, SleeperKey};
+use dormouse_lifecycle::{Phase, SleeperState};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+
+/// Long enough for anything that should happen at all.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+/// The bundled plugin.
+pub const PLUGIN: &str = "workloads";
+
+/// A cluster with Dormouse on it.
+pub struct World {
+    local: Local,
+    pub client: kube::Client,
+    /// The cases' own view, for steps that a dying process would have taken.
+    pub cluster: Cluster,
+}
+
+/// How a case wants its workload.
+pub struct Wanted<'a> {
+    pub sleep_after: &'a str,
+    pub replicas: i32,
+    pub annotations: &'a [(&'a str, &'a str)],
+    pub pod_annotations: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Self {
+            sleep_after: "1s",
+            replicas: 1,
+            annotations: &[],
+            pod_annotations: &[("embedded.dormouse.dev/start-delay", "150ms")],
+        }
+    }
+}
+
+/// Far more than any case takes: such a workload sleeps only when a case says so.
+pub const NEVER: &str = "10h";
+
+impl World {
+    pub async fn start() -> Result<Self> {
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_dormouse"));
+        let plugins = match std::env::var_os("DORMOUSE_PLUGINS_DIR") {
+            Some(directory) => PathBuf::from(directory),
+            None => binary
+                .parent()
+                .and_then(|profile| profile.parent())
+                .context("the binary is not in a target directory")?
+                .join("plugins"),
+        };
+        let files = ["workloads.wasm", "status-driven.wasm"].map(|file| plugins.join(file));
+        if let Some(missing) = files.iter().find(|file| !file.is_file()) {
+            bail!("{} is missing; `cargo xtask build-guests` builds it", missing.display());
+        }
+        let local = Local::start(local::Options {
+            plugins: files.to_vec(),
+            plugin_config: crate::status_driven::config(),
+            more_grants: crate::status_driven::grants(),
+            manifests: crate::status_driven::CRD.to_owned(),
+            binary: Some(binary),
+            workloads: false,
+            ..local::Options::default()
+        })
+        .await?;
+        let client = local.client().await?;
+        let config = dormouse_kubernetes::Config {
+            scope: dormouse_kubernetes::Scope::All,
+            dlx_service: Some((SYSTEM_NAMESPACE.to_owned(), "dormouse-dlx".to_owned())),
+            timings: dormouse_lifecycle::Timings {
+                drain_grace: Duration::from_millis(300),
+                ..dormouse_lifecycle::Timings::default()
+            },
+            ..dormouse_kubernetes::Config::default()
+        };
+        let cluster = Cluster::connect(client.clone(), config).await?;
+        Ok(Self { local, client, cluster })
+    }
+
+    pub fn keep_logs(&self) {
+        self.local.keep_logs();
+    }
+
+    pub fn embedded(&self) -> &dormouse_embedded::EmbeddedCluster {
+        self.local.cluster()
+    }
+
+    pub async fn stop(self) {
+        self.cluster.shutdown();
+        self.local.stop().await;
+    }
+
+    pub async fn apply(&self, yaml: &str) -> Result<()> {
+        self.local.cluster().apply_yaml(yaml)?;
+        Ok(())
+    }
+
+    pub async fn namespace(&self, name: &str) -> Result<()> {
+        self.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")).await
+    }
+
+    /// A workload with its Service, ready, and known to Dormouse.
+    pub async fn deploy(&self, namespace: &str, name: &str, wanted: Wanted<'_>) -> Result<()> {
+        self.namespace(namespace).await?;
+        let mut annotations = vec![("dormouse.dev/sleep-after", wanted.sleep_after)];
+        annotations.extend_from_slice(wanted.annotations);
+        self.apply(&local::workload(namespace, name, &annotations, wanted.pod_annotations)).await?;
+        if wanted.replicas != 1 {
+            self.scale(namespace, name, wanted.replicas).await?;
+        }
+        self.until(&format!("{namespace}/{name} to have {} ready pods", wanted.replicas), async || {
+            let deployment = self.deployment(namespace, name).await?;
+            let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
+            Ok((ready == wanted.replicas).then_some(()))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Deploys, and waits for the Sleeper.
+    pub async fn deploy_known(&self, namespace: &str, name: &str, wanted: Wanted<'_>) -> Result<()> {
+        self.deploy(namespace, name, wanted).await?;
+        self.until("a Sleeper", async || Ok(self.sleeper(namespace, name).await?)).await?;
+        Ok(())
+    }
+
+    pub async fn scale(&self, namespace: &str, name: &str, replicas: i32) -> Result<()> {
+        let patch = Patch::Merge(serde_json::json!({ "spec": { "replicas": replicas } }));
+        Api::<Deployment>::namespaced(self.client.clone(), namespace)
+            .patch_scale(name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    pub async fn deployment(&self, namespace: &str, name: &str) -> Result<Deployment> {
+        Ok(Api::<Deployment>::namespaced(self.client.clone(), namespace).get(name).await?)
+    }
+
+    pub async fn replicas(&self, namespace: &str, name: &str) -> Result<i32> {
+        Ok(self.deployment(namespace, name).await?.spec.replicas.unwrap_or(1))
+    }
+
+    pub async fn service(&self, namespace: &str, name: &str) -> Result<Service> {
+        Ok(Api::<Service>::namespaced(self.client.clone(), namespace).get(name).await?)
+    }
+
+    pub async fn slices(&self, namespace: &str, service: &str) -> Result<Vec<EndpointSlice>> {
+        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+        Ok(Api::<EndpointSlice>::namespaced(self.client.clone(), namespace).list(&of_service).await?.items)
+    }
+
+    pub fn key(&self, namespace: &str, name: &str) -> SleeperKey {
+        SleeperKey { plugin: PLUGIN.to_owned(), namespace: namespace.to_owned(), resource: name.to_owned() }
+    }
+
+    pub async fn sleeper(&self, namespace: &str, name: &str) -> Result<Option<Sleeper>> {
+        let object = self.key(namespace, name).object_name();
+        Ok(Api::<Sleeper>::namespaced(self.client.clone(), namespace).get_opt(&object).await?)
+    }
+
+    pub async fn state(&self, namespace: &str, name: &str) -> Result<SleeperState> {
+        let sleeper = self.sleeper(namespace, name).await?.context("there is no Sleeper")?;
+        Ok(sleeper.status.map(|status| status.state).unwrap_or_default())
+    }
+
+    pub async fn until_phase(&self, namespace: &str, name: &str, phase: Phase) -> Result<SleeperState> {
+        self.until(&format!("{namespace}/{name} to be {phase:?}"), async || {
+            Ok(self.sleeper(namespace, name).await?.and_then(|sleeper| {
+                let state = sleeper.status.map(|status| status.state).unwrap_or_default();
+                (state.phase == phase).then_some(state)
+            }))
+        })
+        .await
+    }
+
+    /// Asks until there is an answer, for a bounded time. An error is the last that was seen.
+    pub async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = anyhow!("not so");
+        while Instant::now() < deadline {
+            match ask().await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(error) => last = error,
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(last.context(format!("waited {} s in vain for {what}", PATIENCE.as_secs())))
+    }
+
+    /// The Service's address, for a client.
+    pub async fn url(&self, namespace: &str, name: &str) -> Result<String> {
+        let spec = self.service(namespace, name).await?.spec.context("no spec")?;
+        let ip = spec.cluster_ip.context("no cluster IP")?;
+        let port = spec.ports.and_then(|ports| ports.first().map(|port| port.port)).context("no port")?;
+        Ok(format!("http://{ip}:{port}/"))
+    }
+
+    /// Sends it to sleep as a decision of the autoscaler would, and waits until it sleeps.
+    pub async fn put_to_sleep(&self, namespace: &str, name: &str) -> Result<()> {
+        self.cluster.wish_sleep(&self.key(namespace, name), "the case says so").await?;
+        self.until_phase(namespace, name, Phase::Asleep).await?;
+        self.until("replicas to be 0", async || Ok((self.replicas(namespace, name).await? == 0).then_some(()))).await
+    }
+
+    /// Nothing of Dormouse is left in the Service's way, and its pods are in it.
+    pub async fn assert_undiverted(&self, namespace: &str, name: &str) -> Result<()> {
+        let service = self.service(namespace, name).await?;
+        let selector = service.spec.and_then(|spec| spec.selector).unwrap_or_default();
+        if selector.get("app").map(String::as_str) != Some(name) || selector.len() != 1 {
+            bail!("the selector is {selector:?}");
+        }
+        let annotations = service.metadata.annotations.unwrap_or_default();
+        if annotations.contains_key(dormouse_kubernetes::api::PARKED_SELECTOR) {
+            bail!("the Service still carries its parked selector");
+        }
+        let own = self.slices(namespace, name).await?.into_iter().any(|slice| managed(&slice));
+        if own { bail!("Dormouse's slice is still there") } else { Ok(()) }
+    }
+
+    /// Addresses of the DLX replicas.
+    pub async fn dlx_addresses(&self) -> Result<Vec<String>> {
+        let pods = self.pods("dormouse-dlx").await?;
+        Ok(pods.into_iter().filter_map(|pod| pod.status?.pod_ip).collect())
+    }
+
+    /// Running pods of a part of Dormouse.
+    pub async fn pods(&self, app: &str) -> Result<Vec<Pod>> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE)
+            .list(&ListParams::default().labels(&format!("app={app}")))
+            .await?;
+        Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+    }
+
+    /// Kills a part of Dormouse without a chance to clean up; its Deployment brings a new one.
+    pub async fn kill(&self, pod: &str) -> Result<()> {
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE).delete(pod, &at_once).await?;
+        Ok(())
+    }
+
+    /// Scales a part of Dormouse and waits until it is so.
+    pub async fn run_replicas(&self, app: &str, replicas: i32) -> Result<()> {
+        self.scale(SYSTEM_NAMESPACE, app, replicas).await?;
+        self.until(&format!("{replicas} of {app}"), async || {
+            let status = self.deployment(SYSTEM_NAMESPACE, app).await?.status.unwrap_or_default();
+            let pods = self.pods(app).await?.len();
+            let ready = status.ready_replicas.unwrap_or(0) == replicas;
+            Ok((ready && i32::try_from(pods).is_ok_and(|pods| pods == replicas)).then_some(()))
+        })
+        .await
+    }
+}
+
+/// Whether a slice is Dormouse's own.
+pub fn managed(slice: &EndpointSlice) -> bool {
+    slice
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get("endpointslice.kubernetes.io/managed-by"))
+        .is_some_and(|by| by == dormouse_kubernetes::api::MANAGED_BY)
+}
+
+// What only the embedded cluster can do so far: break things on purpose.
+impl World {
+    /// Makes the cluster refuse to scale a Deployment, as an exhausted quota would.
+    pub fn refuse_scaling(&self, namespace: &str, name: &str) {
+        self.embedded().inject(dormouse_embedded::Fault {
+            verb: "write".to_owned(),
+            resource: "deployments.apps/scale".to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            status: 403,
+            message: "exceeded quota: pods".to_owned(),
+            ..dormouse_embedded::Fault::default()
+        });
+    }
+
+    /// Ends the refusal.
+    pub fn allow_scaling(&self, namespace: &str, name: &str) {
+        self.embedded().clear_faults_of(namespace, name);
+    }
+
+    /// Gives a Deployment a readiness probe that fails for ever.
+    pub async fn never_ready(&self, namespace: &str, name: &str) -> Result<()> {
+        let probe = serde_json::json!({
+            "httpGet": { "path": "/status/503", "port": 8080 },
+            "periodSeconds": 1,
+        });
+        let patch = serde_json::json!({ "spec": { "template": { "spec": {
+            "containers": [{ "name": name, "readinessProbe": probe }],
+        } } } });
+        Api::<Deployment>::namespaced(self.client.clone(), namespace)
+            .patch(name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await?;
+        Ok(())
+    }
+
+    /// Requests that the DLX holds for a Sleeper.
+    pub async fn held(&self, sleeper: &str) -> Result<u64> {
+        let mut held = 0;
+        for address in self.dlx_addresses().await? {
+            let report = dormouse::requests::fetch(&format!("http://{address}:9090/demand")).await?;
+            let report: serde_json::Value = serde_json::from_str(&report)?;
+            let sleepers = report["sleepers"].as_array().cloned().unwrap_or_default();
+            held += sleepers
+                .iter()
+                .filter(|entry| entry["sleeper"] == sleeper)
+                .filter_map(|entry| entry["held"].as_u64())
+                .sum::<u64>();
+        }
+        Ok(held)
+    }
+
+    /// The DLX's own Service, for header-routed requests.
+    pub async fn dlx_url(&self) -> Result<String> {
+        self.url(SYSTEM_NAMESPACE, "dormouse-dlx").await
+    }
+
+    /// How often a DLX container was started again.
+    pub async fn dlx_restarts(&self) -> Result<i32> {
+        let pods = self.pods("dormouse-dlx").await?;
+        Ok(pods
+            .into_iter()
+            .filter_map(|pod| pod.status?.container_statuses)
+            .flatten()
+            .map(|container| container.restart_count)
+            .sum())
+    }
+}

@@ -1,0 +1,87 @@
+//! Sleep and wake, done safely: traffic is diverted before anything is scaled, and nothing is lost.
+//!
+//! Both functions record a wish on the resource's Sleeper and return; the host carries it through. The operator has to
+//! grant `lifecycle` to the plugin.
+
+use jiff::Timestamp;
+
+use crate::{ResourceId, host};
+
+/// Why a wish was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no Sleeper: the plugin never returned the resource.
+    #[error("no Sleeper for {0}: the plugin never returned it from `resources`")]
+    UnknownResource(ResourceId),
+    /// It cannot be put to sleep this way.
+    #[error("cannot be put to sleep: {0}")]
+    Unsupported(String),
+    /// A newer wish won. Nothing to do: the host asks again when it is due.
+    #[error("a newer wish won: {0}")]
+    Superseded(String),
+    /// No answer before the deadline of the call.
+    #[error("timed out: {0}")]
+    Timeout(String),
+    /// The API server cannot be reached or is overloaded.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Where a resource stands between awake and asleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Pods answer, Dormouse is not in the path.
+    Awake,
+    /// The DLX joins the Services.
+    Diverting,
+    /// New connections go to the DLX, which forwards and counts.
+    Observing,
+    /// No new connection reaches the pods; open ones get time to end.
+    Draining,
+    /// Scaled to zero; the DLX holds whatever arrives.
+    Asleep,
+    /// Selectors and replicas are being restored.
+    Waking,
+    /// Pods are ready; the DLX leaves the Services.
+    Ready,
+}
+
+/// What a Sleeper says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sleeper {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Rises by one with every wake.
+    pub epoch: u64,
+    /// When the phase last changed.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// Wishes the resource asleep: divert its Services, drain, scale its workloads to zero.
+///
+/// # Errors
+/// [`Error`]; [`Error::Superseded`] when a wake is under way.
+pub fn sleep(resource: &ResourceId, reason: &str) -> Result<(), Error> {
+    host::sleep(resource, reason)
+}
+
+/// Wishes the resource awake. Always wins over a sleep that has not finished.
+///
+/// # Errors
+/// [`Error`].
+pub fn wake(resource: &ResourceId, reason: &str) -> Result<(), Error> {
+    host::wake(resource, reason)
+}
+
+/// What the resource's Sleeper says, or none.
+///
+/// # Errors
+/// [`Error`].
+pub fn state(resource: &ResourceId) -> Result<Option<Sleeper>, Error> {
+    host::state(resource)
+}

@@ -1,0 +1,221 @@
+//! One task for each source, and one for what no source looks after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::metrics::Metrics;
+use crate::orphans::{Roster, sweep};
+use crate::round::Line;
+use crate::{CustomMetrics, Overrides, Sleepers, Source};
+
+/// Longest delay before the first round: many sources do not all begin at once.
+const LONGEST_JITTER: Duration = Duration::from_secs(5);
+
+/// Settings of the [`Autoscaler`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What flags say.
+    pub overrides: Overrides,
+    /// Calls to the metrics API that one source has under way at once.
+    pub metric_concurrency: usize,
+    /// Deadline of each of them, and of asking the DLX for demand.
+    pub metric_timeout: Duration,
+    /// How long a resource that was just declared or updated is left alone before its traffic is looked at.
+    pub settle: Duration,
+    /// Longest round. Everything in it has a deadline already; this is the last resort.
+    pub round_limit: Duration,
+    /// How often Sleepers without a plugin are looked for.
+    pub sweep_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            overrides: Overrides::default(),
+            metric_concurrency: 16,
+            metric_timeout: Duration::from_secs(10),
+            settle: Duration::from_secs(10),
+            round_limit: Duration::from_secs(300),
+            sweep_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Says what time it is. Tests bring their own.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock that is not the wall's.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+/// The line, for all sources.
+pub struct Autoscaler {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) sources: Vec<Arc<dyn Source>>,
+    pub(crate) roster: Roster,
+    pub(crate) sleepers: Arc<dyn Sleepers>,
+    pub(crate) custom: Arc<dyn CustomMetrics>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Autoscaler {
+    /// A line from these sources. `roster` says which plugins there are beside them; see [`Autoscaler::of_plugins`].
+    pub fn new(
+        config: Config,
+        sources: Vec<Arc<dyn Source>>,
+        roster: Roster,
+        sleepers: Arc<dyn Sleepers>,
+        custom: Arc<dyn CustomMetrics>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            config,
+            clock: Clock::default(),
+            sources,
+            roster,
+            sleepers,
+            custom,
+            metrics,
+        }
+    }
+
+    /// With another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Runs until `shutdown`. Does something only while `leads` is true, and stops at once when it is not any more.
+    pub async fn run(self, leads: watch::Receiver<bool>, shutdown: CancellationToken) {
+        let lines = self.sources.iter().map(|source| {
+            let line = Line {
+                source: Arc::clone(source),
+                sleepers: Arc::clone(&self.sleepers),
+                custom: Arc::clone(&self.custom),
+                config: self.config.clone(),
+                clock: self.clock.clone(),
+                metrics: self.metrics.clone(),
+                settings: None,
+                watched: std::collections::BTreeMap::new(),
+            };
+            let span = tracing::info_span!("line", plugin = source.name());
+            // A task of its own: a source that computes for long holds up nobody else's timers.
+            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
+                rounds(line, leads.clone(), shutdown.clone()).instrument(span),
+            ))
+        });
+        let lines: Vec<_> = lines.collect();
+        let sweeping = self.sweep(leads, &shutdown);
+        let (ended, ()) = futures::join!(join_all(lines), sweeping);
+        for error in ended.into_iter().filter_map(Result::err) {
+            tracing::error!("a line ended early: {error}");
+        }
+    }
+
+    async fn sweep(&self, mut leads: watch::Receiver<bool>, shutdown: &CancellationToken) {
+        loop {
+            if !led(&mut leads, shutdown).await {
+                return;
+            }
+            let work = async {
+                sweep(&self.roster, &self.sleepers, self.clock.now()).await;
+                tokio::time::sleep(self.config.sweep_interval).await;
+            };
+            while_leading(&mut leads, shutdown, work).await;
+        }
+    }
+}
+
+/// Rounds of one source, one after the other.
+async fn rounds(mut line: Line, mut leads: watch::Receiver<bool>, shutdown: CancellationToken) {
+    let plugin = line.source.name().to_owned();
+    loop {
+        if !led(&mut leads, &shutdown).await {
+            return;
+        }
+        let cadence = async {
+            let mut interval = line.effective().scale_interval;
+            let mut ticks = tokio::time::interval_at(Instant::now() + jitter(&plugin, interval), interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let begun = Instant::now();
+                let limit = line.config.round_limit;
+                let outcome = match tokio::time::timeout(limit, line.round()).await {
+                    Ok(Ok(())) => "ok",
+                    Ok(Err(_)) => "source-failed",
+                    Err(_) => {
+                        tracing::error!("a round did not end within {limit:?}");
+                        "timeout"
+                    }
+                };
+                line.metrics.round(&plugin, outcome, begun.elapsed());
+                // The source's own settings are known after its first round.
+                let effective = line.effective().scale_interval;
+                if effective != interval {
+                    interval = effective;
+                    ticks = tokio::time::interval_at(begun + interval, interval);
+                    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                }
+            }
+        };
+        while_leading(&mut leads, &shutdown, cadence).await;
+    }
+}
+
+/// Waits until this process leads. False: it is time to end.
+async fn led(leads: &mut watch::Receiver<bool>, shutdown: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => false,
+        led = leads.wait_for(|leads| *leads) => led.is_ok(),
+    }
+}
+
+/// Works as long as this process leads; then drops the work where it stands. State is in the cluster only, so nothing is
+/// lost by it.
+async fn while_leading(
+    leads: &mut watch::Receiver<bool>,
+    shutdown: &CancellationToken,
+    work: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {}
+        _ = leads.wait_for(|leads| !*leads) => tracing::info!("not the leader any more"),
+        () = work => {}
+    }
+}
+
+/// When the first round begins, so that many sources spread: the same for a source every time.
+fn jitter(name: &str, interval: Duration) -> Duration {
+    // FNV-1a.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let parts = u32::try_from(hash >> 33).unwrap_or(0) % 1000;
+    interval.min(LONGEST_JITTER) * parts / 1000
+}

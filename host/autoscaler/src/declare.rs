@@ -1,0 +1,124 @@
+//! A Sleeper for every resource, and none for what is no longer one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use dormouse_kubernetes::lifecycle::Phase;
+use dormouse_kubernetes::{Declared, Sleeper, SleeperKey, SleeperSpec};
+use dormouse_plugin::types::Resource;
+use futures::StreamExt;
+
+use crate::Sleepers;
+use crate::target::{Target, object};
+
+/// Writes under way at once.
+pub(crate) const CONCURRENCY: usize = 16;
+
+/// What a resource's Sleeper should say.
+pub fn spec(plugin: &str, resource: &Resource) -> SleeperSpec {
+    SleeperSpec {
+        plugin: plugin.to_owned(),
+        resource: resource.id.name.clone(),
+        object: object(&resource.object),
+        workloads: resource.workloads.iter().map(object).collect(),
+        services: resource.services.clone(),
+        readiness_timeout_millis: resource
+            .readiness_timeout
+            .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        restore_replicas: resource
+            .restore_replicas
+            .map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+    }
+}
+
+/// What may be written now. As long as a resource is diverted or asleep, its workloads and Services stay those that
+/// were: what is no longer listed would never be restored.
+fn permitted(wanted: SleeperSpec, known: Option<&Sleeper>) -> SleeperSpec {
+    let Some(known) = known else { return wanted };
+    let phase = known
+        .status
+        .as_ref()
+        .map(|status| status.state.phase)
+        .unwrap_or_default();
+    if phase == Phase::Awake || (known.spec.workloads.is_empty() && known.spec.services.is_empty()) {
+        return wanted;
+    }
+    SleeperSpec {
+        workloads: known.spec.workloads.clone(),
+        services: known.spec.services.clone(),
+        ..wanted
+    }
+}
+
+/// Makes sure that every resource has its Sleeper. One that cannot be declared is left out, with a log line, and holds up
+/// nobody.
+pub(crate) async fn declare(
+    plugin: &str,
+    resources: Vec<Resource>,
+    sleepers: &Arc<dyn Sleepers>,
+) -> Vec<Target> {
+    let known: HashMap<SleeperKey, Arc<Sleeper>> = of_plugin(sleepers, plugin)
+        .into_iter()
+        .map(|sleeper| (SleeperKey::of(&sleeper), sleeper))
+        .collect();
+    let known = &known;
+    let targets = futures::stream::iter(resources).map(|resource| async move {
+        let key = SleeperKey::new(plugin, &resource.id.namespace, &resource.id.name);
+        if !sleepers.includes(&resource.id.namespace) {
+            tracing::warn!(plugin, resource = %resource.id, "its namespace is not looked after (--namespace)");
+            return None;
+        }
+        let spec = permitted(spec(plugin, &resource), known.get(&key).map(Arc::as_ref));
+        match sleepers.declare(&Declared { key: key.clone(), spec }).await {
+            Ok(sleeper) => Some(Target { key, resource, sleeper }),
+            Err(error) => {
+                tracing::warn!(plugin, resource = %resource.id, "no Sleeper: {error}");
+                None
+            }
+        }
+    });
+    targets
+        .buffer_unordered(CONCURRENCY)
+        .filter_map(|target| async move { target })
+        .collect()
+        .await
+}
+
+/// Retires the Sleepers of resources that the plugin does not list any more. Only to be called with what a *successful* call
+/// of the plugin returned.
+pub(crate) async fn retire_missing(
+    plugin: &str,
+    listed: &BTreeSet<SleeperKey>,
+    sleepers: &Arc<dyn Sleepers>,
+) {
+    let gone = of_plugin(sleepers, plugin)
+        .into_iter()
+        .map(|sleeper| (SleeperKey::of(&sleeper), sleeper))
+        .filter(|(key, sleeper)| !listed.contains(key) && sleeper.metadata.deletion_timestamp.is_none());
+    retire(
+        gone.map(|(key, _)| key).collect(),
+        "its plugin does not list it any more",
+        sleepers,
+    )
+    .await;
+}
+
+pub(crate) async fn retire(keys: Vec<SleeperKey>, why: &str, sleepers: &Arc<dyn Sleepers>) {
+    futures::stream::iter(keys)
+        .for_each_concurrent(CONCURRENCY, |key| async move {
+            tracing::info!(plugin = key.plugin, resource = %key, "retiring a Sleeper: {why}");
+            if let Err(error) = sleepers.retire(&key).await {
+                tracing::warn!(plugin = key.plugin, resource = %key, "a Sleeper was not retired: {error}");
+            }
+        })
+        .await;
+}
+
+/// All Sleepers of a plugin.
+pub(crate) fn of_plugin(sleepers: &Arc<dyn Sleepers>, plugin: &str) -> Vec<Arc<Sleeper>> {
+    sleepers
+        .list()
+        .into_iter()
+        .filter(|sleeper| sleeper.spec.plugin == plugin)
+        .collect()
+}

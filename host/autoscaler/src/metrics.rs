@@ -1,0 +1,163 @@
+//! What the autoscaler counts. Labels are source names, outcomes and codes: bounded by what is installed.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PluginLabel {
+    plugin: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    plugin: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReadingLabels {
+    plugin: String,
+    source: &'static str,
+    result: &'static str,
+}
+
+/// What the autoscaler counts. Cheap to clone; clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    rounds: Family<OutcomeLabels, Counter>,
+    duration: Family<PluginLabel, Histogram, fn() -> Histogram>,
+    targets: Family<PluginLabel, Gauge>,
+    decisions: Family<OutcomeLabels, Counter>,
+    readings: Family<ReadingLabels, Counter>,
+    sleeps: Family<OutcomeLabels, Counter>,
+    looks: Family<OutcomeLabels, Counter>,
+}
+
+/// From one millisecond to about four minutes.
+fn round_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(1e-3, 4.0, 10))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            rounds: Family::default(),
+            duration: Family::new_with_constructor(round_histogram),
+            targets: Family::default(),
+            decisions: Family::default(),
+            readings: Family::default(),
+            sleeps: Family::default(),
+            looks: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "autoscaler_rounds",
+            "Rounds, by how they ended",
+            metrics.rounds.clone(),
+        );
+        registry.register_with_unit(
+            "autoscaler_round_duration",
+            "How long a round takes",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "autoscaler_targets",
+            "Resources in the last round",
+            metrics.targets.clone(),
+        );
+        registry.register(
+            "autoscaler_decisions",
+            "Decisions, by outcome",
+            metrics.decisions.clone(),
+        );
+        registry.register(
+            "autoscaler_readings",
+            "Readings, by source and result",
+            metrics.readings.clone(),
+        );
+        registry.register(
+            "autoscaler_sleeps_requested",
+            "Resources that were asked to sleep, by what became of it",
+            metrics.sleeps.clone(),
+        );
+        registry.register(
+            "autoscaler_looks",
+            "Times that the DLX was asked to step into traffic (begun) or out of it again (disturbed)",
+            metrics.looks.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn round(&self, plugin: &str, outcome: &'static str, took: Duration) {
+        self.rounds
+            .get_or_create(&OutcomeLabels {
+                plugin: plugin.to_owned(),
+                outcome,
+            })
+            .inc();
+        self.duration
+            .get_or_create(&PluginLabel {
+                plugin: plugin.to_owned(),
+            })
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn targets(&self, plugin: &str, count: usize) {
+        let label = PluginLabel {
+            plugin: plugin.to_owned(),
+        };
+        self.targets
+            .get_or_create(&label)
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn decision(&self, plugin: &str, outcome: &'static str) {
+        self.decisions
+            .get_or_create(&OutcomeLabels {
+                plugin: plugin.to_owned(),
+                outcome,
+            })
+            .inc();
+    }
+
+    pub(crate) fn reading(&self, plugin: &str, source: &'static str, result: &'static str) {
+        self.readings
+            .get_or_create(&ReadingLabels {
+                plugin: plugin.to_owned(),
+                source,
+                result,
+            })
+            .inc();
+    }
+
+    pub(crate) fn sleep(&self, plugin: &str, outcome: &'static str) {
+        self.sleeps
+            .get_or_create(&OutcomeLabels {
+                plugin: plugin.to_owned(),
+                outcome,
+            })
+            .inc();
+    }
+
+    pub(crate) fn look(&self, plugin: &str, outcome: &'static str) {
+        self.looks
+            .get_or_create(&OutcomeLabels {
+                plugin: plugin.to_owned(),
+                outcome,
+            })
+            .inc();
+    }
+}

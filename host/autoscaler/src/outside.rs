@@ -1,0 +1,115 @@
+//! What the line needs from the outside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dormouse_kubernetes::api::LastDecision;
+use dormouse_kubernetes::lifecycle::Phase;
+use dormouse_kubernetes::{
+    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, WishError,
+};
+use dormouse_plugin::types::{FieldCondition, ObjectRef, Resource, ResourceId, ScaleOutcome, Settings};
+use thiserror::Error;
+
+/// Why a source did not do what was asked of it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// A stable short name, in snake case: metric label, condition reason, log field.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Declares what there is to scale, and scales it.
+///
+/// Every call has a deadline of its own; the line adds one round limit on top, no more.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// Its name: part of the identity of its resources.
+    fn name(&self) -> &str;
+
+    /// Defaults that suit its platform.
+    async fn settings(&self) -> Result<Settings, SourceError>;
+
+    /// Every resource that it looks after. An error says nothing about any of them.
+    async fn resources(&self) -> Result<Vec<Resource>, SourceError>;
+
+    /// Scales resources; one outcome for each, in their order.
+    async fn set_scale(
+        &self,
+        resources: &[ResourceId],
+        replicas: u32,
+        reason: &str,
+    ) -> Result<Vec<ScaleOutcome>, SourceError>;
+}
+
+/// Why a field of an object could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct FieldError(pub String);
+
+/// Sleepers, and what belongs to them in the cluster.
+#[async_trait]
+pub trait Sleepers: Send + Sync + 'static {
+    /// All that are known.
+    fn list(&self) -> Vec<Arc<Sleeper>>;
+
+    /// Whether a namespace is looked after.
+    fn includes(&self, namespace: &str) -> bool;
+
+    /// Makes sure that a Sleeper exists and says what was declared. Writes nothing if so.
+    async fn declare(&self, declared: &Declared) -> Result<Arc<Sleeper>, ClusterError>;
+
+    /// Deletes a Sleeper; its finalizer wakes and restores first.
+    async fn retire(&self, key: &SleeperKey) -> Result<(), ClusterError>;
+
+    /// Wishes that the DLX steps into the traffic and counts. False: it is so already.
+    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError>;
+
+    /// Wishes it awake. False: it is so already.
+    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError>;
+
+    /// Records a decision with its conditions.
+    async fn record(
+        &self,
+        key: &SleeperKey,
+        decision: LastDecision,
+        conditions: &[ConditionUpdate],
+    ) -> Result<(), ClusterError>;
+
+    /// Records conditions alone.
+    async fn record_conditions(
+        &self,
+        key: &SleeperKey,
+        conditions: &[ConditionUpdate],
+    ) -> Result<(), ClusterError>;
+
+    /// Shows the phase of a resource that its platform scales by itself.
+    async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError>;
+
+    /// Demand for all Sleepers over all DLX replicas, by namespace and object name. A Sleeper that is missing has none.
+    /// An error: demand is unknown.
+    async fn demand(&self) -> Result<BTreeMap<(String, String), DemandEntry>, String>;
+
+    /// The field of an object that a source asked to be watched, as text.
+    async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError>;
+
+    /// Tells people what happened, on the object that it happened to. Never fails: an event is a courtesy.
+    async fn tell(&self, namespace: &str, object: &ObjectRef, warning: bool, reason: &str, message: &str);
+}
+
+/// The custom metrics API.
+#[async_trait]
+pub trait CustomMetrics: Send + Sync + 'static {
+    /// Values of a metric for all objects of a kind in a namespace, by object name. Objects without a value are missing.
+    /// The caller gives up on its own when it takes too long.
+    async fn read(
+        &self,
+        group: &str,
+        kind: &str,
+        namespace: &str,
+        metric: &str,
+    ) -> Result<BTreeMap<String, MetricValue>, String>;
+}

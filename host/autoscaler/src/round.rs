@@ -1,0 +1,244 @@
+//! One round of one source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dormouse_kubernetes::api::condition;
+use dormouse_kubernetes::lifecycle::Phase;
+use dormouse_kubernetes::{ConditionUpdate, SleeperKey};
+use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ResourceState, Settings};
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, stream};
+
+use crate::act::{Actor, Decided};
+use crate::autoscaler::{Clock, Config};
+use crate::decide::choose;
+use crate::declare::{CONCURRENCY, declare, of_plugin, retire_missing};
+use crate::metrics::Metrics;
+use crate::readings::{Policy, Readings};
+use crate::status::{camel, is_news};
+use crate::target::{Target, scales_itself};
+use crate::{CustomMetrics, Effective, Sleepers, Source, SourceError};
+
+/// Decisions that are acted on together.
+const TOGETHER: usize = 256;
+
+/// A source and what its rounds need.
+pub(crate) struct Line {
+    pub source: Arc<dyn Source>,
+    pub sleepers: Arc<dyn Sleepers>,
+    pub custom: Arc<dyn CustomMetrics>,
+    pub config: Config,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    /// None until the source told them.
+    pub settings: Option<Settings>,
+    /// Fields that the source wants watched. A hint only: what counts is what it says in the next round, so losing
+    /// this with the process loses the text of a failure at most.
+    pub watched: BTreeMap<ResourceId, FieldCondition>,
+}
+
+impl Line {
+    /// What holds for the source, as far as is known.
+    pub fn effective(&self) -> Effective {
+        self.config
+            .overrides
+            .over(self.settings.as_ref().unwrap_or(&Settings::default()))
+    }
+
+    /// One round: everything that the source looks after, from declaration to status.
+    pub async fn round(&mut self) -> Result<(), SourceError> {
+        if self.settings.is_none() {
+            match self.source.settings().await {
+                Ok(settings) => self.settings = Some(settings),
+                Err(error) => self.tell_failure("settings", &error),
+            }
+        }
+        let resources = match self.source.resources().await {
+            Ok(resources) => resources,
+            Err(error) => {
+                // Nothing is known about its resources now, so nothing changes for them.
+                self.tell_failure("resources", &error);
+                self.note_failure(&error).await;
+                return Err(error);
+            }
+        };
+        let plugin = self.source.name().to_owned();
+        self.metrics.targets(&plugin, resources.len());
+        let listed: BTreeSet<_> = resources
+            .iter()
+            .map(|resource| SleeperKey::new(&plugin, &resource.id.namespace, &resource.id.name))
+            .collect();
+        retire_missing(&plugin, &listed, &self.sleepers).await;
+        let targets = declare(&plugin, resources, &self.sleepers).await;
+        self.mirror(&targets).await;
+        self.watch(&targets).await;
+        self.note_recovery(&targets).await;
+        self.decide(targets).await;
+        Ok(())
+    }
+
+    /// Decides about each target as soon as its own readings are there, and acts on what is there together.
+    async fn decide(&mut self, targets: Vec<Target>) {
+        let targets: Vec<_> = targets.into_iter().filter(Target::is_up).collect();
+        let policy = Policy {
+            concurrency: self.config.metric_concurrency,
+            timeout: self.config.metric_timeout,
+        };
+        let readings = Readings::start(
+            self.source.name(),
+            self.effective().metrics_resource,
+            &targets,
+            &self.custom,
+            &self.sleepers,
+            policy,
+            self.metrics.clone(),
+        );
+        let (readings, clock, settle) = (&readings, &self.clock, self.config.settle);
+        let decided: FuturesUnordered<_> = targets
+            .into_iter()
+            .map(|target| async move {
+                let inputs = readings.inputs(&target, clock.now()).await;
+                let (decision, action) = choose(&target, &inputs, clock.now(), settle);
+                tracing::debug!(resource = %target.key, ?action, "{decision}");
+                Decided {
+                    target,
+                    inputs,
+                    decision,
+                    action,
+                }
+            })
+            .collect();
+        let actor = Actor {
+            source: &self.source,
+            sleepers: &self.sleepers,
+            metrics: &self.metrics,
+        };
+        let mut decided = decided.ready_chunks(TOGETHER);
+        while let Some(together) = decided.next().await {
+            self.watched.extend(actor.act(&together, clock.now()).await);
+        }
+    }
+
+    /// Shows what the platforms of resources that scale themselves say.
+    async fn mirror(&self, targets: &[Target]) {
+        let sleepers = &self.sleepers;
+        // Futures are collected first: a stream that maps references inside a spawned task is beyond what the compiler
+        // can prove to be Send.
+        let mut shows = Vec::new();
+        for target in targets.iter().filter(|target| scales_itself(&target.resource)) {
+            let shown = target.state().phase;
+            let seen = phase(target.resource.state, shown);
+            if seen == shown {
+                continue;
+            }
+            shows.push(async move {
+                let reason = "its platform says so";
+                if let Err(error) = sleepers.mirror(&target.key, seen, reason).await {
+                    tracing::warn!(resource = %target.key, "its phase was not shown: {error}");
+                }
+            });
+        }
+        stream::iter(shows).buffer_unordered(CONCURRENCY).collect::<()>().await;
+    }
+
+    /// Looks at the fields that the source wanted watched. Only a failure is news: success shows in the resource's state.
+    async fn watch(&mut self, targets: &[Target]) {
+        let by_id: BTreeMap<_, _> = targets
+            .iter()
+            .map(|target| (&target.resource.id, target))
+            .collect();
+        self.watched
+            .retain(|id, _| by_id.get(id).is_some_and(|target| is_changing(&target.resource)));
+        let (sleepers, now) = (&self.sleepers, self.clock.now());
+        let mut looks = Vec::new();
+        for (id, condition) in &self.watched {
+            looks.push(async move { (id, condition, sleepers.field(&id.namespace, condition).await) });
+        }
+        let fields: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
+        let mut ended = Vec::new();
+        for (id, condition, field) in fields {
+            match field {
+                Ok(Some(value)) if condition.ready_values.contains(&value) => ended.push(id.clone()),
+                Ok(Some(value)) if condition.failed_values.contains(&value) => {
+                    ended.push(id.clone());
+                    let Some(target) = by_id.get(id) else { continue };
+                    let message = format!("{} is {value:?}", condition.path);
+                    let update = ConditionUpdate::bad(condition::PLUGIN, "SleepFailed", &message);
+                    if is_news(&target.sleeper, &update, now) {
+                        let object = &target.resource.object;
+                        sleepers
+                            .tell(&id.namespace, object, true, "SleepFailed", &message)
+                            .await;
+                        self.record_conditions(&target.key, update).await;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(resource = %id, "the watched field was not read: {error}"),
+            }
+        }
+        ended.iter().for_each(|id| {
+            self.watched.remove(id);
+        });
+    }
+
+    fn tell_failure(&self, call: &'static str, error: &SourceError) {
+        tracing::warn!(
+            plugin = self.source.name(),
+            call,
+            code = error.code,
+            "the plugin failed: {error}"
+        );
+    }
+
+    /// Writes the failure on the plugin's Sleepers, once.
+    async fn note_failure(&self, error: &SourceError) {
+        let update = ConditionUpdate::bad(condition::PLUGIN, camel(error.code), error.to_string());
+        let now = self.clock.now();
+        let news: Vec<_> = of_plugin(&self.sleepers, self.source.name())
+            .into_iter()
+            .filter(|sleeper| is_news(sleeper, &update, now))
+            .map(|sleeper| SleeperKey::of(&sleeper))
+            .collect();
+        stream::iter(news)
+            .for_each_concurrent(CONCURRENCY, |key| {
+                let update = update.clone();
+                async move { self.record_conditions(&key, update).await }
+            })
+            .await;
+    }
+
+    /// Takes it back on those about which nothing is decided now; the others are recorded with their decision.
+    async fn note_recovery(&self, targets: &[Target]) {
+        let (update, now) = (ConditionUpdate::good(condition::PLUGIN), self.clock.now());
+        let mut records = Vec::new();
+        for target in targets {
+            if !target.is_up() && !is_changing(&target.resource) && is_news(&target.sleeper, &update, now) {
+                records.push(self.record_conditions(&target.key, update.clone()));
+            }
+        }
+        stream::iter(records).buffer_unordered(CONCURRENCY).collect::<()>().await;
+    }
+
+    async fn record_conditions(&self, key: &SleeperKey, update: ConditionUpdate) {
+        if let Err(error) = self.sleepers.record_conditions(key, &[update]).await {
+            tracing::warn!(resource = %key, "a condition was not written: {error}");
+        }
+    }
+}
+
+fn is_changing(resource: &Resource) -> bool {
+    resource.state == ResourceState::Changing
+}
+
+/// The phase of a resource that scales itself.
+fn phase(state: ResourceState, shown: Phase) -> Phase {
+    match state {
+        ResourceState::Awake => Phase::Awake,
+        ResourceState::Asleep => Phase::Asleep,
+        ResourceState::Changing if matches!(shown, Phase::Asleep | Phase::Waking | Phase::Ready) => {
+            Phase::Waking
+        }
+        ResourceState::Changing => Phase::Draining,
+    }
+}

@@ -1,0 +1,87 @@
+//! What of a decision is written down, and when.
+
+use dormouse_kubernetes::api::{LastDecision, condition};
+use dormouse_kubernetes::{ConditionUpdate, Sleeper};
+use dormouse_plugin::types::{MetricSource, Rule};
+use dormouse_scaling::{Decision, Input, Reading};
+use jiff::{SignedDuration, Timestamp};
+
+/// A text that changes while all else stays the same is written again after this time, not sooner: error texts may differ
+/// in every round.
+const REFRESH: SignedDuration = SignedDuration::from_mins(5);
+
+/// The decision as it stands in a Sleeper.
+pub(crate) fn last_decision(decision: &Decision, inputs: &[Input], now: Timestamp) -> LastDecision {
+    LastDecision {
+        at: now.to_string(),
+        outcome: decision.outcome().to_owned(),
+        inputs: inputs.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Whether all readings are there. That nobody has looked at the traffic yet is as it should be.
+pub(crate) fn readings(rules: &[Rule], inputs: &[Input]) -> ConditionUpdate {
+    let troubles = rules
+        .iter()
+        .zip(inputs)
+        .filter_map(|(rule, input)| match &input.reading {
+            Reading::Error(error) => Some(("ReadingFailed", format!("{}: {error}", input.rule))),
+            Reading::NoData(missing) if rule.source != MetricSource::ObservedTraffic => {
+                Some(("NoData", format!("{}: {missing}", input.rule)))
+            }
+            Reading::NoData(_) | Reading::Value(_) => None,
+        });
+    // A failure says more than a gap.
+    match troubles.min_by_key(|(reason, _)| *reason != "ReadingFailed") {
+        Some((reason, message)) => ConditionUpdate::bad(condition::READINGS, reason, message),
+        None => ConditionUpdate::good(condition::READINGS),
+    }
+}
+
+/// A code such as `wall_timeout` as the reason of a condition: `WallTimeout`.
+pub(crate) fn camel(code: &str) -> String {
+    let words = code.split(['_', '-']).map(|word| {
+        let mut letters = word.chars();
+        letters.next().map_or_else(String::new, |first| {
+            first.to_ascii_uppercase().to_string() + letters.as_str()
+        })
+    });
+    words.collect()
+}
+
+/// Whether a condition says something new.
+pub(crate) fn is_news(sleeper: &Sleeper, update: &ConditionUpdate, now: Timestamp) -> bool {
+    let status = sleeper.status.as_ref();
+    let known = status.and_then(|status| status.conditions.iter().find(|known| known.type_ == update.kind));
+    match known {
+        None => !update.status,
+        Some(known) if (known.status == "True") != update.status => true,
+        Some(known) if known.reason != update.reason => true,
+        Some(known) if known.message == update.message => false,
+        Some(known) => {
+            // Since when a text stands is not recorded; the last decision and the transition are no later.
+            let decided = status
+                .and_then(|status| status.last_decision.as_ref())
+                .and_then(|decision| decision.at.parse::<Timestamp>().ok());
+            let written = decided.map_or(known.last_transition_time.0, |at| {
+                at.max(known.last_transition_time.0)
+            });
+            now.duration_since(written) >= REFRESH
+        }
+    }
+}
+
+/// Whether a decision is worth a write: its outcome or a condition changed.
+pub(crate) fn is_worth_writing(
+    sleeper: &Sleeper,
+    decision: &LastDecision,
+    conditions: &[ConditionUpdate],
+    now: Timestamp,
+) -> bool {
+    let known = sleeper
+        .status
+        .as_ref()
+        .and_then(|status| status.last_decision.as_ref());
+    known.is_none_or(|known| known.outcome != decision.outcome)
+        || conditions.iter().any(|update| is_news(sleeper, update, now))
+}

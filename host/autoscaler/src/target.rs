@@ -1,0 +1,93 @@
+//! A resource together with its Sleeper.
+
+use std::sync::Arc;
+
+use dormouse_kubernetes::lifecycle::{Phase, SleeperState, Wish};
+use dormouse_kubernetes::{Sleeper, SleeperKey};
+use dormouse_plugin::types::{MetricSource, ObjectRef, Resource, ResourceState, ScaleEventKind};
+use dormouse_scaling::{ScaleEvent, ScaleEventKind as Kind};
+
+/// One thing to decide about.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Identity: plugin, namespace and name. A bare name never stands for a resource.
+    pub key: SleeperKey,
+    pub resource: Resource,
+    pub sleeper: Arc<Sleeper>,
+}
+
+impl Target {
+    /// What the Sleeper remembers.
+    pub fn state(&self) -> SleeperState {
+        self.sleeper
+            .status
+            .as_ref()
+            .map(|status| status.state.clone())
+            .unwrap_or_default()
+    }
+
+    /// Whether there is anything to decide: it is up, and nothing is about to change that but us.
+    pub fn is_up(&self) -> bool {
+        if self.resource.state != ResourceState::Awake || self.sleeper.metadata.deletion_timestamp.is_some() {
+            return false;
+        }
+        let state = self.state();
+        scales_itself(&self.resource)
+            || matches!(
+                (state.wish, state.phase),
+                (Wish::Awake, Phase::Awake)
+                    | (
+                        Wish::Observed | Wish::Asleep,
+                        Phase::Awake | Phase::Diverting | Phase::Observing | Phase::Draining
+                    )
+            )
+    }
+
+    /// What is known to have happened to it: from the source, and from the Sleeper itself.
+    pub fn events(&self) -> Vec<ScaleEvent> {
+        let state = self.state();
+        let theirs = self.resource.last_event.map(|event| ScaleEvent {
+            kind: kind(event.kind),
+            at: Some(event.at),
+        });
+        let ours = [
+            (Kind::ScaleFromZeroStarted, state.wake_started),
+            (Kind::ScaleFromZeroCompleted, state.wake_completed),
+        ];
+        let ours = ours
+            .into_iter()
+            .filter_map(|(kind, at)| Some(ScaleEvent { kind, at: Some(at?) }));
+        theirs.into_iter().chain(ours).collect()
+    }
+
+    /// Whether one of its rules counts observed traffic.
+    pub fn is_observed(&self) -> bool {
+        self.resource
+            .rules
+            .iter()
+            .any(|rule| rule.source == MetricSource::ObservedTraffic)
+    }
+}
+
+/// A resource without workloads and Services of its own is scaled by its platform; its Sleeper only mirrors it.
+pub(crate) fn scales_itself(resource: &Resource) -> bool {
+    resource.workloads.is_empty() && resource.services.is_empty()
+}
+
+pub(crate) fn object(object: &ObjectRef) -> dormouse_kubernetes::lifecycle::ObjectRef {
+    dormouse_kubernetes::lifecycle::ObjectRef {
+        api_version: object.api_version.clone(),
+        kind: object.kind.clone(),
+        name: object.name.clone(),
+    }
+}
+
+fn kind(kind: ScaleEventKind) -> Kind {
+    match kind {
+        ScaleEventKind::ResourceUpdated => Kind::ResourceUpdated,
+        ScaleEventKind::ScaleFromZeroStarted => Kind::ScaleFromZeroStarted,
+        ScaleEventKind::ScaleFromZeroCompleted => Kind::ScaleFromZeroCompleted,
+        ScaleEventKind::ScaleToZeroStarted => Kind::ScaleToZeroStarted,
+        ScaleEventKind::ScaleToZeroCompleted => Kind::ScaleToZeroCompleted,
+    }
+}

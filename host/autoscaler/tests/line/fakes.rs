@@ -1,0 +1,538 @@
+//! A cluster, sources and a metrics API that do what a test says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dormouse_autoscaler::{CustomMetrics, FieldError, Sleepers, Source, SourceError};
+use dormouse_kubernetes::api::LastDecision;
+use dormouse_kubernetes::lifecycle::{
+    LookPolicy, Phase, SleeperState, Wish, request_observation, request_sleep, request_wake,
+};
+use dormouse_kubernetes::{
+    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, SleeperStatus,
+    WishError,
+};
+use dormouse_plugin::types::{FieldCondition, ObjectRef, Resource, ResourceId, ScaleOutcome, Settings};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use tokio::time::Instant;
+
+/// Wall time that follows tokio's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Start(Instant);
+
+impl Start {
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn wall(self) -> Timestamp {
+        let begin: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a timestamp");
+        begin + SignedDuration::try_from(self.0.elapsed()).expect("a span")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while locked")
+}
+
+/// Waits for ever when the name is in the set.
+async fn maybe_hang(names: &Mutex<BTreeSet<String>>, name: &str) {
+    let hangs = lock(names).contains(name);
+    if hangs {
+        std::future::pending::<()>().await;
+    }
+}
+
+// the cluster
+
+#[derive(Debug, Default)]
+pub struct Cluster {
+    start: Mutex<Option<Start>>,
+    sleepers: Mutex<BTreeMap<SleeperKey, Sleeper>>,
+    /// What was written: verb and resource.
+    pub writes: Mutex<Vec<(&'static str, String)>>,
+    pub events: Mutex<Vec<(String, String)>>,
+    pub demand: Mutex<Option<Result<BTreeMap<(String, String), DemandEntry>, String>>>,
+    pub demand_calls: AtomicUsize,
+    /// Resources (`namespace/name`) that cannot be declared.
+    pub undeclarable: Mutex<BTreeSet<String>>,
+    /// Resources (`namespace/name`) whose Services cannot be diverted.
+    pub undivertible: Mutex<BTreeSet<String>>,
+    pub only_namespace: Mutex<Option<String>>,
+    pub fields: Mutex<BTreeMap<String, String>>,
+    /// How long every write takes.
+    pub latency: Mutex<Duration>,
+}
+
+impl Cluster {
+    pub fn new(start: Start) -> Arc<Self> {
+        let cluster = Self::default();
+        *lock(&cluster.start) = Some(start);
+        *lock(&cluster.demand) = Some(Ok(BTreeMap::new()));
+        Arc::new(cluster)
+    }
+
+    pub fn now(&self) -> Timestamp {
+        lock(&self.start).expect("started").wall()
+    }
+
+    pub fn sleeper(&self, key: &SleeperKey) -> Option<Sleeper> {
+        lock(&self.sleepers).get(key).cloned()
+    }
+
+    pub fn state(&self, key: &SleeperKey) -> SleeperState {
+        self.status(key).state
+    }
+
+    pub fn status(&self, key: &SleeperKey) -> SleeperStatus {
+        self.sleeper(key)
+            .and_then(|sleeper| sleeper.status)
+            .unwrap_or_default()
+    }
+
+    pub fn outcome(&self, key: &SleeperKey) -> String {
+        self.status(key)
+            .last_decision
+            .map(|decision| decision.outcome)
+            .unwrap_or_default()
+    }
+
+    pub fn condition(&self, key: &SleeperKey, kind: &str) -> Option<(String, String, String)> {
+        let conditions = self.status(key).conditions;
+        let found = conditions.into_iter().find(|condition| condition.type_ == kind)?;
+        Some((found.status, found.reason, found.message))
+    }
+
+    pub fn edit(&self, key: &SleeperKey, change: impl FnOnce(&mut Sleeper)) {
+        change(lock(&self.sleepers).get_mut(key).expect("a Sleeper"));
+    }
+
+    pub fn edit_state(&self, key: &SleeperKey, change: impl FnOnce(&mut SleeperState)) {
+        self.edit(key, |sleeper| {
+            change(&mut sleeper.status.get_or_insert_default().state)
+        });
+    }
+
+    /// The protocol, with everything in place at once.
+    pub fn carry_through(&self) {
+        let now = self.now();
+        for sleeper in lock(&self.sleepers).values_mut() {
+            let state = &mut sleeper.status.get_or_insert_default().state;
+            let phase = match state.wish {
+                Wish::Awake => Phase::Awake,
+                Wish::Observed => Phase::Observing,
+                Wish::Asleep => Phase::Asleep,
+            };
+            if state.phase != phase {
+                state.phase = phase;
+                state.since = Some(now);
+                if phase == Phase::Awake {
+                    state.wake_completed = Some(now);
+                }
+            }
+        }
+    }
+
+    pub fn keys(&self) -> Vec<SleeperKey> {
+        lock(&self.sleepers).keys().cloned().collect()
+    }
+
+    pub fn set_demand(&self, key: &SleeperKey, entry: DemandEntry) {
+        let name = (key.namespace.clone(), key.object_name());
+        *lock(&self.demand) = Some(Ok(BTreeMap::from([(name, entry)])));
+    }
+
+    pub fn written(&self, verb: &str) -> usize {
+        lock(&self.writes)
+            .iter()
+            .filter(|(written, _)| *written == verb)
+            .count()
+    }
+
+    pub fn forget_writes(&self) {
+        lock(&self.writes).clear();
+    }
+
+    /// What a guest's call of `lifecycle.sleep` does.
+    pub async fn sleep(&self, key: &SleeperKey, reason: &str) -> bool {
+        self.wish("sleep", key, |state, _| request_sleep(state, reason).ok())
+            .await
+    }
+
+    async fn wish(
+        &self,
+        verb: &'static str,
+        key: &SleeperKey,
+        ask: impl FnOnce(&SleeperState, Timestamp) -> Option<SleeperState>,
+    ) -> bool {
+        self.takes_time().await;
+        let now = self.now();
+        let mut sleepers = lock(&self.sleepers);
+        let Some(sleeper) = sleepers.get_mut(key) else {
+            return false;
+        };
+        let status = sleeper.status.get_or_insert_default();
+        let Some(state) = ask(&status.state, now) else {
+            return false;
+        };
+        status.state = state;
+        drop(sleepers);
+        self.note(verb, key);
+        true
+    }
+
+    async fn takes_time(&self) {
+        let latency = *lock(&self.latency);
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
+    fn note(&self, verb: &'static str, key: &SleeperKey) {
+        lock(&self.writes).push((verb, key.to_string()));
+    }
+
+    fn set_conditions(&self, key: &SleeperKey, updates: &[ConditionUpdate]) {
+        let now = self.now();
+        self.edit(key, |sleeper| {
+            let conditions = &mut sleeper.status.get_or_insert_default().conditions;
+            for update in updates {
+                let known = conditions.iter().position(|known| known.type_ == update.kind);
+                if known.is_none() && update.status {
+                    continue;
+                }
+                let condition = Condition {
+                    type_: update.kind.to_owned(),
+                    status: if update.status { "True" } else { "False" }.to_owned(),
+                    reason: update.reason.clone(),
+                    message: update.message.clone(),
+                    observed_generation: None,
+                    last_transition_time: Time(now),
+                };
+                match known {
+                    Some(at) => conditions[at] = condition,
+                    None => conditions.push(condition),
+                }
+            }
+        });
+    }
+}
+
+fn short(key: &SleeperKey) -> String {
+    format!("{}/{}", key.namespace, key.resource)
+}
+
+#[async_trait]
+impl Sleepers for Cluster {
+    fn list(&self) -> Vec<Arc<Sleeper>> {
+        lock(&self.sleepers).values().cloned().map(Arc::new).collect()
+    }
+
+    fn includes(&self, namespace: &str) -> bool {
+        lock(&self.only_namespace)
+            .as_ref()
+            .is_none_or(|only| only == namespace)
+    }
+
+    async fn declare(&self, declared: &Declared) -> Result<Arc<Sleeper>, ClusterError> {
+        let Declared { key, spec } = declared;
+        if lock(&self.undeclarable).contains(&short(key)) {
+            return Err(ClusterError::NotFound {
+                what: format!("{} {}", spec.object.kind, spec.object.name),
+            });
+        }
+        let same = self.sleeper(key).filter(|known| known.spec == *spec);
+        if let Some(known) = same {
+            return Ok(Arc::new(known));
+        }
+        self.takes_time().await;
+        self.note("declare", key);
+        let now = self.now();
+        let mut sleepers = lock(&self.sleepers);
+        let sleeper = sleepers.entry(key.clone()).or_insert_with(|| {
+            let mut sleeper = Sleeper::new(&key.object_name(), spec.clone());
+            sleeper.metadata.namespace = Some(key.namespace.clone());
+            sleeper.status.get_or_insert_default().state.since = Some(now);
+            sleeper
+        });
+        sleeper.spec = spec.clone();
+        Ok(Arc::new(sleeper.clone()))
+    }
+
+    async fn retire(&self, key: &SleeperKey) -> Result<(), ClusterError> {
+        self.takes_time().await;
+        self.note("retire", key);
+        lock(&self.sleepers).remove(key);
+        Ok(())
+    }
+
+    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
+        if lock(&self.undivertible).contains(&short(key)) {
+            return Err(WishError::Unsupported("Service web is headless".into()));
+        }
+        Ok(self
+            .wish("observe", key, |state, _| request_observation(state, reason).ok())
+            .await)
+    }
+
+    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
+        let look = LookPolicy::default();
+        Ok(self
+            .wish("wake", key, |state, now| {
+                request_wake(state, now, reason, look, 0).ok()
+            })
+            .await)
+    }
+
+    async fn record(
+        &self,
+        key: &SleeperKey,
+        decision: LastDecision,
+        conditions: &[ConditionUpdate],
+    ) -> Result<(), ClusterError> {
+        self.takes_time().await;
+        self.note("record", key);
+        self.set_conditions(key, conditions);
+        self.edit(key, |sleeper| {
+            sleeper.status.get_or_insert_default().last_decision = Some(decision)
+        });
+        Ok(())
+    }
+
+    async fn record_conditions(
+        &self,
+        key: &SleeperKey,
+        conditions: &[ConditionUpdate],
+    ) -> Result<(), ClusterError> {
+        self.takes_time().await;
+        self.note("conditions", key);
+        self.set_conditions(key, conditions);
+        Ok(())
+    }
+
+    async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError> {
+        self.note("mirror", key);
+        let now = self.now();
+        self.edit_state(key, |state| {
+            state.phase = phase;
+            state.since = Some(now);
+            state.reason = reason.to_owned();
+        });
+        Ok(())
+    }
+
+    async fn demand(&self) -> Result<BTreeMap<(String, String), DemandEntry>, String> {
+        self.demand_calls.fetch_add(1, Ordering::Relaxed);
+        let answer = lock(&self.demand).clone();
+        match answer {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError> {
+        let name = format!("{namespace}/{}:{}", condition.object.name, condition.path);
+        Ok(lock(&self.fields).get(&name).cloned())
+    }
+
+    async fn tell(&self, namespace: &str, object: &ObjectRef, _warning: bool, reason: &str, _message: &str) {
+        lock(&self.events).push((format!("{namespace}/{}", object.name), reason.to_owned()));
+    }
+}
+
+// a source
+
+type Outcome = Box<dyn Fn(&ResourceId) -> ScaleOutcome + Send + Sync>;
+
+pub struct Plugin {
+    pub name: String,
+    pub cluster: Arc<Cluster>,
+    pub settings: Mutex<Result<Settings, SourceError>>,
+    pub resources: Mutex<Result<Vec<Resource>, SourceError>>,
+    /// Calls (`resources`, `set-scale`) that never answer.
+    pub hangs: Mutex<BTreeSet<String>>,
+    pub slow: Mutex<Duration>,
+    pub outcome: Mutex<Option<Outcome>>,
+    pub broken: Mutex<Option<SourceError>>,
+    /// Calls of set-scale: resources, replicas and reason.
+    pub scaled: Mutex<Vec<(Vec<String>, u32, String)>>,
+    pub resources_calls: Mutex<Vec<Instant>>,
+    pub settings_calls: AtomicUsize,
+    at_once: AtomicUsize,
+    pub most_at_once: AtomicUsize,
+}
+
+impl Plugin {
+    pub fn new(name: &str, cluster: &Arc<Cluster>, resources: Vec<Resource>) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            cluster: Arc::clone(cluster),
+            settings: Mutex::new(Ok(Settings::default())),
+            resources: Mutex::new(Ok(resources)),
+            hangs: Mutex::default(),
+            slow: Mutex::default(),
+            outcome: Mutex::default(),
+            broken: Mutex::default(),
+            scaled: Mutex::default(),
+            resources_calls: Mutex::default(),
+            settings_calls: AtomicUsize::new(0),
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn hang(&self, call: &str) {
+        lock(&self.hangs).insert(call.to_owned());
+    }
+
+    pub fn unhang(&self) {
+        lock(&self.hangs).clear();
+    }
+
+    pub fn list(&self, resources: Vec<Resource>) {
+        *lock(&self.resources) = Ok(resources);
+    }
+
+    pub fn fail(&self, error: SourceError) {
+        *lock(&self.resources) = Err(error);
+    }
+
+    pub fn answer(&self, outcome: impl Fn(&ResourceId) -> ScaleOutcome + Send + Sync + 'static) {
+        *lock(&self.outcome) = Some(Box::new(outcome));
+    }
+
+    pub fn rounds(&self) -> usize {
+        lock(&self.resources_calls).len()
+    }
+
+    /// Resources that were asked to sleep, in order.
+    pub fn slept(&self) -> Vec<String> {
+        lock(&self.scaled)
+            .iter()
+            .flat_map(|(ids, _, _)| ids.clone())
+            .collect()
+    }
+
+    pub fn key(&self, namespace: &str, name: &str) -> SleeperKey {
+        SleeperKey::new(&self.name, namespace, name)
+    }
+}
+
+#[async_trait]
+impl Source for Plugin {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn settings(&self) -> Result<Settings, SourceError> {
+        self.settings_calls.fetch_add(1, Ordering::Relaxed);
+        lock(&self.settings).clone()
+    }
+
+    async fn resources(&self) -> Result<Vec<Resource>, SourceError> {
+        lock(&self.resources_calls).push(Instant::now());
+        let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
+        maybe_hang(&self.hangs, "resources").await;
+        let slow = *lock(&self.slow);
+        tokio::time::sleep(slow).await;
+        self.at_once.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.resources).clone()
+    }
+
+    async fn set_scale(
+        &self,
+        resources: &[ResourceId],
+        replicas: u32,
+        reason: &str,
+    ) -> Result<Vec<ScaleOutcome>, SourceError> {
+        let ids = resources.iter().map(ToString::to_string).collect();
+        lock(&self.scaled).push((ids, replicas, reason.to_owned()));
+        maybe_hang(&self.hangs, "set-scale").await;
+        if let Some(error) = lock(&self.broken).clone() {
+            return Err(error);
+        }
+        let mut outcomes = Vec::new();
+        for id in resources {
+            let said = lock(&self.outcome).as_ref().map(|outcome| outcome(id));
+            outcomes.push(match said {
+                Some(outcome) => outcome,
+                None => {
+                    self.cluster
+                        .sleep(&self.key(&id.namespace, &id.name), reason)
+                        .await;
+                    ScaleOutcome::Accepted
+                }
+            });
+        }
+        Ok(outcomes)
+    }
+}
+
+// the metrics API
+
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Values(Vec<(&'static str, &'static str)>),
+    Ambiguous(&'static str),
+    Error(&'static str),
+    Hang,
+}
+
+/// Answers by `group/kind/namespace/metric`; what is not scripted has no values.
+#[derive(Debug, Default)]
+pub struct MetricsApi {
+    answers: Mutex<HashMap<String, Answer>>,
+    pub calls: Mutex<Vec<String>>,
+    at_once: AtomicUsize,
+    pub most_at_once: AtomicUsize,
+    pub slow: Mutex<Duration>,
+}
+
+impl MetricsApi {
+    pub fn says(&self, call: &str, answer: Answer) {
+        lock(&self.answers).insert(call.to_owned(), answer);
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        let mut calls = lock(&self.calls).clone();
+        calls.sort();
+        calls
+    }
+}
+
+#[async_trait]
+impl CustomMetrics for MetricsApi {
+    async fn read(
+        &self,
+        group: &str,
+        kind: &str,
+        namespace: &str,
+        metric: &str,
+    ) -> Result<BTreeMap<String, MetricValue>, String> {
+        let call = format!("{group}/{kind}/{namespace}/{metric}");
+        lock(&self.calls).push(call.clone());
+        let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
+        let slow = *lock(&self.slow);
+        tokio::time::sleep(slow).await;
+        self.at_once.fetch_sub(1, Ordering::Relaxed);
+        let answer = lock(&self.answers).get(&call).cloned();
+        match answer {
+            None => Ok(BTreeMap::new()),
+            Some(Answer::Hang) => std::future::pending().await,
+            Some(Answer::Error(text)) => Err(text.to_owned()),
+            Some(Answer::Ambiguous(object)) => {
+                Ok(BTreeMap::from([(object.to_owned(), MetricValue::Ambiguous)]))
+            }
+            Some(Answer::Values(values)) => Ok(values
+                .into_iter()
+                .map(|(object, value)| (object.to_owned(), MetricValue::Value(value.to_owned())))
+                .collect()),
+        }
+    }
+}

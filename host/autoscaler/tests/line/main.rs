@@ -1,0 +1,16 @@
+//! The line from source to status, with scripted fakes and a paused clock.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod fakes;
+mod harness;
+mod idle;
+mod isolation;
+mod leadership;
+mod platform;
+mod settings;
+mod sleepers;
+mod traffic;

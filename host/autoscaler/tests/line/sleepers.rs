@@ -1,0 +1,224 @@
+//! A Sleeper for every resource, and none for what is no longer one.
+
+use std::time::Duration;
+
+use dormouse_kubernetes::lifecycle::{Phase, Wish};
+use dormouse_plugin::types::Resource;
+
+use crate::fakes::Answer;
+use crate::harness::*;
+
+fn web() -> Resource {
+    resource("shop", "web", vec![custom("requests", 10, "0")])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_gets_a_sleeper_that_says_what_the_plugin_said() {
+    let mut world = World::new();
+    let mut declared = web();
+    declared.readiness_timeout = Some(Duration::from_millis(90_500));
+    declared.restore_replicas = Some(4);
+    let plugin = world.plugin("workloads", vec![declared.clone()]);
+    world.run(&[&plugin]);
+    minutes(3).await;
+    let key = plugin.key("shop", "web");
+    let spec = world.cluster.sleeper(&key).unwrap().spec;
+    assert_eq!(spec.plugin, "workloads");
+    assert_eq!(spec.object.name, "web");
+    assert_eq!(spec.workloads.len(), 1);
+    assert_eq!(spec.services, ["web"]);
+    assert_eq!(
+        (spec.readiness_timeout_millis, spec.restore_replicas),
+        (Some(90_500), Some(4))
+    );
+    assert_eq!(world.cluster.written("declare"), 1, "once");
+
+    declared.restore_replicas = None;
+    plugin.list(vec![declared]);
+    minutes(1).await;
+    assert_eq!(world.cluster.sleeper(&key).unwrap().spec.restore_replicas, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_it_is_made_of_stays_until_it_is_awake() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    world.run(&[&plugin]);
+    minutes(1).await;
+    let key = plugin.key("shop", "web");
+    world.cluster.edit_state(&key, |state| {
+        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep)
+    });
+    plugin.list(vec![Resource {
+        services: vec!["other".into()],
+        workloads: vec![],
+        restore_replicas: Some(2),
+        ..web()
+    }]);
+    minutes(2).await;
+    let spec = world.cluster.sleeper(&key).unwrap().spec;
+    assert_eq!(
+        (spec.services, spec.workloads.len()),
+        (vec!["web".to_owned()], 1),
+        "or they were never restored"
+    );
+    assert_eq!(spec.restore_replicas, Some(2));
+
+    world.cluster.edit_state(&key, |state| {
+        (state.phase, state.wish) = (Phase::Awake, Wish::Awake)
+    });
+    minutes(1).await;
+    assert_eq!(world.cluster.sleeper(&key).unwrap().spec.services, ["other"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_listed_any_more_is_retired_but_only_if_the_plugin_answered() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web(), resource("shop", "other", vec![])]);
+    let stranger = world.plugin("stranger", vec![resource("shop", "third", vec![])]);
+    world.run(&[&plugin, &stranger]);
+    minutes(1).await;
+    assert_eq!(world.cluster.keys().len(), 3);
+
+    plugin.fail(error("wall_timeout"));
+    minutes(10).await;
+    assert_eq!(
+        world.cluster.keys().len(),
+        3,
+        "an error says nothing about any of them"
+    );
+    assert_eq!(
+        world
+            .cluster
+            .condition(&plugin.key("shop", "web"), "PluginHealthy")
+            .unwrap()
+            .1,
+        "WallTimeout"
+    );
+    assert_eq!(
+        world
+            .cluster
+            .condition(&stranger.key("shop", "third"), "PluginHealthy"),
+        None
+    );
+    assert_eq!(world.cluster.written("conditions"), 2, "once for each");
+
+    plugin.list(vec![web()]);
+    minutes(1).await;
+    let keys = world.cluster.keys();
+    assert_eq!(keys, [stranger.key("shop", "third"), plugin.key("shop", "web")]);
+    assert_eq!(
+        world
+            .cluster
+            .condition(&plugin.key("shop", "web"), "PluginHealthy")
+            .unwrap()
+            .0,
+        "True"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_recovers_says_so_on_what_sleeps_too() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    world.run(&[&plugin]);
+    minutes(1).await;
+    let key = plugin.key("shop", "web");
+    world.cluster.edit_state(&key, |state| {
+        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep)
+    });
+    plugin.fail(error("panicked"));
+    minutes(1).await;
+    assert_eq!(world.cluster.condition(&key, "PluginHealthy").unwrap().0, "False");
+    plugin.list(vec![web()]);
+    minutes(1).await;
+    assert_eq!(world.cluster.condition(&key, "PluginHealthy").unwrap().0, "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_was_removed_leaves_no_sleepers() {
+    let mut world = World::new();
+    let removed = world.plugin("removed", vec![web()]);
+    let stays = world.plugin("stays", vec![resource("shop", "stays", vec![])]);
+    let first = world.run(&[&removed, &stays]);
+    minutes(1).await;
+    first.abort();
+
+    world.roster.ready.remove("removed");
+    world.run(&[&stays]);
+    minutes(1).await;
+    assert_eq!(world.cluster.keys(), [stays.key("shop", "stays")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_could_not_be_loaded_keeps_its_sleepers() {
+    let mut world = World::new();
+    let broken = world.plugin("broken", vec![web()]);
+    let first = world.run(&[&broken]);
+    minutes(1).await;
+    first.abort();
+    world.cluster.forget_writes();
+
+    world.roster.ready.clear();
+    world
+        .roster
+        .failed
+        .insert("broken".into(), error("not_a_component"));
+    world.run(&[]);
+    minutes(10).await;
+    let key = broken.key("shop", "web");
+    let (_, reason, message) = world.cluster.condition(&key, "PluginHealthy").unwrap();
+    assert_eq!(reason, "NotAComponent");
+    assert!(message.contains("plugin broken is not loaded"), "{message}");
+    assert_eq!(world.cluster.writes.lock().unwrap().len(), 1, "and says so once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_could_not_be_read_says_nothing_about_plugins() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    let first = world.run(&[&plugin]);
+    minutes(1).await;
+    first.abort();
+    world.roster.ready.clear();
+    world.roster.complete = false;
+    world.run(&[]);
+    minutes(10).await;
+    assert_eq!(world.cluster.keys().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_namespaces_are_not_looked_after() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web(), resource("bank", "web", vec![])]);
+    *world.cluster.only_namespace.lock().unwrap() = Some("shop".into());
+    world.run(&[&plugin]);
+    minutes(1).await;
+    assert_eq!(world.cluster.keys(), [plugin.key("shop", "web")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_description_that_cannot_be_used_is_shown_on_the_sleeper() {
+    let mut world = World::new();
+    let plugin = world.plugin(
+        "workloads",
+        vec![Resource {
+            problem: Some("a threshold is missing".into()),
+            rules: vec![],
+            ..web()
+        }],
+    );
+    world.api.says(
+        "apps/Deployment/shop/requests_per_10m",
+        Answer::Values(vec![("web", "0")]),
+    );
+    world.run(&[&plugin]);
+    minutes(2).await;
+    let key = plugin.key("shop", "web");
+    let (_, reason, message) = world.cluster.condition(&key, "PluginHealthy").unwrap();
+    assert_eq!(
+        (&*reason, &*message),
+        ("InvalidDescription", "a threshold is missing")
+    );
+    assert!(plugin.slept().is_empty());
+}

@@ -1,0 +1,249 @@
+//! The cluster's side of the data plane: routes and endpoints from the reflectors, wakes through the plugins.
+//!
+//! Every change of the cluster touches only what it concerns: a pod the targets whose Service selects it, a Sleeper its
+//! own targets. The table of routes is made anew only when something that routes depend on has changed.
+
+mod plan;
+mod resolve;
+mod targets;
+mod view;
+mod waker;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_kubernetes::lifecycle::DivertedPort;
+use dormouse_kubernetes::{Change, ChangedKind, Cluster};
+use dormouse_plugin::PluginSet;
+use k8s_openapi::api::core::v1::ServicePort;
+use kube::ResourceExt;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::plan::Plan;
+use crate::cluster::resolve::Resolver;
+use crate::cluster::targets::Targets;
+use crate::cluster::waker::PluginWaker;
+use crate::{Ledger, RouteTable, Waker};
+
+/// How often targets are looked at whose pods are not old enough, or too old, to count: time changes that, not an event.
+const AGING: Duration = Duration::from_secs(1);
+
+/// What connects a data plane with the cluster and the plugins.
+pub struct Glue {
+    cluster: Cluster,
+    plugins: Arc<PluginSet>,
+    target_port: Option<u16>,
+    routes: Arc<RouteTable>,
+}
+
+impl Glue {
+    /// `target_port` is the Service port of requests that name their target by header, where the plugin names none.
+    pub fn new(cluster: Cluster, plugins: Arc<PluginSet>, target_port: Option<u16>) -> Self {
+        Self {
+            cluster,
+            plugins,
+            target_port,
+            routes: Arc::default(),
+        }
+    }
+
+    /// The routes that [`run`](Self::run) publishes.
+    pub fn routes(&self) -> Arc<RouteTable> {
+        Arc::clone(&self.routes)
+    }
+
+    /// Wakes through the plugin that looks after the resource.
+    pub fn waker(&self) -> Arc<dyn Waker> {
+        Arc::new(PluginWaker::new(self.cluster.clone(), Arc::clone(&self.plugins)))
+    }
+
+    /// Follows the cluster until `shutdown`. `ledger` is that of the data plane which uses the routes.
+    pub async fn run(self, ledger: Ledger, shutdown: CancellationToken) {
+        let mut changes = self.cluster.change_stream();
+        let resolver = Resolver::new(Arc::clone(&self.plugins), shutdown.child_token());
+        let targets = Targets::new(self.cluster.clone(), ledger);
+        let mut follower = Follower {
+            glue: self,
+            resolver,
+            targets,
+            plan: None,
+            facts: RouteFacts::default(),
+        };
+        follower.replan();
+        loop {
+            let ages = follower.targets.any_aging();
+            let seen = tokio::select! {
+                seen = next_batch(&mut changes) => match seen {
+                    Some(seen) => seen,
+                    None => return,
+                },
+                () = follower.resolver.changed() => Seen { routes: true, ..Seen::default() },
+                () = tokio::time::sleep(AGING), if ages => Seen { aging: true, ..Seen::default() },
+                () = shutdown.cancelled() => return,
+            };
+            follower.take(seen);
+        }
+    }
+}
+
+/// What has changed since the last look.
+#[derive(Default)]
+struct Seen {
+    changes: Vec<Change>,
+    /// Changes were missed: look at everything.
+    everything: bool,
+    /// Routes may have changed for another reason.
+    routes: bool,
+    /// Time has passed.
+    aging: bool,
+}
+
+/// Waits for a change and takes along what has come with it. None: the cluster has been shut down.
+async fn next_batch(changes: &mut Receiver<Change>) -> Option<Seen> {
+    let mut seen = Seen::default();
+    match changes.recv().await {
+        Ok(change) => seen.changes.push(change),
+        Err(RecvError::Lagged(_)) => seen.everything = true,
+        Err(RecvError::Closed) => return None,
+    }
+    loop {
+        match changes.try_recv() {
+            Ok(change) => seen.changes.push(change),
+            Err(TryRecvError::Lagged(_)) => seen.everything = true,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(seen),
+        }
+    }
+}
+
+struct Follower {
+    glue: Glue,
+    resolver: Resolver,
+    targets: Targets,
+    plan: Option<Plan>,
+    /// What routes depend on, of the objects that have changed so far.
+    facts: RouteFacts,
+}
+
+/// What routes depend on. A Sleeper changes with every step of its protocol, and its routes hardly ever.
+#[derive(Default)]
+struct RouteFacts {
+    sleepers: HashMap<(String, String), Option<SleeperFacts>>,
+    services: HashMap<(String, String), Option<Vec<ServicePort>>>,
+}
+
+type SleeperFacts = (Option<String>, Option<i64>, Vec<DivertedPort>);
+
+impl RouteFacts {
+    fn sleeper_changed(&mut self, cluster: &Cluster, at: &(String, String)) -> bool {
+        let facts = cluster.sleeper_named(&at.0, &at.1).map(|sleeper| {
+            let ports = sleeper
+                .status
+                .as_ref()
+                .map(|status| status.state.ports.clone())
+                .unwrap_or_default();
+            (sleeper.uid(), sleeper.metadata.generation, ports)
+        });
+        changed(&mut self.sleepers, at, facts)
+    }
+
+    fn service_changed(&mut self, cluster: &Cluster, at: &(String, String)) -> bool {
+        let facts = cluster.service(&at.0, &at.1).map(|service| {
+            service
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.ports.clone())
+                .unwrap_or_default()
+        });
+        changed(&mut self.services, at, facts)
+    }
+}
+
+/// Notes the facts. What is gone is not kept.
+fn changed<T: PartialEq>(
+    known: &mut HashMap<(String, String), Option<T>>,
+    at: &(String, String),
+    facts: Option<T>,
+) -> bool {
+    if facts.is_none() {
+        known.remove(at);
+        return true;
+    }
+    match known.get_mut(at) {
+        Some(before) if *before == facts => false,
+        Some(before) => {
+            *before = facts;
+            true
+        }
+        None => {
+            known.insert(at.clone(), facts);
+            true
+        }
+    }
+}
+
+impl Follower {
+    fn take(&mut self, seen: Seen) {
+        let (mut routes, mut everything) = (seen.routes, seen.everything);
+        let mut sleepers = BTreeSet::new();
+        let mut services = BTreeSet::new();
+        for change in seen.changes {
+            match change.kind {
+                ChangedKind::Pod => self.targets.refresh_pod(&change),
+                ChangedKind::Sleeper => {
+                    sleepers.insert((change.namespace, change.name));
+                }
+                ChangedKind::Service => {
+                    services.insert((change.namespace, change.name));
+                }
+                ChangedKind::EndpointSlice => {
+                    // Only the DLX's own addresses matter: they are never endpoints.
+                    let own = self.glue.cluster.config().dlx_service.as_ref();
+                    everything |=
+                        own.is_some_and(|(ns, name)| *ns == change.namespace && *name == change.name);
+                }
+                ChangedKind::Ingress => routes = true,
+            }
+        }
+        if everything {
+            self.replan();
+            self.targets.refresh_all();
+            return;
+        }
+        // First those who wait, then the routes.
+        for at in &sleepers {
+            self.targets.refresh_sleeper(&at.0, &at.1);
+            routes |= self.facts.sleeper_changed(&self.glue.cluster, at);
+        }
+        for at in &services {
+            self.targets.refresh_service(&at.0, &at.1);
+            routes |= self.facts.service_changed(&self.glue.cluster, at);
+        }
+        if routes {
+            self.replan();
+        }
+        if seen.aging {
+            self.targets.refresh_aging();
+        }
+    }
+
+    /// Makes the routes anew, and publishes them if they are others.
+    fn replan(&mut self) {
+        let Glue {
+            cluster,
+            plugins,
+            target_port,
+            routes,
+        } = &self.glue;
+        let plan = Plan::make(cluster, plugins, &mut self.resolver, *target_port);
+        if self.plan.as_ref() == Some(&plan) {
+            return;
+        }
+        // Endpoints are known before the first request can find the route.
+        let table = self.targets.adopt(&plan);
+        routes.publish(table);
+        self.plan = Some(plan);
+    }
+}

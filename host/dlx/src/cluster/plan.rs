@@ -1,0 +1,339 @@
+//! What should be routed where, as plain data that can be compared.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_kubernetes::{Cluster, Sleeper, SleeperKey};
+use dormouse_plugin::PluginSet;
+use dormouse_plugin::types::ResourceId;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressServiceBackend};
+use kube::ResourceExt;
+
+use crate::cluster::resolve::{Backend, Question, Resolver};
+use crate::{AppProtocol, HostPath, PathMatch, TargetKey};
+
+/// What is to be known of a target besides its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) plugin: String,
+    pub(super) resource: String,
+    pub(super) readiness_timeout: Option<Duration>,
+    pub(super) protocol: AppProtocol,
+}
+
+/// Every route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) targets: BTreeMap<TargetKey, Facts>,
+    pub(super) ports: Vec<(u16, TargetKey)>,
+    pub(super) hosts: Vec<(HostPath, TargetKey, Option<TargetKey>)>,
+    pub(super) names: Vec<(String, String, TargetKey)>,
+}
+
+impl Plan {
+    pub(super) fn make(
+        cluster: &Cluster,
+        plugins: &PluginSet,
+        resolver: &mut Resolver,
+        target_port: Option<u16>,
+    ) -> Self {
+        let mut sleepers = cluster.sleepers();
+        // A port or Service that two claim belongs to the older one.
+        sleepers.sort_by_cached_key(|sleeper| {
+            (
+                sleeper.creation_timestamp().map(|time| time.0),
+                sleeper.namespace(),
+                sleeper.name_any(),
+            )
+        });
+        let mut plan = Self::default();
+        let mut draft = Draft {
+            cluster,
+            plan: &mut plan,
+            taken: HashSet::new(),
+            by_service: HashMap::new(),
+            by_name: HashMap::new(),
+        };
+        for sleeper in &sleepers {
+            draft.sleeper(sleeper, plugins, resolver, target_port);
+        }
+        let mut ingresses = cluster.ingresses();
+        ingresses.sort_by_cached_key(|ingress| {
+            (
+                ingress.creation_timestamp().map(|time| time.0),
+                ingress.namespace(),
+                ingress.name_any(),
+            )
+        });
+        for ingress in &ingresses {
+            draft.ingress(ingress, plugins, resolver);
+        }
+        resolver.forget_unasked();
+        plan
+    }
+}
+
+struct Draft<'a> {
+    cluster: &'a Cluster,
+    plan: &'a mut Plan,
+    /// DLX ports that are routed.
+    taken: HashSet<u16>,
+    /// The Sleeper that lists a Service.
+    by_service: HashMap<(String, String), Arc<Sleeper>>,
+    /// Where a resource's requests go, by plugin, namespace and name.
+    by_name: HashMap<(String, String, String), TargetKey>,
+}
+
+impl Draft<'_> {
+    fn sleeper(
+        &mut self,
+        sleeper: &Arc<Sleeper>,
+        plugins: &PluginSet,
+        resolver: &mut Resolver,
+        target_port: Option<u16>,
+    ) {
+        let SleeperKey {
+            plugin,
+            namespace,
+            resource,
+        } = SleeperKey::of(sleeper);
+        for service in &sleeper.spec.services {
+            self.by_service
+                .entry((namespace.clone(), service.clone()))
+                .or_insert_with(|| Arc::clone(sleeper));
+        }
+        for port in sleeper.status.iter().flat_map(|status| &status.state.ports) {
+            if self.taken.insert(port.dlx_port) {
+                let key = self.target(sleeper, &port.service, port.port);
+                self.plan.ports.push((port.dlx_port, key));
+            }
+        }
+        let id = ResourceId::new(&namespace, &resource);
+        let question = Question::Service {
+            plugin: plugin.clone(),
+            id,
+            generation: generation(plugins, &plugin, sleeper),
+        };
+        let answer = resolver.service(question);
+        // Until the plugin has answered, and when it cannot: the first Service that it listed.
+        let (service, port) = match answer {
+            Some(answer) => (answer.name, answer.port),
+            None => match sleeper.spec.services.first() {
+                Some(service) => (service.clone(), None),
+                None => return,
+            },
+        };
+        let known = self.cluster.service(&namespace, &service);
+        let Some(port) = port.or(target_port).or_else(|| only_port(known.as_deref()?)) else {
+            return;
+        };
+        let key = self.target(sleeper, &service, port);
+        self.plan
+            .names
+            .push((namespace.clone(), resource.clone(), key.clone()));
+        self.by_name.insert((plugin, namespace, resource), key);
+    }
+
+    fn target(&mut self, sleeper: &Sleeper, service: &str, port: u16) -> TargetKey {
+        let key = TargetKey {
+            namespace: sleeper.namespace().unwrap_or_default(),
+            sleeper: sleeper.name_any(),
+            uid: sleeper.uid().unwrap_or_default(),
+            service: service.to_owned(),
+            port,
+        };
+        let known = self.cluster.service(&key.namespace, service);
+        self.plan.targets.entry(key.clone()).or_insert_with(|| Facts {
+            plugin: sleeper.spec.plugin.clone(),
+            resource: sleeper.spec.resource.clone(),
+            readiness_timeout: sleeper.spec.readiness_timeout_millis.map(Duration::from_millis),
+            protocol: known.map_or(AppProtocol::Http1, |service| protocol(&service, port)),
+        });
+        key
+    }
+
+    fn ingress(&mut self, ingress: &Ingress, plugins: &PluginSet, resolver: &mut Resolver) {
+        let Some(spec) = &ingress.spec else { return };
+        for rule in spec.rules.iter().flatten() {
+            let host = rule.host.clone().unwrap_or_default();
+            for path in rule.http.iter().flat_map(|http| &http.paths) {
+                let Some(backend) = &path.backend.service else {
+                    continue;
+                };
+                let at = host_path(&host, path);
+                self.path(ingress, at, backend, plugins, resolver);
+            }
+        }
+        if let Some(backend) = spec
+            .default_backend
+            .as_ref()
+            .and_then(|backend| backend.service.as_ref())
+        {
+            let at = HostPath {
+                host: String::new(),
+                path: "/".to_owned(),
+                kind: PathMatch::Prefix,
+            };
+            self.path(ingress, at, backend, plugins, resolver);
+        }
+    }
+
+    fn path(
+        &mut self,
+        ingress: &Ingress,
+        at: HostPath,
+        backend: &IngressServiceBackend,
+        plugins: &PluginSet,
+        resolver: &mut Resolver,
+    ) {
+        let namespace = ingress.namespace().unwrap_or_default();
+        for plugin in plugins
+            .plugins()
+            .iter()
+            .filter(|plugin| plugin.has_ingress_targets())
+        {
+            let question = Question::Ingress {
+                plugin: plugin.name().to_owned(),
+                backend: Backend {
+                    namespace: namespace.clone(),
+                    ingress: ingress.name_any(),
+                    annotations: ingress.annotations().clone().into_iter().collect(),
+                    host: at.host.clone(),
+                    path: at.path.clone(),
+                    service: backend.name.clone(),
+                },
+                generation: plugin.generation(),
+            };
+            let targets = resolver.targets(question);
+            let named = |id: &ResourceId| {
+                self.by_name
+                    .get(&(plugin.name().to_owned(), id.namespace.clone(), id.name.clone()))
+                    .cloned()
+            };
+            let mut keys: Vec<_> = targets.iter().filter_map(named).take(2).collect();
+            let second = (keys.len() == 2).then(|| keys.pop()).flatten();
+            if let Some(first) = keys.pop() {
+                self.plan.hosts.push((at, first, second));
+                return;
+            }
+        }
+        let Some(sleeper) = self
+            .by_service
+            .get(&(namespace.clone(), backend.name.clone()))
+            .cloned()
+        else {
+            return;
+        };
+        let known = self.cluster.service(&namespace, &backend.name);
+        let port = backend
+            .port
+            .as_ref()
+            .and_then(|port| match (&port.number, &port.name) {
+                (Some(number), _) => u16::try_from(*number).ok(),
+                (None, Some(name)) => port_named(known.as_deref()?, name),
+                (None, None) => None,
+            });
+        if let Some(port) = port {
+            let key = self.target(&sleeper, &backend.name, port);
+            self.plan.hosts.push((at, key, None));
+        }
+    }
+}
+
+/// What an answer of a plugin about a resource depends on.
+fn generation(plugins: &PluginSet, plugin: &str, sleeper: &Sleeper) -> (u64, String, i64) {
+    let loaded = plugins.get(plugin).map_or(0, |plugin| plugin.generation());
+    (
+        loaded,
+        sleeper.uid().unwrap_or_default(),
+        sleeper.metadata.generation.unwrap_or_default(),
+    )
+}
+
+fn host_path(host: &str, path: &HTTPIngressPath) -> HostPath {
+    let kind = if path.path_type == "Exact" {
+        PathMatch::Exact
+    } else {
+        PathMatch::Prefix
+    };
+    let path = path
+        .path
+        .clone()
+        .filter(|path| path.starts_with('/'))
+        .unwrap_or_else(|| "/".to_owned());
+    HostPath {
+        host: host.to_owned(),
+        path,
+        kind,
+    }
+}
+
+fn ports(service: &Service) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ServicePort> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
+}
+
+fn only_port(service: &Service) -> Option<u16> {
+    let mut ports = ports(service);
+    let only = ports.next()?;
+    if ports.next().is_some() {
+        None
+    } else {
+        u16::try_from(only.port).ok()
+    }
+}
+
+fn port_named(service: &Service, name: &str) -> Option<u16> {
+    let port = ports(service).find(|port| port.name.as_deref() == Some(name))?;
+    u16::try_from(port.port).ok()
+}
+
+fn protocol(service: &Service, number: u16) -> AppProtocol {
+    let port = ports(service).find(|port| port.port == i32::from(number));
+    match port.and_then(|port| port.app_protocol.as_deref()) {
+        Some("kubernetes.io/h2c") => AppProtocol::H2c,
+        _ => AppProtocol::Http1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(ports: &serde_json::Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": {"ports": ports}})).unwrap()
+    }
+
+    #[test]
+    fn ports_are_found_by_what_is_said_of_them() {
+        let both = service(&json!([
+            {"name": "http", "port": 80},
+            {"name": "grpc", "port": 81, "appProtocol": "kubernetes.io/h2c"},
+            {"name": "dns", "port": 53, "protocol": "UDP"},
+        ]));
+        assert_eq!(port_named(&both, "grpc"), Some(81));
+        assert_eq!(port_named(&both, "dns"), None);
+        assert_eq!(only_port(&both), None);
+        assert_eq!(
+            only_port(&service(&json!([{"port": 80}, {"port": 80, "protocol": "UDP"}]))),
+            Some(80)
+        );
+        assert_eq!(protocol(&both, 81), AppProtocol::H2c);
+        assert_eq!(protocol(&both, 80), AppProtocol::Http1);
+    }
+
+    #[test]
+    fn a_path_without_path_is_the_root() {
+        let path = |value| host_path("h", &serde_json::from_value(value).unwrap());
+        let backend = json!({"service": {"name": "s"}});
+        assert_eq!(
+            path(json!({"pathType": "Exact", "path": "/a", "backend": backend})).kind,
+            PathMatch::Exact
+        );
+        let root = path(json!({"pathType": "ImplementationSpecific", "backend": backend}));
+        assert_eq!((root.path.as_str(), root.kind), ("/", PathMatch::Prefix));
+    }
+}

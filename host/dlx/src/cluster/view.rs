@@ -1,0 +1,136 @@
+//! From a Sleeper's state and its pods to what the data plane may do with them.
+
+use std::time::Duration;
+
+use dormouse_kubernetes::PodEndpoint;
+use dormouse_kubernetes::lifecycle::{Phase, SleeperState};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{EndpointsView, Failure};
+
+/// Clocks of API server and Dormouse may differ by this much, but never by more than half the drain grace, by which pods from
+/// before the sleep are older at least.
+const SKEW: Duration = Duration::from_secs(2);
+
+/// What is known of a target's endpoints.
+///
+/// | phase | wake first | pods |
+/// |---|---|---|
+/// | Awake | no, and the Service leads to them | all |
+/// | Diverting, Observing, Draining | yes; then at once | all |
+/// | Asleep | yes | none: what is still there is going |
+/// | Waking, Ready | no | all; after zero, those that are younger than the wake |
+pub(super) fn view(
+    state: &SleeperState,
+    pods: &[PodEndpoint],
+    now: Timestamp,
+    drain_grace: Duration,
+) -> EndpointsView {
+    let (asleep, direct) = match state.phase {
+        Phase::Awake => (false, true),
+        Phase::Waking | Phase::Ready => (false, false),
+        Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => (true, false),
+    };
+    let young = is_aging(state, now).and_then(|since| {
+        let skew = SignedDuration::try_from(SKEW.min(drain_grace / 2)).ok()?;
+        since.checked_sub(skew).ok()
+    });
+    let counts = |pod: &&PodEndpoint| match (state.phase, young) {
+        (Phase::Asleep, _) => false,
+        (_, Some(young)) => pod.created.is_some_and(|created| created >= young),
+        (_, None) => true,
+    };
+    EndpointsView {
+        ready: pods.iter().filter(counts).map(|pod| pod.address).collect(),
+        asleep,
+        direct,
+        epoch: state.epoch,
+        failure: state.current_wake_failure().map(|failure| Failure {
+            cause: failure.message.clone(),
+            at: failure.at,
+        }),
+    }
+}
+
+/// From when on pods count, if that depends on their age: only while a workload comes back from zero.
+pub(super) fn is_aging(state: &SleeperState, now: Timestamp) -> Option<Timestamp> {
+    if matches!(state.phase, Phase::Waking | Phase::Ready) {
+        state.pods_since(now)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dormouse_kubernetes::lifecycle::WakeFailure;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn pods() -> Vec<PodEndpoint> {
+        [(1, 50), (2, 100)]
+            .map(|(n, created)| PodEndpoint {
+                address: ([127, 0, 0, n], 80).into(),
+                pod: n.to_string(),
+                uid: n.to_string(),
+                created: Some(at(created)),
+            })
+            .to_vec()
+    }
+
+    fn state(phase: Phase, at_zero: bool) -> SleeperState {
+        SleeperState {
+            phase,
+            at_zero,
+            epoch: 7,
+            wake_started: Some(at(100)),
+            ..SleeperState::default()
+        }
+    }
+
+    #[test]
+    fn each_phase_has_its_rules() {
+        let table = [
+            (Phase::Awake, false, (false, true, 2)),
+            (Phase::Diverting, false, (true, false, 2)),
+            (Phase::Observing, false, (true, false, 2)),
+            (Phase::Draining, false, (true, false, 2)),
+            (Phase::Asleep, false, (true, false, 0)),
+            (Phase::Asleep, true, (true, false, 0)),
+            (Phase::Waking, false, (false, false, 2)),
+            (Phase::Waking, true, (false, false, 1)),
+            (Phase::Ready, true, (false, false, 1)),
+        ];
+        for (phase, at_zero, expected) in table {
+            let seen = view(&state(phase, at_zero), &pods(), at(101), Duration::ZERO);
+            assert_eq!(
+                (seen.asleep, seen.direct, seen.ready.len()),
+                expected,
+                "{phase:?} {at_zero}"
+            );
+            assert_eq!(seen.epoch, 7);
+        }
+    }
+
+    #[test]
+    fn a_failure_of_this_wake_is_shown_and_an_old_one_is_not() {
+        let failed = |epoch| SleeperState {
+            wake_failure: Some(WakeFailure {
+                epoch,
+                message: "no image".into(),
+                at: at(1),
+            }),
+            ..state(Phase::Waking, true)
+        };
+        let cause = |state| {
+            view(&state, &[], at(101), Duration::ZERO)
+                .failure
+                .map(|failure| failure.cause)
+        };
+        assert_eq!(cause(failed(7)).as_deref(), Some("no image"));
+        assert_eq!(cause(failed(6)), None);
+    }
+}

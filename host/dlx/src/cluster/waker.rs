@@ -1,0 +1,218 @@
+//! Wakes through the plugin that looks after a resource.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dormouse_kubernetes::lifecycle::Phase;
+use dormouse_kubernetes::objects::ObjectKey;
+use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, api};
+use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
+use dormouse_plugin::{PluginError, PluginSet};
+use serde_json::Value;
+
+use crate::{Target, WakeError, Waker};
+
+/// How long the news of an accepted wake may take to come back through the API server, before pods that are still listed are
+/// used all the same.
+const NEWS: Duration = Duration::from_secs(2);
+/// First pause between looks at a field; grows up to `LONGEST_LOOK`.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+pub(super) struct PluginWaker {
+    cluster: Cluster,
+    plugins: Arc<PluginSet>,
+}
+
+impl PluginWaker {
+    pub(super) fn new(cluster: Cluster, plugins: Arc<PluginSet>) -> Self {
+        Self { cluster, plugins }
+    }
+
+    async fn ask(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
+        let failed = |text: String| WakeError::Failed(text);
+        let plugin = self
+            .plugins
+            .get(&target.plugin)
+            .ok_or_else(|| failed(format!("plugin {} is not there", target.plugin)))?;
+        let id = ResourceId::new(&target.key.namespace, &target.resource);
+        let outcomes = plugin.set_scale(&[id], 1, reason).await;
+        let outcomes = outcomes.map_err(|error| failed(told(&target.plugin, &error)))?;
+        outcomes
+            .into_iter()
+            .next()
+            .ok_or_else(|| failed("the plugin said nothing".to_owned()))
+    }
+
+    async fn carry_through(&self, target: &Target, outcome: ScaleOutcome) -> Result<(), WakeError> {
+        match outcome {
+            ScaleOutcome::Done | ScaleOutcome::Accepted => {}
+            ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
+            ScaleOutcome::Failed(error) => return Err(WakeError::Failed(error.to_string())),
+        }
+        self.cluster.poke(&target.key.namespace, &target.key.sleeper);
+        if self.is_scaled_elsewhere(target) {
+            // Nobody else would say so before the autoscaler looks the next time.
+            let key = sleeper_key(target);
+            if let Err(error) = self
+                .cluster
+                .mirror_phase(&key, Phase::Awake, "woken by a request")
+                .await
+            {
+                tracing::warn!(sleeper = target.key.sleeper, %error, "the phase could not be recorded");
+            }
+        }
+        self.hear_of_it(target).await;
+        Ok(())
+    }
+
+    /// Waits until the wake shows in the target's own view: until then the view may list pods of a workload that has been
+    /// scaled to zero in the meantime.
+    async fn hear_of_it(&self, target: &Target) {
+        let mut views = target.endpoints.clone();
+        let before = views.borrow().epoch;
+        let heard = views.wait_for(|view| !view.asleep || view.epoch > before);
+        if tokio::time::timeout(NEWS, heard).await.is_err() {
+            tracing::debug!(sleeper = target.key.sleeper, "no news of the wake yet");
+        }
+    }
+
+    /// Whether its platform scales it, so that nothing drives its Sleeper.
+    fn is_scaled_elsewhere(&self, target: &Target) -> bool {
+        let sleeper = self
+            .cluster
+            .sleeper_named(&target.key.namespace, &target.key.sleeper);
+        sleeper.is_some_and(|sleeper| sleeper.spec.workloads.is_empty() && sleeper.spec.services.is_empty())
+    }
+
+    /// Looks at the field until it is as wished. The caller's deadline ends it.
+    async fn watch(&self, target: &Target, condition: &FieldCondition) -> Result<(), WakeError> {
+        let object = &condition.object;
+        let key = ObjectKey {
+            api_version: object.api_version.clone(),
+            kind: object.kind.clone(),
+            namespace: Some(target.key.namespace.clone()),
+            name: object.name.clone(),
+        };
+        let mut pause = FIRST_LOOK;
+        loop {
+            match self
+                .cluster
+                .object_get(&key, std::slice::from_ref(&condition.path))
+                .await
+            {
+                Ok(seen) => match field(&seen, &condition.path) {
+                    Some(value) if condition.ready_values.contains(&value) => return Ok(()),
+                    Some(value) if condition.failed_values.contains(&value) => {
+                        let (kind, name, path) = (&object.kind, &object.name, &condition.path);
+                        return Err(WakeError::Failed(format!(
+                            "{path} of {kind} {name} became {value}"
+                        )));
+                    }
+                    _ => {}
+                },
+                Err(error) => tracing::debug!(%error, name = key.name, "a watched object could not be read"),
+            }
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+            pause = (pause * 3 / 2).min(LONGEST_LOOK);
+        }
+    }
+
+    /// Puts the cause on the Sleeper, where people look. Nobody waits for that.
+    fn record(&self, target: &Target, error: &WakeError) {
+        let (cluster, key, message) = (self.cluster.clone(), sleeper_key(target), error.to_string());
+        let name = target.key.sleeper.clone();
+        tokio::spawn(async move {
+            let Some(sleeper) = cluster.sleeper(&key) else {
+                return;
+            };
+            let state = sleeper.status.clone().unwrap_or_default().state;
+            let recorded = if state.phase == Phase::Waking {
+                cluster.record_wake_failure(&key, state.epoch, &message).await
+            } else {
+                let update = ConditionUpdate::bad(api::condition::WAKEABLE, "WakeFailed", &message);
+                cluster.record_conditions(&key, &[update]).await
+            };
+            if let Err(error) = recorded {
+                tracing::warn!(sleeper = name, %error, "a failed wake could not be recorded");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Waker for PluginWaker {
+    async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError> {
+        let woken = match self.ask(target, reason).await {
+            Ok(outcome) => self.carry_through(target, outcome).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &woken {
+            self.record(target, error);
+        }
+        woken
+    }
+}
+
+fn sleeper_key(target: &Target) -> SleeperKey {
+    SleeperKey::new(&target.plugin, &target.key.namespace, &target.resource)
+}
+
+/// What clients may know: the plugin's own words, but of faults of plugin or host only that there was one.
+fn told(plugin: &str, error: &PluginError) -> String {
+    match error {
+        PluginError::Guest(error) => error.to_string(),
+        PluginError::Overloaded { .. } | PluginError::CircuitOpen { .. } => {
+            format!("plugin {plugin}: {error}")
+        }
+        other => format!("plugin {plugin} failed ({})", other.code()),
+    }
+}
+
+/// A field by its dotted path, as text: the value of a string, or anything else as JSON.
+fn field(object: &Value, path: &str) -> Option<String> {
+    let found = path
+        .trim_start_matches('.')
+        .split('.')
+        .try_fold(object, |value, part| match value {
+            Value::Array(elements) => elements.get(part.parse::<usize>().ok()?),
+            other => other.get(part),
+        })?;
+    match found {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_are_read_as_text() {
+        let object =
+            json!({"status": {"state": "ready", "replicas": 2, "list": [{"ok": true}], "none": null}});
+        let table = [
+            ("status.state", Some("ready")),
+            (".status.replicas", Some("2")),
+            ("status.list.0.ok", Some("true")),
+            ("status.none", None),
+            ("status.state.deeper", None),
+            ("spec", None),
+        ];
+        for (path, expected) in table {
+            assert_eq!(field(&object, path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn faults_of_a_plugin_are_not_told_in_detail() {
+        let error = PluginError::Panicked {
+            message: "password=hunter2".into(),
+        };
+        assert_eq!(told("p", &error), "plugin p failed (panicked)");
+    }
+}

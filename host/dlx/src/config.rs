@@ -1,0 +1,194 @@
+//! Every knob of the data plane, with its unit and the reason for its default.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::HeaderName;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of one DLX process.
+#[derive(Clone, Debug)]
+pub struct DlxConfig {
+    /// Name of this process in the hop marker. Must differ between replicas: the pod's name, or something random.
+    pub instance: String,
+    /// Where requests arrive that are routed by host and path or by the target-name header.
+    pub listen_address: SocketAddr,
+    /// Address that DLX ports are bound on.
+    pub bind_address: IpAddr,
+    /// How long a request is held when its resource says nothing. v3io's default is five minutes, which is longer
+    /// than most clients wait; two minutes covers an image pull.
+    pub readiness_timeout: Duration,
+    /// Limit of a single attempt to connect to a pod. Short: the next attempt goes elsewhere, and a lost SYN on a pod
+    /// network is seen as fast as it can be told from a slow one.
+    pub connect_timeout: Duration,
+    /// How long a workload may take until its response begins. The span starts anew whenever the client sends more of
+    /// the body. None: as long as the client stays.
+    pub response_timeout: Option<Duration>,
+    /// How long a client may take to send a request head, from its first byte.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without a request. Longer than the 60 s after which common ingress
+    /// controllers close theirs, so that the client closes first and no request is lost to the race.
+    pub idle_timeout: Duration,
+    /// Sizes of everything that can grow.
+    pub limits: Limits,
+    /// Routing by the target-name header. None: such headers are data like any other.
+    pub names: Option<NameHeaders>,
+    /// What a request that names two targets gets.
+    pub strategy: Strategy,
+    /// How a burst of held requests is let go.
+    pub release: ReleaseRamp,
+    /// How long draining may take before held requests are refused and open connections are cut.
+    pub drain_limit: Duration,
+}
+
+impl Default for DlxConfig {
+    fn default() -> Self {
+        Self {
+            instance: format!("dlx-{:016x}", rand::random::<u64>()),
+            listen_address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            readiness_timeout: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Some(Duration::from_secs(600)),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(90),
+            limits: Limits::default(),
+            names: None,
+            strategy: Strategy::Random,
+            release: ReleaseRamp::default(),
+            drain_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Limits. Each has a gauge or a counter that shows how full it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open client connections. Beyond it connections wait in the kernel's backlog.
+    pub connections: usize,
+    /// Held requests of one resource. A held request costs about 16 KB, so this is 80 MB.
+    pub held_per_resource: usize,
+    /// Bytes of received request heads of one resource's held requests.
+    pub held_bytes_per_resource: usize,
+    /// Held requests in all.
+    pub held: usize,
+    /// Bytes of received request heads of all held requests.
+    pub held_bytes: usize,
+    /// Bytes of one request head. 431 beyond it.
+    pub header_bytes: usize,
+    /// Header fields of one request. 431 beyond it. Up to 100 hyper parses them without allocating.
+    pub headers: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub streams: u32,
+    /// Idle connections kept to one endpoint.
+    pub idle_upstream: usize,
+    /// How long an idle connection to an endpoint is kept.
+    pub idle_upstream_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            held_per_resource: 5_000,
+            held_bytes_per_resource: 16 << 20,
+            held: 10_000,
+            held_bytes: 64 << 20,
+            header_bytes: 64 << 10,
+            headers: 100,
+            streams: 250,
+            idle_upstream: 256,
+            idle_upstream_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The headers by which a client names its target, as v3io's scaler knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameHeaders {
+    /// Holds one or two targets, comma-separated, each `name` or `namespace/name`.
+    pub name: HeaderName,
+    /// Holds a path that goes before the request's own.
+    pub path: Option<HeaderName>,
+}
+
+/// Which of two named targets answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Either, by chance.
+    #[default]
+    Random,
+    /// The first.
+    Primary,
+    /// The second.
+    Canary,
+}
+
+impl FromStr for Strategy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "random" => Ok(Self::Random),
+            "primary" => Ok(Self::Primary),
+            "canary" => Ok(Self::Canary),
+            other => Err(format!(
+                "`{other}` is no multi-target strategy; one of random, primary, canary"
+            )),
+        }
+    }
+}
+
+/// Held requests are let go in the order of their arrival, a few at a time: a workload that has just started, and
+/// whose listen backlog is short, is not met by the whole burst at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseRamp {
+    /// Requests that go first.
+    pub initial: usize,
+    /// Each success lets one more go at a time, up to this many.
+    pub maximum: usize,
+    /// A request gives up its turn when its response begins, or after this time: slow answers must not hold up others.
+    pub pause: Duration,
+}
+
+impl Default for ReleaseRamp {
+    fn default() -> Self {
+        Self {
+            initial: 16,
+            maximum: 512,
+            pause: Duration::from_millis(5),
+        }
+    }
+}
+
+/// Reads a listen address as Go programs write it: `:8080` is port 8080 on every address.
+///
+/// # Errors
+/// Says which forms are understood.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let full = text
+        .strip_prefix(':')
+        .map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
+    full.parse()
+        .map_err(|_| format!("`{text}` is no listen address; write :8080, 127.0.0.1:8080 or [::1]:8080"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_port_listens_everywhere() {
+        assert_eq!(listen_address(":8080").unwrap(), "0.0.0.0:8080".parse().unwrap());
+        assert_eq!(listen_address("[::1]:9").unwrap(), "[::1]:9".parse().unwrap());
+        assert!(listen_address("8080").unwrap_err().contains(":8080"));
+    }
+
+    #[test]
+    fn a_wrong_strategy_names_the_right_ones() {
+        assert_eq!("canary".parse(), Ok(Strategy::Canary));
+        assert!("both".parse::<Strategy>().unwrap_err().contains("primary"));
+    }
+}

@@ -1,0 +1,436 @@
+//! Who needs what: counts that live as long as their guards, and one wake for all that wait.
+//!
+//! A wake is a future that is shared by everybody who waits for it, and only by them. It runs while at least one of them
+//! polls it; when the last one leaves, it is dropped and nothing is left. Its failure goes to those who wait at that
+//! moment and to nobody else: the next request tries again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::admit::Usage;
+use crate::{Metrics, Target, lock};
+
+/// First back-off after a failed wake; doubles with each failure in a row.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest back-off after a failed wake.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// How long an accepted wake stands in for another one of the same epoch: as long as the news of it may take to come
+/// round through the API server.
+const ACCEPTED_FOR: Duration = Duration::from_secs(1);
+
+/// Why a wake did not succeed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum WakeError {
+    /// It was refused or failed. The text is shown to clients: no secrets.
+    #[error("{0}")]
+    Failed(String),
+    /// No answer in time.
+    #[error("no answer within {} s", .0.as_secs_f64())]
+    Timeout(Duration),
+}
+
+/// Wakes resources.
+#[async_trait]
+pub trait Waker: Send + Sync + 'static {
+    /// Asks for the target's resource to be awake. `Ok` means that the wish was accepted: from then on a request may go to
+    /// any endpoint that the target's view lists. May be dropped at any await, and may be asked again at any time.
+    async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError>;
+}
+
+/// What the demand report says of one Sleeper.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SleeperDemand {
+    /// Namespace of the Sleeper.
+    pub namespace: String,
+    /// Name of the Sleeper object.
+    pub sleeper: String,
+    /// Requests that are held.
+    pub held: u64,
+    /// Requests that the workload is answering.
+    pub in_flight: u64,
+    /// Open upgraded connections.
+    pub upgraded: u64,
+    /// Requests since this DLX began to count.
+    #[serde(default)]
+    pub total: u64,
+    /// Milliseconds since the last request or connection ended; 0 while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_millis: Option<u64>,
+}
+
+/// The demand that this DLX knows of. A Sleeper that is not listed has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DemandReport {
+    /// Sleepers that have or had demand, by namespace and name.
+    pub sleepers: Vec<SleeperDemand>,
+}
+
+/// Where demand is written down. One for each process: whatever routes lead to a Sleeper, its counts are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    states: Arc<Mutex<States>>,
+}
+
+/// By namespace and name of the Sleeper.
+type States = HashMap<(String, String), Weak<ResourceState>>;
+
+impl Ledger {
+    /// The state of a Sleeper; lives as long as somebody holds it.
+    pub(crate) fn state(&self, namespace: &str, sleeper: &str) -> Arc<ResourceState> {
+        let mut states = lock(&self.states);
+        let key = (namespace.to_owned(), sleeper.to_owned());
+        if let Some(state) = states.get(&key).and_then(Weak::upgrade) {
+            return state;
+        }
+        states.retain(|_, state| state.strong_count() > 0);
+        let state = Arc::new(ResourceState::new());
+        states.insert(key, Arc::downgrade(&state));
+        state
+    }
+
+    /// Who needs what right now, and who did.
+    pub fn report(&self) -> DemandReport {
+        self.report_where(|_, _| true)
+    }
+
+    /// The same of a single Sleeper.
+    pub fn report_of(&self, namespace: &str, sleeper: &str) -> DemandReport {
+        self.report_where(|its_namespace, its_name| its_namespace == namespace && its_name == sleeper)
+    }
+
+    fn report_where(&self, wanted: impl Fn(&str, &str) -> bool) -> DemandReport {
+        let mut sleepers: Vec<_> = lock(&self.states)
+            .iter()
+            .filter(|((namespace, sleeper), _)| wanted(namespace, sleeper))
+            .filter_map(|((namespace, sleeper), state)| state.upgrade()?.report(namespace, sleeper))
+            .collect();
+        sleepers.sort_by(|a, b| (&a.namespace, &a.sleeper).cmp(&(&b.namespace, &b.sleeper)));
+        DemandReport { sleepers }
+    }
+}
+
+/// What a request is doing, as far as demand is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Held,
+    InFlight,
+    Upgraded,
+}
+
+/// What all targets of one Sleeper share.
+#[derive(Debug)]
+pub(crate) struct ResourceState {
+    counts: [AtomicU64; 3],
+    total: AtomicU64,
+    born: Instant,
+    /// Milliseconds since `born` at which the last request ended.
+    ended: AtomicU64,
+    pub(crate) queue: Usage,
+    wakes: Mutex<Wakes>,
+}
+
+impl ResourceState {
+    fn new() -> Self {
+        Self {
+            counts: Default::default(),
+            total: AtomicU64::new(0),
+            born: Instant::now(),
+            ended: AtomicU64::new(0),
+            queue: Usage::default(),
+            wakes: Mutex::default(),
+        }
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn report(&self, namespace: &str, sleeper: &str) -> Option<SleeperDemand> {
+        let [held, in_flight, upgraded] = self.counts();
+        let total = self.total.load(Ordering::SeqCst);
+        let idle = self.age().saturating_sub(self.ended.load(Ordering::SeqCst));
+        (total > 0).then(|| SleeperDemand {
+            namespace: namespace.to_owned(),
+            sleeper: sleeper.to_owned(),
+            held,
+            in_flight,
+            upgraded,
+            total,
+            idle_millis: Some(if held + in_flight + upgraded > 0 { 0 } else { idle }),
+        })
+    }
+
+    /// Held, in flight, upgraded.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        // In the order in which a request moves on, so that one that moves in between is seen twice rather than not at all.
+        std::array::from_fn(|stage| self.counts[stage].load(Ordering::SeqCst))
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>, stage: Stage, metrics: &Arc<Metrics>) -> Counted {
+        self.total.fetch_add(1, Ordering::SeqCst);
+        let counted = Counted {
+            state: Arc::clone(self),
+            metrics: Arc::clone(metrics),
+            stage,
+        };
+        counted.add(stage);
+        counted
+    }
+
+    /// Joins the wake that is under way, or begins one. None: one for this epoch was accepted a moment ago.
+    pub(crate) fn wake(
+        self: &Arc<Self>,
+        target: &Arc<Target>,
+        epoch: i64,
+        waker: &Arc<dyn Waker>,
+        timeout: Duration,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Flight> {
+        let mut wakes = lock(&self.wakes);
+        wakes
+            .under_way()
+            .or_else(|| self.begin(&mut wakes, target, epoch, waker, timeout, metrics))
+    }
+
+    /// Begins a wake that nobody waits for; None when one is under way or was accepted a moment ago. So there is one at most,
+    /// however many ask, and it ends with its timeout.
+    pub(crate) fn wake_aside(
+        self: &Arc<Self>,
+        target: &Arc<Target>,
+        epoch: i64,
+        waker: &Arc<dyn Waker>,
+        timeout: Duration,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Flight> {
+        let mut wakes = lock(&self.wakes);
+        if wakes.under_way().is_some() {
+            return None;
+        }
+        self.begin(&mut wakes, target, epoch, waker, timeout, metrics)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        wakes: &mut Wakes,
+        target: &Arc<Target>,
+        epoch: i64,
+        waker: &Arc<dyn Waker>,
+        timeout: Duration,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Flight> {
+        if let Some((accepted, at)) = wakes.accepted
+            && accepted == epoch
+            && at.elapsed() < ACCEPTED_FOR
+            && wakes.failures == 0
+        {
+            return None;
+        }
+        let not_before = wakes.not_before;
+        let (state, target, waker, metrics) = (
+            Arc::clone(self),
+            Arc::clone(target),
+            Arc::clone(waker),
+            Arc::clone(metrics),
+        );
+        let flight = async move {
+            if let Some(not_before) = not_before {
+                tokio::time::sleep_until(not_before).await;
+            }
+            let began = Instant::now();
+            let reason = format!(
+                "a request for Service {} port {}",
+                target.key.service, target.key.port
+            );
+            let outcome = match tokio::time::timeout(timeout, waker.wake(&target, &reason)).await {
+                Ok(outcome) => outcome,
+                Err(_elapsed) => Err(WakeError::Timeout(timeout)),
+            };
+            metrics.woke(began.elapsed(), outcome.is_ok());
+            let key = &target.key;
+            match &outcome {
+                Ok(()) => tracing::info!(namespace = key.namespace, sleeper = key.sleeper, "wake accepted"),
+                Err(error) => {
+                    tracing::warn!(namespace = key.namespace, sleeper = key.sleeper, %error, "wake failed");
+                }
+            }
+            lock(&state.wakes).landed(epoch, outcome.is_ok());
+            outcome
+        }
+        .boxed()
+        .shared();
+        wakes.flight = flight.downgrade();
+        Some(flight)
+    }
+}
+
+/// A wake that is under way, shared by all who wait for it.
+pub(crate) type Flight = Shared<BoxFuture<'static, Result<(), WakeError>>>;
+
+#[derive(Default)]
+struct Wakes {
+    /// The wake that is under way, as long as anybody waits for it.
+    flight: Option<WeakShared<BoxFuture<'static, Result<(), WakeError>>>>,
+    /// Epoch that the last accepted wake started from, and when. An accepted wake raises the epoch, so a later sleep
+    /// is never mistaken for this one.
+    accepted: Option<(i64, Instant)>,
+    /// Failures in a row.
+    failures: u32,
+    /// The plugin is left alone until then.
+    not_before: Option<Instant>,
+}
+
+impl Wakes {
+    fn under_way(&self) -> Option<Flight> {
+        self.flight
+            .as_ref()
+            .and_then(WeakShared::upgrade)
+            .filter(|flight| flight.peek().is_none())
+    }
+
+    fn landed(&mut self, epoch: i64, ok: bool) {
+        if ok {
+            self.accepted = Some((epoch, Instant::now()));
+            self.failures = 0;
+            self.not_before = None;
+        } else {
+            self.accepted = None;
+            let doubled = FIRST_BACKOFF
+                .saturating_mul(1 << self.failures.min(8))
+                .min(LONGEST_BACKOFF);
+            self.failures = self.failures.saturating_add(1);
+            self.not_before = Some(Instant::now() + doubled.mul_f64(rand::random_range(0.5..1.0)));
+        }
+    }
+}
+
+impl std::fmt::Debug for Wakes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wakes")
+            .field("accepted", &self.accepted)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request that is counted, in the report and in the metrics.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    state: Arc<ResourceState>,
+    metrics: Arc<Metrics>,
+    stage: Stage,
+}
+
+impl Counted {
+    /// Moves on to another stage, without a moment in which the request is not counted.
+    pub(crate) fn advance(&mut self, stage: Stage) {
+        self.add(stage);
+        self.remove();
+        self.stage = stage;
+    }
+
+    fn add(&self, stage: Stage) {
+        self.state.counts[stage as usize].fetch_add(1, Ordering::SeqCst);
+        if let Some(gauge) = self.gauge(stage) {
+            gauge.inc();
+        }
+    }
+
+    fn remove(&self) {
+        self.state.counts[self.stage as usize].fetch_sub(1, Ordering::SeqCst);
+        if let Some(gauge) = self.gauge(self.stage) {
+            gauge.dec();
+        }
+    }
+
+    /// Held requests are shown by their places in the queue.
+    fn gauge(&self, stage: Stage) -> Option<&prometheus_client::metrics::gauge::Gauge> {
+        match stage {
+            Stage::Held => None,
+            Stage::InFlight => Some(&self.metrics.in_flight),
+            Stage::Upgraded => Some(&self.metrics.upgraded),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.state.ended.store(self.state.age(), Ordering::SeqCst);
+        self.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn demand_is_counted_while_it_lasts_and_remembered_afterwards() {
+        let (ledger, metrics) = (Ledger::default(), Arc::new(Metrics::default()));
+        let state = ledger.state("ns", "app");
+        assert_eq!(ledger.report(), DemandReport::default(), "nobody ever asked");
+        let mut counted = state.enter(Stage::Held, &metrics);
+        let report = |ledger: &Ledger| {
+            let [only] = &ledger.report_of("ns", "app").sleepers[..] else {
+                panic!("one")
+            };
+            (
+                only.held,
+                only.in_flight,
+                only.upgraded,
+                only.total,
+                only.idle_millis,
+            )
+        };
+        assert_eq!(report(&ledger), (1, 0, 0, 1, Some(0)));
+        counted.advance(Stage::InFlight);
+        assert_eq!(
+            (report(&ledger), metrics.in_flight.get()),
+            ((0, 1, 0, 1, Some(0)), 1)
+        );
+        counted.advance(Stage::Upgraded);
+        assert_eq!(
+            (report(&ledger), metrics.upgraded.get()),
+            ((0, 0, 1, 1, Some(0)), 1)
+        );
+        tokio::time::advance(Duration::from_secs(3)).await;
+        drop(counted);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(report(&ledger), (0, 0, 0, 1, Some(2000)));
+        assert_eq!((metrics.in_flight.get(), metrics.upgraded.get()), (0, 0));
+        drop(state);
+        assert_eq!(
+            ledger.report(),
+            DemandReport::default(),
+            "a resource that is gone is forgotten"
+        );
+    }
+
+    #[test]
+    fn a_report_reads_as_the_other_side_expects() {
+        let demand = SleeperDemand {
+            namespace: "n".into(),
+            sleeper: "s".into(),
+            in_flight: 2,
+            ..Default::default()
+        };
+        let text = serde_json::to_string(&DemandReport {
+            sleepers: vec![demand],
+        })
+        .unwrap();
+        assert_eq!(
+            text,
+            r#"{"sleepers":[{"namespace":"n","sleeper":"s","held":0,"inFlight":2,"upgraded":0,"total":0}]}"#
+        );
+    }
+}

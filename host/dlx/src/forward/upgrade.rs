@@ -1,0 +1,60 @@
+//! Upgraded connections: bytes both ways, counted as demand until one side ends.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::Place;
+use crate::demand::Counted;
+use crate::forward::Upload;
+use crate::pool::Load;
+
+/// Both ends of a connection that is about to change its protocol.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    client: OnUpgrade,
+    workload: OnUpgrade,
+}
+
+impl Tunnel {
+    /// What the client's connection becomes; to be taken before its request is forwarded.
+    pub(crate) fn client(request: &mut Request<Upload>) -> OnUpgrade {
+        hyper::upgrade::on(request)
+    }
+
+    pub(crate) fn new(client: OnUpgrade, response: &mut Response<Incoming>) -> Self {
+        Self {
+            client,
+            workload: hyper::upgrade::on(response),
+        }
+    }
+
+    /// Copies until both sides have ended, one of them fails, or the DLX closes what is left.
+    pub(crate) async fn run(
+        self,
+        _counted: Counted,
+        _load: Load,
+        _place: Arc<Place>,
+        closed: CancellationToken,
+    ) {
+        let work = async {
+            let (client, workload) = futures::future::try_join(self.client, self.workload).await?;
+            let copied =
+                tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(workload)).await;
+            if let Err(error) = copied {
+                tracing::debug!(%error, "an upgraded connection broke off");
+            }
+            Ok::<_, hyper::Error>(())
+        };
+        tokio::select! {
+            done = work => if let Err(error) = done {
+                tracing::debug!(%error, "an upgrade came to nothing");
+            },
+            () = closed.cancelled() => {}
+        }
+    }
+}

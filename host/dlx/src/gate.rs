@@ -1,0 +1,209 @@
+//! Holds a request until its workload can take it: wakes, waits for an endpoint, and connects to it.
+//!
+//! ```text
+//!            +-- asleep, or the last wake failed: join the wake (demand)
+//!   arrive --+
+//!            +-- wait for: a turn (pick::Ramp), an open view (endpoints watch), the wake's answer
+//!   open and our turn -> pick -> connect -> forward
+//!                                  | refused, timed out: back off, look at the view again
+//!   deadline -> 504     wake failed -> 503     DLX drained, target gone -> 503     client gone -> nothing is left
+//! ```
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::connect::{Backoff, ConnectError, Lease, Wire, connect};
+use crate::demand::{Flight, Waker};
+use crate::pick::{Turn, pick};
+use crate::pool::Endpoint;
+use crate::rescue::Rescue;
+use crate::{DlxConfig, EndpointsView, Metrics, Target};
+
+/// What holding needs from its surroundings.
+pub(crate) struct Gate<'a> {
+    pub(crate) config: &'a DlxConfig,
+    pub(crate) waker: &'a Arc<dyn Waker>,
+    pub(crate) metrics: &'a Arc<Metrics>,
+    /// Cancelled when draining has lasted long enough.
+    pub(crate) drained: &'a CancellationToken,
+}
+
+/// What is known of the wake that this request asked for.
+enum Wake {
+    /// None was needed yet.
+    Unasked,
+    /// It is under way; the epoch is that of the view that asked for it.
+    Asked(Flight, i64),
+    /// It was accepted, and no view has shown it yet.
+    Accepted(i64),
+}
+
+impl Gate<'_> {
+    /// How long this target's requests are held.
+    pub(crate) fn patience(&self, target: &Target) -> Duration {
+        target.readiness_timeout.unwrap_or(self.config.readiness_timeout)
+    }
+
+    /// A connection to the target, as soon as there is one, and the turn that it was made in.
+    pub(crate) async fn pass(&self, target: &Arc<Target>, wire: Wire) -> Result<(Lease, Turn), Rescue> {
+        let patience = self.patience(target);
+        let mut deadline = pin!(tokio::time::sleep_until(Instant::now() + patience));
+        let mut views = target.endpoints.clone();
+        let mut view = Arc::clone(&views.borrow_and_update());
+        // A failure that was there before this request is not its own: it tries again.
+        let old_failure = view.failure.clone();
+        let mut wake = Wake::Unasked;
+        let mut turn = None;
+        let mut waiting = pin!(target.ramp(self.config.release).turn());
+        let mut dialling: Dialling = Dialling::Idle;
+        let mut failed: Option<Arc<Endpoint>> = None;
+        let mut backoff = Backoff::default();
+        loop {
+            if let Some(failure) = &view.failure
+                && old_failure.as_ref() != Some(failure)
+            {
+                return Err(Rescue::WakeFailed(failure.cause.clone()));
+            }
+            self.follow(target, &view, old_failure.is_some(), &mut wake, patience);
+            let open = !view.ready.is_empty() && (!view.asleep || matches!(wake, Wake::Accepted(_)));
+            if !open {
+                dialling = Dialling::Idle;
+            } else if turn.is_some() && matches!(dialling, Dialling::Idle) {
+                dialling = self.dial(target, &view, wire, failed.as_ref());
+            }
+            tokio::select! {
+                biased;
+                dialled = dialling.wait() => match dialled {
+                    Some(Ok(lease)) => {
+                        if let Some(turn) = turn.take() {
+                            return Ok((lease, turn));
+                        }
+                    }
+                    Some(Err((error, endpoint))) => {
+                        tracing::debug!(%error, address = %endpoint.address, "connecting failed");
+                        self.metrics.connect_retries.inc();
+                        failed = Some(endpoint);
+                        dialling = Dialling::Pausing(Box::pin(tokio::time::sleep(backoff.next())));
+                    }
+                    None => dialling = Dialling::Idle,
+                },
+                outcome = answer(&mut wake) => {
+                    if let Err(error) = outcome {
+                        return Err(Rescue::WakeFailed(error.to_string()));
+                    }
+                }
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        return Err(Rescue::Gone);
+                    }
+                    view = Arc::clone(&views.borrow_and_update());
+                }
+                granted = &mut waiting, if turn.is_none() => turn = Some(granted),
+                () = &mut deadline => return Err(Rescue::NotReady(patience)),
+                () = self.drained.cancelled() => return Err(Rescue::Draining),
+            }
+        }
+    }
+
+    /// Brings the wake in line with the view.
+    fn follow(
+        &self,
+        target: &Arc<Target>,
+        view: &EndpointsView,
+        retry: bool,
+        wake: &mut Wake,
+        patience: Duration,
+    ) {
+        match wake {
+            Wake::Unasked if view.asleep || (retry && view.failure.is_some()) => {
+                let flight = target
+                    .state
+                    .wake(target, view.epoch, self.waker, patience, self.metrics);
+                *wake = flight.map_or(Wake::Accepted(view.epoch), |flight| {
+                    Wake::Asked(flight, view.epoch)
+                });
+            }
+            // The news of the wake has come round: should it fall asleep again, it must be woken again.
+            Wake::Accepted(_) if !view.asleep && view.failure.is_none() => *wake = Wake::Unasked,
+            Wake::Accepted(epoch) if view.asleep && view.epoch > *epoch => {
+                *wake = Wake::Unasked;
+                self.follow(target, view, retry, wake, patience);
+            }
+            // Somebody else woke it while our own wish is still on its way.
+            Wake::Asked(_, epoch) if !view.asleep && view.failure.is_none() && view.epoch > *epoch => {
+                *wake = Wake::Unasked;
+            }
+            _ => {}
+        }
+    }
+
+    fn dial(
+        &self,
+        target: &Target,
+        view: &Arc<EndpointsView>,
+        wire: Wire,
+        failed: Option<&Arc<Endpoint>>,
+    ) -> Dialling {
+        let endpoints = target.endpoints_of(view, &self.config.limits);
+        let Some(endpoint) = pick(&endpoints, failed).map(Arc::clone) else {
+            return Dialling::Idle;
+        };
+        let timeout = self.config.connect_timeout;
+        let metrics = Arc::clone(self.metrics);
+        Dialling::Attempt(
+            async move {
+                match connect(&endpoint, wire, timeout).await {
+                    Ok(lease) => {
+                        if !lease.reused {
+                            metrics.connects.inc();
+                        }
+                        Ok(lease)
+                    }
+                    Err(error) => Err((error, endpoint)),
+                }
+            }
+            .boxed(),
+        )
+    }
+}
+
+/// Waits for the answer to our wake, if one is awaited.
+async fn answer(wake: &mut Wake) -> Result<(), crate::WakeError> {
+    let Wake::Asked(flight, epoch) = wake else {
+        return std::future::pending().await;
+    };
+    flight.await?;
+    *wake = Wake::Accepted(*epoch);
+    Ok(())
+}
+
+type Dialled = Result<Lease, (ConnectError, Arc<Endpoint>)>;
+
+enum Dialling {
+    Idle,
+    Attempt(futures::future::BoxFuture<'static, Dialled>),
+    Pausing(std::pin::Pin<Box<tokio::time::Sleep>>),
+}
+
+impl Dialling {
+    /// The outcome of dialling; None when a pause has ended.
+    async fn wait(&mut self) -> Option<Dialled> {
+        match self {
+            Self::Idle => std::future::pending().await,
+            Self::Attempt(dialling) => {
+                let dialled = dialling.await;
+                *self = Self::Idle;
+                Some(dialled)
+            }
+            Self::Pausing(pause) => {
+                pause.await;
+                None
+            }
+        }
+    }
+}

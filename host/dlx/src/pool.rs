@@ -1,0 +1,231 @@
+//! Connections to endpoints, kept for the next request.
+//!
+//! Each target has its own pool, and each endpoint its own lock, held for a push or a pop. A connection serves one target
+//! only and does not outlive an epoch: whatever answers on that address after a wake is another pod.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use hyper::client::conn::{http1, http2};
+use tokio::time::Instant;
+
+use crate::forward::Upload;
+use crate::{EndpointsView, Limits, lock};
+
+pub(crate) type Endpoints = Arc<[Arc<Endpoint>]>;
+
+/// The endpoints of the view that was last asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    current: ArcSwapOption<Current>,
+    rebuild: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Current {
+    view: Arc<EndpointsView>,
+    endpoints: Endpoints,
+}
+
+impl Pool {
+    /// The endpoints of this view. Those that were known before keep their load and their connections.
+    pub(crate) fn endpoints(&self, view: &Arc<EndpointsView>, limits: &Limits) -> Endpoints {
+        let current = self.current.load();
+        if let Some(current) = current.as_ref()
+            && Arc::ptr_eq(&current.view, view)
+        {
+            return Arc::clone(&current.endpoints);
+        }
+        drop(current);
+        let _one_at_a_time = lock(&self.rebuild);
+        let current = self.current.load_full();
+        if let Some(current) = current.as_ref()
+            && Arc::ptr_eq(&current.view, view)
+        {
+            return Arc::clone(&current.endpoints);
+        }
+        let known = current
+            .as_ref()
+            .filter(|current| current.view.epoch == view.epoch);
+        let endpoints: Endpoints = view
+            .ready
+            .iter()
+            .map(|&address| {
+                known
+                    .and_then(|current| {
+                        current
+                            .endpoints
+                            .iter()
+                            .find(|endpoint| endpoint.address == address)
+                    })
+                    .map_or_else(|| Endpoint::new(address, limits), Arc::clone)
+            })
+            .collect();
+        let next = Current {
+            view: Arc::clone(view),
+            endpoints: Arc::clone(&endpoints),
+        };
+        self.current.store(Some(Arc::new(next)));
+        endpoints
+    }
+}
+
+/// One address of a pod.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    load: AtomicUsize,
+    idle: Mutex<Idle>,
+    most_idle: usize,
+    idle_timeout: Duration,
+    h2: Mutex<Option<http2::SendRequest<Upload>>>,
+    /// Held while an HTTP/2 connection is dialled: one is enough for all.
+    pub(crate) h2_dial: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// The youngest last: it is the one that is used next.
+    connections: Vec<(http1::SendRequest<Upload>, Instant)>,
+    /// Whether somebody will come to close what nobody used.
+    swept: bool,
+}
+
+impl Endpoint {
+    fn new(address: SocketAddr, limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            load: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            most_idle: limits.idle_upstream,
+            idle_timeout: limits.idle_upstream_timeout,
+            h2: Mutex::default(),
+            h2_dial: tokio::sync::Mutex::default(),
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(address: SocketAddr) -> Arc<Self> {
+        Self::new(address, &Limits::default())
+    }
+
+    /// Requests that it is answering.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Load {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Load(Arc::clone(self))
+    }
+
+    /// An idle HTTP/1 connection that is still open.
+    pub(crate) fn idle(&self) -> Option<http1::SendRequest<Upload>> {
+        let mut idle = lock(&self.idle);
+        while let Some((sender, _since)) = idle.connections.pop() {
+            if sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose response has ended.
+    pub(crate) fn keep(self: &Arc<Self>, sender: http1::SendRequest<Upload>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = lock(&self.idle);
+        if idle.connections.len() >= self.most_idle {
+            return;
+        }
+        idle.connections.push((sender, Instant::now()));
+        if !idle.swept {
+            idle.swept = true;
+            tokio::spawn(sweep(Arc::downgrade(self), self.idle_timeout));
+        }
+    }
+
+    /// Closes what was not used for long. Answers when to come again; None: there is nothing left.
+    fn expire(&self) -> Option<Instant> {
+        let mut idle = lock(&self.idle);
+        let now = Instant::now();
+        idle.connections
+            .retain(|(sender, since)| !sender.is_closed() && now - *since < self.idle_timeout);
+        let next = idle
+            .connections
+            .first()
+            .map(|(_, since)| *since + self.idle_timeout);
+        idle.swept = next.is_some();
+        next
+    }
+
+    /// The HTTP/2 connection, shared by all requests.
+    pub(crate) fn h2(&self) -> Option<http2::SendRequest<Upload>> {
+        lock(&self.h2).clone().filter(|sender| !sender.is_closed())
+    }
+
+    pub(crate) fn keep_h2(&self, sender: http2::SendRequest<Upload>) {
+        *lock(&self.h2) = Some(sender);
+    }
+}
+
+/// Closes an endpoint's idle connections when their time has come, and ends when there are none.
+async fn sweep(endpoint: std::sync::Weak<Endpoint>, after: Duration) {
+    let mut next = Instant::now() + after;
+    loop {
+        tokio::time::sleep_until(next).await;
+        match endpoint.upgrade().and_then(|endpoint| endpoint.expire()) {
+            Some(again) => next = again,
+            None => return,
+        }
+    }
+}
+
+/// A request that an endpoint is answering.
+#[derive(Debug)]
+pub(crate) struct Load(pub(crate) Arc<Endpoint>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(ready: &[&str], epoch: i64) -> Arc<EndpointsView> {
+        let ready = ready.iter().map(|address| address.parse().unwrap()).collect();
+        Arc::new(EndpointsView {
+            ready,
+            epoch,
+            ..EndpointsView::default()
+        })
+    }
+
+    #[test]
+    fn endpoints_stay_the_same_over_a_change_but_not_over_a_wake() {
+        let (pool, limits) = (Pool::default(), Limits::default());
+        let first = pool.endpoints(&view(&["127.0.0.1:1", "127.0.0.2:1"], 1), &limits);
+        let second = pool.endpoints(&view(&["127.0.0.2:1"], 1), &limits);
+        assert!(Arc::ptr_eq(&first[1], &second[0]));
+        let third = pool.endpoints(&view(&["127.0.0.2:1"], 2), &limits);
+        assert!(!Arc::ptr_eq(&second[0], &third[0]));
+    }
+
+    #[test]
+    fn the_same_view_builds_nothing() {
+        let (pool, limits) = (Pool::default(), Limits::default());
+        let view = view(&["127.0.0.1:1"], 1);
+        assert!(Arc::ptr_eq(
+            &pool.endpoints(&view, &limits),
+            &pool.endpoints(&view, &limits)
+        ));
+    }
+}

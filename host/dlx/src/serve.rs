@@ -1,0 +1,480 @@
+//! The data plane as a whole: the way of a request through the phases, and the life of the process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::{self, Client, Connections, Door};
+use crate::admit::{Admission, head_bytes};
+use crate::connect::{Lease, Wire, connect, reuse};
+use crate::demand::{Counted, DemandReport, Ledger, Stage, Waker};
+use crate::forward::headers::{self, PROBE, PROBE_PATH, SLEEPER};
+use crate::forward::{self, Answer, Body, Busy, Failure, Release, Tunnel, Upload};
+use crate::gate::Gate;
+use crate::negotiate::{Waiting, negotiate};
+use crate::pick::{Turn, pick};
+use crate::rescue::Rescue;
+use crate::route::{self, Routed};
+use crate::{DlxConfig, EndpointsView, Metrics, RouteTable, Routes, Target};
+
+/// How often a request is sent at most, the first time included.
+const MOST_ATTEMPTS: u32 = 4;
+/// After the drain limit: how long the last responses may take to reach their clients.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the DLX cannot serve.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The main listener cannot be opened.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The data plane.
+#[derive(Clone)]
+pub struct Dlx {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: DlxConfig,
+    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) connections: Arc<Connections>,
+    /// Places for client connections.
+    pub(crate) places: Arc<Semaphore>,
+    /// Client connections.
+    pub(crate) tasks: TaskTracker,
+    waker: Arc<dyn Waker>,
+    ledger: Ledger,
+    admission: Admission,
+    /// Upgraded connections; they end last.
+    tunnels: TaskTracker,
+    draining: AtomicBool,
+    /// Draining has lasted long enough: held requests are refused.
+    drained: CancellationToken,
+    /// Upgraded connections are closed.
+    closed: CancellationToken,
+}
+
+impl Dlx {
+    /// A data plane that routes by `routes` and wakes by `waker`. Targets in the routes must be written in its
+    /// [`ledger`](Self::ledger).
+    pub fn new(config: DlxConfig, routes: Arc<RouteTable>, waker: Arc<dyn Waker>, metrics: Metrics) -> Self {
+        let metrics = Arc::new(metrics);
+        let inner = Inner {
+            routes,
+            waker,
+            ledger: Ledger::default(),
+            admission: Admission::new(config.limits, Arc::clone(&metrics)),
+            metrics,
+            connections: Arc::default(),
+            places: Arc::new(Semaphore::new(
+                config.limits.connections.min(Semaphore::MAX_PERMITS),
+            )),
+            tasks: TaskTracker::new(),
+            tunnels: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+            drained: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            config,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Where demand is written down.
+    pub fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
+    }
+
+    /// Who needs what right now.
+    pub fn demand(&self) -> DemandReport {
+        self.inner.ledger.report()
+    }
+
+    /// The same of a single Sleeper.
+    pub fn demand_of(&self, namespace: &str, sleeper: &str) -> DemandReport {
+        self.inner.ledger.report_of(namespace, sleeper)
+    }
+
+    /// Opens the main listener.
+    ///
+    /// # Errors
+    /// [`ServeError::Listen`]. DLX ports are opened later and are tried again when they cannot be.
+    pub fn bind(&self) -> Result<Server, ServeError> {
+        let address = self.inner.config.listen_address;
+        let listener = accept::bind(address).map_err(|source| ServeError::Listen { address, source })?;
+        let local = listener
+            .local_addr()
+            .map_err(|source| ServeError::Listen { address, source })?;
+        Ok(Server {
+            inner: Arc::clone(&self.inner),
+            listener,
+            local,
+        })
+    }
+
+    /// Serves until `shutdown`, then drains: [`bind`](Self::bind) and [`Server::run`].
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn serve(&self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        self.bind()?.run(shutdown).await;
+        Ok(())
+    }
+}
+
+/// A data plane whose main listener is open.
+pub struct Server {
+    inner: Arc<Inner>,
+    listener: TcpListener,
+    local: SocketAddr,
+}
+
+impl Server {
+    /// Address of the main listener.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Serves until `shutdown`, then drains: nothing new is accepted, what is in flight or held goes on until it is done
+    /// or the drain limit is over, then held requests are refused with 503, and upgraded connections are closed last.
+    ///
+    /// Whoever calls this must have stopped being ready before, so that nobody sends new connections.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self {
+            inner,
+            listener,
+            local,
+        } = self;
+        tracing::info!(address = %local, "the DLX listens");
+        let stop = shutdown.child_token();
+        tokio::join!(
+            accept::accept(Arc::clone(&inner), listener, Door::Main, stop.clone()),
+            accept::keep_ports(Arc::clone(&inner), stop),
+        );
+        inner.drain().await;
+        tracing::info!("the DLX has drained");
+    }
+}
+
+impl Inner {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.tasks.close();
+        self.tunnels.close();
+        self.connections.drain(|_| true);
+        let limit = tokio::time::Instant::now() + self.config.drain_limit;
+        let quiet = async {
+            self.tasks.wait().await;
+            self.tunnels.wait().await;
+        };
+        if tokio::time::timeout_at(limit, quiet).await.is_err() {
+            self.drained.cancel();
+            let _ = tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await;
+            self.closed.cancel();
+            self.connections.cut();
+            let _ = tokio::time::timeout(LAST_WORDS, self.tunnels.wait()).await;
+            let _ = tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await;
+        }
+    }
+
+    /// A response to every request.
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        client: &Client,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        client.idleness.work();
+        let busy = Busy(Arc::clone(&client.idleness));
+        let grpc = headers::is_grpc(request.headers());
+        // The path only: queries hold secrets more often than one thinks.
+        let line = tracing::enabled!(target: "dormouse_dlx::access", tracing::Level::DEBUG).then(|| {
+            (
+                request.method().clone(),
+                request.uri().path().to_owned(),
+                tokio::time::Instant::now(),
+            )
+        });
+        let response = match self.proxy(client, request, grpc).await {
+            Ok(Proxied::Forwarded(response, release)) => {
+                response.map(|body| Body::streaming(body, *release, &self.metrics, busy))
+            }
+            Ok(Proxied::Here(response)) => response.map(|()| Body::text(bytes::Bytes::new(), busy)),
+            Err(rescue) => {
+                self.metrics.rescued(&rescue);
+                rescue.response(grpc).map(|text| Body::text(text, busy))
+            }
+        };
+        self.metrics.answered(response.status());
+        if let Some((method, path, began)) = line {
+            let (status, millis) = (response.status().as_u16(), began.elapsed().as_millis());
+            tracing::debug!(target: "dormouse_dlx::access", %method, path, status, millis, door = ?client.door);
+        }
+        response
+    }
+
+    async fn proxy(
+        self: &Arc<Self>,
+        client: &Client,
+        request: Request<Incoming>,
+        grpc: bool,
+    ) -> Result<Proxied, Rescue> {
+        let (mut head, incoming) = request.into_parts();
+        headers::check(&head)?;
+        let Routed {
+            target,
+            companion,
+            path,
+        } = {
+            let routes = self.routes.load();
+            if let Door::Port(port) = client.door
+                && head.uri.path() == PROBE_PATH
+                && let Some(uid) = head.headers.get(PROBE)
+            {
+                return probe(&routes, port, uid).map(Proxied::Here);
+            }
+            match client.door {
+                Door::Port(port) => route::by_port(&routes, port)?,
+                Door::Main => {
+                    route::by_request(&routes, &head, self.config.names.as_ref(), self.config.strategy)?
+                }
+            }
+        };
+        let mark = target.mark(&self.config.instance);
+        if headers::looped(&head.headers, mark) {
+            return Err(Rescue::Loop);
+        }
+        if let Some(companion) = companion {
+            self.wake_companion(&companion);
+        }
+
+        let wire = headers::wire(&head, &target, grpc);
+        let version = head.version;
+        let protocol = headers::upgrade(&head);
+        let bytes = if target.view().open() {
+            0
+        } else {
+            head_bytes(&head)
+        };
+        let switching = protocol.is_some();
+        let unsized_body = !incoming.is_end_stream() && incoming.size_hint().exact().is_none();
+        let Waiting::Hold = negotiate(&head, &target);
+        headers::rewrite_request(
+            &mut head,
+            path,
+            wire,
+            unsized_body,
+            protocol,
+            &client.address,
+            mark.clone(),
+        )?;
+        let mut request = Request::from_parts(head, Upload::new(incoming, &self.metrics));
+        let on_upgrade = switching.then(|| Tunnel::client(&mut request));
+        request.extensions_mut().clear();
+
+        let mut counted = target.state.enter(Stage::InFlight, &self.metrics);
+        let answer = self
+            .send(client, &target, wire, request, &mut counted, bytes)
+            .await?;
+        let Answer {
+            mut response,
+            load,
+            sender,
+        } = answer;
+        let view = target.view();
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switched {
+            let Some(on_upgrade) = on_upgrade else {
+                return Err(Rescue::BadAnswer);
+            };
+            headers::rewrite_response(response.headers_mut(), true);
+            counted.advance(Stage::Upgraded);
+            let tunnel = Tunnel::new(on_upgrade, &mut response);
+            self.tunnels
+                .spawn(tunnel.run(counted, load, Arc::clone(&client.place), self.closed.clone()));
+            return Ok(Proxied::Here(response.map(|_| ())));
+        }
+        headers::rewrite_response(response.headers_mut(), false);
+        *response.version_mut() = version.max(Version::HTTP_11);
+        if view.direct && matches!(client.door, Door::Port(_)) {
+            show_out(client, version, &mut response);
+        }
+        Ok(Proxied::Forwarded(
+            response,
+            Box::new(Release {
+                load,
+                sender,
+                counted,
+            }),
+        ))
+    }
+
+    /// Sends the request, at first over what is at hand, and again where that is safe.
+    async fn send(
+        self: &Arc<Self>,
+        client: &Client,
+        target: &Arc<Target>,
+        wire: Wire,
+        mut request: Request<Upload>,
+        counted: &mut Counted,
+        bytes: usize,
+    ) -> Result<Answer, Rescue> {
+        let limit = self.config.response_timeout;
+        for attempt in 1..=MOST_ATTEMPTS {
+            let (lease, turn) = match self.at_once(target, wire, attempt > 1).await {
+                Some(lease) => (lease, None),
+                None => {
+                    let watch = client.socket.clone().filter(|_| !request.body().is_end_stream());
+                    counted.advance(Stage::Held);
+                    let bytes = if bytes > 0 { bytes } else { request_bytes(&request) };
+                    let (lease, turn) = Box::pin(self.hold(target, wire, bytes, watch)).await?;
+                    counted.advance(Stage::InFlight);
+                    (lease, Some(turn))
+                }
+            };
+            let copy = if lease.reused && attempt < MOST_ATTEMPTS {
+                forward::replay(&request)
+            } else {
+                None
+            };
+            match forward::send(lease, request, turn, limit).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Unsent(unsent)) => request = *unsent,
+                Err(Failure::Closed) => request = copy.ok_or(Rescue::BadAnswer)?,
+                Err(Failure::Bad) => return Err(Rescue::BadAnswer),
+                Err(Failure::TimedOut) => return Err(Rescue::NoAnswer),
+            }
+        }
+        Err(Rescue::BadAnswer)
+    }
+
+    /// A connection without waiting: the target is awake, and an endpoint accepts at the first attempt. One that fails leads
+    /// to the queue, where it is repeated until the deadline.
+    async fn at_once(&self, target: &Arc<Target>, wire: Wire, fresh: bool) -> Option<Lease> {
+        let view: Arc<EndpointsView> = target.view();
+        if !view.open() {
+            return None;
+        }
+        let endpoints = target.endpoints_of(&view, &self.config.limits);
+        let endpoint = pick(&endpoints, None)?;
+        if !fresh && let Some(lease) = reuse(endpoint, wire) {
+            return Some(lease);
+        }
+        match Box::pin(connect(endpoint, wire, self.config.connect_timeout)).await {
+            Ok(lease) => {
+                if !lease.reused {
+                    self.metrics.connects.inc();
+                }
+                Some(lease)
+            }
+            Err(error) => {
+                tracing::debug!(%error, address = %endpoint.address, "connecting failed");
+                self.metrics.connect_retries.inc();
+                None
+            }
+        }
+    }
+
+    /// Waits in the queue until the target can take the request.
+    async fn hold(
+        &self,
+        target: &Arc<Target>,
+        wire: Wire,
+        bytes: usize,
+        watch: Option<accept::Peek>,
+    ) -> Result<(Lease, Turn), Rescue> {
+        if self.is_draining() && !target.view().open() {
+            return Err(Rescue::Draining);
+        }
+        let _place = self.admission.admit(&target.state, bytes)?;
+        let gate = Gate {
+            config: &self.config,
+            waker: &self.waker,
+            metrics: &self.metrics,
+            drained: &self.drained,
+        };
+        match watch {
+            None => gate.pass(target, wire).await,
+            Some(socket) => tokio::select! {
+                passed = gate.pass(target, wire) => passed,
+                () = accept::left(socket) => Err(Rescue::ClientLeft),
+            },
+        }
+    }
+
+    /// Raises the wake of the target that was not chosen. Nobody waits for it, and its failure is nobody's.
+    fn wake_companion(&self, target: &Arc<Target>) {
+        let view = target.view();
+        if !view.asleep && view.failure.is_none() {
+            return;
+        }
+        let patience = target.readiness_timeout.unwrap_or(self.config.readiness_timeout);
+        if let Some(flight) =
+            target
+                .state
+                .wake_aside(target, view.epoch, &self.waker, patience, &self.metrics)
+        {
+            tokio::spawn(flight);
+        }
+    }
+}
+
+enum Proxied {
+    /// A workload's response.
+    Forwarded(Response<Incoming>, Box<Release>),
+    /// A response without body that was made here.
+    Here(Response<()>),
+}
+
+fn request_bytes(request: &Request<Upload>) -> usize {
+    request.headers().iter().fold(32, |sum, (name, value)| {
+        sum + name.as_str().len() + value.len() + 4
+    })
+}
+
+/// The workload is served by its pods again: the client's next connection will lead there.
+fn show_out(client: &Client, version: Version, response: &mut Response<Incoming>) {
+    if version == Version::HTTP_2 {
+        client.signal.drain();
+    } else {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Says whether this port stands in for the Sleeper that is asked for. No demand: it is Dormouse that asks.
+fn probe(routes: &Routes, port: u16, uid: &HeaderValue) -> Result<Response<()>, Rescue> {
+    let here = &routes.port(port).ok_or(Rescue::NoRoute)?.target.key.uid;
+    let mut response = Response::new(());
+    if uid.as_bytes() != here.as_bytes() {
+        *response.status_mut() = StatusCode::CONFLICT;
+    }
+    if let Ok(here) = HeaderValue::from_str(here) {
+        response.headers_mut().insert(SLEEPER, here);
+    }
+    Ok(response)
+}

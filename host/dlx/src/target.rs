@@ -1,0 +1,155 @@
+//! What a request is forwarded to.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use http::HeaderValue;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::demand::{Ledger, ResourceState};
+use crate::pick::Ramp;
+use crate::pool::Pool;
+use crate::{Limits, ReleaseRamp, lock};
+
+/// Identity of a target: one port of one Service of one Sleeper.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetKey {
+    /// Namespace of the Sleeper.
+    pub namespace: String,
+    /// Name of the Sleeper object.
+    pub sleeper: String,
+    /// Uid of the Sleeper object: one that was deleted and created again is another one.
+    pub uid: String,
+    /// Service.
+    pub service: String,
+    /// Port of the Service.
+    pub port: u16,
+}
+
+/// What the pods speak on a port, as the Service's `appProtocol` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AppProtocol {
+    /// HTTP/1.1, or nothing said.
+    #[default]
+    Http1,
+    /// `kubernetes.io/h2c`: HTTP/2 without TLS, by prior knowledge.
+    H2c,
+}
+
+/// What is known of a target's endpoints at a moment. Immutable; a new one is sent when something changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointsView {
+    /// Addresses of pods that may get requests. Only these are ever dialled.
+    pub ready: Vec<SocketAddr>,
+    /// A wake must have been accepted before anything is forwarded, even to a ready address.
+    pub asleep: bool,
+    /// The Service leads to its pods again: clients are shown out gently.
+    pub direct: bool,
+    /// Epoch of the Sleeper. Connections from before a wake are not used after it.
+    pub epoch: i64,
+    /// The failure of the wake of this epoch, as the cluster knows it.
+    pub failure: Option<Failure>,
+}
+
+/// A wake that failed after it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong, in words for people. Shown to clients: no secrets.
+    pub cause: String,
+    /// When it was noticed. A failure with another time is another one: those who wait hear of it.
+    pub at: Timestamp,
+}
+
+impl EndpointsView {
+    /// Whether a request may go through without waiting for anything.
+    pub(crate) fn open(&self) -> bool {
+        !self.asleep && !self.ready.is_empty()
+    }
+}
+
+/// Everything that makes a target.
+#[derive(Clone, Debug)]
+pub struct TargetSpec {
+    /// Identity.
+    pub key: TargetKey,
+    /// Plugin that wakes it.
+    pub plugin: String,
+    /// Name of the resource, as the plugin calls it.
+    pub resource: String,
+    /// How long a request is held. None: the DLX's own setting.
+    pub readiness_timeout: Option<Duration>,
+    /// What the pods speak.
+    pub protocol: AppProtocol,
+    /// The endpoints. When the sender goes, the target is gone, and those who wait for it hear so at once.
+    pub endpoints: watch::Receiver<Arc<EndpointsView>>,
+}
+
+/// A place that requests are forwarded to. Shared by every route that leads to it.
+#[derive(Debug)]
+pub struct Target {
+    /// Identity.
+    pub key: TargetKey,
+    /// Plugin that wakes it.
+    pub plugin: String,
+    /// Name of the resource, as the plugin calls it.
+    pub resource: String,
+    /// How long a request is held. None: the DLX's own setting.
+    pub readiness_timeout: Option<Duration>,
+    /// What the pods speak.
+    pub protocol: AppProtocol,
+    /// The endpoints.
+    pub endpoints: watch::Receiver<Arc<EndpointsView>>,
+    pub(crate) state: Arc<ResourceState>,
+    pub(crate) pool: Pool,
+    ramp: Mutex<Weak<Ramp>>,
+    mark: OnceLock<HeaderValue>,
+}
+
+impl Target {
+    /// A target whose demand is written in `ledger`: targets of one Sleeper share their queue, counts and wakes.
+    pub fn new(ledger: &Ledger, spec: TargetSpec) -> Arc<Self> {
+        let state = ledger.state(&spec.key.namespace, &spec.key.sleeper);
+        Arc::new(Self {
+            key: spec.key,
+            plugin: spec.plugin,
+            resource: spec.resource,
+            readiness_timeout: spec.readiness_timeout,
+            protocol: spec.protocol,
+            endpoints: spec.endpoints,
+            state,
+            pool: Pool::default(),
+            ramp: Mutex::default(),
+            mark: OnceLock::new(),
+        })
+    }
+
+    /// The endpoints as they are now.
+    pub fn view(&self) -> Arc<EndpointsView> {
+        Arc::clone(&self.endpoints.borrow())
+    }
+
+    /// The ramp of the requests that wait now. A new burst gets a new one; when nobody waits, there is none.
+    pub(crate) fn ramp(&self, settings: ReleaseRamp) -> Arc<Ramp> {
+        let mut slot = lock(&self.ramp);
+        slot.upgrade().unwrap_or_else(|| {
+            let ramp = Arc::new(Ramp::new(settings));
+            *slot = Arc::downgrade(&ramp);
+            ramp
+        })
+    }
+
+    /// The mark that requests for this target carry: `instance/namespace/sleeper`.
+    pub(crate) fn mark(&self, instance: &str) -> &HeaderValue {
+        self.mark.get_or_init(|| {
+            let mark = format!("{instance}/{}/{}", self.key.namespace, self.key.sleeper);
+            HeaderValue::from_str(&mark).unwrap_or_else(|_| HeaderValue::from_static("dormouse"))
+        })
+    }
+
+    /// The endpoints of this view, with their load and their connections.
+    pub(crate) fn endpoints_of(&self, view: &Arc<EndpointsView>, limits: &Limits) -> crate::pool::Endpoints {
+        self.pool.endpoints(view, limits)
+    }
+}

@@ -1,0 +1,331 @@
+//! The data plane on a cluster: routes and endpoints from the API server, and the real sleep and wake protocol.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dormouse_dlx::cluster::Glue;
+use dormouse_dlx::{Dlx, DlxConfig, Metrics, NameHeaders, RouteTable, Target, WakeError, Waker};
+use dormouse_embedded::{EmbeddedCluster, Options};
+use dormouse_kubernetes::lifecycle::{LookPolicy, ObjectRef, Phase, SleeperState, Timings};
+use dormouse_kubernetes::{
+    Cluster, Config, Declared, Driver, Role, SleeperKey, SleeperSpec, client_from_kubeconfig, crd,
+};
+use dormouse_plugin::{EngineConfig, HostEngine, NoServices, PluginSet};
+use http::{Request, Response};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::support::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const MANIFEST: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: web, image: none, ports: [{name: http, containerPort: 8080}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 8080, targetPort: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - host: shop.example
+    http:
+      paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {name: http}}}}]
+";
+
+/// Wishes the resource awake without a plugin in between.
+struct Wisher(Cluster);
+
+#[async_trait]
+impl Waker for Wisher {
+    async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError> {
+        let key = SleeperKey::new(&target.plugin, &target.key.namespace, &target.resource);
+        let wished = self.0.wish_wake(&key, reason).await;
+        wished
+            .map(|_| ())
+            .map_err(|error| WakeError::Failed(error.to_string()))
+    }
+}
+
+struct Shop {
+    api: EmbeddedCluster,
+    cluster: Cluster,
+    key: SleeperKey,
+    main: SocketAddr,
+    _running: Vec<DropGuard>,
+}
+
+static NEXT: AtomicU8 = AtomicU8::new(1);
+
+impl Shop {
+    /// An awake workload, and a DLX that wakes as the cluster can.
+    async fn open() -> Self {
+        Self::with(|cluster, _| Arc::new(Wisher(cluster.clone()))).await
+    }
+
+    async fn with(waker: impl FnOnce(&Cluster, &Glue) -> Arc<dyn Waker>) -> Self {
+        let api = EmbeddedCluster::start(Options::default()).await.unwrap();
+        let client = client_from_kubeconfig(&api.kubeconfig()).await.unwrap();
+        crd::install(&client, "dormouse", PATIENCE).await.unwrap();
+        api.apply_yaml(MANIFEST).unwrap();
+        api.wait_for_ready_pods("shop", "app=web", 2, PATIENCE)
+            .await
+            .unwrap();
+        let timings = Timings {
+            drain_grace: Duration::from_millis(50),
+            look: LookPolicy {
+                settle: Duration::from_millis(10),
+                longest: Duration::from_secs(1),
+            },
+            ..Timings::default()
+        };
+        let config = Config {
+            dlx_service: Some(("shop".into(), "dlx".into())),
+            ingresses: true,
+            timings,
+            ..Config::default()
+        };
+        let cluster = Cluster::connect(client, config).await.unwrap();
+
+        let address = Ipv4Addr::new(
+            127,
+            41,
+            std::process::id().to_le_bytes()[0],
+            NEXT.fetch_add(1, Ordering::SeqCst),
+        );
+        let engine = HostEngine::new(EngineConfig::default(), dormouse_plugin::Metrics::default()).unwrap();
+        let empty = std::env::temp_dir();
+        let plugins = PluginSet::load(
+            &engine,
+            &empty.join("dormouse-no-plugins"),
+            &BTreeMap::new(),
+            Arc::new(NoServices),
+        )
+        .await;
+        let glue = Glue::new(cluster.clone(), Arc::new(plugins), None);
+        let waker = waker(&cluster, &glue);
+        let names = NameHeaders {
+            name: "x-target".parse().unwrap(),
+            path: None,
+        };
+        let dlx = Dlx::new(
+            DlxConfig {
+                listen_address: (address, 0).into(),
+                bind_address: address.into(),
+                names: Some(names),
+                ..config_of_tests()
+            },
+            glue.routes(),
+            waker,
+            Metrics::default(),
+        );
+        let routes: Arc<RouteTable> = glue.routes();
+        let server = dlx.bind().unwrap();
+        let main = server.local_addr();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(server.run(shutdown.clone()));
+        tokio::spawn(glue.run(dlx.ledger().clone(), shutdown.clone()));
+        for role in [Role::Leader, Role::Waker] {
+            tokio::spawn(Driver::new(cluster.clone(), role).run(shutdown.clone()));
+        }
+        let admin = Pod::on((address, 0).into(), move |_| {
+            let report = serde_json::to_string(&dlx.demand()).unwrap();
+            async move { Response::new(text(report)) }
+        })
+        .await;
+        api.apply_yaml(&dlx_service(address.into(), admin.address.port()))
+            .unwrap();
+        let key = SleeperKey::new("workloads", "shop", "web");
+        let object = ObjectRef {
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: "web".into(),
+        };
+        let spec = SleeperSpec {
+            plugin: "workloads".into(),
+            resource: "web".into(),
+            object: object.clone(),
+            workloads: vec![object],
+            services: vec!["web".into()],
+            ..SleeperSpec::default()
+        };
+        cluster
+            .declare(&Declared {
+                key: key.clone(),
+                spec,
+            })
+            .await
+            .unwrap();
+        let running = shutdown.clone();
+        tokio::spawn(async move {
+            let _admin = admin;
+            running.cancelled().await;
+        });
+        let shop = Self {
+            api,
+            cluster,
+            key,
+            main,
+            _running: vec![shutdown.drop_guard()],
+        };
+        eventually("the routes are known", || async {
+            get_host(shop.main, "shop.example").await == 200
+        })
+        .await;
+        drop(routes);
+        shop
+    }
+
+    fn state(&self) -> SleeperState {
+        let sleeper = self.cluster.sleeper(&self.key).unwrap();
+        sleeper.status.clone().unwrap_or_default().state
+    }
+
+    async fn sleep(&self) {
+        eventually("the wish is taken", || async {
+            self.cluster.wish_sleep(&self.key, "test").await.is_ok()
+        })
+        .await;
+        eventually("it sleeps", || async {
+            self.state().phase == Phase::Asleep && self.state().at_zero
+        })
+        .await;
+        assert_eq!(
+            self.api.get("deployments.apps", "shop", "web").unwrap()["spec"]["replicas"],
+            0
+        );
+    }
+
+    async fn awake(&self) {
+        eventually("it is awake", || async { self.state().phase == Phase::Awake }).await;
+    }
+
+    fn service(&self) -> SocketAddr {
+        self.api.service_address("shop", "web", 8080).unwrap()
+    }
+}
+
+fn config_of_tests() -> DlxConfig {
+    config()
+}
+
+fn dlx_service(address: IpAddr, admin: u16) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: dlx, namespace: shop}}
+spec:
+  ports: [{{name: admin, port: {admin}}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: dlx-1, namespace: shop, labels: {{kubernetes.io/service-name: dlx}}}}
+addressType: IPv4
+endpoints: [{{addresses: [\"{address}\"], conditions: {{ready: true}}}}]
+ports: [{{name: admin, port: {admin}, protocol: TCP}}]
+"
+    )
+}
+
+async fn get_host(main: SocketAddr, host: &str) -> u16 {
+    h1(
+        main,
+        Request::get("/").header("host", host).body(nothing()).unwrap(),
+    )
+    .await
+    .status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_on_a_sleeping_service_is_answered_by_woken_pods() {
+    let shop = Shop::open().await;
+    for _ in 0..3 {
+        shop.sleep().await;
+        let service = shop.service();
+        let requests: Vec<_> = (0..50).map(|_| tokio::spawn(get(service, "/echo"))).collect();
+        for request in requests {
+            assert_eq!(request.await.unwrap().status, 200);
+        }
+        shop.awake().await;
+    }
+    assert_eq!(shop.state().epoch, 3, "one wake each time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingress_host_and_a_name_wake_as_well() {
+    let shop = Shop::open().await;
+    shop.sleep().await;
+    assert_eq!(get_host(shop.main, "shop.example").await, 200);
+    shop.awake().await;
+    shop.sleep().await;
+    let named = Request::get("/")
+        .header("host", "x")
+        .header("x-target", "shop/web")
+        .body(nothing())
+        .unwrap();
+    assert_eq!(h1(shop.main, named).await.status, 200);
+    assert_eq!(get_host(shop.main, "other.example").await, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wake_that_no_plugin_can_carry_out_is_503_and_is_written_on_the_sleeper() {
+    let shop = Shop::with(|_, glue| glue.waker()).await;
+    shop.sleep().await;
+    let reply = get(shop.service(), "/").await;
+    assert_eq!((reply.status, reply.reason()), (503, "wake-failed"));
+    assert!(
+        reply.body.contains("plugin workloads is not there"),
+        "{}",
+        reply.body
+    );
+    eventually("the Sleeper says so", || async {
+        let sleeper = shop.cluster.sleeper(&shop.key).unwrap();
+        let conditions = sleeper.status.clone().unwrap_or_default().conditions;
+        conditions
+            .iter()
+            .any(|condition| condition.type_ == "Wakeable" && condition.message.contains("is not there"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_while_only_looked_at_is_forwarded_and_ends_the_look() {
+    let shop = Shop::open().await;
+    let epoch = shop.state().epoch;
+    eventually("the wish is taken", || async {
+        shop.cluster.wish_observe(&shop.key, "look").await.is_ok()
+    })
+    .await;
+    eventually("it is looked at", || async {
+        shop.state().phase == Phase::Observing
+    })
+    .await;
+    assert_eq!(get(shop.service(), "/").await.status, 200);
+    shop.awake().await;
+    assert_eq!(shop.state().epoch, epoch + 1);
+    let replicas = &shop.api.get("deployments.apps", "shop", "web").unwrap()["spec"]["replicas"];
+    assert_eq!(*replicas, 2, "never scaled");
+}

@@ -1,0 +1,87 @@
+//! `dormouse autoscaler`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides};
+use dormouse_kubernetes::{Driver, Leadership, LeadershipConfig, Role};
+use tokio::sync::watch;
+
+use crate::admin;
+use crate::config::{AutoscalerOptions, Common, File, overlay};
+use crate::host::Host;
+
+/// Runs the autoscaler until SIGTERM.
+pub async fn run(config: Option<&Path>, common: Common, options: AutoscalerOptions) -> Result<()> {
+    let file = File::read(config)?;
+    let common = overlay(&file.common, &common)?;
+    let options = overlay(&file.autoscaler, &options)?;
+    let mut host = Host::start(common, &file, false).await?;
+    let metrics = Metrics::register(&mut host.registry);
+
+    let cluster = host.cluster.clone();
+    let ready: admin::Readiness = Arc::new(move || {
+        if cluster.synced() { Ok(()) } else { Err("the reflectors have not caught up".to_owned()) }
+    });
+    let registry = std::mem::take(&mut host.registry);
+    let admin =
+        admin::serve(host.admin_address(), registry, ready, host.plugins_page(), host.shutdown.clone()).await?;
+
+    // Without a Lease this process always leads; the sender lives as long as the process, so nothing ever changes.
+    let (_always, always) = watch::channel(true);
+    let leadership = leadership(&host, &options);
+    let leads = leadership.as_ref().map_or(always, Leadership::watch);
+    let line = Autoscaler::of_plugins(
+        Config {
+            overrides: Overrides {
+                scale_interval: options.scale_interval.map(|span| span.0),
+                metrics_resource_kind: options.metrics_resource_kind.clone(),
+                metrics_resource_group: options.metrics_resource_group.clone(),
+            },
+            settle: host.cluster.config().timings.look.settle,
+            ..Config::default()
+        },
+        &host.plugins,
+        &host.cluster,
+        metrics,
+    );
+    tracing::info!("the autoscaler is up");
+    tokio::join!(line.run(leads.clone(), host.shutdown.clone()), drive_while_leading(&host, leads));
+
+    if let Some(leadership) = leadership {
+        // Gives the Lease back, so that the next leader need not wait for it to run out.
+        leadership.finished().await;
+    }
+    let _ = admin.await;
+    host.cluster.shutdown();
+    tracing::info!("the autoscaler has ended");
+    Ok(())
+}
+
+fn leadership(host: &Host, options: &AutoscalerOptions) -> Option<Leadership> {
+    let lease = options.leader_lease.as_ref()?;
+    let config = LeadershipConfig::new(&lease.namespace, &lease.name, &host.identity);
+    let client = host.cluster.client().clone();
+    Some(Leadership::start(client, config, host.cluster.metrics().clone(), host.shutdown.clone()))
+}
+
+/// Carries sleep and wake steps out, in the leader only: sleeping needs a leader, waking does not.
+async fn drive_while_leading(host: &Host, mut leads: watch::Receiver<bool>) {
+    while !host.shutdown.is_cancelled() {
+        tokio::select! {
+            () = host.shutdown.cancelled() => return,
+            led = leads.wait_for(|leads| *leads) => if led.is_err() { return },
+        }
+        let term = host.shutdown.child_token();
+        let driver = Driver::new(host.cluster.clone(), Role::Leader).run(term.clone());
+        tokio::pin!(driver);
+        tokio::select! {
+            () = &mut driver => {}
+            _ = leads.wait_for(|leads| !*leads) => {
+                term.cancel();
+                driver.await;
+            }
+        }
+    }
+}

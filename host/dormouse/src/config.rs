@@ -1,0 +1,392 @@
+//! Configuration: flags over environment over configuration file over plugin settings over defaults, field by field.
+//!
+//! Every option is one struct field that is a command-line flag, an environment variable and a key of the file at
+//! once, so that none of the three can be forgotten or spelled differently.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use dormouse_plugin::PluginConfig;
+use serde::{Deserialize, Serialize};
+
+/// A span of time as Go and Kubernetes users write it: `90s`, `15m`, `1h30m`, `500ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = dormouse_scaling::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        dormouse_scaling::parse_duration(text).map(Span)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&dormouse_scaling::format_duration(self.0))
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A namespace and a name, as `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespaced {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl FromStr for Namespaced {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(format!("`{text}` is not of the form namespace/name")),
+        }
+    }
+}
+
+impl Serialize for Namespaced {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}/{}", self.namespace, self.name))
+    }
+}
+
+impl<'de> Deserialize<'de> for Namespaced {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The ports on which the DLX stands in for Services, as `first-last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports(pub dormouse_lifecycle::PortRange);
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a port range such as 20000-29999");
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let first: u16 = first.trim().parse().map_err(|_| wrong())?;
+        let last: u16 = last.trim().parse().map_err(|_| wrong())?;
+        if first == 0 || first > last {
+            return Err(wrong());
+        }
+        Ok(Self(dormouse_lifecycle::PortRange { first, last }))
+    }
+}
+
+impl Serialize for Ports {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}-{}", self.0.first, self.0.last))
+    }
+}
+
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An address to listen on. Go's short form `:8090` leaves the interface to `--bind-address`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    ip: Option<IpAddr>,
+    port: u16,
+}
+
+impl Listen {
+    /// Any interface that `--bind-address` allows.
+    pub const fn port(port: u16) -> Self {
+        Self { ip: None, port }
+    }
+
+    /// The address to bind, given `--bind-address`.
+    pub fn on(self, bind: IpAddr) -> SocketAddr {
+        SocketAddr::new(self.ip.unwrap_or(bind), self.port)
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not an address such as 0.0.0.0:8080 or :8080");
+        match text.strip_prefix(':') {
+            Some(port) => port.parse().map(Self::port).map_err(|_| wrong()),
+            None => {
+                let full: SocketAddr = text.parse().map_err(|_| wrong())?;
+                Ok(Self { ip: Some(full.ip()), port: full.port() })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            Some(ip) => write!(f, "{}", SocketAddr::new(ip, self.port)),
+            None => write!(f, ":{}", self.port),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the DLX does with a request for two resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Either, by chance.
+    Random,
+    /// The first.
+    Primary,
+    /// The second.
+    Canary,
+}
+
+/// Options that the autoscaler and the DLX share.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Common {
+    /// Namespace to look after; `*` means all [default: the pod's own, else `default`]
+    #[arg(long, env = "DORMOUSE_NAMESPACE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// kubeconfig file [default: in-cluster configuration, else the usual kubeconfig]
+    #[arg(long, env = "KUBECONFIG")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig_path: Option<PathBuf>,
+    /// Directory with resource-scalers (*.wasm) [default: /plugins]
+    #[arg(long, env = "DORMOUSE_PLUGINS_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins_dir: Option<PathBuf>,
+    /// The DLX's own Service, as namespace/name [default: dormouse/dormouse-dlx]
+    #[arg(long, env = "DORMOUSE_DLX_SERVICE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dlx_service: Option<Namespaced>,
+    /// Ports on which the DLX stands in for Services [default: 20000-29999]
+    #[arg(long, env = "DORMOUSE_DLX_PORTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dlx_ports: Option<Ports>,
+    /// Interface for every address that does not name one [default: 0.0.0.0]
+    #[arg(long, env = "DORMOUSE_BIND_ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind_address: Option<IpAddr>,
+    /// Address of /healthz, /readyz and /metrics [default: :9090]
+    #[arg(long, env = "DORMOUSE_ADMIN_ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_address: Option<Listen>,
+    /// How long a request is held for a resource that is not ready [default: 5m]
+    #[arg(long, env = "DORMOUSE_RESOURCE_READINESS_TIMEOUT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_readiness_timeout: Option<Span>,
+    /// How long open connections may go on once a Service is diverted [default: 5s]
+    #[arg(long, env = "DORMOUSE_DRAIN_GRACE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_grace: Option<Span>,
+    /// How long a workload is left alone before its traffic is first looked at [default: 10s]
+    #[arg(long, env = "DORMOUSE_LOOK_SETTLE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look_settle: Option<Span>,
+    /// Longest wait between two looks at the traffic of a workload that is in use [default: 30m]
+    #[arg(long, env = "DORMOUSE_LOOK_LONGEST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look_longest: Option<Span>,
+    /// How long no DLX may be ready before sleepers are woken [default: 5s]
+    #[arg(long, env = "DORMOUSE_DLX_ABSENCE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dlx_absence: Option<Span>,
+    /// Log filter, such as `info` or `dormouse_dlx=debug,info` [default: info]
+    #[arg(long, env = "DORMOUSE_LOG")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, env = "DORMOUSE_LOG_FORMAT", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Options of the autoscaler.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AutoscalerOptions {
+    /// How often idleness is decided [default: the plugin's setting, else 1m]
+    #[arg(long, env = "DORMOUSE_SCALE_INTERVAL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_interval: Option<Span>,
+    /// Kind that custom metrics describe [default: the plugin's setting]
+    #[arg(long, env = "DORMOUSE_METRICS_RESOURCE_KIND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_resource_kind: Option<String>,
+    /// Group of that kind [default: the plugin's setting]
+    #[arg(long, env = "DORMOUSE_METRICS_RESOURCE_GROUP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_resource_group: Option<String>,
+    /// Lease for leader election, as namespace/name [default: none, so this process always leads]
+    #[arg(long, env = "DORMOUSE_LEADER_LEASE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_lease: Option<Namespaced>,
+}
+
+/// Options of the DLX.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DlxOptions {
+    /// Address for Ingress and header-routed traffic [default: :8080]
+    #[arg(long, env = "DORMOUSE_LISTEN_ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_address: Option<Listen>,
+    /// Header that names the target resource [default: the plugin's setting, else header routing is off]
+    #[arg(long, env = "DORMOUSE_TARGET_NAME_HEADER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_name_header: Option<String>,
+    /// Header with a path that is added to the request's [default: the plugin's setting]
+    #[arg(long, env = "DORMOUSE_TARGET_PATH_HEADER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_path_header: Option<String>,
+    /// Service port for header-routed requests [default: the plugin's setting, else the Service's only port]
+    #[arg(long, env = "DORMOUSE_TARGET_PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<u16>,
+    /// What to do with a request for two resources [default: the plugin's setting, else random]
+    #[arg(long, env = "DORMOUSE_MULTI_TARGET_STRATEGY", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_target_strategy: Option<Strategy>,
+    /// Requests held at once for one resource [default: 5000]
+    #[arg(long, env = "DORMOUSE_MAX_HELD_PER_RESOURCE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_held_per_resource: Option<usize>,
+    /// Requests held at once in all [default: 10000]
+    #[arg(long, env = "DORMOUSE_MAX_HELD")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_held: Option<usize>,
+    /// How long requests may go on after SIGTERM [default: 30s]
+    #[arg(long, env = "DORMOUSE_DRAIN_LIMIT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_limit: Option<Span>,
+    /// How long to go on accepting after SIGTERM while endpoints are updated [default: 2s]
+    #[arg(long, env = "DORMOUSE_SHUTDOWN_DELAY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shutdown_delay: Option<Span>,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct File {
+    /// Options of both processes.
+    pub common: Common,
+    /// Options of the autoscaler.
+    pub autoscaler: AutoscalerOptions,
+    /// Options of the DLX.
+    pub dlx: DlxOptions,
+    /// What each plugin may do and how it is configured, by name.
+    pub plugins: BTreeMap<String, PluginConfig>,
+}
+
+impl File {
+    /// Reads the file, or gives the empty configuration when there is none.
+    pub fn read(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the configuration file {} cannot be read", path.display()))?;
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_yaml::from_str(&text)
+            .with_context(|| format!("the configuration file {} is not valid", path.display()))
+    }
+}
+
+/// `base` with every field that `over` sets.
+pub fn overlay<T: Serialize + for<'de> Deserialize<'de>>(base: &T, over: &T) -> Result<T> {
+    let mut merged = serde_json::to_value(base)?;
+    let over = serde_json::to_value(over)?;
+    match (&mut merged, over) {
+        (serde_json::Value::Object(merged), serde_json::Value::Object(over)) => merged.extend(over),
+        _ => bail!("options are not an object"),
+    }
+    Ok(serde_json::from_value(merged)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_overrides_one_field_of_the_file_and_leaves_the_others() {
+        let file: File =
+            serde_yaml::from_str("dlx:\n  targetPort: 8080\n  targetNameHeader: X-From-File\n").unwrap();
+        let flags = DlxOptions { target_port: Some(9000), ..DlxOptions::default() };
+        let merged = overlay(&file.dlx, &flags).unwrap();
+        assert_eq!(merged.target_port, Some(9000));
+        assert_eq!(merged.target_name_header.as_deref(), Some("X-From-File"));
+    }
+
+    #[test]
+    fn a_misspelled_key_is_an_error_that_names_it() {
+        let error = serde_yaml::from_str::<File>("dlx:\n  targetPrt: 8080\n").unwrap_err().to_string();
+        assert!(error.contains("targetPrt"), "{error}");
+        assert!(error.contains("targetPort"), "{error}");
+    }
+
+    #[test]
+    fn go_style_listen_addresses_and_durations_are_understood() {
+        assert_eq!(":8090".parse::<Listen>().unwrap().on("10.0.0.1".parse().unwrap()), "10.0.0.1:8090".parse().unwrap());
+        assert_eq!("1h30m".parse::<Span>().unwrap().0, Duration::from_secs(5400));
+        assert!("soon".parse::<Span>().is_err());
+        assert!("8090".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn a_port_range_must_be_a_range() {
+        assert!("20000-29999".parse::<Ports>().is_ok());
+        for wrong in ["20000", "2-1", "0-5", "a-b", "1-70000"] {
+            assert!(wrong.parse::<Ports>().is_err(), "{wrong}");
+        }
+    }
+}

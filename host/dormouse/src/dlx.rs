@@ -1,0 +1,140 @@
+//! `dormouse dlx`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use axum::routing::get;
+use axum::{Json, Router};
+use dormouse_dlx::{Dlx, DlxConfig, NameHeaders};
+use dormouse_kubernetes::{Driver, Role};
+use dormouse_plugin::PluginSet;
+use dormouse_plugin::types::{MultiTargetStrategy, Settings};
+use http::HeaderName;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::config::{Common, DlxOptions, File, Listen, Strategy, overlay};
+use crate::host::Host;
+
+/// How long endpoints may take to lose a DLX that is about to end.
+const SHUTDOWN_DELAY: Duration = Duration::from_secs(2);
+
+/// Runs the DLX until SIGTERM.
+pub async fn run(config: Option<&Path>, common: Common, options: DlxOptions) -> Result<()> {
+    let file = File::read(config)?;
+    let common = overlay(&file.common, &common)?;
+    let options = overlay(&file.dlx, &options)?;
+    let mut host = Host::start(common, &file, true).await?;
+
+    let settings = plugin_settings(&host.plugins).await;
+    let metrics = dormouse_dlx::Metrics::default();
+    metrics.register(&mut host.registry);
+    let glue = dormouse_dlx::cluster::Glue::new(
+        host.cluster.clone(),
+        Arc::clone(&host.plugins),
+        options.target_port.or(settings.target_port),
+    );
+    let dlx = Dlx::new(dlx_config(&host, &options, &settings)?, glue.routes(), glue.waker(), metrics);
+    let server = dlx.bind().context("the DLX cannot listen")?;
+
+    // Three lives: the wake path and the admin endpoint outlast the data plane, which outlasts readiness.
+    let background = CancellationToken::new();
+    let following = tokio::spawn(glue.run(dlx.ledger().clone(), background.clone()));
+    let driving = tokio::spawn(Driver::new(host.cluster.clone(), Role::Waker).run(background.clone()));
+
+    let leaving = Arc::new(AtomicBool::new(false));
+    let (cluster, ends) = (host.cluster.clone(), Arc::clone(&leaving));
+    let ready: admin::Readiness = Arc::new(move || {
+        if ends.load(Ordering::Relaxed) {
+            Err("shutting down".to_owned())
+        } else if !cluster.synced() {
+            Err("the reflectors have not caught up".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    let extra = host.plugins_page().merge(demand_page(&dlx));
+    let registry = std::mem::take(&mut host.registry);
+    let admin = admin::serve(host.admin_address(), registry, ready, extra, background.clone()).await?;
+
+    let stop_accepting = CancellationToken::new();
+    let delay = options.shutdown_delay.map_or(SHUTDOWN_DELAY, |span| span.0);
+    let (shutdown, stop) = (host.shutdown.clone(), stop_accepting.clone());
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        leaving.store(true, Ordering::Relaxed);
+        // Go on serving while the cluster takes this address out of its endpoints.
+        tokio::time::sleep(delay).await;
+        stop.cancel();
+    });
+    tracing::info!(address = %server.local_addr(), "the DLX is up");
+    server.run(stop_accepting).await;
+
+    background.cancel();
+    let _ = tokio::join!(following, driving, admin);
+    host.cluster.shutdown();
+    tracing::info!("the DLX has ended");
+    Ok(())
+}
+
+fn demand_page(dlx: &Dlx) -> Router {
+    let dlx = dlx.clone();
+    Router::new().route(dormouse_kubernetes::DEMAND_PATH, get(move || async move { Json(dlx.demand()) }))
+}
+
+/// What the first plugin with an opinion says. Several plugins behind one DLX have to share its headers.
+async fn plugin_settings(plugins: &PluginSet) -> Settings {
+    let mut merged = Settings::default();
+    for plugin in plugins.plugins() {
+        match plugin.settings().await {
+            Ok(settings) => {
+                merged.target_name_header = merged.target_name_header.or(settings.target_name_header);
+                merged.target_path_header = merged.target_path_header.or(settings.target_path_header);
+                merged.target_port = merged.target_port.or(settings.target_port);
+                merged.readiness_timeout = merged.readiness_timeout.or(settings.readiness_timeout);
+                merged.multi_target_strategy = merged.multi_target_strategy.or(settings.multi_target_strategy);
+            }
+            Err(error) => tracing::warn!(plugin = plugin.name(), %error, "the plugin's settings are not known"),
+        }
+    }
+    merged
+}
+
+fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<DlxConfig> {
+    let header = |flag: &Option<String>, setting: &Option<String>| {
+        flag.as_ref()
+            .or(setting.as_ref())
+            .map(|name| name.parse::<HeaderName>().map_err(|_| anyhow!("`{name}` is not a header name")))
+            .transpose()
+    };
+    let name = header(&options.target_name_header, &settings.target_name_header)?;
+    let path = header(&options.target_path_header, &settings.target_path_header)?;
+    let strategy = match (options.multi_target_strategy, settings.multi_target_strategy) {
+        (Some(Strategy::Random), _) | (None, Some(MultiTargetStrategy::Random) | None) => dormouse_dlx::Strategy::Random,
+        (Some(Strategy::Primary), _) | (None, Some(MultiTargetStrategy::Primary)) => dormouse_dlx::Strategy::Primary,
+        (Some(Strategy::Canary), _) | (None, Some(MultiTargetStrategy::Canary)) => dormouse_dlx::Strategy::Canary,
+    };
+    let defaults = DlxConfig::default();
+    let mut limits = defaults.limits;
+    limits.held_per_resource = options.max_held_per_resource.unwrap_or(limits.held_per_resource);
+    limits.held = options.max_held.unwrap_or(limits.held);
+    let readiness_timeout = match (host.common.resource_readiness_timeout, settings.readiness_timeout) {
+        (Some(span), _) => span.0,
+        (None, Some(setting)) => setting,
+        (None, None) => host.cluster.config().readiness_timeout,
+    };
+    Ok(DlxConfig {
+        instance: host.identity.clone(),
+        listen_address: options.listen_address.unwrap_or(Listen::port(8080)).on(host.bind_address()),
+        bind_address: host.bind_address(),
+        readiness_timeout,
+        limits,
+        names: name.map(|name| NameHeaders { name, path }),
+        strategy,
+        drain_limit: options.drain_limit.map_or(defaults.drain_limit, |span| span.0),
+        ..defaults
+    })
+}

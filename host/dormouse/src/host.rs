@@ -1,0 +1,171 @@
+//! What the autoscaler and the DLX start with: configuration, logs, the cluster, the plugins.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::routing::get;
+use axum::{Json, Router};
+use dormouse_kubernetes::{Cluster, Scope};
+use dormouse_lifecycle::{LookPolicy, Timings};
+use dormouse_plugin::{ClusterServices, EngineConfig, HostEngine, LoadState, PluginSet};
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Common, File, Listen, Namespaced};
+use crate::telemetry;
+
+/// How long a request is held unless somebody says otherwise. v3io's default.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What both processes run on.
+pub struct Host {
+    /// The shared options, merged.
+    pub common: Common,
+    /// The cluster with its reflectors.
+    pub cluster: Cluster,
+    /// The plugins.
+    pub plugins: Arc<PluginSet>,
+    /// Every metric of this process.
+    pub registry: Registry,
+    /// Cancelled by SIGTERM and SIGINT.
+    pub shutdown: CancellationToken,
+    /// Name of this process, for Leases and hop markers.
+    pub identity: String,
+}
+
+impl Host {
+    /// Starts everything that does not depend on the subcommand.
+    pub async fn start(common: Common, file: &File, ingresses: bool) -> Result<Self> {
+        telemetry::start(common.log.as_deref(), common.log_format.unwrap_or_default())?;
+        let shutdown = until_signal()?;
+        let mut registry = Registry::default();
+
+        let client = dormouse_kubernetes::client(common.kubeconfig_path.as_deref()).await?;
+        let config = cluster_config(&common, ingresses);
+        tracing::info!(scope = ?config.scope, "connecting to the cluster");
+        let cluster = Cluster::connect(client, config).await?;
+        cluster.metrics().register(&mut registry);
+
+        let plugins = load_plugins(&common, file, &cluster, &mut registry).await?;
+        let identity = identity();
+        Ok(Self { common, cluster, plugins, registry, shutdown, identity })
+    }
+
+    /// Address of the admin endpoint.
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        self.common.admin_address.unwrap_or(Listen::port(9090)).on(self.bind_address())
+    }
+
+    /// Interface for every address that does not name one.
+    pub fn bind_address(&self) -> std::net::IpAddr {
+        self.common.bind_address.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// `/plugins`: what was loaded and what was not.
+    pub fn plugins_page(&self) -> Router {
+        let plugins = Arc::clone(&self.plugins);
+        Router::new().route("/plugins", get(move || async move { Json(plugin_statuses(&plugins)) }))
+    }
+}
+
+/// One plugin, as `/plugins` shows it.
+#[derive(Serialize)]
+struct PluginPage {
+    name: String,
+    generation: Option<u64>,
+    digest: Option<String>,
+    error: Option<String>,
+}
+
+fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
+    plugins
+        .statuses()
+        .into_iter()
+        .map(|status| {
+            let (generation, digest, error) = match status.state {
+                LoadState::Ready { generation, digest, .. } => (Some(generation), Some(digest), None),
+                LoadState::Failed { error } => (None, None, Some(error.to_string())),
+            };
+            PluginPage { name: status.name, generation, digest, error }
+        })
+        .collect()
+}
+
+fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kubernetes::Config {
+    let defaults = Timings::default();
+    let span = |option: Option<crate::config::Span>, default: Duration| option.map_or(default, |span| span.0);
+    let dlx = common.dlx_service.clone().unwrap_or_else(|| Namespaced {
+        namespace: "dormouse".to_owned(),
+        name: "dormouse-dlx".to_owned(),
+    });
+    dormouse_kubernetes::Config {
+        scope: Scope::resolve(common.namespace.as_deref(), std::env::var("SCALER_NAMESPACE").ok().as_deref()),
+        dlx_service: Some((dlx.namespace, dlx.name)),
+        ports: common.dlx_ports.map(|ports| ports.0).unwrap_or_default(),
+        timings: Timings {
+            drain_grace: span(common.drain_grace, defaults.drain_grace),
+            dlx_absence: span(common.dlx_absence, defaults.dlx_absence),
+            look: LookPolicy {
+                settle: span(common.look_settle, defaults.look.settle),
+                longest: span(common.look_longest, defaults.look.longest),
+            },
+            ..defaults
+        },
+        readiness_timeout: span(common.resource_readiness_timeout, READINESS_TIMEOUT),
+        ingresses,
+        ..dormouse_kubernetes::Config::default()
+    }
+}
+
+async fn load_plugins(
+    common: &Common,
+    file: &File,
+    cluster: &Cluster,
+    registry: &mut Registry,
+) -> Result<Arc<PluginSet>> {
+    let directory = common.plugins_dir.clone().unwrap_or_else(|| PathBuf::from("/plugins"));
+    let metrics = dormouse_plugin::Metrics::register(registry);
+    let engine = HostEngine::new(EngineConfig::default(), metrics).context("the plugin engine cannot be started")?;
+    let services = Arc::new(ClusterServices(cluster.clone()));
+    let plugins = PluginSet::load(&engine, &directory, &file.plugins, services).await;
+    for status in plugins.statuses() {
+        match status.state {
+            LoadState::Ready { digest, .. } => {
+                tracing::info!(plugin = status.name, digest, "plugin is ready");
+            }
+            LoadState::Failed { error } => {
+                tracing::error!(plugin = status.name, %error, "plugin is not running");
+            }
+        }
+    }
+    if plugins.plugins().is_empty() {
+        tracing::warn!(directory = %directory.display(), "no plugin is running; nothing will be put to sleep");
+    }
+    Ok(Arc::new(plugins))
+}
+
+fn identity() -> String {
+    std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| {
+        // Unique on this machine, which is all that a process outside a cluster needs.
+        format!("dormouse-{}", std::process::id())
+    })
+}
+
+fn until_signal() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let token = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
+        }
+        cancel.cancel();
+    });
+    Ok(token)
+}

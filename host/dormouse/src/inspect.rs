@@ -1,0 +1,63 @@
+//! `dormouse plugin inspect`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use dormouse_plugin::{Inspection, Trial};
+
+/// Options of `dormouse plugin inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The component
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows what a component is and whether this host can run it; the latter is the exit code.
+pub async fn run(options: Options) -> Result<()> {
+    let inspection = dormouse_plugin::inspect(&options.file).await?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&inspection)?);
+    } else {
+        print!("{}", describe(&inspection));
+    }
+    match &inspection.trial {
+        Trial::Passed { .. } => Ok(()),
+        Trial::Failed { .. } => bail!("this host cannot run {}", options.file.display()),
+    }
+}
+
+fn describe(inspection: &Inspection) -> String {
+    let mut lines = vec![
+        format!("name       {}", inspection.name),
+        format!("digest     sha256:{}", inspection.digest),
+        format!("size       {} KiB", inspection.size.div_ceil(1024)),
+        format!("compiled   in {} ms", inspection.compile_time.as_millis()),
+    ];
+    for producer in &inspection.producers {
+        lines.push(format!("made with  {} {}", producer.name, producer.version));
+    }
+    lines.push("imports".to_owned());
+    lines.extend(inspection.imports.iter().map(|import| format!("  {import}")));
+    lines.push("exports".to_owned());
+    lines.extend(inspection.exports.iter().map(|export| format!("  {export}")));
+    let routing = if inspection.ingress_targets { "the plugin decides" } else { "by backend Service" };
+    lines.push(format!("ingress    {routing}"));
+    if inspection.needs.is_empty() {
+        lines.push("grants     none needed".to_owned());
+    } else {
+        lines.push("grants     needed before it loads:".to_owned());
+        for need in &inspection.needs {
+            lines.push(format!("  {}: {}", need.import, need.how));
+        }
+    }
+    lines.push(match &inspection.trial {
+        Trial::Passed { took } => format!("trial      passed in {:.2} ms", took.as_secs_f64() * 1000.0),
+        Trial::Failed { code, error } => format!("trial      failed ({code}): {error}"),
+    });
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,14 @@
+//! The binary's parts: configuration, telemetry, the admin endpoint, and one module for each subcommand. Logic lives
+//! in the libraries; this crate only puts them together.
+
+pub mod admin;
+mod autoscaler;
+pub mod cli;
+pub mod config;
+pub mod demo;
+mod dlx;
+mod host;
+mod inspect;
+pub mod local;
+pub mod requests;
+mod telemetry;

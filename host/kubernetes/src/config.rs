@@ -1,0 +1,124 @@
+//! Settings of a [`crate::Cluster`].
+
+use std::path::Path;
+use std::time::Duration;
+
+use dormouse_lifecycle::{PortRange, Timings};
+
+/// Where the namespace of the pod is found in a pod.
+const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Which namespaces are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// One.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The rules of v3io's scaler: the flag, else the environment (`SCALER_NAMESPACE`), else the namespace of the
+    /// service account, else `default`. `*` means all namespaces.
+    pub fn resolve(flag: Option<&str>, environment: Option<&str>) -> Self {
+        Self::resolve_with(flag, environment, Path::new(SERVICE_ACCOUNT_NAMESPACE))
+    }
+
+    fn resolve_with(flag: Option<&str>, environment: Option<&str>, file: &Path) -> Self {
+        let said = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let namespace = flag
+            .and_then(said)
+            .or_else(|| environment.and_then(said))
+            .or_else(|| std::fs::read_to_string(file).ok().and_then(|text| said(&text)));
+        match namespace.as_deref() {
+            Some("*") => Self::All,
+            Some(name) => Self::Namespace(name.to_owned()),
+            None => Self::Namespace("default".to_owned()),
+        }
+    }
+
+    /// Whether a namespace is looked after.
+    pub fn includes(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(own) => own == namespace,
+        }
+    }
+
+    /// The namespace, if it is one.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Namespace(name) => Some(name),
+        }
+    }
+}
+
+/// Settings of a [`crate::Cluster`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which namespaces are looked after.
+    pub scope: Scope,
+    /// Namespace and name of the Service whose ready endpoints are the DLX. None: there is no DLX.
+    pub dlx_service: Option<(String, String)>,
+    /// Ports that the DLX may listen on for diverted Services.
+    pub ports: PortRange,
+    /// Times of the sleep and wake protocol.
+    pub timings: Timings,
+    /// How long a wake may take before it counts as failed, for Sleepers that do not say.
+    pub readiness_timeout: Duration,
+    /// Field manager of all writes, and the component that Events name. At most 128 characters.
+    pub field_manager: String,
+    /// Deadline of each single request to the API server.
+    pub request_timeout: Duration,
+    /// How long [`crate::Cluster::connect`] waits for the first lists.
+    pub sync_timeout: Duration,
+    /// Whether Ingresses are watched. Only the DLX needs them; without, no RBAC rule for them is needed.
+    pub ingresses: bool,
+    /// How long one DLX may take to answer a probe or a question for demand.
+    pub dlx_timeout: Duration,
+    /// How long a new pod may take to accept a connection before it is tried again.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            scope: Scope::All,
+            dlx_service: None,
+            ports: PortRange::default(),
+            timings: Timings::default(),
+            readiness_timeout: Duration::from_secs(60),
+            field_manager: "dormouse".to_owned(),
+            // Five seconds is far above what a healthy API server needs, and short enough for a retry within a wake.
+            request_timeout: Duration::from_secs(5),
+            sync_timeout: Duration::from_secs(30),
+            ingresses: true,
+            dlx_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_millis(500),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Some("a"), Some("b"), Scope::Namespace("a".into()))]
+    #[case(Some(""), Some("b"), Scope::Namespace("b".into()))]
+    #[case(None, Some("*"), Scope::All)]
+    #[case(Some(" * "), None, Scope::All)]
+    #[case(None, None, Scope::Namespace("default".into()))]
+    fn scope_follows_flag_environment_default(
+        #[case] flag: Option<&str>,
+        #[case] environment: Option<&str>,
+        #[case] expected: Scope,
+    ) {
+        assert_eq!(
+            Scope::resolve_with(flag, environment, Path::new("/nonexistent/namespace")),
+            expected
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! Drives every Sleeper of the cluster through the protocol, as things change.
+
+mod index;
+mod queue;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use dormouse_lifecycle::{Phase, WaitReason};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::index::{Index, Name, is_urgent, name_of, wants};
+use self::queue::{Ended, Queue, Touch};
+use crate::api::Sleeper;
+use crate::endpoints::SERVICE_NAME_LABEL;
+use crate::round::{Looked, RoundOutcome, look_and_act};
+use crate::services::{is_parked, original_selector, selects};
+use crate::store::{Change, ChangedKind};
+use crate::{Cluster, ClusterError};
+
+/// Rounds in one run before others get their turn.
+const ROUNDS: usize = 32;
+/// Settled Sleepers are looked at this often even if nothing was seen to change: a scale-up by somebody else is not watched.
+const RECHECK: Duration = Duration::from_secs(30);
+/// At most so many of these looks in a second, however many Sleepers there are.
+const RECHECKS_PER_SECOND: u32 = 20;
+/// First pause where nothing tells when to look again.
+const FIRST_POLL: Duration = Duration::from_millis(20);
+/// Longest such pause.
+const LONGEST_POLL: Duration = Duration::from_secs(2);
+/// Where a watch tells, a look all the same, should it have been missed.
+const MISSED: Duration = Duration::from_secs(5);
+
+/// Which Sleepers a driver works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// All of them: the leader of the autoscalers.
+    Leader,
+    /// Those that are wished awake: every DLX.
+    Waker,
+}
+
+/// Works on Sleepers, event by event. Never two runs for one Sleeper at once; wakes first; one that fails delays nobody.
+pub struct Driver {
+    cluster: Cluster,
+    role: Role,
+    index: Index,
+    queue: Queue,
+    /// How often in a row a Sleeper was looked at without anything to tell when to look again.
+    polls: HashMap<Name, u32>,
+}
+
+struct Run {
+    ended: Ended,
+    polling: bool,
+}
+
+impl Driver {
+    /// A driver for all Sleepers of the cluster.
+    pub fn new(cluster: Cluster, role: Role) -> Self {
+        Self {
+            cluster,
+            role,
+            index: Index::default(),
+            queue: Queue::default(),
+            polls: HashMap::new(),
+        }
+    }
+
+    /// Works until `shutdown`. Runs that are under way are then dropped where they stand: whoever looks next goes on.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut changes = self.cluster.change_stream();
+        let mut pokes = self.cluster.inner.pokes.subscribe();
+        let mut runs: JoinSet<Run> = JoinSet::new();
+        let mut names: HashMap<Id, Name> = HashMap::new();
+        self.take_everything_in();
+        loop {
+            self.queue.advance(Instant::now());
+            while let Some(name) = self.queue.pop() {
+                let polls = self.polls.get(&name).copied().unwrap_or(0);
+                let task = runs.spawn(run(self.cluster.clone(), name.clone(), self.role, polls));
+                names.insert(task.id(), name);
+            }
+            let (waiting, running) = self.queue.load();
+            self.cluster.inner.metrics.driver(waiting, running);
+            let due = self.queue.next_due();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(ended) = runs.join_next_with_id() => {
+                    let (id, run) = match ended {
+                        Ok((id, run)) => (id, run),
+                        Err(error) => {
+                            tracing::error!(%error, "a run of the driver did not end as it should");
+                            (error.id(), Run { ended: Ended::Failed { urgent: false }, polling: false })
+                        }
+                    };
+                    if let Some(name) = names.remove(&id) {
+                        self.ended(&name, &run);
+                    }
+                }
+                poke = pokes.recv() => match poke {
+                    Ok(name) => self.queue.touch(&name, Touch { urgent: true, hopeful: true }, Instant::now()),
+                    Err(RecvError::Lagged(_)) => self.take_everything_in(),
+                    Err(RecvError::Closed) => return,
+                },
+                change = changes.recv() => match change {
+                    Ok(change) => self.changed(&change),
+                    Err(RecvError::Lagged(_)) => self.take_everything_in(),
+                    Err(RecvError::Closed) => return,
+                },
+                () = sleep_until(due), if due.is_some() => {}
+            }
+        }
+    }
+
+    fn ended(&mut self, name: &Name, run: &Run) {
+        if run.polling {
+            *self.polls.entry(name.clone()).or_default() += 1;
+        } else {
+            self.polls.remove(name);
+        }
+        self.queue
+            .ended(name, run.ended, Instant::now(), rand::random_range(0.8..1.2));
+    }
+
+    fn take_everything_in(&mut self) {
+        self.index = Index::default();
+        for sleeper in self.cluster.sleepers() {
+            let name = name_of(&sleeper);
+            self.index.update(&name, Some(&sleeper));
+            self.touch(&name, Some(&sleeper), true);
+        }
+    }
+
+    /// Looks at a Sleeper soon, if it is anything for this driver.
+    fn touch(&mut self, name: &Name, known: Option<&Sleeper>, hopeful: bool) {
+        let Some(sleeper) = known else { return };
+        if wants(sleeper, self.role) || self.has_leftovers(sleeper) {
+            self.queue.touch(
+                name,
+                Touch {
+                    urgent: is_urgent(sleeper),
+                    hopeful,
+                },
+                Instant::now(),
+            );
+        }
+    }
+
+    fn touch_all(&mut self, names: Vec<Name>) {
+        for name in names {
+            let known = self.cluster.sleeper_named(&name.0, &name.1);
+            self.touch(&name, known.as_deref(), true);
+        }
+    }
+
+    /// Whether a Service of an awake Sleeper still shows Dormouse's hand: something came too late, and has to be put right.
+    fn has_leftovers(&self, sleeper: &Sleeper) -> bool {
+        let namespace = sleeper.namespace().unwrap_or_default();
+        sleeper.spec.services.iter().any(|service| {
+            self.cluster
+                .service(&namespace, service)
+                .is_some_and(|service| is_parked(&service))
+                || self
+                    .cluster
+                    .inner
+                    .stores
+                    .slices
+                    .get(&namespace, &crate::endpoints::own_slice_name(service))
+                    .is_some_and(|slice| {
+                        crate::endpoints::is_own(slice.labels())
+                            && slice
+                                .labels()
+                                .get(SERVICE_NAME_LABEL)
+                                .is_some_and(|name| name == service)
+                    })
+        })
+    }
+
+    fn changed(&mut self, change: &Change) {
+        let is_dlx = self
+            .cluster
+            .config()
+            .dlx_service
+            .as_ref()
+            .is_some_and(|(namespace, name)| *namespace == change.namespace && *name == change.name);
+        match change.kind {
+            ChangedKind::Sleeper => {
+                let name = (change.namespace.clone(), change.name.clone());
+                let known = self.cluster.sleeper_named(&name.0, &name.1);
+                self.index.update(&name, known.as_deref());
+                if known.is_none() {
+                    self.polls.remove(&name);
+                    self.queue.forget(&name);
+                }
+                self.touch(&name, known.as_deref(), false);
+            }
+            ChangedKind::Service | ChangedKind::EndpointSlice if is_dlx => {
+                // Notices an absence when it begins.
+                self.cluster.dlx_endpoints();
+                let diverted = self.index.active();
+                self.touch_all(diverted);
+            }
+            ChangedKind::Service | ChangedKind::EndpointSlice => {
+                let names = self.index.of_service(&change.namespace, &change.name);
+                self.touch_all(names);
+            }
+            ChangedKind::Pod => {
+                let Some(labels) = &change.labels else { return };
+                for name in self.index.active_in(&change.namespace) {
+                    let known = self.cluster.sleeper_named(&name.0, &name.1);
+                    if let Some(sleeper) = known.filter(|sleeper| self.minds_pod(sleeper, labels)) {
+                        self.touch(&name, Some(&sleeper), true);
+                    }
+                }
+            }
+            ChangedKind::Ingress => {}
+        }
+    }
+
+    /// Pods matter while waking, and tell of a scale-up by somebody else while asleep.
+    fn minds_pod(&self, sleeper: &Sleeper, labels: &std::collections::BTreeMap<String, String>) -> bool {
+        let phase = sleeper
+            .status
+            .as_ref()
+            .map(|status| status.state.phase)
+            .unwrap_or_default();
+        if !matches!(phase, Phase::Waking | Phase::Ready | Phase::Asleep) {
+            return false;
+        }
+        if sleeper.spec.services.is_empty() {
+            return true;
+        }
+        let namespace = sleeper.namespace().unwrap_or_default();
+        sleeper.spec.services.iter().any(|service| {
+            let selector = self
+                .cluster
+                .service(&namespace, service)
+                .and_then(|s| original_selector(&s).ok().flatten());
+            selector.is_some_and(|selector| selects(&selector, labels))
+        })
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Rounds for one Sleeper until there is nothing to do for now.
+async fn run(cluster: Cluster, name: Name, role: Role, polls: u32) -> Run {
+    // Every request has its deadline; this one is for the sum of them.
+    let patience = cluster.config().request_timeout * 8;
+    match tokio::time::timeout(patience, rounds(&cluster, &name, role, polls)).await {
+        Ok(Ok(run)) => run,
+        Ok(Err(error)) => {
+            cluster.inner.metrics.error(error.label());
+            tracing::warn!(namespace = name.0, sleeper = name.1, %error, "a round failed, trying again");
+            failed(&cluster, &name)
+        }
+        Err(_) => {
+            cluster.inner.metrics.error("timeout");
+            tracing::warn!(
+                namespace = name.0,
+                sleeper = name.1,
+                "a round took too long, trying again"
+            );
+            failed(&cluster, &name)
+        }
+    }
+}
+
+fn failed(cluster: &Cluster, name: &Name) -> Run {
+    let urgent = cluster
+        .sleeper_named(&name.0, &name.1)
+        .is_some_and(|sleeper| is_urgent(&sleeper));
+    Run {
+        ended: Ended::Failed { urgent },
+        polling: false,
+    }
+}
+
+async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Result<Run, ClusterError> {
+    let mut conflicts = 0_u32;
+    for _ in 0..ROUNDS {
+        let looked = look_and_act(cluster, &name.0, &name.1, role, usize::MAX).await?;
+        let settled = |ended| {
+            Ok(Run {
+                ended,
+                polling: false,
+            })
+        };
+        match looked.outcome {
+            RoundOutcome::Gone => return settled(Ended::Gone),
+            RoundOutcome::NotOurs => return settled(Ended::Settled),
+            RoundOutcome::Acted { .. } => conflicts = 0,
+            RoundOutcome::Conflicted { .. } => {
+                // Somebody else is at work on it too. Let one of us be first.
+                let longest = Duration::from_millis(1) * 2_u32.saturating_pow(conflicts.min(8));
+                tokio::time::sleep(longest.mul_f64(rand::random_range(0.0..1.0))).await;
+                conflicts += 1;
+            }
+            RoundOutcome::Waiting { ref reason, until } => {
+                let (pause, polling) = pause(cluster, role, &looked, reason, polls);
+                let until = until.map(|moment| span(cluster.now(), moment));
+                let pause = match (pause, until) {
+                    (Some(one), Some(two)) => Some(one.min(two)),
+                    (one, two) => one.or(two),
+                };
+                return Ok(Run {
+                    ended: pause.map_or(Ended::Settled, Ended::Again),
+                    polling,
+                });
+            }
+        }
+    }
+    Ok(Run {
+        ended: Ended::Again(Duration::ZERO),
+        polling: false,
+    })
+}
+
+/// From one moment to a later one.
+fn span(now: Timestamp, moment: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(now)).unwrap_or_default()
+}
+
+/// When to look again for want of anything that tells, and whether that is polling.
+fn pause(
+    cluster: &Cluster,
+    role: Role,
+    looked: &Looked,
+    reason: &WaitReason,
+    polls: u32,
+) -> (Option<Duration>, bool) {
+    let poll = FIRST_POLL
+        .saturating_mul(2_u32.saturating_pow(polls.min(12)))
+        .min(LONGEST_POLL);
+    match reason {
+        WaitReason::Probe(_) | WaitReason::DemandUnknown => (Some(poll), true),
+        WaitReason::NoReadyPod if looked.undecided => (Some(poll), true),
+        WaitReason::NoReadyPod | WaitReason::NotListed | WaitReason::EndpointsLeaving | WaitReason::NoDlx => {
+            (Some(MISSED), false)
+        }
+        WaitReason::Grace => (None, false),
+        WaitReason::Settled => match (role, looked.phase) {
+            (Role::Leader, Phase::Asleep | Phase::Observing) => {
+                let sleepers = u32::try_from(cluster.sleepers().len()).unwrap_or(u32::MAX);
+                let fair = Duration::from_secs(1).saturating_mul(sleepers) / RECHECKS_PER_SECOND;
+                (
+                    Some(RECHECK.max(fair).mul_f64(rand::random_range(0.8..1.2))),
+                    false,
+                )
+            }
+            _ => (None, false),
+        },
+    }
+}

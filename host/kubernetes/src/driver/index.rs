@@ -1,0 +1,175 @@
+//! Which Sleepers a change concerns.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use dormouse_lifecycle::{Phase, Wish};
+use kube::ResourceExt;
+
+use crate::api::Sleeper;
+use crate::driver::Role;
+
+/// Namespace and object name of a Sleeper.
+pub(crate) type Name = (String, String);
+
+/// Sleepers by what they depend on.
+#[derive(Default)]
+pub(crate) struct Index {
+    by_service: HashMap<(String, String), BTreeSet<String>>,
+    services: HashMap<Name, Vec<String>>,
+    /// Those that are not simply awake, by namespace.
+    active: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Index {
+    /// Takes a Sleeper in, in place of what it was before; none: it is gone.
+    pub(crate) fn update(&mut self, name: &Name, sleeper: Option<&Sleeper>) {
+        let (namespace, object) = name;
+        for service in self.services.remove(name).unwrap_or_default() {
+            let key = (namespace.clone(), service);
+            if let Some(sleepers) = self.by_service.get_mut(&key) {
+                sleepers.remove(object);
+                if sleepers.is_empty() {
+                    self.by_service.remove(&key);
+                }
+            }
+        }
+        if let Some(active) = self.active.get_mut(namespace) {
+            active.remove(object);
+            if active.is_empty() {
+                self.active.remove(namespace);
+            }
+        }
+        let Some(sleeper) = sleeper else { return };
+        for service in &sleeper.spec.services {
+            self.by_service
+                .entry((namespace.clone(), service.clone()))
+                .or_default()
+                .insert(object.clone());
+        }
+        self.services.insert(name.clone(), sleeper.spec.services.clone());
+        if wants(sleeper, Role::Leader) {
+            self.active
+                .entry(namespace.clone())
+                .or_default()
+                .insert(object.clone());
+        }
+    }
+
+    pub(crate) fn of_service(&self, namespace: &str, service: &str) -> Vec<Name> {
+        let key = (namespace.to_owned(), service.to_owned());
+        self.by_service
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .map(|name| (namespace.to_owned(), name.clone()))
+            .collect()
+    }
+
+    /// Those of a namespace that are not simply awake.
+    pub(crate) fn active_in(&self, namespace: &str) -> Vec<Name> {
+        self.active
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .map(|name| (namespace.to_owned(), name.clone()))
+            .collect()
+    }
+
+    /// All that are not simply awake.
+    pub(crate) fn active(&self) -> Vec<Name> {
+        self.active
+            .keys()
+            .flat_map(|namespace| self.active_in(namespace))
+            .collect()
+    }
+}
+
+/// Whether a Sleeper, as the reflector shows it, is anything for this role. Only a first sieve: what counts is read anew.
+pub(crate) fn wants(sleeper: &Sleeper, role: Role) -> bool {
+    let deleting = sleeper.metadata.deletion_timestamp.is_some();
+    if sleeper.spec.workloads.is_empty() && sleeper.spec.services.is_empty() {
+        return deleting && role == Role::Leader;
+    }
+    let (wish, phase) = sleeper
+        .status
+        .as_ref()
+        .map(|status| (status.state.wish, status.state.phase))
+        .unwrap_or_default();
+    match role {
+        Role::Leader => deleting || wish != Wish::Awake || phase != Phase::Awake,
+        Role::Waker => !deleting && wish == Wish::Awake && phase != Phase::Awake,
+    }
+}
+
+/// Whether somebody may be waiting for it.
+pub(crate) fn is_urgent(sleeper: &Sleeper) -> bool {
+    wants(sleeper, Role::Waker)
+}
+
+/// Its name in the driver.
+pub(crate) fn name_of(sleeper: &Sleeper) -> Name {
+    (sleeper.namespace().unwrap_or_default(), sleeper.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{SleeperSpec, SleeperStatus};
+    use dormouse_lifecycle::SleeperState;
+
+    fn sleeper(services: &[&str], wish: Wish, phase: Phase) -> Sleeper {
+        let spec = SleeperSpec {
+            services: services.iter().map(|name| (*name).to_owned()).collect(),
+            ..SleeperSpec::default()
+        };
+        let mut sleeper = Sleeper::new("s", spec);
+        sleeper.metadata.namespace = Some("a".into());
+        let state = SleeperState {
+            wish,
+            phase,
+            ..SleeperState::default()
+        };
+        sleeper.status = Some(SleeperStatus {
+            state,
+            ..SleeperStatus::default()
+        });
+        sleeper
+    }
+
+    #[test]
+    fn the_index_follows_the_sleeper() {
+        let mut index = Index::default();
+        let name = ("a".to_owned(), "s".to_owned());
+        index.update(
+            &name,
+            Some(&sleeper(&["web", "api"], Wish::Asleep, Phase::Asleep)),
+        );
+        assert_eq!(index.of_service("a", "api"), vec![name.clone()]);
+        assert_eq!(index.of_service("b", "api"), []);
+        assert_eq!(index.active(), vec![name.clone()]);
+        index.update(&name, Some(&sleeper(&["web"], Wish::Awake, Phase::Awake)));
+        assert_eq!(index.of_service("a", "api"), []);
+        assert_eq!(index.of_service("a", "web"), vec![name.clone()]);
+        assert_eq!(index.active(), []);
+        index.update(&name, None);
+        assert!(index.by_service.is_empty() && index.services.is_empty() && index.active.is_empty());
+    }
+
+    #[test]
+    fn a_waker_minds_wakes_only() {
+        assert!(wants(&sleeper(&["web"], Wish::Awake, Phase::Waking), Role::Waker));
+        assert!(!wants(
+            &sleeper(&["web"], Wish::Asleep, Phase::Draining),
+            Role::Waker
+        ));
+        assert!(!wants(&sleeper(&["web"], Wish::Awake, Phase::Awake), Role::Waker));
+        assert!(wants(
+            &sleeper(&["web"], Wish::Asleep, Phase::Awake),
+            Role::Leader
+        ));
+        assert!(
+            !wants(&sleeper(&[], Wish::Asleep, Phase::Asleep), Role::Leader),
+            "scaled by its platform"
+        );
+    }
+}

@@ -1,0 +1,454 @@
+//! Gathers everything that the protocol looks at.
+//!
+//! Workloads and Services are read first and the Sleeper last, all of them fresh. A write that is conditional on the version
+//! of a workload can then never slip past a wake that the observation has not seen. What belongs to a stage only is asked for
+//! in that stage: a probe while diverting, demand while draining, connections to pods while waking.
+
+mod pods;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dormouse_lifecycle::{
+    Demand, Dlx, Listed, ObjectRef, Observation, OwnSlice, Phase, Probe, Selector, Service as SeenService,
+    Workload,
+};
+use futures::StreamExt;
+use futures::future::{try_join, try_join_all, try_join3};
+use jiff::SignedDuration;
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::ApiResource;
+use kube::{Api, ResourceExt};
+use tokio::time::Instant;
+
+use crate::api::{FENCE, Sleeper, SleeperSpec, TURN};
+use crate::cluster::optional;
+use crate::endpoints::{SERVICE_NAME_LABEL, addresses, is_own, own_slice_name};
+use crate::services::{ports, selector};
+use crate::{Cluster, ClusterError};
+
+/// Probes that are under way at once.
+const PROBES: usize = 16;
+
+/// What was seen, with the versions that writes are conditional on.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub(crate) observation: Observation,
+    pub(crate) sleeper: Sleeper,
+    pub(crate) workloads: HashMap<ObjectRef, WorkloadVersion>,
+    pub(crate) services: HashMap<String, ServiceVersion>,
+    /// There are ready pods, but they do not accept connections or are not old enough to trust: nothing will tell when.
+    pub(crate) pods_undecided: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadVersion {
+    pub(crate) resource: ApiResource,
+    pub(crate) namespaced: bool,
+    pub(crate) scale: Option<Scale>,
+    pub(crate) version: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceVersion {
+    /// None: the Service does not exist, but may have left its slice.
+    pub(crate) service: Option<Service>,
+    pub(crate) own: Option<EndpointSlice>,
+}
+
+struct Parts {
+    workloads: Vec<(Workload, WorkloadVersion)>,
+    services: Vec<(SeenService, ServiceVersion)>,
+}
+
+impl Seen {
+    /// What [`dormouse_lifecycle::next`] looks at.
+    pub fn observation(&self) -> &Observation {
+        &self.observation
+    }
+
+    /// The Sleeper as it was read.
+    pub fn sleeper(&self) -> &Sleeper {
+        &self.sleeper
+    }
+}
+
+impl Cluster {
+    /// Looks at everything that belongs to a Sleeper.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotFound`] when there is no such Sleeper; [`ClusterError::Damaged`] when a Service's original selector is
+    /// lost; [`ClusterError::NoKind`] when a workload's kind is not served; what the API server says.
+    pub async fn observe(&self, namespace: &str, name: &str) -> Result<Seen, ClusterError> {
+        let begun = Instant::now();
+        let mut guess = match self.sleeper_named(namespace, name) {
+            Some(known) => (*known).clone(),
+            None => self.fetch(namespace, name).await?,
+        };
+        // The spec decides what to read. If it changed meanwhile, read again; it changes rarely.
+        loop {
+            let parts = self.parts(namespace, &guess).await?;
+            let sleeper = self.fetch(namespace, name).await?;
+            if sleeper.spec == guess.spec && sleeper.uid() == guess.uid() {
+                let seen = self.complete(namespace, sleeper, parts).await?;
+                self.inner.metrics.observed(begun.elapsed());
+                return Ok(seen);
+            }
+            guess = sleeper;
+        }
+    }
+
+    async fn parts(&self, namespace: &str, sleeper: &Sleeper) -> Result<Parts, ClusterError> {
+        let workloads = try_join_all(
+            sleeper
+                .spec
+                .workloads
+                .iter()
+                .map(|object| self.workload(namespace, object, sleeper)),
+        );
+        let uid = sleeper.uid().unwrap_or_default();
+        let services = sleeper
+            .spec
+            .services
+            .iter()
+            .map(|name| self.seen_service(namespace, name, &uid));
+        let services = try_join_all(services);
+        let (mut workloads, services, minimums) = try_join3(
+            workloads,
+            services,
+            self.autoscaler_minimums(namespace, &sleeper.spec),
+        )
+        .await?;
+        for (workload, _) in &mut workloads {
+            workload.autoscaler_minimum = minimums.get(&target(&workload.object)).copied();
+        }
+        Ok(Parts { workloads, services })
+    }
+
+    async fn workload(
+        &self,
+        namespace: &str,
+        object: &ObjectRef,
+        sleeper: &Sleeper,
+    ) -> Result<(Workload, WorkloadVersion), ClusterError> {
+        let gone = |resource: ApiResource, namespaced| {
+            let workload = Workload {
+                object: object.clone(),
+                exists: false,
+                replicas: 0,
+                autoscaler_minimum: None,
+                fence: None,
+            };
+            Ok((
+                workload,
+                WorkloadVersion {
+                    resource,
+                    namespaced,
+                    scale: None,
+                    version: None,
+                },
+            ))
+        };
+        let kind = match self.inner.kinds.kind(&object.api_version, &object.kind).await {
+            Ok(kind) => kind,
+            // Without its kind there is no object, and a Sleeper that goes must not wait for one.
+            Err(ClusterError::NoKind { .. }) if sleeper.metadata.deletion_timestamp.is_some() => {
+                let gvk = kube::core::GroupVersionKind::gvk("", "", &object.kind);
+                return gone(ApiResource::from_gvk(&gvk), true);
+            }
+            Err(error) => return Err(error),
+        };
+        let api = self.workload_api(namespace, &kind.resource, kind.namespaced);
+        let what = || format!("{} {}", object.kind, object.name);
+        let scale_of = || format!("the scale of {} {}", object.kind, object.name);
+        let (metadata, scale) = try_join(
+            async { optional(self.ask(what, api.get_metadata(&object.name)).await) },
+            async { optional(self.ask(scale_of, api.get_scale(&object.name)).await) },
+        )
+        .await?;
+        let Some(metadata) = metadata.filter(|found| found.metadata.deletion_timestamp.is_none()) else {
+            return gone(kind.resource, kind.namespaced);
+        };
+        let Some(scale) = scale else {
+            return Err(ClusterError::Invalid {
+                what: scale_of(),
+                message: "there is none: the kind has no scale subresource, or the object has just gone"
+                    .to_owned(),
+            });
+        };
+        let fence = stamp(metadata.annotations(), FENCE, &sleeper.uid().unwrap_or_default());
+        let workload = Workload {
+            object: object.clone(),
+            exists: true,
+            // Zero is left out by the API server.
+            replicas: scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0),
+            autoscaler_minimum: None,
+            fence,
+        };
+        let version = metadata.resource_version();
+        let (resource, namespaced) = (kind.resource, kind.namespaced);
+        Ok((
+            workload,
+            WorkloadVersion {
+                resource,
+                namespaced,
+                scale: Some(scale),
+                version,
+            },
+        ))
+    }
+
+    pub(crate) fn workload_api(
+        &self,
+        namespace: &str,
+        resource: &ApiResource,
+        namespaced: bool,
+    ) -> Api<DynamicObject> {
+        if namespaced {
+            Api::namespaced_with(self.inner.client.clone(), namespace, resource)
+        } else {
+            Api::all_with(self.inner.client.clone(), resource)
+        }
+    }
+
+    /// Minimums of the HPAs in a namespace, by kind and name of their targets.
+    async fn autoscaler_minimums(
+        &self,
+        namespace: &str,
+        spec: &SleeperSpec,
+    ) -> Result<HashMap<(String, String), i32>, ClusterError> {
+        if spec.workloads.is_empty() || spec.restore_replicas.is_some() {
+            return Ok(HashMap::new());
+        }
+        let api = self.api::<HorizontalPodAutoscaler>(namespace);
+        let listed = self
+            .ask(
+                || "HorizontalPodAutoscalers".to_owned(),
+                api.list(&ListParams::default()),
+            )
+            .await;
+        match listed {
+            Ok(list) => Ok(list
+                .items
+                .into_iter()
+                .map(|hpa| {
+                    let target = hpa.spec.scale_target_ref;
+                    ((target.kind, target.name), hpa.spec.min_replicas.unwrap_or(1))
+                })
+                .collect()),
+            // Replicas from before are a good answer too: a wake must not fail for want of a better one.
+            Err(error) => {
+                tracing::debug!(namespace, %error, "HPAs could not be listed; replicas from before are restored");
+                Ok(HashMap::new())
+            }
+        }
+    }
+
+    async fn seen_service(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<(SeenService, ServiceVersion), ClusterError> {
+        let api = self.api::<Service>(namespace);
+        let slices = self.api::<EndpointSlice>(namespace);
+        let of_service = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={name}"));
+        let (service, slices) = try_join(
+            async { optional(self.ask(|| format!("Service {name}"), api.get(name)).await) },
+            self.ask(
+                || format!("EndpointSlices of Service {name}"),
+                slices.list(&of_service),
+            ),
+        )
+        .await?;
+        let service = service.filter(|service| service.metadata.deletion_timestamp.is_none());
+        let own_name = own_slice_name(name);
+        let (own, others): (Vec<_>, Vec<_>) = slices
+            .items
+            .into_iter()
+            .partition(|slice| is_own(slice.labels()) && slice.name_any() == own_name);
+        let own = own.into_iter().next();
+        let listed = if addresses(others.iter(), |ready, terminating| ready && !terminating).is_empty() {
+            Listed::Nothing
+        } else {
+            Listed::ReadyPods
+        };
+        let seen = SeenService {
+            name: name.to_owned(),
+            selector: service.as_ref().map(selector).transpose()?,
+            ports: service.as_ref().map(ports).unwrap_or_default(),
+            own_slice: own.as_ref().map(|slice| own_slice(slice, uid)),
+            listed,
+            probe: Probe::NotAsked,
+            fence: service
+                .as_ref()
+                .and_then(|service| stamp(service.annotations(), FENCE, uid)),
+        };
+        Ok((seen, ServiceVersion { service, own }))
+    }
+
+    /// Adds what the stage asks for.
+    async fn complete(&self, namespace: &str, sleeper: Sleeper, parts: Parts) -> Result<Seen, ClusterError> {
+        let state = sleeper.status.clone().unwrap_or_default().state;
+        let (phase, deleting) = (state.phase, sleeper.metadata.deletion_timestamp.is_some());
+        let found = self.dlx_endpoints();
+        let (services, service_versions): (Vec<_>, Vec<_>) = parts.services.into_iter().unzip();
+        let (workloads, workload_versions): (Vec<_>, Vec<_>) = parts.workloads.into_iter().unzip();
+        let timeout = sleeper.spec.readiness_timeout_millis.map(Duration::from_millis);
+        let mut seen = Seen {
+            services: services
+                .iter()
+                .map(|service| service.name.clone())
+                .zip(service_versions)
+                .collect(),
+            workloads: workloads
+                .iter()
+                .map(|workload| workload.object.clone())
+                .zip(workload_versions)
+                .collect(),
+            pods_undecided: false,
+            observation: Observation {
+                now: self.now(),
+                state,
+                deleting,
+                readiness_timeout: timeout.unwrap_or(self.inner.config.readiness_timeout),
+                restore_replicas: sleeper.spec.restore_replicas,
+                workloads,
+                services,
+                dlx: Dlx {
+                    ready: found.ready,
+                    absent_since: found.absent_since,
+                },
+                demand: Demand::Unknown,
+                ready_pod: false,
+            },
+            sleeper,
+        };
+        if !deleting && phase == Phase::Diverting {
+            self.probe(&mut seen).await;
+        }
+        if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
+            seen.observation.demand = self.demand(&seen.sleeper).await;
+        }
+        if !deleting && phase == Phase::Waking {
+            (seen.observation.ready_pod, seen.pods_undecided) = self.ready_pod(namespace, &seen).await;
+        }
+        seen.observation.now = self.now();
+        Ok(seen)
+    }
+
+    /// Whether it is time to ask for demand: nothing reaches the pods any more, and open connections had their grace.
+    fn is_drained(&self, seen: &Observation) -> bool {
+        let grace =
+            SignedDuration::try_from(self.inner.config.timings.drain_grace).unwrap_or(SignedDuration::MAX);
+        let over = seen
+            .state
+            .since
+            .is_none_or(|since| self.now().duration_since(since) >= grace);
+        over && seen
+            .services
+            .iter()
+            .all(|service| service.listed == Listed::Nothing)
+    }
+
+    /// Asks every DLX, on every port of every Service, whether it stands in for this Sleeper.
+    async fn probe(&self, seen: &mut Seen) {
+        let uid = seen.sleeper.uid().unwrap_or_default();
+        let wanted: Vec<_> = seen
+            .observation
+            .services
+            .iter()
+            .map(|service| seen.observation.wanted_slice(service))
+            .collect();
+        for (service, wanted) in seen.observation.services.iter_mut().zip(wanted) {
+            // Before the slice is as it should be, the answer would be of no use.
+            let unparked = matches!(service.selector, Some(Selector::Pods(_)));
+            if !unparked || wanted.addresses.is_empty() || service.own_slice.as_ref() != Some(&wanted) {
+                continue;
+            }
+            let targets: Vec<_> = wanted
+                .addresses
+                .iter()
+                .flat_map(|ip| wanted.ports.iter().map(|(_, port)| SocketAddr::new(*ip, *port)))
+                .collect();
+            let failed = futures::stream::iter(targets)
+                .map(|address| self.inner.dlx.probe(address, &uid))
+                .buffer_unordered(PROBES)
+                .filter_map(|answer| std::future::ready(answer.err()))
+                .collect::<Vec<_>>()
+                .await;
+            service.probe = failed
+                .into_iter()
+                .min()
+                .map_or(Probe::Answered, Probe::Unanswered);
+        }
+    }
+}
+
+/// A number that was written for the Sleeper of this uid. That of another Sleeper is none: numbers start anew with each.
+fn stamp(annotations: &BTreeMap<String, String>, name: &str, uid: &str) -> Option<i64> {
+    let (number, owner) = annotations.get(name)?.split_once('@')?;
+    (owner == uid).then(|| number.parse().ok()).flatten()
+}
+
+/// How [`stamp`] is written.
+pub(crate) fn stamped(number: i64, uid: &str) -> String {
+    format!("{number}@{uid}")
+}
+
+fn own_slice(slice: &EndpointSlice, uid: &str) -> OwnSlice {
+    let mut ports: Vec<_> = slice
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|port| {
+            Some((
+                port.name.clone().unwrap_or_default(),
+                u16::try_from(port.port?).ok()?,
+            ))
+        })
+        .collect();
+    ports.sort();
+    OwnSlice {
+        addresses: addresses(std::iter::once(slice), |_, _| true),
+        ports,
+        turn: stamp(slice.annotations(), TURN, uid),
+    }
+}
+
+/// What an HPA calls its target.
+fn target(object: &ObjectRef) -> (String, String) {
+    (object.kind.clone(), object.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_of_another_sleeper_are_none() {
+        let annotations = BTreeMap::from([(FENCE.to_owned(), stamped(7, "mine"))]);
+        assert_eq!(stamp(&annotations, FENCE, "mine"), Some(7));
+        assert_eq!(stamp(&annotations, FENCE, "other"), None);
+        assert_eq!(stamp(&annotations, TURN, "mine"), None);
+    }
+
+    #[test]
+    fn a_slice_that_was_written_reads_back_as_wanted() {
+        let mut sleeper = Sleeper::new("web.workloads", SleeperSpec::default());
+        sleeper.metadata.uid = Some("u".into());
+        let wanted = OwnSlice {
+            addresses: vec!["127.0.0.2".parse().unwrap(), "127.0.0.3".parse().unwrap()],
+            ports: vec![("a".into(), 20002), ("b".into(), 20001)],
+            turn: Some(3),
+        };
+        let written = crate::carry_out::slice(&sleeper, "web", &wanted);
+        assert_eq!(own_slice(&written, "u"), wanted);
+        assert_eq!(own_slice(&written, "other").turn, None);
+    }
+}

@@ -1,0 +1,182 @@
+//! What a Service says about selecting pods.
+
+use std::collections::BTreeMap;
+
+use dormouse_lifecycle::{Selector, Undivertible};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use kube::ResourceExt;
+
+use crate::ClusterError;
+use crate::api::{PARKED_LABEL, PARKED_SELECTOR};
+
+/// Labels that a Service selects now.
+pub(crate) fn current_selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service
+        .spec
+        .as_ref()?
+        .selector
+        .as_ref()
+        .filter(|selector| !selector.is_empty())
+}
+
+/// Whether Dormouse replaced the selector by one that matches no pod.
+pub(crate) fn is_parked(service: &Service) -> bool {
+    current_selector(service).is_some_and(|selector| selector.contains_key(PARKED_LABEL))
+}
+
+/// Labels that the Service's owner meant: those of now; while parked, those from before. Labels that somebody put beside the parked
+/// one (a `kubectl apply` of the manifest, say) are newer than the ones that were kept, so they win.
+///
+/// # Errors
+/// [`ClusterError::Damaged`] when the selector is parked and the original is lost.
+pub(crate) fn original_selector(service: &Service) -> Result<Option<BTreeMap<String, String>>, ClusterError> {
+    if !is_parked(service) {
+        return Ok(current_selector(service).cloned());
+    }
+    let mut beside = current_selector(service).cloned().unwrap_or_default();
+    beside.remove(PARKED_LABEL);
+    if !beside.is_empty() {
+        return Ok(Some(beside));
+    }
+    let name = service.name_any();
+    let annotation = service.annotations().get(PARKED_SELECTOR).ok_or_else(|| {
+        ClusterError::Damaged(format!(
+            "the selector of Service {name} is parked, but its annotation {PARKED_SELECTOR} is gone: set the selector by hand"
+        ))
+    })?;
+    let original: BTreeMap<String, String> = serde_json::from_str(annotation).map_err(|error| {
+        ClusterError::Damaged(format!(
+            "annotation {PARKED_SELECTOR} of Service {name} is no JSON object of labels ({error}): set the selector by hand"
+        ))
+    })?;
+    Ok(Some(original))
+}
+
+/// How a Service selects pods, as the protocol sees it.
+pub(crate) fn selector(service: &Service) -> Result<Selector, ClusterError> {
+    let spec = service.spec.clone().unwrap_or_default();
+    if is_parked(service) {
+        return Ok(Selector::Parked(original_selector(service)?.unwrap_or_default()));
+    }
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Ok(Selector::Undivertible(Undivertible::ExternalName));
+    }
+    if spec.cluster_ip.as_deref() == Some("None") {
+        return Ok(Selector::Undivertible(Undivertible::Headless));
+    }
+    let Some(labels) = current_selector(service) else {
+        return Ok(Selector::Undivertible(Undivertible::NoSelector));
+    };
+    if spec.ports.iter().flatten().any(|port| !is_tcp(port)) {
+        return Ok(Selector::Undivertible(Undivertible::NotTcp));
+    }
+    Ok(Selector::Pods(labels.clone()))
+}
+
+/// TCP ports of a Service: name (empty when unnamed) and number.
+pub(crate) fn ports(service: &Service) -> Vec<(String, u16)> {
+    tcp_ports(service)
+        .filter_map(|port| {
+            Some((
+                port.name.clone().unwrap_or_default(),
+                u16::try_from(port.port).ok()?,
+            ))
+        })
+        .collect()
+}
+
+pub(crate) fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten())
+        .filter(|port| is_tcp(port))
+}
+
+fn is_tcp(port: &ServicePort) -> bool {
+    port.protocol.as_deref().unwrap_or("TCP") == "TCP"
+}
+
+/// Whether all labels of a selector are on an object. An empty selector selects nothing, as in Services.
+pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn service(spec: &serde_json::Value, annotation: Option<&str>) -> Service {
+        let mut service: Service =
+            serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap();
+        if let Some(text) = annotation {
+            service
+                .annotations_mut()
+                .insert(PARKED_SELECTOR.to_owned(), text.to_owned());
+        }
+        service
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    #[rstest]
+    #[case(json!({"selector": {"app": "web"}, "ports": [{"port": 80}]}), Selector::Pods(labels(&[("app", "web")])))]
+    #[case(json!({"selector": {"app": "web"}, "clusterIP": "None"}), Selector::Undivertible(Undivertible::Headless))]
+    #[case(json!({"type": "ExternalName", "externalName": "x"}), Selector::Undivertible(Undivertible::ExternalName))]
+    #[case(json!({"ports": [{"port": 80}]}), Selector::Undivertible(Undivertible::NoSelector))]
+    #[case(json!({"selector": {}, "ports": [{"port": 80}]}), Selector::Undivertible(Undivertible::NoSelector))]
+    #[case(json!({"selector": {"app": "web"}, "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}),
+           Selector::Undivertible(Undivertible::NotTcp))]
+    fn selectors_are_told_apart(#[case] spec: serde_json::Value, #[case] expected: Selector) {
+        assert_eq!(selector(&service(&spec, None)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_parked_selector_gives_the_original() {
+        let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
+        let seen = selector(&service(&parked, Some(r#"{"app":"web"}"#))).unwrap();
+        assert_eq!(seen, Selector::Parked(labels(&[("app", "web")])));
+    }
+
+    #[test]
+    fn a_selector_that_somebody_put_back_counts_even_with_the_annotation_left() {
+        let back = json!({"selector": {"app": "new"}, "ports": [{"port": 80}]});
+        let seen = selector(&service(&back, Some(r#"{"app":"old"}"#))).unwrap();
+        assert_eq!(seen, Selector::Pods(labels(&[("app", "new")])));
+    }
+
+    #[test]
+    fn labels_put_beside_the_parked_one_are_what_the_owner_wants_now() {
+        let applied = json!({"selector": {PARKED_LABEL: "web.workloads", "app": "new"}});
+        let seen = selector(&service(&applied, Some(r#"{"app":"old"}"#))).unwrap();
+        assert_eq!(seen, Selector::Parked(labels(&[("app", "new")])));
+    }
+
+    #[rstest]
+    #[case(None)]
+    #[case(Some("not JSON"))]
+    fn a_lost_original_is_an_error_and_never_a_guess(#[case] annotation: Option<&str>) {
+        let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
+        assert!(matches!(
+            selector(&service(&parked, annotation)),
+            Err(ClusterError::Damaged(_))
+        ));
+    }
+
+    #[test]
+    fn an_empty_selector_selects_nothing() {
+        assert!(!selects(&BTreeMap::new(), &labels(&[("app", "web")])));
+        assert!(selects(
+            &labels(&[("app", "web")]),
+            &labels(&[("app", "web"), ("x", "y")])
+        ));
+        assert!(!selects(&labels(&[("app", "web")]), &labels(&[("app", "other")])));
+    }
+}

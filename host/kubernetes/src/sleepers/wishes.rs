@@ -1,0 +1,174 @@
+//! Wishes: what a resource is meant to be.
+
+use dormouse_lifecycle::{
+    Phase, Refused, Selector, SleeperState, request_observation, request_sleep, request_wake,
+};
+use kube::ResourceExt;
+use thiserror::Error;
+
+use super::{Edit, seed};
+use crate::api::{Sleeper, SleeperStatus};
+use crate::services::selector;
+use crate::{Cluster, ClusterError, SleeperKey};
+
+/// A wish that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wished {
+    /// The epoch that the wish belongs to.
+    pub epoch: i64,
+    /// The phase after it.
+    pub phase: Phase,
+    /// False when it was so already and nothing was written.
+    pub changed: bool,
+}
+
+/// Why a wish was not taken.
+#[derive(Clone, Debug, Error)]
+pub enum WishError {
+    /// No such Sleeper.
+    #[error("there is no Sleeper for {0}")]
+    Unknown(SleeperKey),
+    /// A wake is under way, and wake beats sleep.
+    #[error("a wake is under way")]
+    Superseded,
+    /// The resource cannot be put to sleep; the text says why.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The cluster did not let it happen.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+impl Cluster {
+    /// Wishes a resource asleep.
+    ///
+    /// # Errors
+    /// [`WishError`].
+    pub async fn wish_sleep(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
+        self.divertible(key)?;
+        self.wish(key, |state| match request_sleep(state, reason) {
+            Ok(next) => Ok(Some(next)),
+            Err(Refused::Already) => Ok(None),
+            Err(Refused::Waking) => Err(WishError::Superseded),
+        })
+        .await
+    }
+
+    /// Wishes that the DLX steps into the traffic of a resource and counts.
+    ///
+    /// # Errors
+    /// [`WishError`].
+    pub async fn wish_observe(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
+        self.divertible(key)?;
+        self.wish(key, |state| match request_observation(state, reason) {
+            Ok(next) => Ok(Some(next)),
+            Err(Refused::Already) => Ok(None),
+            Err(Refused::Waking) => Err(WishError::Superseded),
+        })
+        .await
+    }
+
+    /// Wishes a resource awake. Wins over any sleep that has not finished: a conflict is tried again. No-op when it is awake or waking.
+    ///
+    /// # Errors
+    /// [`WishError::Unknown`], or [`WishError::Cluster`] when the API server cannot be reached.
+    pub async fn wish_wake(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
+        let (look, seed) = (self.inner.config.timings.look, seed(&key.object_name()));
+        let wished = self
+            .wish(key, |state| {
+                Ok(request_wake(state, jiff::Timestamp::now(), reason, look, seed).ok())
+            })
+            .await?;
+        if !wished.changed && wished.phase == Phase::Waking {
+            // Somebody is waiting for a wake that may be in a pause after a failure.
+            self.poke(&key.namespace, &key.object_name());
+        }
+        Ok(wished)
+    }
+
+    /// Whether all Services of a Sleeper can be diverted, as far as the reflectors know.
+    fn divertible(&self, key: &SleeperKey) -> Result<(), WishError> {
+        let Some(sleeper) = self.sleeper(key) else {
+            return Ok(());
+        };
+        for name in &sleeper.spec.services {
+            let Some(service) = self.service(&key.namespace, name) else {
+                continue;
+            };
+            match selector(&service) {
+                Ok(Selector::Undivertible(why)) => {
+                    return Err(WishError::Unsupported(format!(
+                        "Service {name} {}",
+                        why.explain()
+                    )));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(WishError::Unsupported(error.to_string())),
+            }
+        }
+        self.sole_owner(&sleeper)
+    }
+
+    /// Two Sleepers must not pull at one Service: it belongs to the older one.
+    fn sole_owner(&self, sleeper: &Sleeper) -> Result<(), WishError> {
+        let age = |sleeper: &Sleeper| {
+            (
+                sleeper.creation_timestamp().map(|time| time.0),
+                sleeper.name_any(),
+            )
+        };
+        let namespace = sleeper.namespace().unwrap_or_default();
+        for other in self.sleepers_in(&namespace) {
+            let shared = other
+                .spec
+                .services
+                .iter()
+                .find(|name| sleeper.spec.services.contains(name));
+            if let Some(name) = shared.filter(|_| age(&other) < age(sleeper)) {
+                let text = format!(
+                    "Service {name} belongs to Sleeper {}, which is older",
+                    other.name_any()
+                );
+                return Err(WishError::Unsupported(text));
+            }
+        }
+        Ok(())
+    }
+
+    async fn wish(
+        &self,
+        key: &SleeperKey,
+        ask: impl Fn(&SleeperState) -> Result<Option<SleeperState>, WishError>,
+    ) -> Result<Wished, WishError> {
+        let wished = self
+            .edit::<_, WishError>(key, true, |sleeper| {
+                if sleeper.metadata.deletion_timestamp.is_some() {
+                    // The protocol wakes it anyway.
+                    let state = sleeper.status.clone().unwrap_or_default().state;
+                    return Ok(Edit::Keep(Wished {
+                        epoch: state.epoch,
+                        phase: state.phase,
+                        changed: false,
+                    }));
+                }
+                let status = sleeper.status.clone().unwrap_or_default();
+                Ok(match ask(&status.state)? {
+                    None => Edit::Keep(Wished {
+                        epoch: status.state.epoch,
+                        phase: status.state.phase,
+                        changed: false,
+                    }),
+                    Some(state) => {
+                        let wished = Wished {
+                            epoch: state.epoch,
+                            phase: state.phase,
+                            changed: true,
+                        };
+                        Edit::Write(Box::new(SleeperStatus { state, ..status }), wished)
+                    }
+                })
+            })
+            .await?;
+        wished.ok_or_else(|| WishError::Unknown(key.clone()))
+    }
+}

@@ -1,0 +1,245 @@
+//! From Awake to Asleep.
+
+use super::common::{act_state, after, existing, record, settled, wait, wake};
+use super::waking::awake;
+use super::{Next, Step, Timings, WaitReason};
+use crate::{Demand, Listed, Observation, Phase, Probe, Selector, Wish};
+
+/// Awake, and wished observed or asleep.
+pub(super) fn begin(seen: &Observation, _timings: &Timings) -> Next {
+    if let Some(why) = undivertible(seen) {
+        return act_state(seen, |state| {
+            state.wish = Wish::Awake;
+            state.reason = why;
+        });
+    }
+    let services = existing(seen).count();
+    if services > 0 && seen.dlx.ready.is_empty() {
+        return match awake(seen) {
+            Next::Wait {
+                reason: WaitReason::Settled,
+                ..
+            } => wait(WaitReason::NoDlx, None),
+            repairs => repairs,
+        };
+    }
+    let missing = seen.unallocated();
+    if !missing.is_empty() {
+        return Next::Act(vec![Step::AllocatePorts(missing)]);
+    }
+    let (now, reason) = (seen.now, seen.state.reason.clone());
+    act_state(seen, |state| state.enter(Phase::Diverting, now, reason))
+}
+
+pub(super) fn undivertible(seen: &Observation) -> Option<String> {
+    existing(seen).find_map(|(service, selector)| match selector {
+        Selector::Undivertible(why) => Some(format!("Service {} {}", service.name, why.explain())),
+        Selector::Pods(_) | Selector::Parked(_) => None,
+    })
+}
+
+/// The slices first, then a probe, then the selectors: a Service always has somebody behind it.
+pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
+    if let Some(rollback) = cannot_divert(seen, timings) {
+        return rollback;
+    }
+    let until = after(seen.state.since, seen.now, timings.give_up);
+    let unless_overdue = |what: &str, next: Next| {
+        if seen.now < until {
+            next
+        } else {
+            wake(seen, timings, &format!("diverting was given up: {what}"))
+        }
+    };
+    let missing = seen.unallocated();
+    if !missing.is_empty() {
+        return unless_overdue(
+            "no DLX ports could be recorded",
+            Next::Act(vec![Step::AllocatePorts(missing)]),
+        );
+    }
+    let slices = stale_slices(seen);
+    if !slices.is_empty() {
+        return unless_overdue("the slices of the DLX could not be written", Next::Act(slices));
+    }
+    let unanswered = existing(seen)
+        .filter(|(_, selector)| !matches!(selector, Selector::Parked(_)))
+        .find_map(|(service, _)| match &service.probe {
+            Probe::Answered => None,
+            Probe::NotAsked => Some(format!("Service {}: it was not asked", service.name)),
+            Probe::Unanswered(why) => Some(format!("Service {}: {why}", service.name)),
+        });
+    if let Some(why) = unanswered {
+        let what = format!("the DLX does not answer for {why}");
+        return unless_overdue(&what, wait(WaitReason::Probe(why), Some(until)));
+    }
+    let parks = parks(seen);
+    if !parks.is_empty() {
+        return unless_overdue("the Services could not be parked", Next::Act(parks));
+    }
+    // From here on `since` of the next phase says from when on no new connection reached the pods.
+    if existing(seen).any(|(service, _)| service.listed == Listed::ReadyPods) {
+        let what = "the Services' own endpoints do not leave";
+        return unless_overdue(what, wait(WaitReason::EndpointsLeaving, Some(until)));
+    }
+    let (now, reason) = (seen.now, seen.state.reason.clone());
+    act_state(seen, |state| state.enter(Phase::Observing, now, reason))
+}
+
+pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Next {
+    if let Some(next) = keep_diverted(seen, timings) {
+        return next;
+    }
+    match wish {
+        Wish::Asleep => {
+            let (now, reason) = (seen.now, seen.state.reason.clone());
+            act_state(seen, |state| state.enter(Phase::Draining, now, reason))
+        }
+        Wish::Observed | Wish::Awake => settled(),
+    }
+}
+
+/// Nothing new reaches the pods. Give what is open its grace, then ask once more whether anybody needs them.
+pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
+    if let Some(next) = keep_diverted(seen, timings) {
+        return next;
+    }
+    let give_up = after(
+        seen.state.since,
+        seen.now,
+        timings.give_up.saturating_add(timings.drain_grace),
+    );
+    let overdue = seen.now >= give_up;
+    if existing(seen).any(|(service, _)| service.listed == Listed::ReadyPods) {
+        if overdue {
+            return wake(
+                seen,
+                timings,
+                "draining was given up: the Services' endpoints do not leave",
+            );
+        }
+        return wait(WaitReason::EndpointsLeaving, Some(give_up));
+    }
+    let grace = after(seen.state.since, seen.now, timings.drain_grace);
+    if seen.now < grace {
+        return wait(WaitReason::Grace, Some(grace));
+    }
+    match &seen.demand {
+        Demand::Some(count) => wake(
+            seen,
+            timings,
+            &format!("{count} requests or connections arrived while draining"),
+        ),
+        Demand::Unknown if overdue => wake(seen, timings, "draining was given up: demand is unknown"),
+        Demand::Unknown if existing(seen).next().is_some() => wait(WaitReason::DemandUnknown, Some(give_up)),
+        Demand::Unknown | Demand::None => {
+            let replicas = seen
+                .workloads
+                .iter()
+                .filter(|workload| workload.exists)
+                .map(|workload| record(seen, workload))
+                .collect();
+            let (now, reason) = (seen.now, seen.state.reason.clone());
+            act_state(seen, |state| {
+                state.replicas = replicas;
+                state.at_zero = false;
+                state.slept = Some(now);
+                state.enter(Phase::Asleep, now, reason);
+            })
+        }
+    }
+}
+
+pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
+    if seen.state.at_zero
+        && let Some(workload) = seen
+            .workloads
+            .iter()
+            .find(|workload| workload.exists && workload.replicas > 0)
+    {
+        let who = format!(
+            "{} {} was scaled up by somebody else",
+            workload.object.kind, workload.object.name
+        );
+        return wake(seen, timings, &who);
+    }
+    if let Some(next) = keep_diverted(seen, timings) {
+        return next;
+    }
+    let up = || {
+        seen.workloads
+            .iter()
+            .filter(|workload| workload.exists && workload.replicas > 0)
+    };
+    // Only what is recorded is scaled down: a wake restores and fences what is recorded.
+    let appeared: Vec<_> = up()
+        .filter(|workload| {
+            !seen
+                .state
+                .replicas
+                .iter()
+                .any(|recorded| recorded.workload == workload.object)
+        })
+        .map(|workload| record(seen, workload))
+        .collect();
+    if !appeared.is_empty() {
+        return act_state(seen, |state| state.replicas.extend(appeared));
+    }
+    let downs: Vec<_> = up()
+        .map(|workload| Step::Scale(workload.object.clone(), 0))
+        .collect();
+    if !downs.is_empty() {
+        return Next::Act(downs);
+    }
+    if !seen.state.at_zero {
+        return act_state(seen, |state| state.at_zero = true);
+    }
+    settled()
+}
+
+/// While diverted: slices follow the DLX, selectors stay parked, and without any DLX the resource wakes (fail open).
+pub(super) fn keep_diverted(seen: &Observation, timings: &Timings) -> Option<Next> {
+    if let Some(next) = cannot_divert(seen, timings) {
+        return Some(next);
+    }
+    let missing = seen.unallocated();
+    if !missing.is_empty() {
+        return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
+    }
+    let mut steps = stale_slices(seen);
+    steps.extend(parks(seen));
+    (!steps.is_empty()).then_some(Next::Act(steps))
+}
+
+/// A Service changed so that nothing can stand in for it, or nobody is there to stand in.
+pub(super) fn cannot_divert(seen: &Observation, timings: &Timings) -> Option<Next> {
+    match undivertible(seen) {
+        Some(why) => Some(wake(seen, timings, &why)),
+        None => no_dlx(seen, timings),
+    }
+}
+
+pub(super) fn no_dlx(seen: &Observation, timings: &Timings) -> Option<Next> {
+    if !seen.dlx.ready.is_empty() || existing(seen).next().is_none() {
+        return None;
+    }
+    let until = after(seen.dlx.absent_since, seen.now, timings.dlx_absence);
+    if seen.now >= until {
+        return Some(wake(seen, timings, "no DLX is ready"));
+    }
+    Some(wait(WaitReason::NoDlx, Some(until)))
+}
+
+pub(super) fn stale_slices(seen: &Observation) -> Vec<Step> {
+    existing(seen)
+        .filter(|(service, _)| service.own_slice.as_ref() != Some(&seen.wanted_slice(service)))
+        .map(|(service, _)| Step::WriteSlice(service.name.clone()))
+        .collect()
+}
+
+pub(super) fn parks(seen: &Observation) -> Vec<Step> {
+    existing(seen)
+        .filter(|(_, selector)| matches!(selector, Selector::Pods(_)))
+        .map(|(service, _)| Step::ParkSelector(service.name.clone()))
+        .collect()
+}

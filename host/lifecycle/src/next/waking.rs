@@ -1,0 +1,201 @@
+//! Back to Awake, from wherever it stands, and out of the way.
+
+use super::common::{act_state, after, existing, settled, wait, wake, wanted_replicas};
+use super::{Next, Step, Timings, WaitReason};
+use crate::{Listed, Observation, Phase, Selector, Service};
+
+/// Settled, except for what came too late: a slice or a parked selector that an executor wrote on an old decision, or that
+/// an executor with an old view did not see when it ended the wake.
+pub(super) fn awake(seen: &Observation) -> Next {
+    let restores = restores(seen);
+    if restores.is_empty() {
+        leave(seen).unwrap_or_else(settled)
+    } else {
+        Next::Act(restores)
+    }
+}
+
+/// Selectors first: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself.
+pub(super) fn waking(seen: &Observation) -> Next {
+    if let Some(next) = turn_back(seen) {
+        return next;
+    }
+    let slices = stale_leftovers(seen);
+    if !slices.is_empty() {
+        return Next::Act(slices);
+    }
+    if seen.workloads.iter().any(|workload| workload.exists) && !seen.ready_pod {
+        let deadline = after(seen.state.wake_started, seen.now, seen.readiness_timeout);
+        if seen.now < deadline {
+            let survived = seen.state.pods_survived().filter(|moment| *moment > seen.now);
+            let until = survived.map_or(deadline, |moment| moment.min(deadline));
+            return wait(WaitReason::NoReadyPod, Some(until));
+        }
+        if seen.state.current_wake_failure().is_some() {
+            return wait(WaitReason::NoReadyPod, None);
+        }
+        let (now, seconds) = (seen.now, seen.readiness_timeout.as_secs_f64());
+        return act_state(seen, |state| {
+            let message = format!("no pod became ready within {seconds} s");
+            state.wake_failure = Some(crate::WakeFailure {
+                epoch: state.epoch,
+                message,
+                at: now,
+            });
+        });
+    }
+    let now = seen.now;
+    act_state(seen, |state| {
+        state.wake_completed = Some(now);
+        state.wake_failure = None;
+        let reason = state.reason.clone();
+        state.enter(Phase::Ready, now, reason);
+    })
+}
+
+/// What every wake does first, a farewell included: nothing of the old turn can be carried out afterwards.
+pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
+    let mut steps = restores(seen);
+    steps.extend(
+        existing(seen)
+            .filter(|(_, selector)| matches!(selector, Selector::Pods(_)))
+            .filter_map(|(service, _)| {
+                let fenced = service.fence.is_some_and(|fence| fence >= seen.state.epoch);
+                (!fenced).then(|| Step::FenceService(service.name.clone(), seen.state.epoch))
+            }),
+    );
+    let at_zero = seen
+        .workloads
+        .iter()
+        .any(|workload| workload.exists && workload.replicas == 0);
+    if at_zero && !seen.state.at_zero {
+        // Its pods may still look ready although they are going away. Remember that before they are wished back.
+        let mut state = seen.state.clone();
+        state.at_zero = true;
+        steps.push(Step::SetState(Box::new(state)));
+    } else {
+        steps.extend(revivals(seen));
+    }
+    (!steps.is_empty()).then_some(Next::Act(steps))
+}
+
+pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
+    let mut repairs = restores(seen);
+    repairs.extend(stale_leftovers(seen));
+    if !repairs.is_empty() {
+        return Next::Act(repairs);
+    }
+    if let Some(next) = leave(seen) {
+        return next;
+    }
+    let now = seen.now;
+    act_state(seen, |state| {
+        state.replicas.clear();
+        state.at_zero = false;
+        let seed = u64::try_from(state.epoch).unwrap_or(0);
+        if state.look.disturbed == 0 {
+            state.look = timings.look.settled(now, seed);
+        }
+        let reason = state.reason.clone();
+        state.enter(Phase::Awake, now, reason);
+    })
+}
+
+/// A deleted Sleeper leaves nothing parked and nothing at zero.
+pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
+    match seen.state.phase {
+        Phase::Awake | Phase::Ready => {
+            let restores = restores(seen);
+            if !restores.is_empty() {
+                return Next::Act(restores);
+            }
+        }
+        Phase::Waking => {
+            if let Some(next) = turn_back(seen) {
+                return next;
+            }
+        }
+        Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => {
+            return wake(seen, timings, "the Sleeper is being deleted");
+        }
+    }
+    let patience = after(seen.state.since, seen.now, timings.farewell);
+    match leave(seen) {
+        Some(Next::Wait { reason, .. }) if seen.now < patience => wait(reason, Some(patience)),
+        Some(Next::Wait { .. }) => Next::Act(
+            own_slices(seen)
+                .map(|service| Step::DeleteSlice(service.name.clone()))
+                .collect(),
+        ),
+        Some(leaves) => leaves,
+        None => Next::Act(vec![Step::RemoveFinalizer]),
+    }
+}
+
+/// Slices that are about to go, but not yet: they follow the DLX too, and they take on the new turn, so that a late
+/// delete of an earlier turn loses.
+pub(super) fn stale_leftovers(seen: &Observation) -> Vec<Step> {
+    if seen.dlx.ready.is_empty() {
+        return Vec::new();
+    }
+    existing(seen)
+        .filter(|(service, _)| {
+            service
+                .own_slice
+                .as_ref()
+                .is_some_and(|own| *own != seen.wanted_slice(service))
+        })
+        .map(|(service, _)| Step::WriteSlice(service.name.clone()))
+        .collect()
+}
+
+pub(super) fn restores(seen: &Observation) -> Vec<Step> {
+    existing(seen)
+        .filter(|(_, selector)| matches!(selector, Selector::Parked(_)))
+        .map(|(service, _)| Step::RestoreSelector(service.name.clone()))
+        .collect()
+}
+
+pub(super) fn own_slices(seen: &Observation) -> impl Iterator<Item = &Service> {
+    seen.services.iter().filter(|service| service.own_slice.is_some())
+}
+
+/// The DLX leaves every Service whose pods are listed, or that will not have any. None: it has left all.
+pub(super) fn leave(seen: &Observation) -> Option<Next> {
+    let pods_wanted = seen
+        .workloads
+        .iter()
+        .any(|workload| workload.exists && workload.replicas > 0);
+    let stays =
+        |service: &Service| pods_wanted && service.selector.is_some() && service.listed == Listed::Nothing;
+    let leaves: Vec<_> = own_slices(seen)
+        .filter(|service| !stays(service))
+        .map(|service| Step::DeleteSlice(service.name.clone()))
+        .collect();
+    if !leaves.is_empty() {
+        return Some(Next::Act(leaves));
+    }
+    own_slices(seen).next().map(|_| wait(WaitReason::NotListed, None))
+}
+
+/// What brings workloads back: replicas where there are none, a fence where a scale-down may still be under way.
+pub(super) fn revivals(seen: &Observation) -> Vec<Step> {
+    seen.workloads
+        .iter()
+        .filter(|workload| workload.exists)
+        .filter_map(|workload| {
+            let recorded = seen
+                .state
+                .replicas
+                .iter()
+                .find(|recorded| recorded.workload == workload.object)
+                .map(|r| r.replicas);
+            if workload.replicas == 0 {
+                let wanted = wanted_replicas(seen, workload, recorded);
+                return Some(Step::Scale(workload.object.clone(), wanted));
+            }
+            let fenced = workload.fence.is_some_and(|fence| fence >= seen.state.epoch);
+            (recorded.is_some() && !fenced).then(|| Step::Fence(workload.object.clone(), seen.state.epoch))
+        })
+        .collect()
+}

@@ -1,0 +1,103 @@
+//! A deleted Sleeper leaves nothing behind, whatever it was doing.
+
+use dormouse_lifecycle::{Listed, Observation, Phase, Selector, Step, WaitReason, Wish};
+use rstest::rstest;
+
+use crate::fixture::*;
+
+fn deleted(phase: Phase, wish: Wish) -> Observation {
+    Observation {
+        deleting: true,
+        ..seen(phase, wish)
+    }
+}
+
+#[rstest]
+fn what_is_diverted_wakes_first(
+    #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
+    #[values(Wish::Observed, Wish::Asleep, Wish::Awake)] wish: Wish,
+) {
+    assert_eq!(rolls_back(&deleted(phase, wish)), "the Sleeper is being deleted");
+}
+
+#[rstest]
+fn what_is_awake_just_goes(#[values(Wish::Awake, Wish::Observed, Wish::Asleep)] wish: Wish) {
+    assert_eq!(steps(&deleted(Phase::Awake, wish)), [Step::RemoveFinalizer]);
+}
+
+#[test]
+fn waking_restores_scales_and_fences_before_the_dlx_leaves() {
+    let mut leaving = deleted(Phase::Waking, Wish::Awake);
+    park(&mut leaving);
+    leaving.services[0].listed = Listed::Nothing;
+    leaving.workloads[0].replicas = 0;
+    assert_eq!(
+        steps(&leaving),
+        [Step::RestoreSelector("web".into()), Step::Scale(web(), 3)]
+    );
+
+    leaving.services[0].selector = Some(Selector::Pods(labels()));
+    leaving.workloads[0].replicas = 3;
+    leaving.workloads[0].fence = None;
+    leaving.services[0].fence = None;
+    assert_eq!(
+        steps(&leaving),
+        [Step::FenceService("web".into(), EPOCH), Step::Fence(web(), EPOCH)]
+    );
+
+    leaving.services[0].fence = Some(EPOCH);
+    leaving.workloads[0].fence = Some(EPOCH);
+    assert_eq!(waits(&leaving), (WaitReason::NotListed, Some(in_secs(20))));
+
+    leaving.services[0].listed = Listed::ReadyPods;
+    assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
+
+    leaving.services[0].own_slice = None;
+    assert_eq!(steps(&leaving), [Step::RemoveFinalizer]);
+}
+
+#[test]
+fn it_does_not_wait_for_ever_for_pods() {
+    let mut leaving = deleted(Phase::Waking, Wish::Awake);
+    leaving.services[0].listed = Listed::Nothing;
+    leaving.state.since = Some(ago(29));
+    assert_eq!(waits(&leaving), (WaitReason::NotListed, Some(in_secs(1))));
+    leaving.state.since = Some(ago(30));
+    assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
+}
+
+#[test]
+fn only_services_with_pods_are_left_at_first() {
+    let mut leaving = deleted(Phase::Waking, Wish::Awake);
+    leaving.services.push(service("api", Selector::Pods(labels())));
+    leaving.services[1].fence = Some(EPOCH);
+    give_slice(&mut leaving);
+    leaving.services[1].listed = Listed::Nothing;
+    assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
+}
+
+#[test]
+fn ready_is_not_a_trap() {
+    let mut leaving = deleted(Phase::Ready, Wish::Awake);
+    assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
+    leaving.services[0].own_slice = None;
+    assert_eq!(steps(&leaving), [Step::RemoveFinalizer]);
+    park(&mut leaving);
+    assert_eq!(steps(&leaving), [Step::RestoreSelector("web".into())]);
+}
+
+#[rstest]
+fn it_needs_no_dlx(
+    #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
+) {
+    let mut leaving = deleted(phase, Wish::Asleep);
+    leaving.dlx = dlx(&[]);
+    rolls_back(&leaving);
+}
+
+#[test]
+fn a_workload_that_was_at_zero_before_stays_there() {
+    let mut leaving = deleted(Phase::Awake, Wish::Awake);
+    leaving.workloads[0].replicas = 0;
+    assert_eq!(steps(&leaving), [Step::RemoveFinalizer]);
+}

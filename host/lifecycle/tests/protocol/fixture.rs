@@ -1,0 +1,222 @@
+//! A resource with one Deployment and one Service, seen in a phase, with everything as that phase leaves it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use dormouse_lifecycle::{
+    Demand, DivertedPort, Dlx, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice, Phase, Probe,
+    Selector, Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas, next,
+};
+use jiff::{SignedDuration, Timestamp};
+
+pub const EPOCH: i64 = 5;
+
+pub fn now() -> Timestamp {
+    "2026-03-01T12:00:00Z".parse().expect("a timestamp")
+}
+
+pub fn ago(seconds: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(seconds)
+}
+
+pub fn in_secs(seconds: i64) -> Timestamp {
+    ago(-seconds)
+}
+
+pub fn timings() -> Timings {
+    Timings {
+        drain_grace: Duration::from_secs(5),
+        give_up: Duration::from_secs(60),
+        dlx_absence: Duration::from_secs(5),
+        farewell: Duration::from_secs(30),
+        look: LookPolicy {
+            settle: Duration::from_secs(10),
+            longest: Duration::from_secs(1800),
+        },
+    }
+}
+
+pub fn web() -> ObjectRef {
+    ObjectRef {
+        api_version: "apps/v1".into(),
+        kind: "Deployment".into(),
+        name: "web".into(),
+    }
+}
+
+pub fn labels() -> BTreeMap<String, String> {
+    BTreeMap::from([("app".to_owned(), "web".to_owned())])
+}
+
+pub fn workload(name: &str, replicas: i32) -> Workload {
+    let object = ObjectRef {
+        name: name.into(),
+        ..web()
+    };
+    Workload {
+        object,
+        exists: true,
+        replicas,
+        autoscaler_minimum: None,
+        fence: None,
+    }
+}
+
+pub fn service(name: &str, selector: Selector) -> Service {
+    Service {
+        name: name.into(),
+        selector: Some(selector),
+        ports: vec![("http".into(), 80)],
+        own_slice: None,
+        listed: Listed::ReadyPods,
+        probe: Probe::NotAsked,
+        fence: None,
+    }
+}
+
+pub fn dlx(last: &[u8]) -> Dlx {
+    let ready: Vec<_> = last
+        .iter()
+        .map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 9, *last)))
+        .collect();
+    Dlx {
+        absent_since: ready.is_empty().then(|| ago(2)),
+        ready,
+    }
+}
+
+pub fn port(service: &str, dlx_port: u16) -> DivertedPort {
+    DivertedPort {
+        service: service.into(),
+        name: "http".into(),
+        port: 80,
+        dlx_port,
+    }
+}
+
+/// A state in `phase` for ten seconds.
+pub fn state(phase: Phase, wish: Wish) -> SleeperState {
+    let mut state = SleeperState {
+        phase,
+        wish,
+        epoch: EPOCH,
+        since: Some(ago(10)),
+        reason: "because".into(),
+        ..SleeperState::default()
+    };
+    if phase != Phase::Awake {
+        state.ports = vec![port("web", 20_000)];
+    }
+    if matches!(phase, Phase::Asleep | Phase::Waking | Phase::Ready) {
+        state.replicas = vec![WorkloadReplicas {
+            workload: web(),
+            replicas: 3,
+        }];
+        state.at_zero = true;
+        state.slept = Some(ago(100));
+    }
+    if matches!(phase, Phase::Waking | Phase::Ready) {
+        state.wake_started = Some(ago(10));
+    }
+    state
+}
+
+/// Everything as the phase leaves it when it is done, just before the next one begins.
+pub fn seen(phase: Phase, wish: Wish) -> Observation {
+    let mut seen = Observation {
+        now: now(),
+        state: state(phase, wish),
+        deleting: false,
+        readiness_timeout: Duration::from_secs(120),
+        restore_replicas: None,
+        workloads: vec![workload("web", if phase == Phase::Asleep { 0 } else { 3 })],
+        services: vec![service("web", Selector::Pods(labels()))],
+        dlx: dlx(&[1, 2]),
+        demand: Demand::None,
+        ready_pod: phase != Phase::Asleep,
+    };
+    if matches!(
+        phase,
+        Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep
+    ) {
+        park(&mut seen);
+        seen.services[0].listed = Listed::Nothing;
+        seen.services[0].probe = Probe::Answered;
+    }
+    if phase != Phase::Awake {
+        give_slice(&mut seen);
+    }
+    if matches!(phase, Phase::Waking | Phase::Ready) {
+        seen.services[0].fence = Some(EPOCH);
+        seen.workloads[0].fence = Some(EPOCH);
+    }
+    seen
+}
+
+pub fn park(seen: &mut Observation) {
+    for service in &mut seen.services {
+        service.selector = Some(Selector::Parked(labels()));
+    }
+}
+
+/// Dormouse's slices, as they should be.
+pub fn give_slice(seen: &mut Observation) {
+    for index in 0..seen.services.len() {
+        seen.services[index].own_slice = Some(seen.wanted_slice(&seen.services[index]));
+    }
+}
+
+pub fn stale_slice() -> OwnSlice {
+    OwnSlice {
+        addresses: vec![IpAddr::V4(Ipv4Addr::new(127, 0, 9, 99))],
+        ports: vec![],
+        turn: None,
+    }
+}
+
+/// The steps; it must not be a wait.
+pub fn steps(seen: &Observation) -> Vec<Step> {
+    match next(seen, &timings()) {
+        Next::Act(steps) => steps,
+        waiting => panic!("{waiting:?}"),
+    }
+}
+
+/// The state that is written; there must be no other step.
+pub fn written(seen: &Observation) -> SleeperState {
+    match &steps(seen)[..] {
+        [Step::SetState(state)] => (**state).clone(),
+        others => panic!("{others:?}"),
+    }
+}
+
+/// Where it goes; everything else about the step must be a change of phase.
+pub fn phase_after(seen: &Observation) -> Phase {
+    written(seen).phase
+}
+
+/// It turns round: the wake that the protocol itself asks for, with its reason.
+pub fn rolls_back(seen: &Observation) -> String {
+    let state = written(seen);
+    assert_eq!((state.phase, state.wish), (Phase::Waking, Wish::Awake));
+    assert_eq!(state.epoch, seen.state.epoch + 1, "a wake raises the epoch");
+    assert_eq!(state.wake_started, Some(seen.now));
+    assert_eq!(state.since, Some(seen.now));
+    state.reason
+}
+
+pub fn waits(seen: &Observation) -> (WaitReason, Option<Timestamp>) {
+    match next(seen, &timings()) {
+        Next::Wait { reason, until } => (reason, until),
+        acting @ Next::Act(_) => panic!("{acting:?}"),
+    }
+}
+
+pub fn settled(seen: &Observation) -> bool {
+    next(seen, &timings())
+        == Next::Wait {
+            reason: WaitReason::Settled,
+            until: None,
+        }
+}

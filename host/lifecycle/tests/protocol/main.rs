@@ -1,0 +1,14 @@
+//! The protocol, phase by phase: what is seen, and what is to be done about it.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod farewell;
+mod fixture;
+mod looks;
+mod ports;
+mod sleeping;
+mod waking;
+mod wishes;

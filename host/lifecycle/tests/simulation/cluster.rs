@@ -1,0 +1,324 @@
+//! A cluster with just enough in it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use dormouse_lifecycle::{
+    Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Probe, Selector, Service,
+    SleeperState, Timings, Workload,
+};
+use jiff::{SignedDuration, Timestamp};
+
+pub const READINESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub fn timings() -> Timings {
+    Timings {
+        drain_grace: Duration::from_secs(2),
+        give_up: Duration::from_secs(20),
+        dlx_absence: Duration::from_secs(3),
+        farewell: Duration::from_secs(10),
+        look: LookPolicy {
+            settle: Duration::from_secs(1),
+            longest: Duration::from_secs(60),
+        },
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Sleeper {
+    pub state: SleeperState,
+    pub deleting: bool,
+    pub version: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub content: OwnSlice,
+    pub version: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct SimService {
+    pub name: String,
+    pub parked: bool,
+    pub fence: Option<Epoch>,
+    pub version: u64,
+    pub slice: Option<Slice>,
+    /// The cluster's own slices list a ready pod.
+    pub listed: bool,
+    /// Index of the workload whose pods it selects.
+    pub workload: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct SimWorkload {
+    pub object: ObjectRef,
+    pub replicas: i32,
+    pub fence: Option<Epoch>,
+    pub version: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Pod {
+    pub workload: usize,
+    pub created: Timestamp,
+    pub ready: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub now: Timestamp,
+    pub sleeper: Option<Sleeper>,
+    pub services: Vec<SimService>,
+    pub workloads: Vec<SimWorkload>,
+    pub pods: Vec<Pod>,
+    pub dlx: Vec<u8>,
+    pub absent_since: Option<Timestamp>,
+    pub demand: Demand,
+    pub probe: bool,
+    versions: u64,
+    /// The replicas that the workloads' controllers believe to be wished.
+    believed: Vec<i32>,
+    /// How long the workloads' controllers have not looked.
+    unsynced: SignedDuration,
+}
+
+impl Cluster {
+    /// Services `a` and `b`, over one workload or over one each, awake and listed.
+    pub fn new(workloads: usize, dlx: Vec<u8>) -> Self {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a timestamp");
+        let mut cluster = Self {
+            now,
+            sleeper: Some(Sleeper {
+                state: SleeperState::default(),
+                deleting: false,
+                version: 0,
+            }),
+            services: Vec::new(),
+            workloads: Vec::new(),
+            pods: Vec::new(),
+            absent_since: dlx.is_empty().then_some(now),
+            dlx,
+            demand: Demand::None,
+            probe: true,
+            versions: 0,
+            believed: Vec::new(),
+            unsynced: SignedDuration::ZERO,
+        };
+        for index in 0..workloads {
+            let object = ObjectRef {
+                api_version: "apps/v1".into(),
+                kind: "Deployment".into(),
+                name: format!("w{index}"),
+            };
+            cluster.workloads.push(SimWorkload {
+                object,
+                replicas: 2,
+                fence: None,
+                version: 0,
+            });
+        }
+        for (index, name) in ["a", "b"].into_iter().enumerate() {
+            cluster.services.push(SimService {
+                name: name.into(),
+                parked: false,
+                fence: None,
+                version: 0,
+                slice: None,
+                listed: false,
+                workload: index % workloads,
+            });
+        }
+        cluster.watch_workloads();
+        cluster.sync_workloads();
+        cluster.pods_become_ready();
+        cluster.sync_endpoints();
+        cluster.now += SignedDuration::from_secs(100);
+        cluster
+    }
+
+    pub fn version(&mut self) -> u64 {
+        self.versions += 1;
+        self.versions
+    }
+
+    pub fn sync_endpoints(&mut self) {
+        for index in 0..self.services.len() {
+            self.sync_service(index);
+        }
+    }
+
+    /// The endpoints controller looks at one Service.
+    pub fn sync_service(&mut self, index: usize) {
+        let service = &self.services[index];
+        let listed = !service.parked
+            && self
+                .pods
+                .iter()
+                .any(|pod| pod.workload == service.workload && pod.ready);
+        self.services[index].listed = listed;
+    }
+
+    /// The workloads' controllers learn what is wished.
+    pub fn watch_workloads(&mut self) {
+        self.believed = self.workloads.iter().map(|workload| workload.replicas).collect();
+    }
+
+    /// The workloads' controllers create and remove pods, as they believe is wished.
+    pub fn sync_workloads(&mut self) {
+        self.unsynced = SignedDuration::ZERO;
+        for (index, replicas) in self.believed.iter().enumerate() {
+            let wanted = usize::try_from(*replicas).unwrap_or(0);
+            let mut kept = 0;
+            self.pods.retain(|pod| {
+                kept += usize::from(pod.workload == index);
+                pod.workload != index || kept <= wanted
+            });
+            for _ in kept..wanted {
+                let created = Timestamp::from_second(self.now.as_second()).expect("a timestamp");
+                self.pods.push(Pod {
+                    workload: index,
+                    created,
+                    ready: false,
+                });
+            }
+        }
+        // A pod that has gone is not listed for long: kubelet and endpoints controller agree on terminating pods.
+        for index in 0..self.services.len() {
+            if !self
+                .pods
+                .iter()
+                .any(|pod| pod.workload == self.services[index].workload && pod.ready)
+            {
+                self.services[index].listed = false;
+            }
+        }
+    }
+
+    pub fn pods_become_ready(&mut self) {
+        self.pods.iter_mut().for_each(|pod| pod.ready = true);
+    }
+
+    /// Time passes. Controllers may lag, but not for longer than a few seconds.
+    pub fn tick(&mut self, span: SignedDuration) {
+        self.unsynced += span;
+        if self.unsynced > SignedDuration::from_secs(8) {
+            self.sync_workloads();
+            self.watch_workloads();
+            self.sync_workloads();
+        }
+        self.now += span;
+    }
+
+    pub fn set_dlx(&mut self, dlx: Vec<u8>) {
+        self.absent_since = match (dlx.is_empty(), self.absent_since) {
+            (true, None) => Some(self.now),
+            (true, since) => since,
+            (false, _) => None,
+        };
+        self.dlx = dlx;
+    }
+
+    /// A GitOps tool puts back what the manifest says.
+    pub fn revert_selector(&mut self, index: usize) {
+        if self.services[index].parked {
+            self.services[index].version = self.version();
+            self.services[index].parked = false;
+        }
+    }
+
+    pub fn scale_by_hand(&mut self, index: usize, replicas: i32) {
+        self.workloads[index].version = self.version();
+        self.workloads[index].replicas = replicas;
+    }
+
+    /// Changes the Sleeper's state, as a wish does.
+    pub fn wish(&mut self, change: impl FnOnce(&SleeperState, Timestamp) -> Option<SleeperState>) -> bool {
+        let (now, version) = (self.now, self.version());
+        let Some(sleeper) = &mut self.sleeper else {
+            return false;
+        };
+        let Some(state) = change(&sleeper.state, now) else {
+            return false;
+        };
+        *sleeper = Sleeper {
+            state,
+            version,
+            ..sleeper.clone()
+        };
+        true
+    }
+
+    pub fn delete_sleeper(&mut self) {
+        let version = self.version();
+        if let Some(sleeper) = &mut self.sleeper {
+            sleeper.deleting = true;
+            sleeper.version = version;
+        }
+    }
+
+    /// Slices are owned by the Sleeper: once it has gone, so do they.
+    pub fn collect_garbage(&mut self) {
+        if self.sleeper.is_none() {
+            self.services.iter_mut().for_each(|service| service.slice = None);
+        }
+    }
+
+    /// What an executor sees when it read objects from `objects` and then the Sleeper from `self`.
+    pub fn observe(&self, objects: &Cluster) -> Option<Observation> {
+        let sleeper = self.sleeper.as_ref()?;
+        let since = sleeper.state.pods_since(self.now);
+        let labels = || BTreeMap::from([("app".to_owned(), "x".to_owned())]);
+        let services = objects.services.iter().map(|service| Service {
+            name: service.name.clone(),
+            selector: Some(if service.parked {
+                Selector::Parked(labels())
+            } else {
+                Selector::Pods(labels())
+            }),
+            ports: vec![(String::new(), 80)],
+            own_slice: service.slice.as_ref().map(|slice| slice.content.clone()),
+            listed: if service.listed {
+                Listed::ReadyPods
+            } else {
+                Listed::Nothing
+            },
+            probe: if objects.probe {
+                Probe::Answered
+            } else {
+                Probe::Unanswered("refused".into())
+            },
+            fence: service.fence,
+        });
+        let workloads = objects.workloads.iter().map(|workload| Workload {
+            object: workload.object.clone(),
+            exists: true,
+            replicas: workload.replicas,
+            autoscaler_minimum: None,
+            fence: workload.fence,
+        });
+        Some(Observation {
+            now: self.now,
+            state: sleeper.state.clone(),
+            deleting: sleeper.deleting,
+            readiness_timeout: READINESS_TIMEOUT,
+            restore_replicas: None,
+            workloads: workloads.collect(),
+            services: services.collect(),
+            dlx: Dlx {
+                ready: objects
+                    .dlx
+                    .iter()
+                    .map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 9, *last)))
+                    .collect(),
+                absent_since: objects.absent_since,
+            },
+            demand: self.demand.clone(),
+            ready_pod: objects
+                .pods
+                .iter()
+                .any(|pod| pod.ready && since.is_none_or(|since| pod.created >= since)),
+        })
+    }
+}

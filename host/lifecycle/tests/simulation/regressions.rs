@@ -1,0 +1,233 @@
+//! Cases that once went wrong, as the simulation found them.
+
+use dormouse_lifecycle::{Phase, Wish};
+
+use crate::executor::Role;
+use crate::world::Event::{self, *};
+use crate::world::World;
+
+fn leaders() -> World {
+    World::new(1, Role::Leader, vec![1, 2])
+}
+
+fn play(world: &mut World, events: &[Event]) {
+    for (position, event) in events.iter().enumerate() {
+        world
+            .apply(event)
+            .unwrap_or_else(|what| panic!("event {position} {event:?}: {what}"));
+    }
+}
+
+/// Lets the first executor run until the phase is reached.
+fn run_to(world: &mut World, who: usize, phase: Phase) {
+    for _ in 0..40 {
+        if world.phase() == phase {
+            return;
+        }
+        play(world, &[Run(who, 1)]);
+    }
+    panic!("{phase:?} was not reached: {:?}", world.state());
+}
+
+#[test]
+fn the_story_without_disturbance() {
+    let mut world = World::new(2, Role::Waker, vec![1, 2]);
+    play(&mut world, &[WishObserve]);
+    run_to(&mut world, 0, Phase::Observing);
+    play(&mut world, &[Run(0, 20)]);
+    assert_eq!(world.phase(), Phase::Observing, "a look stays where it is");
+    assert!(
+        world
+            .cluster
+            .workloads
+            .iter()
+            .all(|workload| workload.replicas == 2),
+        "and scales nothing"
+    );
+
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    world.settle().unwrap();
+    assert_eq!(world.state().wish, Wish::Asleep);
+    assert!(world.cluster.pods.is_empty());
+
+    play(&mut world, &[WishWake]);
+    run_to(&mut world, 1, Phase::Awake);
+    world.settle().unwrap();
+    assert_eq!(world.cluster.pods.len(), 4, "the waker needs no leader");
+    assert_eq!(world.state().epoch, 1);
+}
+
+/// A leader stalls just before it parks. Meanwhile a request turns everything round, and the wake ends without ever
+/// having touched the Service. Nothing but a fence on the Service keeps the late write from succeeding.
+#[test]
+fn a_late_park_after_a_whole_wake() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep, Run(0, 3), Observe(0), WishWake]);
+    run_to(&mut world, 1, Phase::Awake);
+    play(&mut world, &[Step(0), Step(0)]);
+    assert!(world.cluster.services.iter().all(|service| !service.parked));
+}
+
+/// The same leader stalls just before it lets the DLX join. Its slice appears after the wake has ended.
+#[test]
+fn a_late_slice_after_a_whole_wake_is_taken_back() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep, Run(0, 2), Observe(0), WishWake]);
+    run_to(&mut world, 1, Phase::Awake);
+    play(&mut world, &[Step(0), Step(0)]);
+    assert!(
+        world
+            .cluster
+            .services
+            .iter()
+            .all(|service| service.slice.is_some())
+    );
+    world.settle().unwrap();
+    assert!(
+        world
+            .cluster
+            .services
+            .iter()
+            .all(|service| service.slice.is_none())
+    );
+}
+
+/// As above, but no DLX is ready any more and sleep is wished again: the slice would send traffic to nobody.
+#[test]
+fn a_late_slice_is_taken_back_even_if_sleep_is_wished_and_no_dlx_is_ready() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep, Run(0, 2), Observe(1), Dlx(vec![])]);
+    run_to(&mut world, 0, Phase::Awake);
+    play(&mut world, &[Step(1), WishSleep]);
+    assert!(world.cluster.services[0].slice.is_some());
+    world.settle().unwrap();
+    assert!(world.cluster.services[0].slice.is_none());
+}
+
+/// One executor is about to let the DLX leave; the other, whose view of the slices is old, ends the wake before it does.
+/// The next sleep finds the slice in place. The late delete must not fit it any more.
+#[test]
+fn a_late_departure_of_the_dlx_in_the_next_sleep() {
+    let mut world = leaders();
+    play(&mut world, &[ReadObjects(0), WishSleep]);
+    run_to(&mut world, 1, Phase::Asleep);
+    play(&mut world, &[WishWake]);
+    run_to(&mut world, 1, Phase::Ready);
+    play(&mut world, &[Observe(1), ReadSleeper(0), Step(0)]);
+    assert_eq!(world.phase(), Phase::Awake, "the old view saw no slice");
+    assert!(world.cluster.services[0].slice.is_some());
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(&mut world, &[Step(1), Step(1)]);
+    assert!(
+        world
+            .cluster
+            .services
+            .iter()
+            .all(|service| service.slice.is_some())
+    );
+}
+
+/// A wake arrives between the scale-down and the note that it was done. The old pods still look ready, although their
+/// controller is about to remove them.
+#[test]
+fn pods_that_are_about_to_go_are_not_taken_for_woken_ones() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    // The phase was entered in an undisturbed round; now the scale-down alone, which the controller learns of.
+    play(&mut world, &[Observe(0), Step(0), WatchWorkloads]);
+    assert_eq!(world.cluster.workloads[0].replicas, 0);
+    assert!(!world.state().at_zero && !world.cluster.pods.is_empty());
+    play(&mut world, &[WishWake]);
+    for _ in 0..6 {
+        play(
+            &mut world,
+            &[
+                Observe(1),
+                Step(1),
+                Step(1),
+                Step(1),
+                SyncService(0),
+                SyncService(1),
+            ],
+        );
+    }
+    assert_eq!(world.phase(), Phase::Waking);
+    play(&mut world, &[SyncWorkloads]);
+    world.settle().unwrap();
+}
+
+/// As above, but the controller never saw the zero and keeps its pods. Waiting for younger ones would never end.
+#[test]
+fn pods_that_were_kept_end_the_wake_after_a_while() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(&mut world, &[Observe(0), Step(0), WishWake]);
+    for _ in 0..3 {
+        play(&mut world, &[Observe(1), Step(1), Step(1), Step(1), Step(1)]);
+    }
+    assert_eq!(
+        world.cluster.workloads[0].replicas, 2,
+        "to zero and back before anybody looked"
+    );
+    let pods = world.cluster.pods.len();
+    world.settle().unwrap();
+    assert_eq!(world.phase(), Phase::Awake);
+    assert_eq!(world.cluster.pods.len(), pods);
+    assert!(
+        world
+            .cluster
+            .pods
+            .iter()
+            .all(|pod| pod.created < world.state().wake_started.unwrap())
+    );
+}
+
+/// A wake arrives before the scale-down: replicas were never touched, so the pods that are there are the right ones.
+#[test]
+fn pods_that_were_never_scaled_down_count_at_once() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(&mut world, &[WishWake, Run(0, 6)]);
+    assert_eq!(world.phase(), Phase::Awake);
+}
+
+/// A leader stalls just before it scales down.
+#[test]
+fn a_late_scale_down_after_a_whole_wake() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(&mut world, &[Observe(0), WishWake]);
+    run_to(&mut world, 1, Phase::Awake);
+    play(&mut world, &[Step(0)]);
+    assert_eq!(world.cluster.workloads[0].replicas, 2);
+}
+
+/// Deleted in the one phase that is neither waking nor awake.
+#[test]
+fn a_farewell_in_ready_comes_to_an_end() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(&mut world, &[WishWake]);
+    run_to(&mut world, 0, Phase::Ready);
+    play(&mut world, &[Delete]);
+    world.settle().unwrap();
+    assert!(world.cluster.sleeper.is_none());
+}
+
+/// Of two Services, pods are listed for one only: a farewell leaves that one first.
+#[test]
+fn a_farewell_leaves_each_service_when_its_pods_are_listed() {
+    let mut world = leaders();
+    play(
+        &mut world,
+        &[WishSleep, Run(0, 4), Delete, Revert(0), WishWake, Run(0, 1)],
+    );
+    world.settle().unwrap();
+}

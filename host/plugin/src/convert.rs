@@ -1,0 +1,521 @@
+//! From what guests answer to what the host works with, checked on the way.
+//!
+//! Two kinds of wrong: an answer that breaks the contract as a whole is [`Garbage`], and the call has failed. A mistake
+//! in the description of one resource, such as a Service name that a user mistyped in an annotation, stays with that
+//! resource ([`Resource::problem`]): one bad resource must not stop the others.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::bindings::dormouse::plugin::types as wit;
+use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
+use crate::host::clip;
+use crate::types::{
+    FieldCondition, GroupKind, MetricSource, MultiTargetStrategy, ObjectRef, PathBackend, Resource,
+    ResourceId, ResourceState, Rule, ScaleEvent, ScaleEventKind, ScaleOutcome, ServiceTarget, Settings,
+};
+use crate::validate::{self, Check};
+use crate::{GuestError, PluginError};
+
+/// Bytes of an error text.
+const ERROR_TEXT: usize = 4 << 10;
+/// Rules of one resource.
+const RULES: usize = 32;
+/// Workloads or Services of one resource.
+const MEMBERS: usize = 64;
+/// Values of a field condition.
+const VALUES: usize = 64;
+/// Bytes of the parameters of a reading.
+const PARAMETERS: usize = 16 << 10;
+/// The longest window and the longest hold that make sense.
+const LONGEST_WINDOW: Duration = Duration::from_secs(365 * 24 * 3600);
+const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
+
+/// An answer that the contract does not allow.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Garbage(pub String);
+
+impl From<Garbage> for PluginError {
+    fn from(garbage: Garbage) -> PluginError {
+        PluginError::Garbage { what: garbage.0 }
+    }
+}
+
+/// Checks a text that must be right, or the whole answer is garbage.
+fn must(what: &str, value: &str, check: Check) -> Result<(), Garbage> {
+    check(value).map_err(|wrong| Garbage(format!("{what} {:?} is {wrong}", clip(value.to_owned(), 100))))
+}
+
+/// An error of the guest, with its text bounded.
+pub(crate) fn guest_error(error: wit::PluginError) -> GuestError {
+    let text = |text| clip(text, ERROR_TEXT);
+    match error {
+        wit::PluginError::InvalidConfiguration(why) => GuestError::InvalidConfiguration(text(why)),
+        wit::PluginError::UnknownResource(id) => GuestError::UnknownResource(ResourceId {
+            namespace: clip(id.namespace, 63),
+            name: clip(id.name, 253),
+        }),
+        wit::PluginError::Transient(why) => GuestError::Transient(text(why)),
+        wit::PluginError::Other(why) => GuestError::Other(text(why)),
+    }
+}
+
+impl From<wit::ResourceId> for ResourceId {
+    fn from(id: wit::ResourceId) -> ResourceId {
+        ResourceId {
+            namespace: id.namespace,
+            name: id.name,
+        }
+    }
+}
+
+impl From<ResourceId> for wit::ResourceId {
+    fn from(id: ResourceId) -> wit::ResourceId {
+        wit::ResourceId {
+            namespace: id.namespace,
+            name: id.name,
+        }
+    }
+}
+
+fn resource_id(id: wit::ResourceId) -> Result<ResourceId, Garbage> {
+    must("the namespace", &id.namespace, validate::dns_label)?;
+    must("the resource name", &id.name, validate::dns_subdomain)?;
+    Ok(id.into())
+}
+
+fn object_ref(object: wit::ObjectRef) -> Result<ObjectRef, Garbage> {
+    must("the apiVersion", &object.api_version, validate::api_version)?;
+    must("the kind", &object.kind, validate::kind)?;
+    must("the object name", &object.name, validate::path_segment)?;
+    let wit::ObjectRef {
+        api_version,
+        kind,
+        name,
+    } = object;
+    Ok(ObjectRef {
+        api_version,
+        kind,
+        name,
+    })
+}
+
+/// All resources of an answer.
+pub(crate) fn resources(list: Vec<wit::Resource>, limit: usize) -> Result<Vec<Resource>, Garbage> {
+    if list.len() > limit {
+        return Err(Garbage(format!(
+            "{} resources, at most {limit} are allowed",
+            list.len()
+        )));
+    }
+    let resources = list.into_iter().map(resource).collect::<Result<Vec<_>, _>>()?;
+    let mut seen = HashSet::new();
+    if let Some(twice) = resources.iter().find(|resource| !seen.insert(&resource.id)) {
+        return Err(Garbage(format!("the resource {} appears twice", twice.id)));
+    }
+    Ok(resources)
+}
+
+/// Collects what is wrong with one resource.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn note(&mut self, problem: String) {
+        // A few say enough, and the text ends up in a condition.
+        if self.0.len() < 4 {
+            self.0.push(problem);
+        }
+    }
+
+    /// Keeps what `convert` accepts.
+    fn keep<T, U>(&mut self, list: Vec<T>, max: usize, convert: impl Fn(T) -> Result<U, Garbage>) -> Vec<U> {
+        if list.len() > max {
+            self.note(format!(
+                "a list of {} entries, at most {max} are allowed",
+                list.len()
+            ));
+        }
+        let mut kept = Vec::with_capacity(list.len().min(max));
+        for entry in list.into_iter().take(max) {
+            match convert(entry) {
+                Ok(entry) => kept.push(entry),
+                Err(Garbage(what)) => self.note(what),
+            }
+        }
+        kept
+    }
+
+    fn maybe<T>(&mut self, result: Result<Option<T>, Garbage>) -> Option<T> {
+        result.unwrap_or_else(|Garbage(what)| {
+            self.note(what);
+            None
+        })
+    }
+}
+
+fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
+    let id = resource_id(resource.id)?;
+    let object = object_ref(resource.object)?;
+    let mut problems = Problems::default();
+    let rules = problems.keep(resource.rules, RULES, rule);
+    let workloads = problems.keep(resource.workloads, MEMBERS, object_ref);
+    let services = problems.keep(resource.services, MEMBERS, |name| {
+        must("the Service name", &name, validate::dns_label).map(|()| name)
+    });
+    let last_event = problems.maybe(resource.last_event.map(scale_event).transpose());
+    let readiness_timeout = problems.maybe(hold("the readiness timeout", resource.readiness_timeout));
+    let restore_replicas = problems.maybe(match resource.restore_replicas {
+        Some(replicas) if replicas == 0 || i32::try_from(replicas).is_err() => {
+            Err(Garbage(format!("{replicas} replicas to restore")))
+        }
+        other => Ok(other),
+    });
+    let problem = (!problems.0.is_empty()).then(|| problems.0.join("; "));
+    Ok(Resource {
+        id,
+        object,
+        state: match resource.state {
+            wit::ResourceState::Awake => ResourceState::Awake,
+            wit::ResourceState::Asleep => ResourceState::Asleep,
+            wit::ResourceState::Changing => ResourceState::Changing,
+        },
+        rules: if problem.is_some() { Vec::new() } else { rules },
+        last_event,
+        workloads,
+        services,
+        readiness_timeout,
+        restore_replicas,
+        problem,
+    })
+}
+
+fn rule(rule: wit::Rule) -> Result<Rule, Garbage> {
+    let source = match rule.source {
+        wit::MetricSource::ObservedTraffic => MetricSource::ObservedTraffic,
+        wit::MetricSource::Custom(name) => {
+            must("the metric name", &name, validate::path_segment)?;
+            MetricSource::Custom(name)
+        }
+        wit::MetricSource::Other(other) => {
+            must("the kind of reading", &other.kind, |kind| {
+                validate::text(kind, 63)
+            })?;
+            if other.parameters.len() > PARAMETERS {
+                return Err(Garbage(format!(
+                    "more than {PARAMETERS} bytes of parameters of a reading"
+                )));
+            }
+            MetricSource::Other {
+                kind: other.kind,
+                parameters: other.parameters,
+            }
+        }
+    };
+    let window = Duration::from_millis(rule.window);
+    if window.is_zero() || window > LONGEST_WINDOW {
+        return Err(Garbage(format!("a window of {window:?}")));
+    }
+    must("the threshold", &rule.threshold, |threshold| {
+        validate::text(threshold, 64)
+    })?;
+    Ok(Rule {
+        source,
+        window,
+        threshold: rule.threshold,
+    })
+}
+
+fn scale_event(event: wit::ScaleEvent) -> Result<ScaleEvent, Garbage> {
+    let at = i64::try_from(event.at)
+        .ok()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    let at = at.ok_or_else(|| Garbage(format!("{} ms is no time of an event", event.at)))?;
+    let kind = match event.kind {
+        wit::ScaleEventKind::ResourceUpdated => ScaleEventKind::ResourceUpdated,
+        wit::ScaleEventKind::ScaleFromZeroStarted => ScaleEventKind::ScaleFromZeroStarted,
+        wit::ScaleEventKind::ScaleFromZeroCompleted => ScaleEventKind::ScaleFromZeroCompleted,
+        wit::ScaleEventKind::ScaleToZeroStarted => ScaleEventKind::ScaleToZeroStarted,
+        wit::ScaleEventKind::ScaleToZeroCompleted => ScaleEventKind::ScaleToZeroCompleted,
+    };
+    Ok(ScaleEvent { kind, at })
+}
+
+fn hold(what: &str, millis: Option<u64>) -> Result<Option<Duration>, Garbage> {
+    let Some(span) = millis.map(Duration::from_millis) else {
+        return Ok(None);
+    };
+    if span.is_zero() || span > LONGEST_HOLD {
+        return Err(Garbage(format!("{what} is {span:?}")));
+    }
+    Ok(Some(span))
+}
+
+fn port(port: Option<u16>) -> Result<Option<u16>, Garbage> {
+    if port == Some(0) {
+        Err(Garbage("a port of 0".into()))
+    } else {
+        Ok(port)
+    }
+}
+
+/// The settings of a plugin.
+pub(crate) fn settings(settings: scaler::ScalerSettings) -> Result<Settings, Garbage> {
+    if let Some(metrics) = &settings.metrics_resource {
+        must(
+            "the group of the metrics resource",
+            &metrics.group,
+            validate::group,
+        )?;
+        must("the kind of the metrics resource", &metrics.kind, validate::kind)?;
+    }
+    for (what, header) in [
+        ("the name header", &settings.target_name_header),
+        ("the path header", &settings.target_path_header),
+    ] {
+        if let Some(header) = header {
+            must(what, header, validate::header_name)?;
+        }
+    }
+    Ok(Settings {
+        scale_interval: hold("the scale interval", settings.scale_interval)?,
+        metrics_resource: settings.metrics_resource.map(|kind| GroupKind {
+            group: kind.group,
+            kind: kind.kind,
+        }),
+        target_name_header: settings.target_name_header,
+        target_path_header: settings.target_path_header,
+        target_port: port(settings.target_port)?,
+        readiness_timeout: hold("the readiness timeout", settings.readiness_timeout)?,
+        multi_target_strategy: settings.multi_target_strategy.map(|strategy| match strategy {
+            scaler::MultiTargetStrategy::Random => MultiTargetStrategy::Random,
+            scaler::MultiTargetStrategy::Primary => MultiTargetStrategy::Primary,
+            scaler::MultiTargetStrategy::Canary => MultiTargetStrategy::Canary,
+        }),
+    })
+}
+
+/// One outcome for each of `asked` resources.
+pub(crate) fn outcomes(list: Vec<scaler::ScaleOutcome>, asked: usize) -> Result<Vec<ScaleOutcome>, Garbage> {
+    if list.len() != asked {
+        return Err(Garbage(format!("{} outcomes for {asked} resources", list.len())));
+    }
+    list.into_iter()
+        .map(|outcome| {
+            Ok(match outcome {
+                scaler::ScaleOutcome::Done => ScaleOutcome::Done,
+                scaler::ScaleOutcome::Accepted => ScaleOutcome::Accepted,
+                scaler::ScaleOutcome::Watch(condition) => ScaleOutcome::Watch(field_condition(condition)?),
+                scaler::ScaleOutcome::Failed(error) => ScaleOutcome::Failed(guest_error(error)),
+            })
+        })
+        .collect()
+}
+
+fn field_condition(condition: scaler::FieldCondition) -> Result<FieldCondition, Garbage> {
+    must("the field", &condition.path, validate::field_path)?;
+    if condition.ready_values.is_empty() {
+        return Err(Garbage("a field condition that no value fulfils".into()));
+    }
+    for values in [&condition.ready_values, &condition.failed_values] {
+        if values.len() > VALUES || values.iter().any(|value| value.len() > 253) {
+            return Err(Garbage(
+                "a field condition with too many or too long values".into(),
+            ));
+        }
+    }
+    let object = object_ref(condition.object)?;
+    let scaler::FieldCondition {
+        path,
+        ready_values,
+        failed_values,
+        ..
+    } = condition;
+    Ok(FieldCondition {
+        object,
+        path,
+        ready_values,
+        failed_values,
+    })
+}
+
+/// Where requests go.
+pub(crate) fn service_target(target: scaler::ServiceTarget) -> Result<ServiceTarget, Garbage> {
+    must("the Service name", &target.name, validate::dns_label)?;
+    Ok(ServiceTarget {
+        name: target.name,
+        port: port(target.port)?,
+    })
+}
+
+/// One or two targets of a path, or none.
+pub(crate) fn targets(list: Vec<wit::ResourceId>) -> Result<Vec<ResourceId>, Garbage> {
+    if list.len() > 2 {
+        return Err(Garbage(format!(
+            "{} targets for one path, at most two are allowed",
+            list.len()
+        )));
+    }
+    list.into_iter().map(resource_id).collect()
+}
+
+impl From<PathBackend> for ingress_targets::PathBackend {
+    fn from(backend: PathBackend) -> ingress_targets::PathBackend {
+        let PathBackend {
+            namespace,
+            ingress,
+            annotations,
+            host,
+            path,
+            service,
+        } = backend;
+        ingress_targets::PathBackend {
+            namespace,
+            ingress,
+            annotations,
+            host,
+            path,
+            service,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(name: &str) -> wit::Resource {
+        wit::Resource {
+            id: wit::ResourceId {
+                namespace: "shop".into(),
+                name: name.into(),
+            },
+            object: wit::ObjectRef {
+                api_version: "apps/v1".into(),
+                kind: "Deployment".into(),
+                name: name.into(),
+            },
+            state: wit::ResourceState::Awake,
+            rules: vec![wit::Rule {
+                source: wit::MetricSource::ObservedTraffic,
+                window: 60_000,
+                threshold: "0".into(),
+            }],
+            last_event: None,
+            workloads: Vec::new(),
+            services: vec![name.into()],
+            readiness_timeout: None,
+            restore_replicas: None,
+        }
+    }
+
+    #[test]
+    fn a_good_answer_passes() {
+        let list = resources(vec![good("a"), good("b")], 2).unwrap();
+        assert_eq!(list.len(), 2);
+        assert!(
+            list.iter()
+                .all(|resource| resource.problem.is_none() && resource.rules.len() == 1)
+        );
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_right_is_garbage_as_a_whole() {
+        let whole = |list| resources(list, 10).unwrap_err().0;
+        assert!(whole(vec![good("a"), good("a")]).contains("twice"));
+        assert!(whole((0..11).map(|n| good(&format!("r{n}"))).collect()).contains("11 resources"));
+        assert!(whole(vec![good("Not-A-Name")]).contains("DNS subdomain"));
+        assert!(
+            whole(vec![good(&"x".repeat(1 << 20))]).len() < 400,
+            "the message must not repeat a megabyte"
+        );
+        let mut bad = good("a");
+        bad.id.namespace = "../kube-system".into();
+        assert!(whole(vec![bad]).contains("DNS label"));
+        let mut bad = good("a");
+        bad.object.name = "a/../b".into();
+        assert!(whole(vec![bad]).contains("URL path"));
+    }
+
+    #[test]
+    fn a_mistake_in_one_resource_keeps_that_one_awake_and_the_others_as_they_are() {
+        type Spoil = fn(&mut wit::Resource);
+        let spoils: [Spoil; 8] = [
+            |resource| resource.services.push("Not A Service".into()),
+            |resource| resource.rules[0].window = 0,
+            |resource| resource.rules[0].threshold = "\n".into(),
+            |resource| resource.restore_replicas = Some(0),
+            |resource| resource.readiness_timeout = Some(0),
+            |resource| resource.readiness_timeout = Some(u64::MAX),
+            |resource| resource.services = vec!["s".into(); 1000],
+            |resource| {
+                resource.last_event = Some(wit::ScaleEvent {
+                    kind: wit::ScaleEventKind::ResourceUpdated,
+                    at: u64::MAX,
+                });
+            },
+        ];
+        for (index, spoil) in spoils.into_iter().enumerate() {
+            let mut bad = good("bad");
+            spoil(&mut bad);
+            let list = resources(vec![bad, good("fine")], 10).unwrap();
+            assert!(list[0].problem.is_some(), "case {index}");
+            assert!(list[0].rules.is_empty(), "case {index}: it could be put to sleep");
+            assert!(list[0].services.len() <= MEMBERS);
+            assert!(
+                list[1].problem.is_none() && list[1].rules.len() == 1,
+                "case {index}"
+            );
+        }
+    }
+
+    #[test]
+    fn outcomes_answer_each_resource() {
+        assert_eq!(
+            outcomes(vec![scaler::ScaleOutcome::Done], 1).unwrap(),
+            [ScaleOutcome::Done]
+        );
+        assert!(outcomes(vec![scaler::ScaleOutcome::Done], 2).is_err());
+        assert!(outcomes(Vec::new(), 1).is_err());
+    }
+
+    #[test]
+    fn at_most_two_targets() {
+        let id = || wit::ResourceId {
+            namespace: "a".into(),
+            name: "b".into(),
+        };
+        assert_eq!(targets(vec![id(), id()]).unwrap().len(), 2);
+        assert!(targets(vec![id(), id(), id()]).is_err());
+    }
+
+    #[test]
+    fn settings_with_a_header_that_is_none_are_garbage() {
+        let empty = || scaler::ScalerSettings {
+            scale_interval: None,
+            metrics_resource: None,
+            target_name_header: None,
+            target_path_header: None,
+            target_port: None,
+            readiness_timeout: None,
+            multi_target_strategy: None,
+        };
+        assert_eq!(settings(empty()).unwrap(), Settings::default());
+        assert!(
+            settings(scaler::ScalerSettings {
+                target_name_header: Some("a\r\nb".into()),
+                ..empty()
+            })
+            .is_err()
+        );
+        assert!(
+            settings(scaler::ScalerSettings {
+                target_port: Some(0),
+                ..empty()
+            })
+            .is_err()
+        );
+    }
+}

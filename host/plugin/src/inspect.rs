@@ -1,0 +1,140 @@
+//! What a plugin file is, for `dormouse plugin inspect`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::link::{exported, how_to_grant, own_interface};
+use crate::load::{Template, compile, digest, read};
+use crate::metrics::PluginMetrics;
+use crate::producers::producers;
+use crate::state::Shared;
+use crate::{EngineConfig, Grants, HostEngine, Limits, Metrics, NoServices, PluginError, Producer};
+
+/// What a plugin file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// The name that it would have: the file stem.
+    pub name: String,
+    /// SHA-256 in hexadecimal.
+    pub digest: String,
+    /// Bytes.
+    pub size: usize,
+    /// What it imports.
+    pub imports: Vec<String>,
+    /// What it exports.
+    pub exports: Vec<String>,
+    /// What the operator has to grant before it loads.
+    pub needs: Vec<Need>,
+    /// True when it decides itself which resources an Ingress path routes to.
+    pub ingress_targets: bool,
+    /// What it was made with.
+    pub producers: Vec<Producer>,
+    /// How long compiling took.
+    pub compile_time: Duration,
+    /// What came of loading it with everything granted.
+    pub trial: Trial,
+}
+
+/// An interface that needs a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// The import.
+    pub import: String,
+    /// The configuration that grants it.
+    pub how: String,
+}
+
+/// What came of a trial instantiation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trial {
+    /// It loads.
+    Passed {
+        /// How long one instantiation took.
+        took: Duration,
+    },
+    /// It does not.
+    Failed {
+        /// [`PluginError::code`].
+        code: &'static str,
+        /// Why.
+        error: String,
+    },
+}
+
+/// Reads, compiles and tries the plugin at `path`, without any cluster.
+///
+/// # Errors
+///
+/// When the file cannot be read or compiled. What is wrong with a component that compiles is in [`Inspection::trial`].
+pub async fn inspect(path: &Path) -> Result<Inspection, PluginError> {
+    let engine = HostEngine::on_demand(EngineConfig::default(), Metrics::default())?;
+    let name = path
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let bytes = read(path, engine.config().file_limit)?;
+
+    let began = Instant::now();
+    let component = compile(engine.engine(), &bytes)?;
+    let compile_time = began.elapsed();
+
+    let kind = component.component_type();
+    let names = |list: &mut dyn Iterator<Item = &str>| list.map(str::to_owned).collect::<Vec<_>>();
+    let imports = names(&mut kind.imports(engine.engine()).map(|(name, _)| name));
+    let exports = names(&mut kind.exports(engine.engine()).map(|(name, _)| name));
+    let needs = imports
+        .iter()
+        .filter_map(|import| {
+            let how = how_to_grant(&name, own_interface(import)?.interface)?;
+            Some(Need {
+                import: import.clone(),
+                how,
+            })
+        })
+        .collect();
+
+    let limits = Limits::default();
+    let shared = Arc::new(Shared {
+        metrics: PluginMetrics::new(engine.metrics(), &name, limits.concurrent_calls),
+        name: name.clone(),
+        grants: Grants {
+            lifecycle: true,
+            events: true,
+            ..Grants::default()
+        },
+        config: std::collections::BTreeMap::new(),
+        limits,
+        services: Arc::new(NoServices),
+    });
+    let began = Instant::now();
+    let trial = match Template::link(&engine, &component, shared) {
+        Ok(template) => template.try_out().await,
+        Err(error) => Err(error),
+    };
+    let trial = match trial {
+        Ok(()) => Trial::Passed {
+            took: began.elapsed(),
+        },
+        Err(error) => Trial::Failed {
+            code: error.code(),
+            error: error.to_string(),
+        },
+    };
+    Ok(Inspection {
+        digest: digest(&bytes),
+        size: bytes.len(),
+        ingress_targets: exported(engine.engine(), &component, "ingress-targets").is_some(),
+        producers: producers(&bytes),
+        name,
+        imports,
+        exports,
+        needs,
+        compile_time,
+        trial,
+    })
+}

@@ -1,0 +1,227 @@
+//! Which host functions a component gets, and what to say when it wants others.
+
+use wasmtime::Engine;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use crate::bindings::dormouse::plugin;
+use crate::state::CallState;
+use crate::{Grants, PluginError, WIT_VERSION};
+
+const PACKAGE: &str = "dormouse:plugin";
+
+/// What WASI 0.2 has and is linked. Files and sockets answer that there are none.
+const WASI: [&str; 6] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+];
+
+/// Which of the interfaces that need a grant are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Permissions {
+    pub kubernetes: bool,
+    pub lifecycle: bool,
+}
+
+impl Permissions {
+    pub(crate) const ALL: [Permissions; 4] = [
+        Permissions {
+            kubernetes: false,
+            lifecycle: false,
+        },
+        Permissions {
+            kubernetes: false,
+            lifecycle: true,
+        },
+        Permissions {
+            kubernetes: true,
+            lifecycle: false,
+        },
+        Permissions {
+            kubernetes: true,
+            lifecycle: true,
+        },
+    ];
+
+    pub(crate) fn of(grants: &Grants) -> Permissions {
+        Permissions {
+            kubernetes: grants.links_kubernetes(),
+            lifecycle: grants.lifecycle,
+        }
+    }
+
+    /// Its place in [`Permissions::ALL`].
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.kubernetes) * 2 + usize::from(self.lifecycle)
+    }
+}
+
+/// A linker with WASI 0.2 and what `permissions` say.
+pub(crate) fn linker(engine: &Engine, permissions: Permissions) -> wasmtime::Result<Linker<CallState>> {
+    type Own = HasSelf<CallState>;
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    plugin::types::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    plugin::logging::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    plugin::config::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    if permissions.kubernetes {
+        plugin::kubernetes::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    }
+    if permissions.lifecycle {
+        plugin::lifecycle::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    }
+    Ok(linker)
+}
+
+/// An interface of our package, as components name it.
+pub(crate) struct OwnInterface<'a> {
+    pub interface: &'a str,
+    pub version: &'a str,
+}
+
+/// Takes `dormouse:plugin/lifecycle@0.1.0` apart; none for names of other packages.
+pub(crate) fn own_interface(name: &str) -> Option<OwnInterface<'_>> {
+    let rest = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
+    let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+    Some(OwnInterface { interface, version })
+}
+
+/// True when versions are on one track: `0.1.x` of any x, and later `1.x.y`.
+fn same_track(wanted: &str) -> bool {
+    fn track(version: &str) -> (&str, &str) {
+        let mut parts = version.split('.');
+        let major = parts.next().unwrap_or_default();
+        (
+            major,
+            if major == "0" {
+                parts.next().unwrap_or_default()
+            } else {
+                ""
+            },
+        )
+    }
+    track(wanted) == track(WIT_VERSION)
+}
+
+/// What would grant `interface`, if it is one that needs a grant.
+pub(crate) fn how_to_grant(plugin: &str, interface: &str) -> Option<String> {
+    match interface {
+        "kubernetes" => Some(format!(
+            "add to plugins.{plugin}.grants: kubernetes: [{{apiVersion: apps/v1, kind: Deployment, verbs: [get]}}] \
+             with the kinds and verbs that it needs, or events: true"
+        )),
+        "lifecycle" => Some(format!("add to plugins.{plugin}.grants: lifecycle: true")),
+        _ => None,
+    }
+}
+
+/// Checks the imports by name, so that what is missing is said in the operator's words. The linker checks types.
+pub(crate) fn check_imports(
+    engine: &Engine,
+    component: &Component,
+    permissions: Permissions,
+    plugin: &str,
+) -> Result<(), PluginError> {
+    for (import, item) in component.component_type().imports(engine) {
+        let Some(OwnInterface { interface, version }) = own_interface(import) else {
+            // Versions and types of WASI are for the linker to check.
+            if !WASI.iter().any(|package| import.starts_with(package)) {
+                return Err(PluginError::UnknownImport {
+                    import: import.to_owned(),
+                });
+            }
+            continue;
+        };
+        if !same_track(version) {
+            return Err(PluginError::Incompatible {
+                wanted: import.to_owned(),
+                have: WIT_VERSION,
+            });
+        }
+        let granted = match interface {
+            "kubernetes" => permissions.kubernetes,
+            "lifecycle" => permissions.lifecycle,
+            "types" | "logging" | "config" => true,
+            // An interface that only carries types, such as one that a later version split off, needs no function.
+            _ if only_types(engine, &item.ty) => true,
+            _ => {
+                return Err(PluginError::UnknownImport {
+                    import: import.to_owned(),
+                });
+            }
+        };
+        if !granted {
+            let how = how_to_grant(plugin, interface).unwrap_or_default();
+            return Err(PluginError::NotGranted {
+                import: import.to_owned(),
+                how,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn only_types(engine: &Engine, item: &ComponentItem) -> bool {
+    match item {
+        ComponentItem::ComponentInstance(instance) => instance
+            .exports(engine)
+            .all(|(_, export)| matches!(export.ty, ComponentItem::Type(_))),
+        ComponentItem::Type(_) => true,
+        _ => false,
+    }
+}
+
+/// The name under which the component exports our `interface`, if it does.
+pub(crate) fn exported(engine: &Engine, component: &Component, interface: &str) -> Option<String> {
+    component.component_type().exports(engine).find_map(|(name, _)| {
+        own_interface(name)
+            .filter(|own| own.interface == interface)
+            .map(|_| name.to_owned())
+    })
+}
+
+/// Checks that the component exports `scaler` of a version that this host can call.
+pub(crate) fn check_exports(engine: &Engine, component: &Component) -> Result<(), PluginError> {
+    let have = WIT_VERSION;
+    match exported(engine, component, "scaler") {
+        None => Err(PluginError::MissingExport {
+            export: format!("{PACKAGE}/scaler@{WIT_VERSION}"),
+        }),
+        Some(name) if !own_interface(&name).is_some_and(|own| same_track(own.version)) => {
+            Err(PluginError::Incompatible {
+                wanted: format!("to export {name}"),
+                have,
+            })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_of_permissions_finds_its_linker() {
+        for (index, permissions) in Permissions::ALL.into_iter().enumerate() {
+            assert_eq!(permissions.index(), index);
+        }
+    }
+
+    #[test]
+    fn patch_versions_are_one_track_and_minor_versions_below_one_are_not() {
+        for (version, same) in [
+            ("0.1.0", true),
+            ("0.1.7", true),
+            ("0.2.0", false),
+            ("1.1.0", false),
+            ("", false),
+        ] {
+            assert_eq!(same_track(version), same, "{version}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! From a file to something that can be called: read, hash, compile, link, and try.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, Instance, InstancePre};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
+use crate::host::TooManyHostCalls;
+use crate::link::{Permissions, check_exports, check_imports, exported};
+use crate::meter::CpuMeter;
+use crate::state::{CallState, Shared};
+use crate::{HostEngine, PluginError, WIT_VERSION};
+
+const SCALER: &str = "dormouse:plugin/scaler";
+const INGRESS: &str = "dormouse:plugin/ingress-targets";
+
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> PluginError {
+    PluginError::Unreadable {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    }
+}
+
+/// The bytes of a plugin file.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, PluginError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(path, &error))?;
+    if bytes.len() as u64 > limit {
+        return Err(PluginError::TooLarge { limit });
+    }
+    Ok(bytes)
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// Compiles. Takes a tenth of a second for a Rust guest, and long for an interpreter: not for an async worker.
+pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, PluginError> {
+    let not = |reason: &str| {
+        Err(PluginError::NotAComponent {
+            reason: reason.to_owned(),
+        })
+    };
+    match bytes {
+        [] => return not("the file is empty"),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            return not("it is a core module; build for the target wasm32-wasip2");
+        }
+        [0, b'a', b's', b'm', ..] => {}
+        _ => return not("it does not begin like WebAssembly"),
+    }
+    Component::from_binary(engine, bytes).map_err(|error| PluginError::Malformed {
+        reason: format!("{error:#}"),
+    })
+}
+
+/// A component that is linked and was tried: whatever can be known about it before the first call, is.
+pub(crate) struct Template {
+    engine: HostEngine,
+    shared: Arc<Shared>,
+    pre: InstancePre<CallState>,
+    exports: Exports,
+}
+
+/// Where the exports of the component are.
+pub(crate) struct Exports {
+    pub scaler: scaler::GuestIndices,
+    pub ingress: Option<ingress_targets::GuestIndices>,
+}
+
+/// What a run of a guest came to.
+pub(crate) struct Ran<R> {
+    pub outcome: Result<R, PluginError>,
+    pub cpu: std::time::Duration,
+}
+
+impl Template {
+    pub(crate) fn link(
+        engine: &HostEngine,
+        component: &Component,
+        shared: Arc<Shared>,
+    ) -> Result<Template, PluginError> {
+        let permissions = Permissions::of(&shared.grants);
+        check_imports(engine.engine(), component, permissions, &shared.name)?;
+        check_exports(engine.engine(), component)?;
+        let pre = engine
+            .linker(permissions)
+            .instantiate_pre(component)
+            .map_err(|error| incompatible("its imports", &error))?;
+        let scaler = scaler::GuestIndices::new(&pre).map_err(|error| incompatible(SCALER, &error))?;
+        let ingress = exported(engine.engine(), component, "ingress-targets")
+            .map(|_| ingress_targets::GuestIndices::new(&pre))
+            .transpose()
+            .map_err(|error| incompatible(INGRESS, &error))?;
+        Ok(Template {
+            engine: engine.clone(),
+            shared,
+            pre,
+            exports: Exports { scaler, ingress },
+        })
+    }
+
+    /// Instantiates once and looks up every export. The types of exports are only checked here, and start code runs.
+    pub(crate) async fn try_out(&self) -> Result<(), PluginError> {
+        let ran = self.run(|exports, store, instance| {
+            Box::pin(async move {
+                let scaler = exports.scaler.load(&mut *store, &instance);
+                if let Err(error) = scaler {
+                    return Ok(Err(incompatible(SCALER, &error)));
+                }
+                let ingress = exports
+                    .ingress
+                    .as_ref()
+                    .map(|ingress| ingress.load(&mut *store, &instance));
+                Ok(ingress
+                    .transpose()
+                    .map(drop)
+                    .map_err(|error| incompatible(INGRESS, &error)))
+            })
+        });
+        ran.await.outcome?
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn has_ingress_targets(&self) -> bool {
+        self.exports.ingress.is_some()
+    }
+
+    /// Runs `body` in a fresh instance, within the limits. The store is gone when it returns, and with it everything
+    /// that the guest did to it.
+    pub(crate) async fn run<R>(
+        &self,
+        body: impl for<'a> FnOnce(
+            &'a Exports,
+            &'a mut Store<CallState>,
+            Instance,
+        ) -> BoxFuture<'a, wasmtime::Result<R>>,
+    ) -> Ran<R> {
+        let meter = CpuMeter::new();
+        let mut store = CallState::store(&self.engine, &self.shared, &meter);
+        let call = meter.charge(async {
+            let instance = self.pre.instantiate_async(&mut store).await?;
+            body(&self.exports, &mut store, instance).await
+        });
+        let outcome = match tokio::time::timeout(self.shared.limits.wall, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(classify(&error, store.data())),
+            Err(_) => Err(PluginError::WallTimeout {
+                limit: store.data().wall(),
+            }),
+        };
+        let dropped = store.data().dropped_log_lines();
+        if dropped > 0 {
+            self.shared.metrics.log_lines_dropped(dropped);
+            tracing::warn!(dropped, "the plugin logged more lines than a call may");
+        }
+        Ran {
+            outcome,
+            cpu: meter.spent(),
+        }
+    }
+}
+
+fn incompatible(what: &str, error: &wasmtime::Error) -> PluginError {
+    PluginError::Incompatible {
+        wanted: format!("other types of {what} ({error:#})"),
+        have: WIT_VERSION,
+    }
+}
+
+/// Which limit ended the call, or what the guest did.
+fn classify(error: &wasmtime::Error, state: &CallState) -> PluginError {
+    let limits = &state.shared.limits;
+    tracing::debug!(error = format!("{error:?}"), "the plugin's call ended");
+    if error.is::<TooManyHostCalls>() {
+        return PluginError::HostCalls {
+            limit: limits.host_calls,
+        };
+    }
+    if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
+        return PluginError::Internal {
+            reason: full.to_string(),
+        };
+    }
+    let trap = error.downcast_ref::<Trap>();
+    if trap == Some(&Trap::Interrupt) {
+        return PluginError::CpuBudget { budget: limits.cpu };
+    }
+    if state.memory.denied {
+        return PluginError::Memory { limit: limits.memory };
+    }
+    let said = state.stderr.text();
+    if let Some(I32Exit(status)) = error.downcast_ref() {
+        let message = if said.is_empty() {
+            format!("exit with status {status}")
+        } else {
+            said
+        };
+        return PluginError::Panicked { message };
+    }
+    match trap {
+        Some(Trap::UnreachableCodeReached) => PluginError::Panicked {
+            message: if said.is_empty() {
+                "without a message on stderr".to_owned()
+            } else {
+                said
+            },
+        },
+        Some(trap) => PluginError::Trapped {
+            reason: trap.to_string(),
+        },
+        // No trap and none of our own: the guest handed over something that could not be read.
+        None => PluginError::Garbage {
+            what: error.root_cause().to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_sha_256_in_hexadecimal() {
+        assert_eq!(
+            digest(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

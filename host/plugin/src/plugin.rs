@@ -1,0 +1,377 @@
+//! A loaded plugin and the path of a call through it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+use wasmtime::Store;
+use wasmtime::component::Instance;
+
+use crate::bindings::dormouse::plugin::types::PluginError as WitError;
+use crate::convert::{self, Garbage};
+use crate::load::{Exports, Template};
+use crate::metrics::PluginMetrics;
+use crate::state::CallState;
+use crate::types::{PathBackend, Resource, ResourceId, ScaleOutcome, ServiceTarget, Settings};
+use crate::{Breaker, BreakerState, HostEngine, Limits, PluginError};
+
+/// A function that plugins export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `scaler.settings`.
+    Settings,
+    /// `scaler.resources`.
+    Resources,
+    /// `scaler.set-scale`.
+    SetScale,
+    /// `scaler.service`.
+    Service,
+    /// `ingress-targets.targets`.
+    IngressTargets,
+}
+
+impl Call {
+    pub(crate) const COUNT: usize = 5;
+
+    pub(crate) const ALL: [Call; Call::COUNT] = [
+        Call::Settings,
+        Call::Resources,
+        Call::SetScale,
+        Call::Service,
+        Call::IngressTargets,
+    ];
+
+    /// As it is written in WIT.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Call::Settings => "settings",
+            Call::Resources => "resources",
+            Call::SetScale => "set-scale",
+            Call::Service => "service",
+            Call::IngressTargets => "targets",
+        }
+    }
+}
+
+/// A loaded plugin: one generation of one file. Calls may run at the same time, each in an instance of its own.
+pub struct Plugin {
+    digest: String,
+    generation: u64,
+    template: Template,
+    /// Over all plugins.
+    host_places: Arc<Semaphore>,
+    /// Of this plugin.
+    places: Arc<Semaphore>,
+    admission_wait: Duration,
+    /// One for each function: a `resources` that always traps must not keep `set-scale` from waking anybody.
+    breakers: [Breaker; Call::COUNT],
+}
+
+/// A place among the calls of the plugin, and one among those of the host.
+struct Place {
+    _plugin: OwnedSemaphorePermit,
+    _host: OwnedSemaphorePermit,
+}
+
+impl Plugin {
+    pub(crate) fn new(engine: &HostEngine, template: Template, digest: String, generation: u64) -> Plugin {
+        let config = engine.config();
+        Plugin {
+            digest,
+            generation,
+            host_places: Arc::clone(engine.admission()),
+            places: Arc::new(Semaphore::new(template.shared().limits.concurrent_calls)),
+            admission_wait: config.admission_wait,
+            breakers: std::array::from_fn(|_| Breaker::new(config.breaker)),
+            template,
+        }
+    }
+
+    /// The file stem.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.template.shared().name
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Enough of the digest for people.
+    #[must_use]
+    pub fn short_digest(&self) -> &str {
+        self.digest.get(..12).unwrap_or(&self.digest)
+    }
+
+    /// Rises each time that a file of this name is loaded anew.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What each of its calls may use.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.template.shared().limits
+    }
+
+    /// What the breaker of a function is doing.
+    #[must_use]
+    pub fn breaker(&self, call: Call) -> BreakerState {
+        self.breakers[call as usize].state()
+    }
+
+    /// True when it exports `ingress-targets`.
+    #[must_use]
+    pub fn has_ingress_targets(&self) -> bool {
+        self.template.has_ingress_targets()
+    }
+
+    /// The defaults that suit its platform.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin: see [`PluginError`].
+    pub async fn settings(&self) -> Result<Settings, PluginError> {
+        self.call(
+            Call::Settings,
+            |exports, store, instance| {
+                Box::pin(async move {
+                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    guest.call_settings(store).await
+                })
+            },
+            convert::settings,
+        )
+        .await
+    }
+
+    /// Every resource that it looks after.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin. Then nothing is known about its resources, and everything stays as it is.
+    pub async fn resources(&self) -> Result<Vec<Resource>, PluginError> {
+        let limit = self.limits().resources;
+        self.call(
+            Call::Resources,
+            |exports, store, instance| {
+                Box::pin(async move {
+                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    guest.call_resources(store).await
+                })
+            },
+            |list| convert::resources(list, limit),
+        )
+        .await
+    }
+
+    /// Scales resources: 0 puts them to sleep, more wakes them. One outcome for each, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin.
+    pub async fn set_scale(
+        &self,
+        resources: &[ResourceId],
+        replicas: u32,
+        reason: &str,
+    ) -> Result<Vec<ScaleOutcome>, PluginError> {
+        let asked = resources.len();
+        let ids: Vec<_> = resources.iter().cloned().map(Into::into).collect();
+        let reason = reason.to_owned();
+        self.call(
+            Call::SetScale,
+            move |exports, store, instance| {
+                Box::pin(async move {
+                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    guest.call_set_scale(store, &ids, replicas, &reason).await
+                })
+            },
+            |list| convert::outcomes(list, asked),
+        )
+        .await
+    }
+
+    /// Where requests for a resource go.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin.
+    pub async fn service(&self, resource: &ResourceId) -> Result<ServiceTarget, PluginError> {
+        let id = resource.clone().into();
+        self.call(
+            Call::Service,
+            move |exports, store, instance| {
+                Box::pin(async move {
+                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    guest.call_service(store, &id).await
+                })
+            },
+            convert::service_target,
+        )
+        .await
+    }
+
+    /// Which resources a path routes to: one or two, or an empty list when none of this plugin's. `None` when the plugin
+    /// leaves the question to the host.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin.
+    pub async fn ingress_targets(
+        &self,
+        backend: &PathBackend,
+    ) -> Result<Option<Vec<ResourceId>>, PluginError> {
+        if !self.has_ingress_targets() {
+            return Ok(None);
+        }
+        let backend = backend.clone().into();
+        self.call(
+            Call::IngressTargets,
+            move |exports, store, instance| {
+                Box::pin(async move {
+                    let Some(ingress) = &exports.ingress else {
+                        return Ok(Ok(Vec::new()));
+                    };
+                    let guest = ingress.load(&mut *store, &instance)?;
+                    guest.call_targets(store, &backend).await
+                })
+            },
+            |list| convert::targets(list).map(Some),
+        )
+        .await
+    }
+
+    fn metrics(&self) -> &PluginMetrics {
+        &self.template.shared().metrics
+    }
+
+    /// The path of every call, with its metrics.
+    async fn call<W: Send, R>(
+        &self,
+        call: Call,
+        body: impl for<'a> FnOnce(
+            &'a Exports,
+            &'a mut Store<CallState>,
+            Instance,
+        ) -> BoxFuture<'a, wasmtime::Result<Result<W, WitError>>>
+        + Send,
+        convert: impl FnOnce(W) -> Result<R, Garbage> + Send,
+    ) -> Result<R, PluginError> {
+        let metrics = self.metrics();
+        metrics.called(call);
+        let span = tracing::info_span!(
+            "plugin",
+            plugin = self.name(),
+            generation = self.generation,
+            digest = self.short_digest(),
+            call = call.as_str(),
+        );
+        let path = async {
+            let result = self.guarded(call, body, convert).await;
+            if let Err(error) = &result {
+                metrics.failed(call, error.code());
+                tracing::warn!(code = error.code(), "{error}");
+            }
+            result
+        };
+        path.instrument(span).await
+    }
+
+    /// Admission, breaker, run, conversion.
+    async fn guarded<W: Send, R>(
+        &self,
+        call: Call,
+        body: impl for<'a> FnOnce(
+            &'a Exports,
+            &'a mut Store<CallState>,
+            Instance,
+        ) -> BoxFuture<'a, wasmtime::Result<Result<W, WitError>>>
+        + Send,
+        convert: impl FnOnce(W) -> Result<R, Garbage> + Send,
+    ) -> Result<R, PluginError> {
+        let _place = self.place().await?;
+        let breaker = &self.breakers[call as usize];
+        let permit = breaker
+            .admit(Instant::now())
+            .map_err(|retry_after| PluginError::CircuitOpen { retry_after })?;
+
+        let began = Instant::now();
+        let instance = self.metrics().instance();
+        let ran = self.template.run(body).await;
+        drop(instance);
+        let result = match ran.outcome {
+            Ok(Ok(answer)) => convert(answer).map_err(PluginError::from),
+            Ok(Err(error)) => Err(PluginError::Guest(convert::guest_error(error))),
+            Err(error) => Err(error),
+        };
+        self.metrics()
+            .took(call, began.elapsed().as_secs_f64(), ran.cpu.as_secs_f64());
+
+        match &result {
+            Err(error) if error.is_misbehaviour() => permit.failed(Instant::now(), rand::random()),
+            // A fault of the host proves nothing about the plugin.
+            Err(PluginError::Internal { .. }) => drop(permit),
+            _ => permit.succeeded(),
+        }
+        self.metrics().breaker(call, breaker.state());
+        result
+    }
+
+    /// Waits for a place, first among the plugin's own calls: a plugin that is slow fills its own queue only.
+    async fn place(&self) -> Result<Place, PluginError> {
+        let overloaded = || PluginError::Overloaded {
+            waited: self.admission_wait,
+        };
+        if let (Ok(plugin), Ok(host)) = (
+            Arc::clone(&self.places).try_acquire_owned(),
+            Arc::clone(&self.host_places).try_acquire_owned(),
+        ) {
+            return Ok(Place {
+                _plugin: plugin,
+                _host: host,
+            });
+        }
+        let places = async {
+            let plugin = Arc::clone(&self.places).acquire_owned().await.ok()?;
+            let host = Arc::clone(&self.host_places).acquire_owned().await.ok()?;
+            Some(Place {
+                _plugin: plugin,
+                _host: host,
+            })
+        };
+        match tokio::time::timeout(self.admission_wait, places).await {
+            Ok(place) => place.ok_or_else(overloaded),
+            Err(_) => Err(overloaded()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name())
+            .field("generation", &self.generation)
+            .field("digest", &self.short_digest())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_has_its_place() {
+        for (index, call) in Call::ALL.into_iter().enumerate() {
+            assert_eq!(call as usize, index);
+        }
+    }
+}

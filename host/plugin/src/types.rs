@@ -1,0 +1,223 @@
+//! What plugins answer, as plain Rust: converted from the WIT types once, checked once.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::GuestError;
+
+/// Which resource of a plugin is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceId {
+    /// A Kubernetes namespace.
+    pub namespace: String,
+    /// The resource's name, a DNS subdomain.
+    pub name: String,
+}
+
+impl ResourceId {
+    /// The resource `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> ResourceId {
+        ResourceId {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Kubernetes object in the namespace of its resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectRef {
+    /// `v1`, `apps/v1`.
+    pub api_version: String,
+    /// Such as `Deployment`.
+    pub kind: String,
+    /// Name of the object.
+    pub name: String,
+}
+
+/// What the plugin sees of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResourceState {
+    /// It runs and may be put to sleep.
+    Awake,
+    /// It is at zero.
+    Asleep,
+    /// It is being brought up or down.
+    Changing,
+}
+
+/// What last happened to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleEventKind {
+    /// The resource was changed.
+    ResourceUpdated,
+    /// A wake began.
+    ScaleFromZeroStarted,
+    /// A wake ended.
+    ScaleFromZeroCompleted,
+    /// It was being put to sleep.
+    ScaleToZeroStarted,
+    /// It was put to sleep.
+    ScaleToZeroCompleted,
+}
+
+/// What last happened to a resource, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleEvent {
+    /// What.
+    pub kind: ScaleEventKind,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Where the reading of a rule comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricSource {
+    /// The DLX steps into the traffic and counts.
+    ObservedTraffic,
+    /// A metric of the custom metrics API, without window suffix.
+    Custom(String),
+    /// A kind of reading that this contract has no case for.
+    Other {
+        /// The kind.
+        kind: String,
+        /// Its parameters, JSON text as the guest wrote it.
+        parameters: String,
+    },
+}
+
+/// One condition for idleness: the reading over the window is at or below the threshold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Where the reading comes from.
+    pub source: MetricSource,
+    /// How far back it looks.
+    pub window: Duration,
+    /// A Kubernetes quantity, as the guest wrote it: whoever compares it reports what is wrong with it.
+    pub threshold: String,
+}
+
+/// One resource that a plugin looks after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Which.
+    pub id: ResourceId,
+    /// The object that is the resource.
+    pub object: ObjectRef,
+    /// What the plugin sees of it.
+    pub state: ResourceState,
+    /// All must hold for it to be idle; none means never idle.
+    pub rules: Vec<Rule>,
+    /// The last scale event that the plugin knows of.
+    pub last_event: Option<ScaleEvent>,
+    /// What is scaled. Empty: the plugin's platform scales by itself.
+    pub workloads: Vec<ObjectRef>,
+    /// Services whose traffic wakes it.
+    pub services: Vec<String>,
+    /// How long a request is held. None: the DLX's setting.
+    pub readiness_timeout: Option<Duration>,
+    /// Replicas that a wake restores. None: as many as before.
+    pub restore_replicas: Option<u32>,
+    /// What is wrong with the plugin's description of this resource, if anything. Then `rules` is empty, so that it is
+    /// never put to sleep, and what was invalid is left out of the other fields. One bad resource spoils no other.
+    pub problem: Option<String>,
+}
+
+/// What the DLX does with a request that names two resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MultiTargetStrategy {
+    /// Either, by chance.
+    Random,
+    /// The first.
+    Primary,
+    /// The second.
+    Canary,
+}
+
+/// A kind in a group; the core group is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupKind {
+    /// Such as `apps`.
+    pub group: String,
+    /// Such as `Deployment`.
+    pub kind: String,
+}
+
+/// Defaults that suit a plugin's platform.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How often idleness is decided.
+    pub scale_interval: Option<Duration>,
+    /// The kind that custom metrics describe.
+    pub metrics_resource: Option<GroupKind>,
+    /// The header that names the target resource.
+    pub target_name_header: Option<String>,
+    /// The header that holds a path to add.
+    pub target_path_header: Option<String>,
+    /// The Service port of header-routed requests.
+    pub target_port: Option<u16>,
+    /// How long a request is held.
+    pub readiness_timeout: Option<Duration>,
+    /// What to do with two targets.
+    pub multi_target_strategy: Option<MultiTargetStrategy>,
+}
+
+/// A condition on a field of an object, for the host to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldCondition {
+    /// The object.
+    pub object: ObjectRef,
+    /// Dotted path of the field.
+    pub path: String,
+    /// Fulfilled when the field has one of these values.
+    pub ready_values: Vec<String>,
+    /// Failed when the field has one of these values.
+    pub failed_values: Vec<String>,
+}
+
+/// What became of the wish to scale one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScaleOutcome {
+    /// It is so already.
+    Done,
+    /// The lifecycle carries it out.
+    Accepted,
+    /// The platform carries it out; watch this.
+    Watch(FieldCondition),
+    /// This resource failed.
+    Failed(GuestError),
+}
+
+/// Where the pods of a resource are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTarget {
+    /// A Service in the resource's namespace.
+    pub name: String,
+    /// Its port. None: the target port of the settings, else its only port.
+    pub port: Option<u16>,
+}
+
+/// A path of an Ingress and the Service behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathBackend {
+    /// Namespace of the Ingress.
+    pub namespace: String,
+    /// Name of the Ingress.
+    pub ingress: String,
+    /// Its annotations.
+    pub annotations: Vec<(String, String)>,
+    /// The host of the rule.
+    pub host: String,
+    /// The path.
+    pub path: String,
+    /// The backend Service.
+    pub service: String,
+}

@@ -1,0 +1,287 @@
+//! What the owner of a workload wrote on it.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use dormouse_sdk::{Quantity, Rule, duration, nearest};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// How all our annotations begin.
+pub const PREFIX: &str = "dormouse.dev/";
+
+/// Annotations that Dormouse itself writes.
+const OF_THE_HOST: [&str; 2] = ["epoch", "parked-selector"];
+
+/// What may stand behind the prefix, and what each accepts.
+const KNOWN: [(&str, &str); 6] = [
+    ("sleep-after", duration::ACCEPTED),
+    (
+        "services",
+        "write the names of Services in this namespace, separated by commas, such as web,web-admin",
+    ),
+    (
+        "rules",
+        "write a JSON list such as [{\"metric\": \"requests\", \"window\": \"10m\", \"threshold\": \"0\"}] or \
+         [{\"source\": \"observed-traffic\", \"window\": \"15m\"}]",
+    ),
+    ("wake-timeout", duration::ACCEPTED),
+    (
+        "replicas",
+        "write a whole number from 1 up, in quotes, such as \"3\"",
+    ),
+    ("paused", "write \"true\" or \"false\", in quotes"),
+];
+
+/// What a workload wishes for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing: it carries none of our annotations, or only those of the host.
+    None,
+    /// To be left awake for now.
+    Paused,
+    /// To sleep when it is idle.
+    Sleep(Sleep),
+}
+
+/// How a workload sleeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sleep {
+    /// Services whose traffic wakes it. None: those that select its pods.
+    pub services: Option<Vec<String>>,
+    /// When it is idle.
+    pub rules: Vec<Rule>,
+    /// How long a request is held.
+    pub wake_timeout: Option<Duration>,
+    /// What a wake restores.
+    pub replicas: Option<u32>,
+}
+
+/// An annotation that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// Its value is wrong.
+    #[error("annotation dormouse.dev/{key} is `{value}`: {problem}")]
+    Value {
+        /// Behind the prefix.
+        key: &'static str,
+        /// As written.
+        value: String,
+        /// What is wrong, and the accepted form.
+        problem: String,
+    },
+    /// Nobody knows it.
+    #[error("annotation dormouse.dev/{key} (`{value}`) is unknown; {hint}")]
+    Unknown {
+        /// Behind the prefix.
+        key: String,
+        /// As written.
+        value: String,
+        /// What was probably meant.
+        hint: String,
+    },
+    /// Others are there, but not the one that opts in.
+    #[error(
+        "annotation dormouse.dev/sleep-after is missing, and without it the others have no effect; {}",
+        duration::ACCEPTED
+    )]
+    NotOptedIn,
+}
+
+/// Reads all annotations of a workload.
+///
+/// # Errors
+/// Everything that is wrong, not only the first.
+pub fn read(annotations: &BTreeMap<String, String>) -> Result<Wish, Vec<Problem>> {
+    let ours: BTreeMap<&str, &str> = annotations
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())))
+        .filter(|(key, _)| !OF_THE_HOST.contains(key))
+        .collect();
+    if ours.is_empty() {
+        return Ok(Wish::None);
+    }
+    let mut problems = unknown(&ours);
+    let sleep_after = value(&ours, "sleep-after", positive_duration, &mut problems);
+    let services = value(&ours, "services", service_names, &mut problems);
+    let rules = value(&ours, "rules", |text| rules(text, sleep_after), &mut problems);
+    let wake_timeout = value(&ours, "wake-timeout", positive_duration, &mut problems);
+    let replicas = value(&ours, "replicas", replicas, &mut problems);
+    let paused = value(&ours, "paused", flag, &mut problems).unwrap_or(false);
+    // While there is a typo, the one that is missing may well be the one that is misspelt.
+    if problems.is_empty() && sleep_after.is_none() && !ours.contains_key("paused") {
+        problems.push(Problem::NotOptedIn);
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(match sleep_after {
+        _ if paused => Wish::Paused,
+        None => Wish::None,
+        Some(sleep_after) => {
+            let rules = rules.unwrap_or_else(|| vec![Rule::observed_traffic(sleep_after)]);
+            Wish::Sleep(Sleep {
+                services,
+                rules,
+                wake_timeout,
+                replicas,
+            })
+        }
+    })
+}
+
+fn unknown(ours: &BTreeMap<&str, &str>) -> Vec<Problem> {
+    let names = || KNOWN.iter().map(|(name, _)| *name);
+    let unknown = ours.iter().filter(|(key, _)| !names().any(|name| name == **key));
+    let problem = |(key, value): (&&str, &&str)| Problem::Unknown {
+        key: (*key).into(),
+        value: (*value).into(),
+        hint: match nearest::nearest(key, names()) {
+            Some(meant) => format!("did you mean dormouse.dev/{meant}?"),
+            None => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
+        },
+    };
+    unknown.map(problem).collect()
+}
+
+/// Reads one annotation. A problem of a value names the annotation, the value and the accepted form.
+fn value<T, E: Display>(
+    ours: &BTreeMap<&str, &str>,
+    key: &'static str,
+    read: impl FnOnce(&str) -> Result<T, E>,
+    problems: &mut Vec<Problem>,
+) -> Option<T> {
+    let text = ours.get(key)?;
+    match read(text) {
+        Ok(value) => Some(value),
+        Err(problem) => {
+            let accepted = KNOWN
+                .iter()
+                .find(|(name, _)| *name == key)
+                .map_or("", |(_, accepted)| *accepted);
+            let mut problem = problem.to_string();
+            if !problem.contains(accepted) {
+                problem = format!("{problem}; {accepted}");
+            }
+            problems.push(Problem::Value {
+                key,
+                value: (*text).into(),
+                problem,
+            });
+            None
+        }
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration::parse(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        Err("it must be longer than zero".into())
+    } else {
+        Ok(duration)
+    }
+}
+
+fn service_names(text: &str) -> Result<Vec<String>, String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 63 || !name.chars().all(letters) {
+            return Err(format!("`{name}` is not the name of a Service"));
+        }
+        if !names.iter().any(|known| known == name) {
+            names.push(name.into());
+        }
+    }
+    Ok(names)
+}
+
+fn replicas(text: &str) -> Result<u32, &'static str> {
+    let number = text
+        .trim()
+        .parse::<i32>()
+        .ok()
+        .and_then(|number| u32::try_from(number).ok());
+    number
+        .filter(|number| *number > 0)
+        .ok_or("it is not such a number")
+}
+
+fn flag(text: &str) -> Result<bool, &'static str> {
+    match text.trim() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("it is neither"),
+    }
+}
+
+/// One rule as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    metric: Option<String>,
+    source: Option<String>,
+    window: Option<String>,
+    threshold: Option<Threshold>,
+}
+
+/// People write numbers with and without quotes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Threshold {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+/// `window` is by default that of `sleep-after`, `threshold` is by default zero.
+fn rules(text: &str, sleep_after: Option<Duration>) -> Result<Vec<Rule>, String> {
+    let written: Vec<WrittenRule> =
+        serde_json::from_str(text).map_err(|error| format!("it is not such a list: {error}"))?;
+    if written.is_empty() {
+        return Err("an empty list is never idle; leave the annotation out for observed traffic".into());
+    }
+    written
+        .into_iter()
+        .enumerate()
+        .map(|(index, rule)| {
+            rule.understand(sleep_after)
+                .map_err(|problem| format!("rule {}: {problem}", index + 1))
+        })
+        .collect()
+}
+
+impl WrittenRule {
+    fn understand(self, sleep_after: Option<Duration>) -> Result<Rule, String> {
+        let window = match &self.window {
+            Some(text) => positive_duration(text).map_err(|problem| format!("window: {problem}"))?,
+            // Then sleep-after has its own problem, which is reported, and any window will do.
+            None => sleep_after.unwrap_or(Duration::from_secs(1)),
+        };
+        let threshold = match self.threshold {
+            Some(Threshold::Text(text)) => text.parse().map_err(|error| format!("threshold: {error}"))?,
+            Some(Threshold::Number(number)) => number
+                .to_string()
+                .parse()
+                .map_err(|error| format!("threshold: {error}"))?,
+            None => Quantity::from(0),
+        };
+        match (self.metric, self.source.as_deref()) {
+            (Some(metric), None) => {
+                let letters = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+                if metric.is_empty() || !metric.chars().all(letters) {
+                    return Err(format!("`{metric}` is not the name of a metric"));
+                }
+                Ok(Rule::custom(metric, window, threshold))
+            }
+            (None, Some("observed-traffic")) if threshold.is_zero() => Ok(Rule::observed_traffic(window)),
+            (None, Some("observed-traffic")) => Err("the threshold of observed traffic must be 0".into()),
+            (None, Some(source)) => Err(format!("source `{source}` is unknown")),
+            (None, None) => Err("it has no metric".into()),
+            (Some(_), Some(_)) => Err("it has both a metric and a source".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+use dormouse_sdk::duration::{minutes, seconds};
+
+use super::*;
+
+fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn sleep(pairs: &[(&str, &str)]) -> Sleep {
+    match read(&annotations(pairs)) {
+        Ok(Wish::Sleep(sleep)) => sleep,
+        other => panic!("{pairs:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn sleep_after_is_enough() {
+    let expected = Sleep {
+        services: None,
+        rules: vec![Rule::observed_traffic(minutes(15))],
+        wake_timeout: None,
+        replicas: None,
+    };
+    assert_eq!(sleep(&[("dormouse.dev/sleep-after", "15m")]), expected);
+}
+
+#[test]
+fn everything_can_be_said() {
+    let all = sleep(&[
+        ("dormouse.dev/sleep-after", "1h30m"),
+        ("dormouse.dev/services", "web, web-admin,web"),
+        (
+            "dormouse.dev/rules",
+            r#"[{"metric": "requests", "window": "10m", "threshold": "500m"}]"#,
+        ),
+        ("dormouse.dev/wake-timeout", "2m"),
+        ("dormouse.dev/replicas", "3"),
+        ("dormouse.dev/paused", "false"),
+        ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
+    ]);
+    let threshold: Quantity = "500m".parse().expect("a quantity");
+    let expected = Sleep {
+        services: Some(vec!["web".into(), "web-admin".into()]),
+        rules: vec![Rule::custom("requests", minutes(10), threshold)],
+        wake_timeout: Some(minutes(2)),
+        replicas: Some(3),
+    };
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn who_does_not_ask_is_not_opted_in() {
+    for (what, pairs) in [
+        ("nothing", &[][..]),
+        ("somebody else's", &[("example.com/sleep-after", "15m")]),
+        (
+            "the host's",
+            &[
+                ("dormouse.dev/epoch", "7"),
+                ("dormouse.dev/parked-selector", "{}"),
+            ],
+        ),
+        ("paused false alone", &[("dormouse.dev/paused", "false")]),
+    ] {
+        assert_eq!(read(&annotations(pairs)), Ok(Wish::None), "{what}");
+    }
+}
+
+#[test]
+fn paused_wins() {
+    for pairs in [
+        &[("dormouse.dev/paused", "true")][..],
+        &[
+            ("dormouse.dev/paused", "true"),
+            ("dormouse.dev/sleep-after", "15m"),
+        ],
+        &[("dormouse.dev/paused", "true"), ("dormouse.dev/services", "web")],
+    ] {
+        assert_eq!(read(&annotations(pairs)), Ok(Wish::Paused), "{pairs:?}");
+    }
+}
+
+#[test]
+fn the_hosts_annotations_do_not_disturb() {
+    sleep(&[
+        ("dormouse.dev/sleep-after", "15m"),
+        ("dormouse.dev/epoch", "not ours to read"),
+    ]);
+}
+
+#[test]
+fn rules_have_defaults() {
+    let threshold = |text: &str| text.parse::<Quantity>().expect("a quantity");
+    for (text, expected) in [
+        (
+            r#"[{"metric": "requests"}]"#,
+            vec![Rule::custom("requests", minutes(15), 0)],
+        ),
+        (
+            r#"[{"metric": "requests", "threshold": 2}]"#,
+            vec![Rule::custom("requests", minutes(15), 2)],
+        ),
+        (
+            r#"[{"metric": "load", "threshold": 0.5}]"#,
+            vec![Rule::custom("load", minutes(15), threshold("0.5"))],
+        ),
+        (
+            r#"[{"source": "observed-traffic"}, {"metric": "jobs", "window": "90s"}]"#,
+            vec![
+                Rule::observed_traffic(minutes(15)),
+                Rule::custom("jobs", seconds(90), 0),
+            ],
+        ),
+        (
+            r#"[{"source": "observed-traffic", "threshold": "0"}]"#,
+            vec![Rule::observed_traffic(minutes(15))],
+        ),
+    ] {
+        let pairs = [("dormouse.dev/sleep-after", "15m"), ("dormouse.dev/rules", text)];
+        assert_eq!(sleep(&pairs).rules, expected, "{text}");
+    }
+}
+
+/// Every line: annotation, wrong value, what the message must say beside both.
+#[test]
+fn a_wrong_value_is_named_with_the_accepted_form() {
+    for (key, text, says) in [
+        ("sleep-after", "15", "no unit"),
+        ("sleep-after", "soon", "such as 15m"),
+        ("sleep-after", "", "such as 15m"),
+        ("sleep-after", "0s", "longer than zero; write numbers with units"),
+        ("sleep-after", "-5m", "negative"),
+        ("wake-timeout", "2 minutes", "such as 15m"),
+        ("wake-timeout", "0", "longer than zero"),
+        ("services", "", "names of Services"),
+        ("services", "web,,admin", "names of Services"),
+        ("services", "web.shop", "`web.shop`"),
+        ("services", "web admin", "such as web,web-admin"),
+        ("replicas", "0", "from 1 up"),
+        ("replicas", "-1", "from 1 up"),
+        ("replicas", "three", "from 1 up"),
+        ("replicas", "2147483648", "from 1 up"),
+        ("paused", "yes", "\"true\" or \"false\""),
+        ("paused", "True", "\"true\" or \"false\""),
+        ("rules", "requests", "JSON list such as"),
+        ("rules", "{}", "JSON list such as"),
+        ("rules", "[]", "never idle"),
+        ("rules", r#"[{"window": "10m"}]"#, "rule 1: it has no metric"),
+        (
+            "rules",
+            r#"[{"metric": "a"}, {"metric": "b c"}]"#,
+            "rule 2: `b c`",
+        ),
+        ("rules", r#"[{"metric": "a", "windows": "10m"}]"#, "windows"),
+        (
+            "rules",
+            r#"[{"metric": "a", "window": "10"}]"#,
+            "window: `10` has no unit",
+        ),
+        (
+            "rules",
+            r#"[{"metric": "a", "threshold": "few"}]"#,
+            "`few` is not a quantity",
+        ),
+        (
+            "rules",
+            r#"[{"source": "prometheus"}]"#,
+            "`prometheus` is unknown",
+        ),
+        (
+            "rules",
+            r#"[{"source": "observed-traffic", "threshold": "1"}]"#,
+            "must be 0",
+        ),
+        (
+            "rules",
+            r#"[{"source": "observed-traffic", "metric": "a"}]"#,
+            "both",
+        ),
+    ] {
+        let mut pairs = annotations(&[("dormouse.dev/sleep-after", "15m")]);
+        pairs.insert(format!("dormouse.dev/{key}"), text.into());
+        let problems = read(&pairs).expect_err(text);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let message = problems[0].to_string();
+        let accepted = KNOWN.iter().find(|(name, _)| *name == key).expect("known").1;
+        for part in [
+            format!("dormouse.dev/{key}"),
+            format!("`{text}`"),
+            says.into(),
+            accepted.into(),
+        ] {
+            assert!(message.contains(&part), "{message:?} does not say {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_typo_finds_what_was_meant() {
+    for (key, says) in [
+        ("sleep-affter", "did you mean dormouse.dev/sleep-after?"),
+        ("service", "did you mean dormouse.dev/services?"),
+        ("pause", "did you mean dormouse.dev/paused?"),
+        (
+            "owner",
+            "known are sleep-after, services, rules, wake-timeout, replicas, paused",
+        ),
+    ] {
+        let mut pairs = annotations(&[("dormouse.dev/sleep-after", "15m")]);
+        pairs.insert(format!("dormouse.dev/{key}"), "x".into());
+        let problems = read(&pairs).expect_err(key);
+        let message = problems[0].to_string();
+        assert!(
+            problems.len() == 1 && message.contains(key) && message.contains(says),
+            "{message}"
+        );
+    }
+    let alone = read(&annotations(&[("dormouse.dev/sleepafter", "15m")])).expect_err("a typo");
+    assert!(matches!(&alone[..], [Problem::Unknown { .. }]), "{alone:?}");
+}
+
+#[test]
+fn the_others_have_no_effect_without_sleep_after() {
+    assert_eq!(
+        read(&annotations(&[("dormouse.dev/replicas", "3")])),
+        Err(vec![Problem::NotOptedIn])
+    );
+}
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let pairs = annotations(&[
+        ("dormouse.dev/sleep-after", "soon"),
+        ("dormouse.dev/replicas", "x"),
+        ("dormouse.dev/colour", "blue"),
+    ]);
+    assert_eq!(read(&pairs).expect_err("three").len(), 3);
+}

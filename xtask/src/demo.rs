@@ -1,0 +1,87 @@
+//! `cargo xtask demo`: from a fresh clone to the story in the terminal.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::guests;
+use crate::run::{Cmd, Steps};
+use crate::tools;
+use crate::workspace::{Profile, Workspace};
+
+/// Longer than any machine needs for the story; a demo that hangs must not hang CI.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// What `cargo xtask demo` takes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Runs the story, checks every step, and fails if a request was lost
+    #[arg(long)]
+    pub ci: bool,
+    /// A component to use in place of the bundled `workloads`
+    #[arg(long, value_name = "PATH")]
+    pub plugin: Option<PathBuf>,
+    /// Builds with optimisations for ourselves too; takes minutes longer
+    #[arg(long)]
+    pub release: bool,
+    /// More arguments for `dormouse demo`, such as --keep-logs DIR
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub rest: Vec<OsString>,
+}
+
+/// Builds what is needed and becomes the demo.
+pub fn demo(workspace: &Workspace, args: Args) -> Result<()> {
+    if let Some(plugin) = args.plugin.as_ref().filter(|plugin| !plugin.is_file()) {
+        bail!("--plugin {}: there is no such file", plugin.display());
+    }
+    let profile = if args.release {
+        Profile::Release
+    } else {
+        Profile::Dev
+    };
+    let mut steps = Steps::new(4);
+    steps.run("check the tools", || tools::for_everything(workspace))?;
+    steps.run(guests::WHAT, || guests::build(workspace))?;
+    steps.run(
+        "build dormouse (the first time compiles wasmtime too: several minutes)",
+        || build_binary(workspace, profile),
+    )?;
+    steps.announce("start the demo");
+    let mut command = command(workspace, profile, args.plugin);
+    if args.ci {
+        command = command.arg("--ci");
+    }
+    command.args(args.rest).replace_this_process()
+}
+
+/// The demo as a suite: checks itself and comes back.
+pub fn checked(workspace: &Workspace, plugin: Option<PathBuf>) -> Result<()> {
+    build_binary(workspace, Profile::Dev)?;
+    command(workspace, Profile::Dev, plugin)
+        .arg("--ci")
+        .deadline(PATIENCE)
+        .hint("the table above names the step; `cargo xtask demo --ci --keep-logs DIR` keeps what the processes wrote")
+        .run()
+}
+
+fn build_binary(workspace: &Workspace, profile: Profile) -> Result<()> {
+    workspace
+        .cargo("build")
+        .args(["--package", "dormouse"])
+        .args(profile.args())
+        .hint("the compiler's message is above; if a download failed, check the network and run it again")
+        .run()
+}
+
+fn command(workspace: &Workspace, profile: Profile, plugin: Option<PathBuf>) -> Cmd {
+    let command = Cmd::new(workspace.binary(profile))
+        .arg("demo")
+        .arg("--plugins-dir")
+        .arg(workspace.plugins());
+    match plugin {
+        Some(plugin) => command.arg("--plugin").arg(plugin),
+        None => command,
+    }
+}
