@@ -46,22 +46,44 @@ async fn take(world: &World, ns: &str, name: &str, role: Role, steps: usize) -> 
 async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) -> Result<()> {
     let ns = "crash-sleep";
     for step in 0..=STEPS {
-        world.deploy_known(ns, &name(step), Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+        world
+            .deploy_known(
+                ns,
+                &name(step),
+                Wanted {
+                    sleep_after: NEVER,
+                    ..Wanted::default()
+                },
+            )
+            .await?;
     }
     world.run_replicas("dormouse-autoscaler", 0).await?;
     let mut reached = Vec::new();
     for step in 0..=STEPS {
-        world.cluster.wish_sleep(&world.key(ns, &name(step)), "the case says so").await?;
+        world
+            .cluster
+            .wish_sleep(&world.key(ns, &name(step)), "the case says so")
+            .await?;
         take(&world, ns, &name(step), Role::Leader, step).await?;
         reached.push(world.state(ns, &name(step)).await?.phase);
     }
     world.run_replicas("dormouse-autoscaler", 1).await?;
-    ensure!(reached.contains(&Phase::Diverting) && reached.contains(&Phase::Draining), "{reached:?}");
-    ensure!(reached.last() == Some(&Phase::Asleep), "more steps than the case takes: {reached:?}");
+    ensure!(
+        reached.contains(&Phase::Diverting) && reached.contains(&Phase::Draining),
+        "{reached:?}"
+    );
+    ensure!(
+        reached.last() == Some(&Phase::Asleep),
+        "more steps than the case takes: {reached:?}"
+    );
     for step in 0..=STEPS {
         let name = name(step);
         world.until_phase(ns, &name, Phase::Asleep).await?;
-        world.until("replicas 0", async || Ok((world.replicas(ns, &name).await? == 0).then_some(()))).await?;
+        world
+            .until("replicas 0", async || {
+                Ok((world.replicas(ns, &name).await? == 0).then_some(()))
+            })
+            .await?;
         let answer = requests::get(&world.url(ns, &name).await?).await;
         ensure!(answer.is_ok(), "after {step} steps: {}", answer.describe());
         world.until_phase(ns, &name, Phase::Awake).await?;
@@ -73,20 +95,35 @@ async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) 
 async fn a_dlx_that_dies_between_any_two_steps_of_a_wake(world: Arc<World>) -> Result<()> {
     let ns = "crash-wake";
     for step in 0..=STEPS {
-        world.deploy_known(ns, &name(step), Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+        world
+            .deploy_known(
+                ns,
+                &name(step),
+                Wanted {
+                    sleep_after: NEVER,
+                    ..Wanted::default()
+                },
+            )
+            .await?;
         world.put_to_sleep(ns, &name(step)).await?;
     }
     world.run_replicas("dormouse-autoscaler", 0).await?;
     world.run_replicas("dormouse-dlx", 0).await?;
     let mut reached = Vec::new();
     for step in 0..=STEPS {
-        world.cluster.wish_wake(&world.key(ns, &name(step)), "the case says so").await?;
+        world
+            .cluster
+            .wish_wake(&world.key(ns, &name(step)), "the case says so")
+            .await?;
         take(&world, ns, &name(step), Role::Waker, step).await?;
         reached.push(world.state(ns, &name(step)).await?.phase);
     }
     world.run_replicas("dormouse-dlx", 2).await?;
     world.run_replicas("dormouse-autoscaler", 1).await?;
-    ensure!(reached.contains(&Phase::Waking) && reached.contains(&Phase::Awake), "{reached:?}");
+    ensure!(
+        reached.contains(&Phase::Waking) && reached.contains(&Phase::Awake),
+        "{reached:?}"
+    );
     for step in 0..=STEPS {
         let name = name(step);
         world.until_phase(ns, &name, Phase::Awake).await?;

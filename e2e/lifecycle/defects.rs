@@ -23,7 +23,16 @@ const TARGET: &str = "X-Dormouse-Target";
 async fn two_targets_with_one_failing_wake_crash_nothing(world: Arc<World>) -> Result<()> {
     let ns = "pair";
     for name in ["bad", "good"] {
-        world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+        world
+            .deploy_known(
+                ns,
+                name,
+                Wanted {
+                    sleep_after: NEVER,
+                    ..Wanted::default()
+                },
+            )
+            .await?;
         world.put_to_sleep(ns, name).await?;
     }
     world.refuse_scaling(ns, "bad");
@@ -43,17 +52,32 @@ async fn two_targets_with_one_failing_wake_crash_nothing(world: Arc<World>) -> R
     ensure!(answer.is_ok(), "{}", answer.describe());
     world.until_phase(ns, "good", Phase::Awake).await?;
     let restarts = world.dlx_restarts().await?;
-    ensure!(restarts == 0, "the DLX was restarted {restarts} times; answers: {seen:?}");
+    ensure!(
+        restarts == 0,
+        "the DLX was restarted {restarts} times; answers: {seen:?}"
+    );
     Ok(())
 }
 
 async fn a_failed_wake_is_not_cached(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("uncached", "web");
-    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: NEVER,
+                ..Wanted::default()
+            },
+        )
+        .await?;
     world.put_to_sleep(ns, name).await?;
     let url = world.url(ns, name).await?;
     world.refuse_scaling(ns, name);
-    ensure!(requests::get(&url).await.status == Ok(503), "the wake did not fail");
+    ensure!(
+        requests::get(&url).await.status == Ok(503),
+        "the wake did not fail"
+    );
     world.allow_scaling(ns, name);
     let answer = requests::get(&url).await;
     ensure!(answer.is_ok(), "right after the repair: {}", answer.describe());
@@ -63,10 +87,22 @@ async fn a_failed_wake_is_not_cached(world: Arc<World>) -> Result<()> {
 async fn one_name_in_two_namespaces_is_two_resources(world: Arc<World>) -> Result<()> {
     let name = "twin";
     for ns in ["north", "south"] {
-        world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+        world
+            .deploy_known(
+                ns,
+                name,
+                Wanted {
+                    sleep_after: NEVER,
+                    ..Wanted::default()
+                },
+            )
+            .await?;
     }
     world.put_to_sleep("north", name).await?;
-    ensure!(world.state("south", name).await?.phase == Phase::Awake, "the twin fell asleep too");
+    ensure!(
+        world.state("south", name).await?.phase == Phase::Awake,
+        "the twin fell asleep too"
+    );
     ensure!(world.replicas("south", name).await? == 1, "the twin was scaled");
     // A bare name that fits two resources is refused rather than guessed.
     let dlx = world.dlx_url().await?;
@@ -91,6 +127,9 @@ async fn forwarding_headers_never_choose_an_address(world: Arc<World>) -> Result
     let answer = requests::get_with(&world.dlx_url().await?, &headers).await;
     ensure!(answer.status == Ok(404), "{}", answer.describe());
     let dialled = tokio::time::timeout(std::time::Duration::from_millis(300), trap.accept()).await;
-    ensure!(dialled.is_err(), "the DLX connected to an address that a client chose");
+    ensure!(
+        dialled.is_err(),
+        "the DLX connected to an address that a client chose"
+    );
     Ok(())
 }

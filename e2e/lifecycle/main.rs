@@ -35,10 +35,18 @@ pub struct Case {
 /// Declares a case from an async function.
 macro_rules! case {
     ($function:path) => {
-        $crate::Case { name: stringify!($function), exclusive: false, run: |world| Box::pin($function(world)) }
+        $crate::Case {
+            name: stringify!($function),
+            exclusive: false,
+            run: |world| Box::pin($function(world)),
+        }
     };
     (exclusive $function:path) => {
-        $crate::Case { name: stringify!($function), exclusive: true, run: |world| Box::pin($function(world)) }
+        $crate::Case {
+            name: stringify!($function),
+            exclusive: true,
+            run: |world| Box::pin($function(world)),
+        }
     };
 }
 pub(crate) use case;
@@ -49,7 +57,10 @@ const LIMIT: Duration = Duration::from_secs(180);
 const AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
-    let filter: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let filter: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
     let cases: Vec<Case> = [
         plain::cases(),
         rollback::cases(),
@@ -69,9 +80,16 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     // Cases take turns on one thread; the cluster and the clients run on the others.
-    if tokio::task::LocalSet::new().block_on(&runtime, run(cases)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if tokio::task::LocalSet::new().block_on(&runtime, run(cases)) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 async fn run(cases: Vec<Case>) -> bool {
@@ -87,8 +105,9 @@ async fn run(cases: Vec<Case>) -> bool {
     let mut failed = Vec::new();
     {
         use futures::StreamExt;
-        let mut running = futures::stream::iter(together.into_iter().map(|case| one(Arc::clone(&world), case)))
-            .buffer_unordered(AT_ONCE);
+        let mut running =
+            futures::stream::iter(together.into_iter().map(|case| one(Arc::clone(&world), case)))
+                .buffer_unordered(AT_ONCE);
         while let Some(outcome) = running.next().await {
             failed.extend(outcome);
         }

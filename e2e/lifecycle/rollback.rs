@@ -35,7 +35,16 @@ async fn demand_while_draining_rolls_back(world: Arc<World>) -> Result<()> {
 
 async fn demand_in(world: &World, ns: &str, phase: Phase) -> Result<()> {
     let name = "web";
-    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: NEVER,
+                ..Wanted::default()
+            },
+        )
+        .await?;
     world.run_replicas("dormouse-autoscaler", 0).await?;
     let outcome = disturbed(world, ns, name, phase).await;
     world.run_replicas("dormouse-autoscaler", 1).await?;
@@ -44,15 +53,30 @@ async fn demand_in(world: &World, ns: &str, phase: Phase) -> Result<()> {
 
 async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<()> {
     let generation = world.deployment(ns, name).await?.metadata.generation;
-    world.cluster.wish_sleep(&world.key(ns, name), "the case says so").await?;
+    world
+        .cluster
+        .wish_sleep(&world.key(ns, name), "the case says so")
+        .await?;
     step_until(world, ns, name, phase).await?;
     let url = if phase == Phase::Diverting {
         // Pods and DLX share the Service here: take the way through the DLX.
-        let port = world.state(ns, name).await?.ports.first().map(|port| port.dlx_port).unwrap_or(0);
+        let port = world
+            .state(ns, name)
+            .await?
+            .ports
+            .first()
+            .map(|port| port.dlx_port)
+            .unwrap_or(0);
         let addresses = world.dlx_addresses().await?;
         // The slice brings the port to the DLX; only then is there traffic to disturb with.
         let url = format!("http://{}:{port}/", addresses.first().map_or("", String::as_str));
-        world.until("the DLX port", async || Ok(tokio::net::TcpStream::connect(url[7..].trim_end_matches('/')).await.ok())).await?;
+        world
+            .until("the DLX port", async || {
+                Ok(tokio::net::TcpStream::connect(url[7..].trim_end_matches('/'))
+                    .await
+                    .ok())
+            })
+            .await?;
         url
     } else {
         world.url(ns, name).await?
@@ -77,5 +101,8 @@ pub async fn step_until(world: &World, ns: &str, name: &str, phase: Phase) -> Re
         round(&world.cluster, &key, Role::Leader, 1).await?;
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    bail!("500 rounds did not lead to {phase:?}: {:?}", world.state(ns, name).await?)
+    bail!(
+        "500 rounds did not lead to {phase:?}: {:?}",
+        world.state(ns, name).await?
+    )
 }

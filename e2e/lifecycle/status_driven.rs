@@ -35,18 +35,24 @@ pub fn config() -> BTreeMap<String, BTreeMap<String, String>> {
         ("failed-states", "error"),
         ("sleep-state", "wantsSleep"),
         ("wake-state", "wantsWake"),
-        ("default-rules", r#"[{"metricName":"handled_events","windowSize":"1s","threshold":0}]"#),
+        (
+            "default-rules",
+            r#"[{"metricName":"handled_events","windowSize":"1s","threshold":0}]"#,
+        ),
         ("service", "{name}"),
         ("port", "80"),
         ("scale-interval", "250ms"),
     ];
-    let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let keys = keys
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
     BTreeMap::from([("status-driven".to_owned(), keys)])
 }
 
 /// What it may do beyond what every plugin of the suite may.
 pub fn grants() -> Vec<(String, String, Vec<String>)> {
-    let verbs = ["get", "list", "patch"].map(str::to_owned).to_vec();
+    let verbs = ["get", "list", "patch-status"].map(str::to_owned).to_vec();
     vec![("platform.example/v1".to_owned(), "Function".to_owned(), verbs)]
 }
 
@@ -80,7 +86,11 @@ async fn platform(world: Arc<World>) -> Result<()> {
     loop {
         for function in api.list(&ListParams::default()).await? {
             let name = function.metadata.name.clone().unwrap_or_default();
-            let said = function.data.pointer("/status/state").and_then(|state| state.as_str()).unwrap_or_default();
+            let said = function
+                .data
+                .pointer("/status/state")
+                .and_then(|state| state.as_str())
+                .unwrap_or_default();
             let (replicas, state) = match said {
                 "wantsSleep" => (0, "asleep"),
                 "wantsWake" => (1, "ready"),
@@ -89,7 +99,11 @@ async fn platform(world: Arc<World>) -> Result<()> {
             world.scale(NAMESPACE, &name, replicas).await?;
             world
                 .until("the platform's pods", async || {
-                    let status = world.deployment(NAMESPACE, &name).await?.status.unwrap_or_default();
+                    let status = world
+                        .deployment(NAMESPACE, &name)
+                        .await?
+                        .status
+                        .unwrap_or_default();
                     Ok((status.ready_replicas.unwrap_or(0) == replicas).then_some(()))
                 })
                 .await?;
@@ -101,13 +115,19 @@ async fn platform(world: Arc<World>) -> Result<()> {
 
 async fn set_state(world: &World, name: &str, state: &str) -> Result<()> {
     let patch = Patch::Merge(serde_json::json!({ "status": { "state": state } }));
-    functions(world).patch_status(name, &PatchParams::default(), &patch).await?;
+    functions(world)
+        .patch_status(name, &PatchParams::default(), &patch)
+        .await?;
     Ok(())
 }
 
 async fn state(world: &World) -> Result<String> {
     let function = functions(world).get(NAME).await?;
-    let state = function.data.pointer("/status/state").and_then(|state| state.as_str()).map(str::to_owned);
+    let state = function
+        .data
+        .pointer("/status/state")
+        .and_then(|state| state.as_str())
+        .map(str::to_owned);
     state.context("the function has no state")
 }
 
@@ -135,11 +155,18 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
     // In use, by its metric: it stays up for several windows.
     handled(&world, "500m");
     tokio::time::sleep(Duration::from_secs(3)).await;
-    ensure!(state(&world).await? == "ready", "it was put to sleep while in use");
+    ensure!(
+        state(&world).await? == "ready",
+        "it was put to sleep while in use"
+    );
 
     // Idle: the plugin writes its wish, the platform does the work.
     handled(&world, "0");
-    world.until("the function to sleep", async || Ok((state(&world).await? == "asleep").then_some(()))).await?;
+    world
+        .until("the function to sleep", async || {
+            Ok((state(&world).await? == "asleep").then_some(()))
+        })
+        .await?;
     let key = dormouse_kubernetes::SleeperKey::new("status-driven", NAMESPACE, NAME).object_name();
     world
         .until("the Sleeper to show it", async || {

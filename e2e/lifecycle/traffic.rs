@@ -58,7 +58,12 @@ impl Traffic {
             }
             lost
         });
-        Self { flowing, ended, sent, task }
+        Self {
+            flowing,
+            ended,
+            sent,
+            task,
+        }
     }
 
     fn flow(&self, on: bool) {
@@ -75,7 +80,17 @@ impl Traffic {
 async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("cycles", "web");
     let quick = [("embedded.dormouse.dev/start-delay", "50ms")];
-    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, pod_annotations: &quick, ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: NEVER,
+                pod_annotations: &quick,
+                ..Wanted::default()
+            },
+        )
+        .await?;
     let key = world.key(ns, name);
     let traffic = Traffic::start(world.url(ns, name).await?);
     let mut slept = 0;
@@ -100,7 +115,12 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
         world.until_phase(ns, name, Phase::Awake).await?;
     }
     let (sent, lost) = traffic.end().await?;
-    ensure!(lost.is_empty(), "{} of {sent} lost, such as {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    ensure!(
+        lost.is_empty(),
+        "{} of {sent} lost, such as {:?}",
+        lost.len(),
+        &lost[..lost.len().min(5)]
+    );
     ensure!(slept >= 15, "only {slept} of 20 cycles reached Asleep");
     println!("          {sent} requests in 20 cycles ({slept} to zero), 0 lost");
     Ok(())
@@ -108,24 +128,55 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
 
 async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("forced", "web");
-    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: NEVER,
+                ..Wanted::default()
+            },
+        )
+        .await?;
     let traffic = Traffic::start(world.url(ns, name).await?);
     for _ in 0..10 {
         world.until_phase(ns, name, Phase::Awake).await?;
         let epoch = world.state(ns, name).await?.epoch;
-        world.cluster.wish_sleep(&world.key(ns, name), "the case says so").await?;
-        world.until("a wake", async || Ok((world.state(ns, name).await?.epoch > epoch).then_some(()))).await?;
+        world
+            .cluster
+            .wish_sleep(&world.key(ns, name), "the case says so")
+            .await?;
+        world
+            .until("a wake", async || {
+                Ok((world.state(ns, name).await?.epoch > epoch).then_some(()))
+            })
+            .await?;
     }
     world.until_phase(ns, name, Phase::Awake).await?;
     let (sent, lost) = traffic.end().await?;
-    ensure!(lost.is_empty(), "{} of {sent} lost, such as {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    ensure!(
+        lost.is_empty(),
+        "{} of {sent} lost, such as {:?}",
+        lost.len(),
+        &lost[..lost.len().min(5)]
+    );
     world.assert_undiverted(ns, name).await
 }
 
 async fn a_dlx_that_is_told_to_end_answers_what_it_holds(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("drain", "web");
     let slow = [("embedded.dormouse.dev/start-delay", "2s")];
-    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, pod_annotations: &slow, ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: NEVER,
+                pod_annotations: &slow,
+                ..Wanted::default()
+            },
+        )
+        .await?;
     world.put_to_sleep(ns, name).await?;
     let url = world.url(ns, name).await?;
     let held = tokio::spawn(async move { requests::burst(&url, 50).await });
@@ -133,20 +184,41 @@ async fn a_dlx_that_is_told_to_end_answers_what_it_holds(world: Arc<World>) -> R
     // A rolling restart: each replica gets SIGTERM while it holds requests.
     for pod in world.pods("dormouse-dlx").await? {
         let pod = pod.metadata.name.unwrap_or_default();
-        kube::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(world.client.clone(), dormouse::local::SYSTEM_NAMESPACE)
-            .delete(&pod, &kube::api::DeleteParams::default())
-            .await?;
+        kube::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(
+            world.client.clone(),
+            dormouse::local::SYSTEM_NAMESPACE,
+        )
+        .delete(&pod, &kube::api::DeleteParams::default())
+        .await?;
     }
     let answers = held.await?;
-    let lost: Vec<_> = answers.iter().filter(|answer| !answer.is_ok()).map(|answer| answer.describe()).collect();
+    let lost: Vec<_> = answers
+        .iter()
+        .filter(|answer| !answer.is_ok())
+        .map(|answer| answer.describe())
+        .collect();
     world.run_replicas("dormouse-dlx", 2).await?;
-    ensure!(lost.is_empty(), "{} of 50 lost, such as {:?}", lost.len(), lost.first());
+    ensure!(
+        lost.is_empty(),
+        "{} of 50 lost, such as {:?}",
+        lost.len(),
+        lost.first()
+    );
     Ok(())
 }
 
 async fn killing_the_autoscaler_at_random_moments_loses_nothing(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("killed", "web");
-    world.deploy_known(ns, name, Wanted { sleep_after: "1s", ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: "1s",
+                ..Wanted::default()
+            },
+        )
+        .await?;
     let url = world.url(ns, name).await?;
     let mut lost = Vec::new();
     for moment in 0..8_u64 {

@@ -18,9 +18,20 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-async fn a_wake_that_fails_is_a_503_with_retry_after_and_the_cause_on_the_sleeper(world: Arc<World>) -> Result<()> {
+async fn a_wake_that_fails_is_a_503_with_retry_after_and_the_cause_on_the_sleeper(
+    world: Arc<World>,
+) -> Result<()> {
     let (ns, name) = ("refused", "web");
-    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: NEVER,
+                ..Wanted::default()
+            },
+        )
+        .await?;
     world.put_to_sleep(ns, name).await?;
     world.refuse_scaling(ns, name);
     let url = world.url(ns, name).await?;
@@ -49,7 +60,11 @@ async fn a_wake_that_fails_is_a_503_with_retry_after_and_the_cause_on_the_sleepe
 async fn pods_that_never_get_ready_are_a_504(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("unready", "web");
     let annotations = [("dormouse.dev/wake-timeout", "2s")];
-    let wanted = Wanted { sleep_after: NEVER, annotations: &annotations, ..Wanted::default() };
+    let wanted = Wanted {
+        sleep_after: NEVER,
+        annotations: &annotations,
+        ..Wanted::default()
+    };
     world.deploy_known(ns, name, wanted).await?;
     world.put_to_sleep(ns, name).await?;
     world.never_ready(ns, name).await?;
@@ -57,16 +72,30 @@ async fn pods_that_never_get_ready_are_a_504(world: Arc<World>) -> Result<()> {
     let answer = requests::get(&world.url(ns, name).await?).await;
     ensure!(answer.status == Ok(504), "{}", answer.describe());
     let took = start.elapsed();
-    ensure!(took >= Duration::from_millis(1900) && took < Duration::from_secs(20), "after {took:?}");
+    ensure!(
+        took >= Duration::from_millis(1900) && took < Duration::from_secs(20),
+        "after {took:?}"
+    );
     world
-        .until("the cause on the Sleeper", async || Ok(world.state(ns, name).await?.wake_failure))
+        .until("the cause on the Sleeper", async || {
+            Ok(world.state(ns, name).await?.wake_failure)
+        })
         .await?;
     Ok(())
 }
 
 async fn a_client_that_leaves_gives_up_its_place(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("leaving", "web");
-    world.deploy_known(ns, name, Wanted { sleep_after: NEVER, ..Wanted::default() }).await?;
+    world
+        .deploy_known(
+            ns,
+            name,
+            Wanted {
+                sleep_after: NEVER,
+                ..Wanted::default()
+            },
+        )
+        .await?;
     world.put_to_sleep(ns, name).await?;
     world.never_ready(ns, name).await?;
     let url = world.url(ns, name).await?;
@@ -77,10 +106,18 @@ async fn a_client_that_leaves_gives_up_its_place(world: Arc<World>) -> Result<()
         })
         .collect();
     let key = world.key(ns, name).object_name();
-    world.until("20 held requests", async || Ok((world.held(&key).await? == 20).then_some(()))).await?;
+    world
+        .until("20 held requests", async || {
+            Ok((world.held(&key).await? == 20).then_some(()))
+        })
+        .await?;
     for client in &clients {
         client.abort();
     }
-    world.until("no held request", async || Ok((world.held(&key).await? == 0).then_some(()))).await?;
+    world
+        .until("no held request", async || {
+            Ok((world.held(&key).await? == 0).then_some(()))
+        })
+        .await?;
     Ok(())
 }

@@ -45,8 +45,13 @@ impl Default for Wanted<'_> {
     }
 }
 
-/// Far more than any case takes: such a workload sleeps only when a case says so.
+/// Far more than any case takes.
 pub const NEVER: &str = "10h";
+/// A rule without data: nothing but the case itself puts such a workload to sleep, or looks at its traffic.
+const NEVER_RULES: (&str, &str) = (
+    "dormouse.dev/rules",
+    r#"[{"metric":"never","window":"10h","threshold":"0"}]"#,
+);
 
 impl World {
     pub async fn start() -> Result<Self> {
@@ -61,7 +66,10 @@ impl World {
         };
         let files = ["workloads.wasm", "status-driven.wasm"].map(|file| plugins.join(file));
         if let Some(missing) = files.iter().find(|file| !file.is_file()) {
-            bail!("{} is missing; `cargo xtask build-guests` builds it", missing.display());
+            bail!(
+                "{} is missing; `cargo xtask build-guests` builds it",
+                missing.display()
+            );
         }
         let local = Local::start(local::Options {
             plugins: files.to_vec(),
@@ -84,7 +92,11 @@ impl World {
             ..dormouse_kubernetes::Config::default()
         };
         let cluster = Cluster::connect(client.clone(), config).await?;
-        Ok(Self { local, client, cluster })
+        Ok(Self {
+            local,
+            client,
+            cluster,
+        })
     }
 
     pub fn keep_logs(&self) {
@@ -106,23 +118,41 @@ impl World {
     }
 
     pub async fn namespace(&self, name: &str) -> Result<()> {
-        self.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")).await
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n"
+        ))
+        .await
     }
 
     /// A workload with its Service, ready, and known to Dormouse.
     pub async fn deploy(&self, namespace: &str, name: &str, wanted: Wanted<'_>) -> Result<()> {
         self.namespace(namespace).await?;
         let mut annotations = vec![("dormouse.dev/sleep-after", wanted.sleep_after)];
+        if wanted.sleep_after == NEVER {
+            annotations.push(NEVER_RULES);
+        }
         annotations.extend_from_slice(wanted.annotations);
-        self.apply(&local::workload(namespace, name, &annotations, wanted.pod_annotations)).await?;
+        self.apply(&local::workload(
+            namespace,
+            name,
+            &annotations,
+            wanted.pod_annotations,
+        ))
+        .await?;
         if wanted.replicas != 1 {
             self.scale(namespace, name, wanted.replicas).await?;
         }
-        self.until(&format!("{namespace}/{name} to have {} ready pods", wanted.replicas), async || {
-            let deployment = self.deployment(namespace, name).await?;
-            let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
-            Ok((ready == wanted.replicas).then_some(()))
-        })
+        self.until(
+            &format!("{namespace}/{name} to have {} ready pods", wanted.replicas),
+            async || {
+                let deployment = self.deployment(namespace, name).await?;
+                let ready = deployment
+                    .status
+                    .and_then(|status| status.ready_replicas)
+                    .unwrap_or(0);
+                Ok((ready == wanted.replicas).then_some(()))
+            },
+        )
         .await?;
         Ok(())
     }
@@ -130,7 +160,8 @@ impl World {
     /// Deploys, and waits for the Sleeper.
     pub async fn deploy_known(&self, namespace: &str, name: &str, wanted: Wanted<'_>) -> Result<()> {
         self.deploy(namespace, name, wanted).await?;
-        self.until("a Sleeper", async || Ok(self.sleeper(namespace, name).await?)).await?;
+        self.until("a Sleeper", async || Ok(self.sleeper(namespace, name).await?))
+            .await?;
         Ok(())
     }
 
@@ -143,7 +174,9 @@ impl World {
     }
 
     pub async fn deployment(&self, namespace: &str, name: &str) -> Result<Deployment> {
-        Ok(Api::<Deployment>::namespaced(self.client.clone(), namespace).get(name).await?)
+        Ok(Api::<Deployment>::namespaced(self.client.clone(), namespace)
+            .get(name)
+            .await?)
     }
 
     pub async fn replicas(&self, namespace: &str, name: &str) -> Result<i32> {
@@ -151,25 +184,39 @@ impl World {
     }
 
     pub async fn service(&self, namespace: &str, name: &str) -> Result<Service> {
-        Ok(Api::<Service>::namespaced(self.client.clone(), namespace).get(name).await?)
+        Ok(Api::<Service>::namespaced(self.client.clone(), namespace)
+            .get(name)
+            .await?)
     }
 
     pub async fn slices(&self, namespace: &str, service: &str) -> Result<Vec<EndpointSlice>> {
         let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
-        Ok(Api::<EndpointSlice>::namespaced(self.client.clone(), namespace).list(&of_service).await?.items)
+        Ok(Api::<EndpointSlice>::namespaced(self.client.clone(), namespace)
+            .list(&of_service)
+            .await?
+            .items)
     }
 
     pub fn key(&self, namespace: &str, name: &str) -> SleeperKey {
-        SleeperKey { plugin: PLUGIN.to_owned(), namespace: namespace.to_owned(), resource: name.to_owned() }
+        SleeperKey {
+            plugin: PLUGIN.to_owned(),
+            namespace: namespace.to_owned(),
+            resource: name.to_owned(),
+        }
     }
 
     pub async fn sleeper(&self, namespace: &str, name: &str) -> Result<Option<Sleeper>> {
         let object = self.key(namespace, name).object_name();
-        Ok(Api::<Sleeper>::namespaced(self.client.clone(), namespace).get_opt(&object).await?)
+        Ok(Api::<Sleeper>::namespaced(self.client.clone(), namespace)
+            .get_opt(&object)
+            .await?)
     }
 
     pub async fn state(&self, namespace: &str, name: &str) -> Result<SleeperState> {
-        let sleeper = self.sleeper(namespace, name).await?.context("there is no Sleeper")?;
+        let sleeper = self
+            .sleeper(namespace, name)
+            .await?
+            .context("there is no Sleeper")?;
         Ok(sleeper.status.map(|status| status.state).unwrap_or_default())
     }
 
@@ -202,15 +249,23 @@ impl World {
     pub async fn url(&self, namespace: &str, name: &str) -> Result<String> {
         let spec = self.service(namespace, name).await?.spec.context("no spec")?;
         let ip = spec.cluster_ip.context("no cluster IP")?;
-        let port = spec.ports.and_then(|ports| ports.first().map(|port| port.port)).context("no port")?;
+        let port = spec
+            .ports
+            .and_then(|ports| ports.first().map(|port| port.port))
+            .context("no port")?;
         Ok(format!("http://{ip}:{port}/"))
     }
 
     /// Sends it to sleep as a decision of the autoscaler would, and waits until it sleeps.
     pub async fn put_to_sleep(&self, namespace: &str, name: &str) -> Result<()> {
-        self.cluster.wish_sleep(&self.key(namespace, name), "the case says so").await?;
+        self.cluster
+            .wish_sleep(&self.key(namespace, name), "the case says so")
+            .await?;
         self.until_phase(namespace, name, Phase::Asleep).await?;
-        self.until("replicas to be 0", async || Ok((self.replicas(namespace, name).await? == 0).then_some(()))).await
+        self.until("replicas to be 0", async || {
+            Ok((self.replicas(namespace, name).await? == 0).then_some(()))
+        })
+        .await
     }
 
     /// Nothing of Dormouse is left in the Service's way, and its pods are in it.
@@ -224,8 +279,16 @@ impl World {
         if annotations.contains_key(dormouse_kubernetes::api::PARKED_SELECTOR) {
             bail!("the Service still carries its parked selector");
         }
-        let own = self.slices(namespace, name).await?.into_iter().any(|slice| managed(&slice));
-        if own { bail!("Dormouse's slice is still there") } else { Ok(()) }
+        let own = self
+            .slices(namespace, name)
+            .await?
+            .into_iter()
+            .any(|slice| managed(&slice));
+        if own {
+            bail!("Dormouse's slice is still there")
+        } else {
+            Ok(())
+        }
     }
 
     /// Addresses of the DLX replicas.
@@ -239,13 +302,22 @@ impl World {
         let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE)
             .list(&ListParams::default().labels(&format!("app={app}")))
             .await?;
-        Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+        Ok(pods
+            .items
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .collect())
     }
 
     /// Kills a part of Dormouse without a chance to clean up; its Deployment brings a new one.
     pub async fn kill(&self, pod: &str) -> Result<()> {
-        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE).delete(pod, &at_once).await?;
+        let at_once = DeleteParams {
+            grace_period_seconds: Some(0),
+            ..DeleteParams::default()
+        };
+        Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE)
+            .delete(pod, &at_once)
+            .await?;
         Ok(())
     }
 
@@ -253,7 +325,11 @@ impl World {
     pub async fn run_replicas(&self, app: &str, replicas: i32) -> Result<()> {
         self.scale(SYSTEM_NAMESPACE, app, replicas).await?;
         self.until(&format!("{replicas} of {app}"), async || {
-            let status = self.deployment(SYSTEM_NAMESPACE, app).await?.status.unwrap_or_default();
+            let status = self
+                .deployment(SYSTEM_NAMESPACE, app)
+                .await?
+                .status
+                .unwrap_or_default();
             let pods = self.pods(app).await?.len();
             let ready = status.ready_replicas.unwrap_or(0) == replicas;
             Ok((ready && i32::try_from(pods).is_ok_and(|pods| pods == replicas)).then_some(()))

@@ -128,13 +128,24 @@ impl Actor<'_> {
     async fn look(&self, decided: &[Decided], news: &mut News) {
         let plugin = self.source.name();
         let mut looks = Vec::new();
-        for one in decided.iter().filter(|one| matches!(one.action, Action::Look | Action::StepOut)) {
+        for one in decided
+            .iter()
+            .filter(|one| matches!(one.action, Action::Look | Action::StepOut))
+        {
             looks.push(async move {
                 let key = &one.target.key;
                 let (label, wished) = if one.action == Action::Look {
-                    ("begun", self.sleepers.observe(key, "looking whether anybody needs it").await)
+                    (
+                        "begun",
+                        self.sleepers
+                            .observe(key, "looking whether anybody needs it")
+                            .await,
+                    )
                 } else {
-                    ("disturbed", self.sleepers.wake(key, &format!("{}", one.decision)).await)
+                    (
+                        "disturbed",
+                        self.sleepers.wake(key, &format!("{}", one.decision)).await,
+                    )
                 };
                 (one, label, wished)
             });

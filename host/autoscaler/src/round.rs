@@ -139,7 +139,10 @@ impl Line {
                 }
             });
         }
-        stream::iter(shows).buffer_unordered(CONCURRENCY).collect::<()>().await;
+        stream::iter(shows)
+            .buffer_unordered(CONCURRENCY)
+            .collect::<()>()
+            .await;
     }
 
     /// Looks at the fields that the source wanted watched. Only a failure is news: success shows in the resource's state.
@@ -217,7 +220,10 @@ impl Line {
                 records.push(self.record_conditions(&target.key, update.clone()));
             }
         }
-        stream::iter(records).buffer_unordered(CONCURRENCY).collect::<()>().await;
+        stream::iter(records)
+            .buffer_unordered(CONCURRENCY)
+            .collect::<()>()
+            .await;
     }
 
     async fn record_conditions(&self, key: &SleeperKey, update: ConditionUpdate) {

@@ -37,7 +37,10 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("--admin-address {address} cannot be bound"))?;
-    let admin = Admin { registry: Arc::new(registry), ready };
+    let admin = Admin {
+        registry: Arc::new(registry),
+        ready,
+    };
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -65,7 +68,10 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     match encode(&mut text, &admin.registry) {
         Ok(()) => (
             StatusCode::OK,
-            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
             text,
         )
             .into_response(),

@@ -22,11 +22,21 @@ pub async fn run(config: Option<&Path>, common: Common, options: AutoscalerOptio
 
     let cluster = host.cluster.clone();
     let ready: admin::Readiness = Arc::new(move || {
-        if cluster.synced() { Ok(()) } else { Err("the reflectors have not caught up".to_owned()) }
+        if cluster.synced() {
+            Ok(())
+        } else {
+            Err("the reflectors have not caught up".to_owned())
+        }
     });
     let registry = std::mem::take(&mut host.registry);
-    let admin =
-        admin::serve(host.admin_address(), registry, ready, host.plugins_page(), host.shutdown.clone()).await?;
+    let admin = admin::serve(
+        host.admin_address(),
+        registry,
+        ready,
+        host.plugins_page(),
+        host.shutdown.clone(),
+    )
+    .await?;
 
     // Without a Lease this process always leads; the sender lives as long as the process, so nothing ever changes.
     let (_always, always) = watch::channel(true);
@@ -47,7 +57,10 @@ pub async fn run(config: Option<&Path>, common: Common, options: AutoscalerOptio
         metrics,
     );
     tracing::info!("the autoscaler is up");
-    tokio::join!(line.run(leads.clone(), host.shutdown.clone()), drive_while_leading(&host, leads));
+    tokio::join!(
+        line.run(leads.clone(), host.shutdown.clone()),
+        drive_while_leading(&host, leads)
+    );
 
     if let Some(leadership) = leadership {
         // Gives the Lease back, so that the next leader need not wait for it to run out.
@@ -63,7 +76,12 @@ fn leadership(host: &Host, options: &AutoscalerOptions) -> Option<Leadership> {
     let lease = options.leader_lease.as_ref()?;
     let config = LeadershipConfig::new(&lease.namespace, &lease.name, &host.identity);
     let client = host.cluster.client().clone();
-    Some(Leadership::start(client, config, host.cluster.metrics().clone(), host.shutdown.clone()))
+    Some(Leadership::start(
+        client,
+        config,
+        host.cluster.metrics().clone(),
+        host.shutdown.clone(),
+    ))
 }
 
 /// Carries sleep and wake steps out, in the leader only: sleeping needs a leader, waking does not.

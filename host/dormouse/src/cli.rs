@@ -63,10 +63,16 @@ enum PluginCommand {
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Autoscaler(command) => {
-            block_on(autoscaler::run(command.config.as_deref(), command.common, command.options))
-        }
-        Command::Dlx(command) => block_on(dlx::run(command.config.as_deref(), command.common, command.options)),
+        Command::Autoscaler(command) => block_on(autoscaler::run(
+            command.config.as_deref(),
+            command.common,
+            command.options,
+        )),
+        Command::Dlx(command) => block_on(dlx::run(
+            command.config.as_deref(),
+            command.common,
+            command.options,
+        )),
         Command::Demo(options) => block_on(demo::run(options)),
         Command::Plugin(PluginCommand::Inspect(options)) => block_on(inspect::run(options)),
         Command::Crd => print_crd(),

@@ -41,7 +41,9 @@ impl Serialize for Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -60,7 +62,10 @@ impl FromStr for Namespaced {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
             Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+                Ok(Self {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                })
             }
             _ => Err(format!("`{text}` is not of the form namespace/name")),
         }
@@ -75,7 +80,9 @@ impl Serialize for Namespaced {
 
 impl<'de> Deserialize<'de> for Namespaced {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -106,7 +113,9 @@ impl Serialize for Ports {
 
 impl<'de> Deserialize<'de> for Ports {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -138,7 +147,10 @@ impl FromStr for Listen {
             Some(port) => port.parse().map(Self::port).map_err(|_| wrong()),
             None => {
                 let full: SocketAddr = text.parse().map_err(|_| wrong())?;
-                Ok(Self { ip: Some(full.ip()), port: full.port() })
+                Ok(Self {
+                    ip: Some(full.ip()),
+                    port: full.port(),
+                })
             }
         }
     }
@@ -161,7 +173,9 @@ impl Serialize for Listen {
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -331,7 +345,9 @@ pub struct File {
 impl File {
     /// Reads the file, or gives the empty configuration when there is none.
     pub fn read(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else { return Ok(Self::default()) };
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("the configuration file {} cannot be read", path.display()))?;
         if text.trim().is_empty() {
@@ -361,7 +377,10 @@ mod tests {
     fn a_flag_overrides_one_field_of_the_file_and_leaves_the_others() {
         let file: File =
             serde_yaml::from_str("dlx:\n  targetPort: 8080\n  targetNameHeader: X-From-File\n").unwrap();
-        let flags = DlxOptions { target_port: Some(9000), ..DlxOptions::default() };
+        let flags = DlxOptions {
+            target_port: Some(9000),
+            ..DlxOptions::default()
+        };
         let merged = overlay(&file.dlx, &flags).unwrap();
         assert_eq!(merged.target_port, Some(9000));
         assert_eq!(merged.target_name_header.as_deref(), Some("X-From-File"));
@@ -369,14 +388,19 @@ mod tests {
 
     #[test]
     fn a_misspelled_key_is_an_error_that_names_it() {
-        let error = serde_yaml::from_str::<File>("dlx:\n  targetPrt: 8080\n").unwrap_err().to_string();
+        let error = serde_yaml::from_str::<File>("dlx:\n  targetPrt: 8080\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("targetPrt"), "{error}");
         assert!(error.contains("targetPort"), "{error}");
     }
 
     #[test]
     fn go_style_listen_addresses_and_durations_are_understood() {
-        assert_eq!(":8090".parse::<Listen>().unwrap().on("10.0.0.1".parse().unwrap()), "10.0.0.1:8090".parse().unwrap());
+        assert_eq!(
+            ":8090".parse::<Listen>().unwrap().on("10.0.0.1".parse().unwrap()),
+            "10.0.0.1:8090".parse().unwrap()
+        );
         assert_eq!("1h30m".parse::<Span>().unwrap().0, Duration::from_secs(5400));
         assert!("soon".parse::<Span>().is_err());
         assert!("8090".parse::<Listen>().is_err());

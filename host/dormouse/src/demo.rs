@@ -25,7 +25,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub plugin: Option<PathBuf>,
     /// Directory with the bundled resource-scalers
-    #[arg(long, value_name = "DIR", env = "DORMOUSE_PLUGINS_DIR", required_unless_present = "plugin")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "DORMOUSE_PLUGINS_DIR",
+        required_unless_present = "plugin"
+    )]
     pub plugins_dir: Option<PathBuf>,
     /// Keep the logs of both processes in this directory
     #[arg(long, value_name = "DIR")]
@@ -44,7 +49,10 @@ pub async fn run(options: Options) -> Result<()> {
         (None, None) => bail!("either --plugin or --plugins-dir is needed"),
     };
     if !component.is_file() {
-        bail!("there is no component at {}; `cargo xtask build-guests` builds the bundled ones", component.display());
+        bail!(
+            "there is no component at {}; `cargo xtask build-guests` builds the bundled ones",
+            component.display()
+        );
     }
     screen.title("Dormouse demo");
     let started = screen.step("Starting an embedded Kubernetes, the autoscaler and two DLX replicas");
@@ -62,7 +70,10 @@ pub async fn run(options: Options) -> Result<()> {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("no signal handler"),
     };
     if outcome.is_err() {
-        screen.note(&format!("the logs of both processes are in {}", local.logs().display()));
+        screen.note(&format!(
+            "the logs of both processes are in {}",
+            local.logs().display()
+        ));
         local.keep_logs();
     }
     screen.step("Stopping everything");

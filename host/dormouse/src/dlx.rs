@@ -37,7 +37,12 @@ pub async fn run(config: Option<&Path>, common: Common, options: DlxOptions) -> 
         Arc::clone(&host.plugins),
         options.target_port.or(settings.target_port),
     );
-    let dlx = Dlx::new(dlx_config(&host, &options, &settings)?, glue.routes(), glue.waker(), metrics);
+    let dlx = Dlx::new(
+        dlx_config(&host, &options, &settings)?,
+        glue.routes(),
+        glue.waker(),
+        metrics,
+    );
     let server = dlx.bind().context("the DLX cannot listen")?;
 
     // Three lives: the wake path and the admin endpoint outlast the data plane, which outlasts readiness.
@@ -82,7 +87,10 @@ pub async fn run(config: Option<&Path>, common: Common, options: DlxOptions) -> 
 
 fn demand_page(dlx: &Dlx) -> Router {
     let dlx = dlx.clone();
-    Router::new().route(dormouse_kubernetes::DEMAND_PATH, get(move || async move { Json(dlx.demand()) }))
+    Router::new().route(
+        dormouse_kubernetes::DEMAND_PATH,
+        get(move || async move { Json(dlx.demand()) }),
+    )
 }
 
 /// What the first plugin with an opinion says. Several plugins behind one DLX have to share its headers.
@@ -95,9 +103,12 @@ async fn plugin_settings(plugins: &PluginSet) -> Settings {
                 merged.target_path_header = merged.target_path_header.or(settings.target_path_header);
                 merged.target_port = merged.target_port.or(settings.target_port);
                 merged.readiness_timeout = merged.readiness_timeout.or(settings.readiness_timeout);
-                merged.multi_target_strategy = merged.multi_target_strategy.or(settings.multi_target_strategy);
+                merged.multi_target_strategy =
+                    merged.multi_target_strategy.or(settings.multi_target_strategy);
             }
-            Err(error) => tracing::warn!(plugin = plugin.name(), %error, "the plugin's settings are not known"),
+            Err(error) => {
+                tracing::warn!(plugin = plugin.name(), %error, "the plugin's settings are not known")
+            }
         }
     }
     merged
@@ -107,15 +118,24 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<
     let header = |flag: &Option<String>, setting: &Option<String>| {
         flag.as_ref()
             .or(setting.as_ref())
-            .map(|name| name.parse::<HeaderName>().map_err(|_| anyhow!("`{name}` is not a header name")))
+            .map(|name| {
+                name.parse::<HeaderName>()
+                    .map_err(|_| anyhow!("`{name}` is not a header name"))
+            })
             .transpose()
     };
     let name = header(&options.target_name_header, &settings.target_name_header)?;
     let path = header(&options.target_path_header, &settings.target_path_header)?;
     let strategy = match (options.multi_target_strategy, settings.multi_target_strategy) {
-        (Some(Strategy::Random), _) | (None, Some(MultiTargetStrategy::Random) | None) => dormouse_dlx::Strategy::Random,
-        (Some(Strategy::Primary), _) | (None, Some(MultiTargetStrategy::Primary)) => dormouse_dlx::Strategy::Primary,
-        (Some(Strategy::Canary), _) | (None, Some(MultiTargetStrategy::Canary)) => dormouse_dlx::Strategy::Canary,
+        (Some(Strategy::Random), _) | (None, Some(MultiTargetStrategy::Random) | None) => {
+            dormouse_dlx::Strategy::Random
+        }
+        (Some(Strategy::Primary), _) | (None, Some(MultiTargetStrategy::Primary)) => {
+            dormouse_dlx::Strategy::Primary
+        }
+        (Some(Strategy::Canary), _) | (None, Some(MultiTargetStrategy::Canary)) => {
+            dormouse_dlx::Strategy::Canary
+        }
     };
     let defaults = DlxConfig::default();
     let mut limits = defaults.limits;
@@ -128,7 +148,10 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<
     };
     Ok(DlxConfig {
         instance: host.identity.clone(),
-        listen_address: options.listen_address.unwrap_or(Listen::port(8080)).on(host.bind_address()),
+        listen_address: options
+            .listen_address
+            .unwrap_or(Listen::port(8080))
+            .on(host.bind_address()),
         bind_address: host.bind_address(),
         readiness_timeout,
         limits,

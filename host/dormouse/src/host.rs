@@ -51,23 +51,38 @@ impl Host {
 
         let plugins = load_plugins(&common, file, &cluster, &mut registry).await?;
         let identity = identity();
-        Ok(Self { common, cluster, plugins, registry, shutdown, identity })
+        Ok(Self {
+            common,
+            cluster,
+            plugins,
+            registry,
+            shutdown,
+            identity,
+        })
     }
 
     /// Address of the admin endpoint.
     pub fn admin_address(&self) -> std::net::SocketAddr {
-        self.common.admin_address.unwrap_or(Listen::port(9090)).on(self.bind_address())
+        self.common
+            .admin_address
+            .unwrap_or(Listen::port(9090))
+            .on(self.bind_address())
     }
 
     /// Interface for every address that does not name one.
     pub fn bind_address(&self) -> std::net::IpAddr {
-        self.common.bind_address.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+        self.common
+            .bind_address
+            .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
     }
 
     /// `/plugins`: what was loaded and what was not.
     pub fn plugins_page(&self) -> Router {
         let plugins = Arc::clone(&self.plugins);
-        Router::new().route("/plugins", get(move || async move { Json(plugin_statuses(&plugins)) }))
+        Router::new().route(
+            "/plugins",
+            get(move || async move { Json(plugin_statuses(&plugins)) }),
+        )
     }
 }
 
@@ -86,10 +101,17 @@ fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
         .into_iter()
         .map(|status| {
             let (generation, digest, error) = match status.state {
-                LoadState::Ready { generation, digest, .. } => (Some(generation), Some(digest), None),
+                LoadState::Ready {
+                    generation, digest, ..
+                } => (Some(generation), Some(digest), None),
                 LoadState::Failed { error } => (None, None, Some(error.to_string())),
             };
-            PluginPage { name: status.name, generation, digest, error }
+            PluginPage {
+                name: status.name,
+                generation,
+                digest,
+                error,
+            }
         })
         .collect()
 }
@@ -102,7 +124,10 @@ fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kubernetes::Conf
         name: "dormouse-dlx".to_owned(),
     });
     dormouse_kubernetes::Config {
-        scope: Scope::resolve(common.namespace.as_deref(), std::env::var("SCALER_NAMESPACE").ok().as_deref()),
+        scope: Scope::resolve(
+            common.namespace.as_deref(),
+            std::env::var("SCALER_NAMESPACE").ok().as_deref(),
+        ),
         dlx_service: Some((dlx.namespace, dlx.name)),
         ports: common.dlx_ports.map(|ports| ports.0).unwrap_or_default(),
         timings: Timings {
@@ -126,9 +151,13 @@ async fn load_plugins(
     cluster: &Cluster,
     registry: &mut Registry,
 ) -> Result<Arc<PluginSet>> {
-    let directory = common.plugins_dir.clone().unwrap_or_else(|| PathBuf::from("/plugins"));
+    let directory = common
+        .plugins_dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("/plugins"));
     let metrics = dormouse_plugin::Metrics::register(registry);
-    let engine = HostEngine::new(EngineConfig::default(), metrics).context("the plugin engine cannot be started")?;
+    let engine =
+        HostEngine::new(EngineConfig::default(), metrics).context("the plugin engine cannot be started")?;
     let services = Arc::new(ClusterServices(cluster.clone()));
     let plugins = PluginSet::load(&engine, &directory, &file.plugins, services).await;
     for status in plugins.statuses() {
@@ -148,10 +177,12 @@ async fn load_plugins(
 }
 
 fn identity() -> String {
-    std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| {
-        // Unique on this machine, which is all that a process outside a cluster needs.
-        format!("dormouse-{}", std::process::id())
-    })
+    std::env::var("POD_NAME")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| {
+            // Unique on this machine, which is all that a process outside a cluster needs.
+            format!("dormouse-{}", std::process::id())
+        })
 }
 
 fn until_signal() -> Result<CancellationToken> {

@@ -45,7 +45,11 @@ fn describe(inspection: &Inspection) -> String {
     lines.extend(inspection.imports.iter().map(|import| format!("  {import}")));
     lines.push("exports".to_owned());
     lines.extend(inspection.exports.iter().map(|export| format!("  {export}")));
-    let routing = if inspection.ingress_targets { "the plugin decides" } else { "by backend Service" };
+    let routing = if inspection.ingress_targets {
+        "the plugin decides"
+    } else {
+        "by backend Service"
+    };
     lines.push(format!("ingress    {routing}"));
     if inspection.needs.is_empty() {
         lines.push("grants     none needed".to_owned());

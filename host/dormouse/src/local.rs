@@ -42,7 +42,12 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { scale_interval: "250ms", drain_grace: "300ms", look_settle: "1s", look_longest: "4s" }
+        Self {
+            scale_interval: "250ms",
+            drain_grace: "300ms",
+            look_settle: "1s",
+            look_longest: "4s",
+        }
     }
 }
 
@@ -106,14 +111,20 @@ impl Local {
     /// When something cannot be started; the message says what, and where its log is.
     pub async fn start(options: Options) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("dormouse-").tempdir()?;
-        let logs = options.logs.clone().unwrap_or_else(|| directory.path().join("logs"));
+        let logs = options
+            .logs
+            .clone()
+            .unwrap_or_else(|| directory.path().join("logs"));
         std::fs::create_dir_all(&logs).with_context(|| format!("{} cannot be created", logs.display()))?;
 
         let plugins = directory.path().join("plugins");
         std::fs::create_dir(&plugins)?;
         for file in &options.plugins {
-            let name = file.file_name().with_context(|| format!("{} is not a file", file.display()))?;
-            std::fs::copy(file, plugins.join(name)).with_context(|| format!("{} cannot be read", file.display()))?;
+            let name = file
+                .file_name()
+                .with_context(|| format!("{} is not a file", file.display()))?;
+            std::fs::copy(file, plugins.join(name))
+                .with_context(|| format!("{} cannot be read", file.display()))?;
         }
 
         let cluster = EmbeddedCluster::start(dormouse_embedded::Options {
@@ -122,7 +133,12 @@ impl Local {
         })
         .await
         .context("the embedded cluster cannot be started")?;
-        let local = Self { cluster, directory, logs, plugins: std::sync::OnceLock::new() };
+        let local = Self {
+            cluster,
+            directory,
+            logs,
+            plugins: std::sync::OnceLock::new(),
+        };
         if let Err(error) = local.install(&options, &plugins).await {
             local.keep_logs();
             let logs = local.logs.display().to_string();
@@ -179,12 +195,19 @@ impl Local {
         loop {
             let deployment = api.get(name).await?;
             let wanted = deployment.spec.replicas.unwrap_or(1);
-            let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+            let ready = deployment
+                .status
+                .as_ref()
+                .and_then(|status| status.ready_replicas)
+                .unwrap_or(0);
             if ready >= wanted {
                 return Ok(());
             }
             if tokio::time::Instant::now() > deadline {
-                bail!("{namespace}/{name} has {ready} of {wanted} pods ready after {} s", PATIENCE.as_secs());
+                bail!(
+                    "{namespace}/{name} has {ready} of {wanted} pods ready after {} s",
+                    PATIENCE.as_secs()
+                );
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
@@ -200,7 +223,9 @@ impl Local {
     /// # Errors
     /// When the kubeconfig cannot be used.
     pub async fn client(&self) -> Result<kube::Client> {
-        dormouse_kubernetes::client(Some(&self.kubeconfig())).await.context("no client for the embedded cluster")
+        dormouse_kubernetes::client(Some(&self.kubeconfig()))
+            .await
+            .context("no client for the embedded cluster")
     }
 
     /// The kubeconfig file.
@@ -219,7 +244,9 @@ impl Local {
 
     /// Leaves the logs behind when this ends.
     pub fn keep_logs(&self) {
-        let Ok(kept) = tempfile::Builder::new().prefix("dormouse-logs-").tempdir() else { return };
+        let Ok(kept) = tempfile::Builder::new().prefix("dormouse-logs-").tempdir() else {
+            return;
+        };
         if self.logs.starts_with(self.directory.path()) {
             let kept = kept.keep();
             for entry in std::fs::read_dir(&self.logs).into_iter().flatten().flatten() {
@@ -249,12 +276,17 @@ impl Local {
             .and_then(|pod| pod.status.as_ref()?.pod_ip.clone())
             .context("the autoscaler has no address")?;
         let answer = crate::requests::fetch(&format!("http://{address}:{ADMIN_PORT}/plugins")).await?;
-        let statuses: Vec<Status> = serde_json::from_str(&answer).context("the autoscaler's /plugins is not as expected")?;
+        let statuses: Vec<Status> =
+            serde_json::from_str(&answer).context("the autoscaler's /plugins is not as expected")?;
         let mut plugins = Vec::new();
         for status in statuses {
             match (status.digest, status.error) {
                 (Some(digest), None) => plugins.push((status.name, digest)),
-                (_, error) => bail!("plugin {} is not running: {}", status.name, error.unwrap_or_default()),
+                (_, error) => bail!(
+                    "plugin {} is not running: {}",
+                    status.name,
+                    error.unwrap_or_default()
+                ),
             }
         }
         let _ = self.plugins.set(plugins.clone());
@@ -315,9 +347,21 @@ fn log_to(directory: PathBuf) -> dormouse_embedded::OutputSink {
 /// What the demo's operator allows every plugin: reading workloads and Services, sleep and wake, events.
 fn config_file(options: &Options) -> String {
     let mut kubernetes = vec![
-        ("apps/v1".to_owned(), "Deployment".to_owned(), vec!["get".to_owned(), "list".to_owned()]),
-        ("apps/v1".to_owned(), "StatefulSet".to_owned(), vec!["get".to_owned(), "list".to_owned()]),
-        ("v1".to_owned(), "Service".to_owned(), vec!["get".to_owned(), "list".to_owned()]),
+        (
+            "apps/v1".to_owned(),
+            "Deployment".to_owned(),
+            vec!["get".to_owned(), "list".to_owned()],
+        ),
+        (
+            "apps/v1".to_owned(),
+            "StatefulSet".to_owned(),
+            vec!["get".to_owned(), "list".to_owned()],
+        ),
+        (
+            "v1".to_owned(),
+            "Service".to_owned(),
+            vec!["get".to_owned(), "list".to_owned()],
+        ),
     ];
     kubernetes.extend(options.more_grants.iter().cloned());
     let grants: Vec<_> = kubernetes
@@ -359,7 +403,13 @@ fn config_file(options: &Options) -> String {
     .to_string()
 }
 
-fn process(name: &str, replicas: u32, binary: &Path, args: &[String], ports: &[(&str, u16)]) -> serde_json::Value {
+fn process(
+    name: &str,
+    replicas: u32,
+    binary: &Path,
+    args: &[String],
+    ports: &[(&str, u16)],
+) -> serde_json::Value {
     let labels = serde_json::json!({ "app": name });
     serde_json::json!({
         "apiVersion": "apps/v1",
@@ -398,7 +448,11 @@ fn process(name: &str, replicas: u32, binary: &Path, args: &[String], ports: &[(
 }
 
 fn documents(values: &[serde_json::Value]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n---\n")
+    values
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n---\n")
 }
 
 fn namespace(name: &str) -> serde_json::Value {
@@ -442,10 +496,18 @@ fn system(binary: &Path, common: &[String], options: &Options) -> String {
 }
 
 /// A Deployment and its Service.
-pub fn workload(namespace: &str, name: &str, annotations: &[(&str, &str)], pod_annotations: &[(&str, &str)]) -> String {
+pub fn workload(
+    namespace: &str,
+    name: &str,
+    annotations: &[(&str, &str)],
+    pod_annotations: &[(&str, &str)],
+) -> String {
     let labels = serde_json::json!({ "app": name, "tier": "preview" });
     let map = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect::<serde_json::Map<_, _>>()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).into()))
+            .collect::<serde_json::Map<_, _>>()
     };
     let deployment = serde_json::json!({
         "apiVersion": "apps/v1",

@@ -56,10 +56,20 @@ pub async fn get_with(url: &str, headers: &[(&str, &str)]) -> Answer {
             retry_after: seen.retry_after,
             took,
         },
-        Ok(Err(error)) => Answer { status: Err(error), body: String::new(), retry_after: None, took },
+        Ok(Err(error)) => Answer {
+            status: Err(error),
+            body: String::new(),
+            retry_after: None,
+            took,
+        },
         Err(_) => {
             let error = format!("no answer within {} s", PATIENCE.as_secs());
-            Answer { status: Err(error), body: String::new(), retry_after: None, took }
+            Answer {
+                status: Err(error),
+                body: String::new(),
+                retry_after: None,
+                took,
+            }
         }
     }
 }
@@ -72,7 +82,9 @@ pub async fn burst(url: &str, count: usize) -> Vec<Answer> {
 /// The body of a GET that must succeed.
 pub async fn fetch(url: &str) -> anyhow::Result<String> {
     match exchange(url, &[]).await {
-        Ok(Seen { status: 200, body, .. }) => Ok(body),
+        Ok(Seen {
+            status: 200, body, ..
+        }) => Ok(body),
         Ok(Seen { status, body, .. }) => anyhow::bail!("{url} answered {status}: {body}"),
         Err(error) => anyhow::bail!("{url}: {error}"),
     }
@@ -85,19 +97,34 @@ struct Seen {
 }
 
 async fn exchange(url: &str, headers: &[(&str, &str)]) -> Result<Seen, String> {
-    let client: Client<HttpConnector, Empty<Bytes>> =
-        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http();
     let mut request = hyper::Request::get(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Empty::new()).map_err(|error| format!("{url}: {error}"))?;
+    let request = request
+        .body(Empty::new())
+        .map_err(|error| format!("{url}: {error}"))?;
     let response = client.request(request).await.map_err(|error| chain(&error))?;
     let status = response.status().as_u16();
-    let retry_after =
-        response.headers().get(hyper::header::RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let body = response.into_body().collect().await.map_err(|error| chain(&error))?.to_bytes();
-    Ok(Seen { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after })
+    let retry_after = response
+        .headers()
+        .get(hyper::header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| chain(&error))?
+        .to_bytes();
+    Ok(Seen {
+        status,
+        body: String::from_utf8_lossy(&body).into_owned(),
+        retry_after,
+    })
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

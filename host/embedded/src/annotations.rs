@@ -36,7 +36,11 @@ pub(crate) fn duration(v: &Value, key: &str) -> Option<Duration> {
     let text = annotation(v, key)?;
     let d = parse_duration(text);
     if d.is_none() {
-        tracing::warn!(annotation = key, value = text, "not a duration such as 800ms; ignored");
+        tracing::warn!(
+            annotation = key,
+            value = text,
+            "not a duration such as 800ms; ignored"
+        );
     }
     d
 }

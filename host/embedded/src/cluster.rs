@@ -43,7 +43,10 @@ impl EmbeddedCluster {
             return Err(Error::NotLoopback(options.bind.ip()));
         }
         let addresses = Arc::new(Addresses::claim(options.addressing)?);
-        let listen = |source| Error::Listen { address: options.bind.to_string(), source };
+        let listen = |source| Error::Listen {
+            address: options.bind.to_string(),
+            source,
+        };
         let listener = TcpListener::bind(options.bind).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let store = Arc::new(Store::new(options.watch_history, addresses));
@@ -77,7 +80,10 @@ impl EmbeddedCluster {
     /// Writes [`kubeconfig`](Self::kubeconfig) to a file.
     pub fn write_kubeconfig(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        std::fs::write(path, self.kubeconfig()).map_err(|source| Error::Write { path: path.to_owned(), source })
+        std::fs::write(path, self.kubeconfig()).map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Applies every document of a manifest, as `kubectl apply --server-side --force-conflicts` does. Objects without a
@@ -86,7 +92,10 @@ impl EmbeddedCluster {
         let mut out = Vec::new();
         for (i, doc) in serde_yaml::Deserializer::from_str(text).enumerate() {
             let document = i + 1;
-            let v = Value::deserialize(doc).map_err(|e| Error::Manifest { document, message: e.to_string() })?;
+            let v = Value::deserialize(doc).map_err(|e| Error::Manifest {
+                document,
+                message: e.to_string(),
+            })?;
             if v.is_null() {
                 continue;
             }
@@ -98,9 +107,9 @@ impl EmbeddedCluster {
     fn apply(&self, mut v: Value, document: usize) -> Result<Value, Error> {
         let wrong = |message: String| Error::Manifest { document, message };
         let store = &self.core.store;
-        let (rt, version) = store.kind_of(&v).ok_or_else(|| {
-            wrong(format!("no such kind: {} {}", v["apiVersion"], v["kind"]))
-        })?;
+        let (rt, version) = store
+            .kind_of(&v)
+            .ok_or_else(|| wrong(format!("no such kind: {} {}", v["apiVersion"], v["kind"])))?;
         let name = name_of(&v).to_owned();
         if name.is_empty() {
             return Err(wrong("metadata.name is missing".into()));
@@ -113,11 +122,25 @@ impl EmbeddedCluster {
         if rt.namespaced {
             metadata(&mut v).insert("namespace".into(), json!(ns));
         }
-        let by = Applier { manager: MANAGER, force: true, subresource: "", version: &version };
-        let w = Write { manager: MANAGER, part: Part::Main, version: &version, dry_run: false, strict: false };
+        let by = Applier {
+            manager: MANAGER,
+            force: true,
+            subresource: "",
+            version: &version,
+        };
+        let w = Write {
+            manager: MANAGER,
+            part: Part::Main,
+            version: &version,
+            dry_run: false,
+            strict: false,
+        };
         let updated = store.update(&rt, &ns, &name, &w, |live| {
             let mut new = apply::apply(&rt, Some(live), &v, &by)?;
-            metadata(&mut new).insert("resourceVersion".into(), live["metadata"]["resourceVersion"].clone());
+            metadata(&mut new).insert(
+                "resourceVersion".into(),
+                live["metadata"]["resourceVersion"].clone(),
+            );
             Ok(Edited::Applied(new))
         });
         let object = match updated {
@@ -132,12 +155,20 @@ impl EmbeddedCluster {
 
     /// An object by table (`pods`, `deployments.apps`), namespace (empty for cluster-scoped kinds) and name.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        self.core.store.get(resource, namespace, name).map(|o| (*o).clone())
+        self.core
+            .store
+            .get(resource, namespace, name)
+            .map(|o| (*o).clone())
     }
 
     /// The objects of a table in a namespace, or in all when it is empty.
     pub fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
-        self.core.store.all(resource, namespace).iter().map(|o| (**o).clone()).collect()
+        self.core
+            .store
+            .all(resource, namespace)
+            .iter()
+            .map(|o| (**o).clone())
+            .collect()
     }
 
     /// Waits until `done` is true for the objects of a table in a namespace. It looks after every change.
@@ -166,7 +197,9 @@ impl EmbeddedCluster {
                 }
             }
         };
-        timeout(within, wait).await.map_err(|_| Error::Timeout(format!("{resource} in namespace \"{namespace}\"")))?
+        timeout(within, wait)
+            .await
+            .map_err(|_| Error::Timeout(format!("{resource} in namespace \"{namespace}\"")))?
     }
 
     /// Waits until exactly `n` pods with all of `labels` (`app=web,tier=front`) exist and are ready.
@@ -178,7 +211,8 @@ impl EmbeddedCluster {
         within: Duration,
     ) -> Result<Vec<Value>, Error> {
         let selector = crate::selector::LabelSelector::parse(labels)?;
-        let mine = |pods: &[Value]| -> Vec<Value> { pods.iter().filter(|p| selector.matches(p)).cloned().collect() };
+        let mine =
+            |pods: &[Value]| -> Vec<Value> { pods.iter().filter(|p| selector.matches(p)).cloned().collect() };
         let all = self
             .wait_for("pods", namespace, within, |pods| {
                 let mine = mine(pods);
@@ -192,7 +226,9 @@ impl EmbeddedCluster {
     pub fn service_address(&self, namespace: &str, name: &str, port: u16) -> Option<SocketAddr> {
         let svc = self.core.store.get("services", namespace, name)?;
         let ip = str_at(&svc, "spec.clusterIP")?.parse().ok()?;
-        let known = list_at(&svc, "spec.ports").iter().any(|p| p.get("port").and_then(Value::as_u64) == Some(port.into()));
+        let known = list_at(&svc, "spec.ports")
+            .iter()
+            .any(|p| p.get("port").and_then(Value::as_u64) == Some(port.into()));
         let moved = annotation(&svc, &format!("{ACTUAL_PORT}{port}")).and_then(|p| p.parse().ok());
         known.then(|| SocketAddr::new(ip, moved.unwrap_or(port)))
     }
@@ -257,7 +293,10 @@ impl EmbeddedCluster {
         self.core.shutdown.cancel();
         self.core.tasks.close();
         if timeout(SHUTDOWN, self.core.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.core.tasks.len(), "tasks of the embedded cluster did not end in time");
+            tracing::warn!(
+                tasks = self.core.tasks.len(),
+                "tasks of the embedded cluster did not end in time"
+            );
         }
     }
 }
@@ -272,7 +311,14 @@ impl Drop for EmbeddedCluster {
 fn furnish(store: &Store, address: SocketAddr) -> Result<(), ApiError> {
     let create = |table: &str, ns: &str, v: Value| -> Result<(), ApiError> {
         let rt = store.kind(table).ok_or_else(ApiError::no_such_path)?;
-        store.create(&rt, ns, Edited::Update(v), &Write::by("kube-apiserver", Part::Main)).map(|_| ())
+        store
+            .create(
+                &rt,
+                ns,
+                Edited::Update(v),
+                &Write::by("kube-apiserver", Part::Main),
+            )
+            .map(|_| ())
     };
     for ns in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         create("namespaces", "", json!({ "metadata": { "name": ns } }))?;

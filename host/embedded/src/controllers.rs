@@ -70,8 +70,13 @@ pub(crate) async fn run(core: Arc<Core>, c: impl Controller) {
             }
             continue;
         }
-        let next = later.iter().min_by_key(|(_, t)| **t).map(|(k, t)| (k.clone(), *t));
-        let at = next.as_ref().map_or_else(|| Instant::now() + Duration::from_secs(3600), |(_, t)| *t);
+        let next = later
+            .iter()
+            .min_by_key(|(_, t)| **t)
+            .map(|(k, t)| (k.clone(), *t));
+        let at = next
+            .as_ref()
+            .map_or_else(|| Instant::now() + Duration::from_secs(3600), |(_, t)| *t);
         tokio::select! {
             () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep_until(at), if next.is_some() => {
@@ -90,7 +95,11 @@ pub(crate) async fn run(core: Arc<Core>, c: impl Controller) {
 }
 
 pub(crate) fn keys(store: &Store, table: &str) -> Vec<Key> {
-    store.all(table, "").iter().map(|o| (namespace_of(o).to_owned(), name_of(o).to_owned())).collect()
+    store
+        .all(table, "")
+        .iter()
+        .map(|o| (namespace_of(o).to_owned(), name_of(o).to_owned()))
+        .collect()
 }
 
 /// The key of the controller of `o`, if it is of this kind.
@@ -117,7 +126,9 @@ pub(crate) fn write_status(
     key: &Key,
     make: impl FnOnce(&Value) -> Value,
 ) -> Result<(), ApiError> {
-    let Some(rt) = store.kind(table) else { return Ok(()) };
+    let Some(rt) = store.kind(table) else {
+        return Ok(());
+    };
     let done = store.update(&rt, &key.0, &key.1, &Write::by(MANAGER, Part::Status), |live| {
         let mut new = live.clone();
         set(&mut new, "status", make(live));
@@ -130,7 +141,13 @@ pub(crate) fn write_status(
 }
 
 /// Conditions with one set, keeping the transition time while its status stays.
-pub(crate) fn with_condition(conditions: &[Value], kind: &str, status: bool, reason: &str, message: &str) -> Vec<Value> {
+pub(crate) fn with_condition(
+    conditions: &[Value],
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: &str,
+) -> Vec<Value> {
     let status = if status { "True" } else { "False" };
     let mut out: Vec<Value> = conditions.to_vec();
     let found = out.iter_mut().find(|c| str_at(c, "type") == Some(kind));
@@ -155,7 +172,14 @@ pub(crate) fn with_condition(conditions: &[Value], kind: &str, status: bool, rea
 }
 
 /// An Event about an object, as the component that writes it would.
-pub(crate) fn record_event(store: &Store, about: &Value, component: &str, kind: &str, reason: &str, message: &str) {
+pub(crate) fn record_event(
+    store: &Store,
+    about: &Value,
+    component: &str,
+    kind: &str,
+    reason: &str,
+    message: &str,
+) {
     let Some(rt) = store.kind("events") else { return };
     let ns = namespace_of(about);
     let name = format!("{}.{:016x}", name_of(about), rand::random::<u64>());
@@ -189,7 +213,9 @@ pub(crate) fn is_active(pod: &Value) -> bool {
 
 /// How long until `pod` has been ready for `seconds`; None when it is not ready, zero when it has.
 pub(crate) fn until_available(pod: &Value, seconds: i64) -> Option<Duration> {
-    let c = list_at(pod, "status.conditions").iter().find(|c| str_at(c, "type") == Some("Ready"))?;
+    let c = list_at(pod, "status.conditions")
+        .iter()
+        .find(|c| str_at(c, "type") == Some("Ready"))?;
     if str_at(c, "status") != Some("True") {
         return None;
     }

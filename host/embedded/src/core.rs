@@ -68,6 +68,11 @@ impl Core {
     }
 
     pub fn pod_requests(&self) -> Vec<PodRequest> {
-        self.pod_log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.pod_log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 }

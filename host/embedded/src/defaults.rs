@@ -59,7 +59,11 @@ pub(crate) fn apply(rt: &ResourceType, v: &mut Value) {
             default(m, "metadata", json!({}));
             default(m, "source", json!({}));
             for (new, old) in [("reportingComponent", "component"), ("reportingInstance", "host")] {
-                let from = m.get("source").and_then(|s| s.get(old)).cloned().unwrap_or_else(|| json!(""));
+                let from = m
+                    .get("source")
+                    .and_then(|s| s.get(old))
+                    .cloned()
+                    .unwrap_or_else(|| json!(""));
                 default(m, new, from);
             }
         }
@@ -90,7 +94,12 @@ fn secret(v: &mut Value) {
 
 fn probe(p: &mut Value) {
     let p = object(p);
-    for (k, n) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (k, n) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         if p.get(k).and_then(Value::as_i64).unwrap_or(0) == 0 {
             p.insert(k.into(), json!(n));
         }
@@ -104,7 +113,13 @@ fn probe(p: &mut Value) {
 
 fn container(c: &mut Value) {
     let pull = match str_at(c, "image") {
-        Some(i) if i.rsplit('/').next().is_some_and(|l| l.contains(':') && !l.ends_with(":latest")) => "IfNotPresent",
+        Some(i)
+            if i.rsplit('/')
+                .next()
+                .is_some_and(|l| l.contains(':') && !l.ends_with(":latest")) =>
+        {
+            "IfNotPresent"
+        }
         _ => "Always",
     };
     let c = object(c);
@@ -176,7 +191,11 @@ fn statefulset(v: &mut Value) {
     let u = object(spec.entry("updateStrategy").or_insert_with(|| json!({})));
     default(u, "type", json!("RollingUpdate"));
     if u.get("type") == Some(&json!("RollingUpdate")) {
-        default(object(u.entry("rollingUpdate").or_insert_with(|| json!({}))), "partition", json!(0));
+        default(
+            object(u.entry("rollingUpdate").or_insert_with(|| json!({}))),
+            "partition",
+            json!(0),
+        );
     }
     default(
         spec,
@@ -208,7 +227,11 @@ fn service(v: &mut Value) {
         default(spec, "ipFamilies", json!(["IPv4"]));
         default(spec, "ipFamilyPolicy", json!("SingleStack"));
     }
-    if spec.get("selector").and_then(Value::as_object).is_some_and(Map::is_empty) {
+    if spec
+        .get("selector")
+        .and_then(Value::as_object)
+        .is_some_and(Map::is_empty)
+    {
         spec.remove("selector");
     }
     default(sub(v, "status"), "loadBalancer", json!({}));

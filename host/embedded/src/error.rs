@@ -10,7 +10,9 @@ use crate::resource::ResourceType;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bind address of the API server is not a loopback address. There is no authentication, so no other is allowed.
-    #[error("{0} is not a loopback address; the embedded cluster has no authentication and only listens on loopback")]
+    #[error(
+        "{0} is not a loopback address; the embedded cluster has no authentication and only listens on loopback"
+    )]
     NotLoopback(std::net::IpAddr),
     /// A socket could not be opened.
     #[error("cannot listen on {address}: {source}")]
@@ -56,7 +58,11 @@ pub enum Error {
 
 impl From<ApiError> for Error {
     fn from(e: ApiError) -> Self {
-        Error::Api { code: e.code, reason: e.reason.to_owned(), message: e.message }
+        Error::Api {
+            code: e.code,
+            reason: e.reason.to_owned(),
+            message: e.message,
+        }
     }
 }
 
@@ -71,7 +77,12 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        ApiError { code, reason, message: message.into(), details: None }
+        ApiError {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
     }
 
     fn about(mut self, rt: &ResourceType, name: &str) -> Self {
@@ -85,16 +96,29 @@ impl ApiError {
     }
 
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
     }
 
     pub fn already_exists(rt: &ResourceType, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", rt.id)).about(rt, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} \"{name}\" already exists", rt.id),
+        )
+        .about(rt, name)
     }
 
     pub fn conflict(rt: &ResourceType, name: &str, why: &str) -> Self {
-        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {} \"{name}\": {why}", rt.id))
-            .about(rt, name)
+        Self::new(
+            409,
+            "Conflict",
+            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", rt.id),
+        )
+        .about(rt, name)
     }
 
     pub fn modified(rt: &ResourceType, name: &str) -> Self {
@@ -107,9 +131,20 @@ impl ApiError {
 
     /// Field errors as an `Invalid` status; `causes` are (field, message).
     pub fn invalid(rt: &ResourceType, name: &str, causes: &[FieldError]) -> Self {
-        let kind = if rt.group.is_empty() { rt.kind.clone() } else { format!("{}.{}", rt.kind, rt.group) };
-        let texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
-        let all = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+        let kind = if rt.group.is_empty() {
+            rt.kind.clone()
+        } else {
+            format!("{}.{}", rt.kind, rt.group)
+        };
+        let texts: Vec<String> = causes
+            .iter()
+            .map(|c| format!("{}: {}", c.field, c.message))
+            .collect();
+        let all = if texts.len() == 1 {
+            texts[0].clone()
+        } else {
+            format!("[{}]", texts.join(", "))
+        };
         let mut e = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {all}"));
         let causes: Vec<Value> = causes
             .iter()
@@ -120,7 +155,12 @@ impl ApiError {
     }
 
     pub fn forbidden(rt: &ResourceType, name: &str, why: &str) -> Self {
-        Self::new(403, "Forbidden", format!("{} \"{name}\" is forbidden: {why}", rt.id)).about(rt, name)
+        Self::new(
+            403,
+            "Forbidden",
+            format!("{} \"{name}\" is forbidden: {why}", rt.id),
+        )
+        .about(rt, name)
     }
 
     pub fn bad_request(why: impl Into<String>) -> Self {
@@ -136,7 +176,11 @@ impl ApiError {
     }
 
     pub fn expired(asked: u64, floor: u64) -> Self {
-        Self::new(410, "Expired", format!("too old resource version: {asked} ({floor})"))
+        Self::new(
+            410,
+            "Expired",
+            format!("too old resource version: {asked} ({floor})"),
+        )
     }
 
     pub fn too_large_version(asked: u64, current: u64) -> Self {
@@ -153,14 +197,20 @@ impl ApiError {
     }
 
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
     }
 
     pub fn unsupported_media(accepted: &str) -> Self {
         Self::new(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format - accepted media types include: {accepted}"),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {accepted}"
+            ),
         )
     }
 
@@ -204,12 +254,24 @@ impl FieldError {
     }
 
     pub fn required(field: impl Into<String>, why: &str) -> Self {
-        let message = if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
-        FieldError { field: field.into(), reason: "FieldValueRequired", message }
+        let message = if why.is_empty() {
+            "Required value".to_owned()
+        } else {
+            format!("Required value: {why}")
+        };
+        FieldError {
+            field: field.into(),
+            reason: "FieldValueRequired",
+            message,
+        }
     }
 
     pub fn forbidden(field: impl Into<String>, why: &str) -> Self {
-        FieldError { field: field.into(), reason: "FieldValueForbidden", message: format!("Forbidden: {why}") }
+        FieldError {
+            field: field.into(),
+            reason: "FieldValueForbidden",
+            message: format!("Forbidden: {why}"),
+        }
     }
 
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[Value]) -> Self {
@@ -217,12 +279,19 @@ impl FieldError {
         FieldError {
             field: field.into(),
             reason: "FieldValueNotSupported",
-            message: format!("Unsupported value: {value}: supported values: {}", list.join(", ")),
+            message: format!(
+                "Unsupported value: {value}: supported values: {}",
+                list.join(", ")
+            ),
         }
     }
 
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        FieldError { field: field.into(), reason: "FieldValueDuplicate", message: format!("Duplicate value: {value}") }
+        FieldError {
+            field: field.into(),
+            reason: "FieldValueDuplicate",
+            message: format!("Duplicate value: {value}"),
+        }
     }
 
     pub fn wrong_type(field: impl Into<String>, value: &Value, expected: &str) -> Self {
@@ -237,7 +306,9 @@ impl FieldError {
             Value::Object(_) => "object",
         };
         FieldError {
-            message: format!("Invalid value: \"{shown}\": {field} in body must be of type {expected}: \"{shown}\""),
+            message: format!(
+                "Invalid value: \"{shown}\": {field} in body must be of type {expected}: \"{shown}\""
+            ),
             reason: "FieldValueTypeInvalid",
             field,
         }

@@ -84,9 +84,16 @@ impl Fault {
     fn matches(&self, r: &RequestInfo) -> bool {
         let is = |want: &str, have: &str| want.is_empty() || want == have;
         let verb = is(&self.verb, r.verb)
-            || (self.verb == "write" && matches!(r.verb, "create" | "update" | "patch" | "delete" | "deletecollection"));
+            || (self.verb == "write"
+                && matches!(
+                    r.verb,
+                    "create" | "update" | "patch" | "delete" | "deletecollection"
+                ));
         let resource = is(&self.resource, &r.resource)
-            || self.resource.strip_suffix("/*").is_some_and(|p| r.resource.split('/').next() == Some(p));
+            || self
+                .resource
+                .strip_suffix("/*")
+                .is_some_and(|p| r.resource.split('/').next() == Some(p));
         verb && resource
             && is(&self.namespace, &r.namespace)
             && is(&self.name, &r.name)
@@ -105,7 +112,10 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub fn add(&self, fault: Fault) {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+        self.rules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(fault);
     }
 
     pub fn clear(&self) {
@@ -149,7 +159,12 @@ impl Faults {
     }
 
     pub fn log(&self) -> Vec<ApiRequest> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 }
 
@@ -160,9 +175,23 @@ mod tests {
     #[test]
     fn faults_are_used_up() {
         let f = Faults::default();
-        f.add(Fault { verb: "write".into(), resource: "deployments.apps/*".into(), times: 1, skip: 1, status: 503, ..Fault::default() });
-        let patch = RequestInfo { verb: "patch", resource: "deployments.apps/scale".into(), ..RequestInfo::default() };
-        let get = RequestInfo { verb: "get", ..patch.clone() };
+        f.add(Fault {
+            verb: "write".into(),
+            resource: "deployments.apps/*".into(),
+            times: 1,
+            skip: 1,
+            status: 503,
+            ..Fault::default()
+        });
+        let patch = RequestInfo {
+            verb: "patch",
+            resource: "deployments.apps/scale".into(),
+            ..RequestInfo::default()
+        };
+        let get = RequestInfo {
+            verb: "get",
+            ..patch.clone()
+        };
         assert!(f.take(&get).is_none());
         assert!(f.take(&patch).is_none(), "the first goes through");
         assert_eq!(f.take(&patch).map(|f| f.status), Some(503));

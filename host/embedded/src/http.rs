@@ -48,14 +48,18 @@ pub(crate) fn full(code: u16, v: &Value) -> Reply {
 pub(crate) fn text(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut r = Response::new(Full::new(body.into()).boxed_unsync());
     *r.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    r.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    r.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
     r
 }
 
 fn failure(e: &ApiError) -> Reply {
     let mut r = full(e.code, &e.status());
     if matches!(e.code, 429 | 503) {
-        r.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        r.headers_mut()
+            .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     }
     r
 }
@@ -81,7 +85,10 @@ pub(crate) fn reason_of(code: u16) -> &'static str {
 /// Serves until the cluster shuts down.
 pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30));
     builder.http2().timer(TokioTimer::new());
     let builder = Arc::new(builder);
     loop {
@@ -123,14 +130,27 @@ async fn handle(core: &Arc<Core>, req: Request<Incoming>) -> Result<Reply, HangU
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(b) => b.to_bytes(),
         Err(e) => {
-            let e = ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {e}"));
+            let e = ApiError::new(
+                413,
+                "RequestEntityTooLarge",
+                format!("Request entity too large: {e}"),
+            );
             return Ok(failure(&e));
         }
     };
-    let segments: Vec<String> =
-        path.split('/').filter(|s| !s.is_empty()).map(request::percent_decode).collect();
+    let segments: Vec<String> = path
+        .split('/')
+        .filter(|s| !s.is_empty())
+        .map(request::percent_decode)
+        .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let header = |name: header::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let header = |name: header::HeaderName| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("")
+    };
     let call = request::Call {
         method: parts.method.clone(),
         query,
@@ -200,7 +220,11 @@ fn injected(f: &Fault) -> ApiError {
         "NotFound" => "NotFound",
         _ => "Unknown",
     };
-    let message = if f.message.is_empty() { "injected fault".to_owned() } else { f.message.clone() };
+    let message = if f.message.is_empty() {
+        "injected fault".to_owned()
+    } else {
+        f.message.clone()
+    };
     ApiError::new(f.status, reason, message)
 }
 
@@ -209,9 +233,11 @@ async fn answer(core: &Arc<Core>, route: &Route, call: &request::Call) -> Reply 
         Route::Metrics { version, path, .. } => {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             match call.query.labels() {
-                Ok(selector) => {
-                    core.metrics.get(&core.store, version, &path, &selector).await.map(|v| full(200, &v))
-                }
+                Ok(selector) => core
+                    .metrics
+                    .get(&core.store, version, &path, &selector)
+                    .await
+                    .map(|v| full(200, &v)),
                 Err(e) => Err(e),
             }
         }

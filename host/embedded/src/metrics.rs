@@ -81,7 +81,11 @@ fn canonical(store: &Store, resource: &str) -> String {
 
 impl CustomMetrics {
     pub fn set(&self, store: &Store, m: CustomMetric) {
-        let series = (canonical(store, &m.resource), m.namespace.clone(), m.metric.clone());
+        let series = (
+            canonical(store, &m.resource),
+            m.namespace.clone(),
+            m.metric.clone(),
+        );
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         let objects = values.entry(series).or_default();
         if m.value.is_none() {
@@ -110,7 +114,9 @@ impl CustomMetrics {
 
     fn fault(&self, metric: &str) -> Option<MetricFault> {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        let i = faults.iter().position(|f| f.metric.is_empty() || f.metric == metric)?;
+        let i = faults
+            .iter()
+            .position(|f| f.metric.is_empty() || f.metric == metric)?;
         let hit = faults[i].clone();
         match faults[i].times {
             0 => {}
@@ -159,19 +165,34 @@ impl CustomMetrics {
         if let Some(f) = self.fault(metric) {
             tokio::time::sleep(Duration::from_millis(f.delay_ms)).await;
             if f.status != 0 {
-                let message = if f.message.is_empty() { "injected fault".to_owned() } else { f.message };
+                let message = if f.message.is_empty() {
+                    "injected fault".to_owned()
+                } else {
+                    f.message
+                };
                 return Err(ApiError::new(f.status, crate::http::reason_of(f.status), message));
             }
         }
         let id = canonical(store, resource);
         let rt = store.kind(&id);
         let missing = || {
-            let about = if name == "*" { id.clone() } else { format!("{id} {name}") };
-            ApiError::new(404, "NotFound", format!("the server could not find the metric {metric} for {about}"))
+            let about = if name == "*" {
+                id.clone()
+            } else {
+                format!("{id} {name}")
+            };
+            ApiError::new(
+                404,
+                "NotFound",
+                format!("the server could not find the metric {metric} for {about}"),
+            )
         };
         let objects = {
             let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-            values.get(&(id.clone(), ns.to_owned(), metric.to_owned())).cloned().ok_or_else(missing)?
+            values
+                .get(&(id.clone(), ns.to_owned(), metric.to_owned()))
+                .cloned()
+                .ok_or_else(missing)?
         };
         let mut items = Vec::new();
         for (object, m) in objects.iter().filter(|(o, _)| name == "*" || name == *o) {

@@ -50,13 +50,18 @@ pub(crate) fn patched(kind: PatchKind, live: &Value, body: &Value) -> Result<Val
                 return Err(ApiError::new(
                     413,
                     "RequestEntityTooLarge",
-                    format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", ops.0.len()),
+                    format!(
+                        "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+                        ops.0.len()
+                    ),
                 ));
             }
             json_patch::patch(&mut out, &ops.0).map_err(ApiError::unprocessable)?;
         }
         PatchKind::Merge | PatchKind::Strategic if !body.is_object() => {
-            return Err(ApiError::bad_request("error decoding patch: expected a JSON object"));
+            return Err(ApiError::bad_request(
+                "error decoding patch: expected a JSON object",
+            ));
         }
         PatchKind::Merge => json_patch::merge(&mut out, body),
         PatchKind::Strategic => strategic::merge(&mut out, body)?,

@@ -45,7 +45,14 @@ impl Kubelet {
         let gone = CancellationToken::new();
         let runner = Runner::new(core.clone(), rx, gone.clone());
         core.tasks.spawn(runner.run());
-        self.pods.insert(key, Known { uid: uid_of(pod).to_owned(), pod: tx, gone });
+        self.pods.insert(
+            key,
+            Known {
+                uid: uid_of(pod).to_owned(),
+                pod: tx,
+                gone,
+            },
+        );
     }
 
     fn absent(&mut self, core: &Core, key: &Key, uid: &str) {

@@ -48,7 +48,11 @@ pub(crate) struct ResourceType {
 impl ResourceType {
     /// `group/version` as in `apiVersion`.
     pub fn api_version(&self, version: &str) -> String {
-        if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
+        if self.group.is_empty() {
+            version.to_owned()
+        } else {
+            format!("{}/{version}", self.group)
+        }
     }
 
     pub fn storage_api_version(&self) -> String {
@@ -62,13 +66,26 @@ impl ResourceType {
 
     /// The verbs of the main resource, for discovery.
     pub fn verbs() -> Value {
-        json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
+        json!([
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch"
+        ])
     }
 }
 
 /// Key of the table of a group and plural.
 pub(crate) fn table_id(group: &str, plural: &str) -> String {
-    if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
+    if group.is_empty() {
+        plural.to_owned()
+    } else {
+        format!("{plural}.{group}")
+    }
 }
 
 struct Builtin {
@@ -85,7 +102,12 @@ struct Builtin {
     unconditional: bool,
 }
 
-const fn kind(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Builtin {
+const fn kind(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+) -> Builtin {
     Builtin {
         group,
         version,
@@ -102,8 +124,18 @@ const fn kind(group: &'static str, version: &'static str, kind: &'static str, pl
 }
 
 const BUILTINS: &[Builtin] = &[
-    Builtin { namespaced: false, status: true, short: &["ns"], ..kind("", "v1", "Namespace", "namespaces") },
-    Builtin { namespaced: false, status: true, short: &["no"], ..kind("", "v1", "Node", "nodes") },
+    Builtin {
+        namespaced: false,
+        status: true,
+        short: &["ns"],
+        ..kind("", "v1", "Namespace", "namespaces")
+    },
+    Builtin {
+        namespaced: false,
+        status: true,
+        short: &["no"],
+        ..kind("", "v1", "Node", "nodes")
+    },
     Builtin {
         status: true,
         generation: true,
@@ -111,12 +143,29 @@ const BUILTINS: &[Builtin] = &[
         categories: &["all"],
         ..kind("", "v1", "Pod", "pods")
     },
-    Builtin { status: true, short: &["svc"], categories: &["all"], ..kind("", "v1", "Service", "services") },
-    Builtin { short: &["ep"], ..kind("", "v1", "Endpoints", "endpoints") },
-    Builtin { short: &["cm"], ..kind("", "v1", "ConfigMap", "configmaps") },
+    Builtin {
+        status: true,
+        short: &["svc"],
+        categories: &["all"],
+        ..kind("", "v1", "Service", "services")
+    },
+    Builtin {
+        short: &["ep"],
+        ..kind("", "v1", "Endpoints", "endpoints")
+    },
+    Builtin {
+        short: &["cm"],
+        ..kind("", "v1", "ConfigMap", "configmaps")
+    },
     kind("", "v1", "Secret", "secrets"),
-    Builtin { short: &["sa"], ..kind("", "v1", "ServiceAccount", "serviceaccounts") },
-    Builtin { short: &["ev"], ..kind("", "v1", "Event", "events") },
+    Builtin {
+        short: &["sa"],
+        ..kind("", "v1", "ServiceAccount", "serviceaccounts")
+    },
+    Builtin {
+        short: &["ev"],
+        ..kind("", "v1", "Event", "events")
+    },
     Builtin {
         status: true,
         scale: true,
@@ -141,20 +190,34 @@ const BUILTINS: &[Builtin] = &[
         categories: &["all"],
         ..kind("apps", "v1", "StatefulSet", "statefulsets")
     },
-    Builtin { generation: true, ..kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices") },
-    Builtin { unconditional: false, ..kind("coordination.k8s.io", "v1", "Lease", "leases") },
+    Builtin {
+        generation: true,
+        ..kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+    },
+    Builtin {
+        unconditional: false,
+        ..kind("coordination.k8s.io", "v1", "Lease", "leases")
+    },
     Builtin {
         status: true,
         generation: true,
         short: &["ing"],
         ..kind("networking.k8s.io", "v1", "Ingress", "ingresses")
     },
-    Builtin { namespaced: false, ..kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses") },
+    Builtin {
+        namespaced: false,
+        ..kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses")
+    },
     Builtin {
         status: true,
         short: &["hpa"],
         categories: &["all"],
-        ..kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        ..kind(
+            "autoscaling",
+            "v2",
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+        )
     },
     Builtin {
         namespaced: false,
@@ -163,7 +226,12 @@ const BUILTINS: &[Builtin] = &[
         unconditional: false,
         short: &["crd", "crds"],
         categories: &["api-extensions"],
-        ..kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
+        ..kind(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+        )
     },
 ];
 
@@ -171,7 +239,10 @@ const BUILTINS: &[Builtin] = &[
 pub(crate) const EVENTS_GROUP: &str = "events.k8s.io";
 
 fn paths(text: &str) -> Vec<String> {
-    text.trim_start_matches('.').split('.').map(str::to_owned).collect()
+    text.trim_start_matches('.')
+        .split('.')
+        .map(str::to_owned)
+        .collect()
 }
 
 pub(crate) fn builtins() -> Vec<ResourceType> {
@@ -212,7 +283,10 @@ pub(crate) fn from_crd(crd: &Value) -> Result<ResourceType, String> {
     let plural = text("names.plural").ok_or("spec.names.plural is missing")?;
     let kind = text("names.kind").ok_or("spec.names.kind is missing")?;
     let strings = |path: &str| -> Vec<String> {
-        list_at(spec, path).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+        list_at(spec, path)
+            .iter()
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect()
     };
     let mut rt = ResourceType {
         id: table_id(&group, &plural),
@@ -245,7 +319,9 @@ pub(crate) fn from_crd(crd: &Value) -> Result<ResourceType, String> {
         if let Some(s) = v.pointer("/subresources/scale") {
             rt.scale = Some(ScalePaths {
                 spec_replicas: paths(str_at(s, "specReplicasPath").ok_or("scale has no specReplicasPath")?),
-                status_replicas: paths(str_at(s, "statusReplicasPath").ok_or("scale has no statusReplicasPath")?),
+                status_replicas: paths(
+                    str_at(s, "statusReplicasPath").ok_or("scale has no statusReplicasPath")?,
+                ),
                 selector: str_at(s, "labelSelectorPath").map(paths),
             });
         }

@@ -70,7 +70,10 @@ fn prune_at(schema: &Value, v: &mut Value, path: &str, gone: &mut Vec<String>) {
                 known
             });
             for (k, v) in m.iter_mut() {
-                if let Some(s) = properties.and_then(|p| p.get(k)).or(additional.filter(|a| a.is_object())) {
+                if let Some(s) = properties
+                    .and_then(|p| p.get(k))
+                    .or(additional.filter(|a| a.is_object()))
+                {
                     prune_at(s, v, &format!("{path}.{k}"), gone);
                 }
             }
@@ -133,7 +136,13 @@ pub(crate) fn validate(schema: &Value, object: &Value) -> Vec<FieldError> {
 }
 
 fn required(schema: &Value, m: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
-    for r in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    for r in schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if !m.contains_key(r) {
             errors.push(FieldError::required(join(path, r), ""));
         }
@@ -141,7 +150,11 @@ fn required(schema: &Value, m: &Map<String, Value>, path: &str, errors: &mut Vec
 }
 
 fn join(path: &str, k: &str) -> String {
-    if path.is_empty() { k.to_owned() } else { format!("{path}.{k}") }
+    if path.is_empty() {
+        k.to_owned()
+    } else {
+        format!("{path}.{k}")
+    }
 }
 
 fn is_type(v: &Value, t: &str) -> bool {
@@ -213,7 +226,11 @@ fn bounds(schema: &Value, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
         if let Some(max) = limit("maximum")
             && n > max
         {
-            errors.push(FieldError::invalid(path, v, &format!("{path} in body should be less than or equal to {max}")));
+            errors.push(FieldError::invalid(
+                path,
+                v,
+                &format!("{path} in body should be less than or equal to {max}"),
+            ));
         }
     }
     let (size, min, max, unit) = match v {
@@ -222,15 +239,28 @@ fn bounds(schema: &Value, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
         Value::Object(m) => (m.len(), "minProperties", "maxProperties", "properties"),
         _ => return,
     };
-    let limit = |k: &str| schema.get(k).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+    let limit = |k: &str| {
+        schema
+            .get(k)
+            .and_then(Value::as_u64)
+            .and_then(|n| usize::try_from(n).ok())
+    };
     if let Some(min) = limit(min)
         && size < min
     {
-        errors.push(FieldError::invalid(path, v, &format!("{path} in body should be at least {min} {unit}")));
+        errors.push(FieldError::invalid(
+            path,
+            v,
+            &format!("{path} in body should be at least {min} {unit}"),
+        ));
     }
     if let Some(max) = limit(max)
         && size > max
     {
-        errors.push(FieldError::invalid(path, v, &format!("{path} in body should be at most {max} {unit}")));
+        errors.push(FieldError::invalid(
+            path,
+            v,
+            &format!("{path} in body should be at most {max} {unit}"),
+        ));
     }
 }

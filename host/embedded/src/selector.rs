@@ -29,7 +29,8 @@ impl LabelSelector {
 
     /// From the text of a query parameter.
     pub fn parse(text: &str) -> Result<Self, ApiError> {
-        let bad = |why: &str| ApiError::bad_request(format!("unable to parse requirement: {why} in \"{text}\""));
+        let bad =
+            |why: &str| ApiError::bad_request(format!("unable to parse requirement: {why} in \"{text}\""));
         let mut out = Vec::new();
         for part in split_top(text) {
             let part = part.trim();
@@ -74,13 +75,21 @@ impl LabelSelector {
     /// From `spec.selector` of a workload (`matchLabels`, `matchExpressions`).
     pub fn of_object(selector: Option<&Value>) -> Self {
         let mut out = Vec::new();
-        let Some(selector) = selector else { return LabelSelector(out) };
+        let Some(selector) = selector else {
+            return LabelSelector(out);
+        };
         for (k, v) in map_at(selector, "matchLabels").into_iter().flatten() {
-            out.push(Requirement::In(k.clone(), vec![v.as_str().unwrap_or("").to_owned()]));
+            out.push(Requirement::In(
+                k.clone(),
+                vec![v.as_str().unwrap_or("").to_owned()],
+            ));
         }
         for e in list_at(selector, "matchExpressions") {
             let key = str_at(e, "key").unwrap_or("").to_owned();
-            let values = list_at(e, "values").iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+            let values = list_at(e, "values")
+                .iter()
+                .filter_map(|v| v.as_str().map(str::to_owned))
+                .collect();
             out.push(match str_at(e, "operator") {
                 Some("In") => Requirement::In(key, values),
                 Some("NotIn") => Requirement::NotIn(key, values),
@@ -93,7 +102,11 @@ impl LabelSelector {
 
     /// From a plain map such as a Service's selector.
     pub fn of_map(map: &BTreeMap<String, String>) -> Self {
-        LabelSelector(map.iter().map(|(k, v)| Requirement::In(k.clone(), vec![v.clone()])).collect())
+        LabelSelector(
+            map.iter()
+                .map(|(k, v)| Requirement::In(k.clone(), vec![v.clone()]))
+                .collect(),
+        )
     }
 
     pub fn matches(&self, object: &Value) -> bool {

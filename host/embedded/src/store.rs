@@ -90,7 +90,12 @@ impl Store {
             inner.register(rt);
         }
         let (events, _) = broadcast::channel(8192);
-        Store { inner: Mutex::new(inner), events, history, addresses }
+        Store {
+            inner: Mutex::new(inner),
+            events,
+            history,
+            addresses,
+        }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -122,7 +127,8 @@ impl Store {
         } else {
             resource::table_id(group, plural)
         };
-        self.kind(&id).filter(|rt| rt.versions.iter().any(|v| v == version))
+        self.kind(&id)
+            .filter(|rt| rt.versions.iter().any(|v| v == version))
     }
 
     /// The kind that an object says it is, with the version it says.
@@ -131,28 +137,49 @@ impl Store {
         let kind = str_at(object, "kind")?;
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let group = if group == EVENTS_GROUP { "" } else { group };
-        let rt = self.lock().types.values().find(|t| t.group == group && t.kind == kind).cloned()?;
+        let rt = self
+            .lock()
+            .types
+            .values()
+            .find(|t| t.group == group && t.kind == kind)
+            .cloned()?;
         Some((rt, version.to_owned()))
     }
 
     pub fn get(&self, table: &str, ns: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock().tables.get(table)?.objects.get(&(ns.to_owned(), name.to_owned())).cloned()
+        self.lock()
+            .tables
+            .get(table)?
+            .objects
+            .get(&(ns.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     pub fn get_or_404(&self, rt: &ResourceType, ns: &str, name: &str) -> Result<Arc<Value>, ApiError> {
-        self.get(&rt.id, ns, name).ok_or_else(|| ApiError::not_found(rt, name))
+        self.get(&rt.id, ns, name)
+            .ok_or_else(|| ApiError::not_found(rt, name))
     }
 
     /// Objects of a table in one namespace, or in all when `ns` is empty.
     pub fn all(&self, table: &str, ns: &str) -> Vec<Arc<Value>> {
         let inner = self.lock();
-        let Some(t) = inner.tables.get(table) else { return Vec::new() };
-        t.objects.iter().filter(|(k, _)| ns.is_empty() || k.0 == ns).map(|(_, o)| o.clone()).collect()
+        let Some(t) = inner.tables.get(table) else {
+            return Vec::new();
+        };
+        t.objects
+            .iter()
+            .filter(|(k, _)| ns.is_empty() || k.0 == ns)
+            .map(|(_, o)| o.clone())
+            .collect()
     }
 
     /// Objects whose owner references name `uid`.
     pub fn dependents(&self, uid: &str) -> Vec<(String, Key)> {
-        self.lock().dependents.get(uid).map(|s| s.iter().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .dependents
+            .get(uid)
+            .map(|s| s.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     pub fn uid_exists(&self, uid: &str) -> bool {
@@ -200,7 +227,12 @@ impl Store {
         metadata(&mut object).insert("resourceVersion".into(), json!(rv.to_string()));
         let object = Arc::new(object);
         let key: Key = (namespace_of(&object).to_owned(), name_of(&object).to_owned());
-        inner.index(rt, &key, old.as_deref(), (kind != EventKind::Deleted).then_some(&*object));
+        inner.index(
+            rt,
+            &key,
+            old.as_deref(),
+            (kind != EventKind::Deleted).then_some(&*object),
+        );
         let event = Arc::new(Event {
             rv,
             table: rt.id.clone(),
@@ -272,7 +304,10 @@ impl Inner {
             }
         }
         for uid in after {
-            self.dependents.entry(uid).or_default().insert((rt.id.clone(), key.clone()));
+            self.dependents
+                .entry(uid)
+                .or_default()
+                .insert((rt.id.clone(), key.clone()));
         }
         match (old, new) {
             (Some(o), None) => {

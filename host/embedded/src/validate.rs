@@ -19,7 +19,8 @@ pub(crate) fn is_dns_label(s: &str) -> bool {
     s.len() <= 63
         && edge(s.chars().next())
         && edge(s.chars().last())
-        && s.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && s.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn is_subdomain(s: &str) -> bool {
@@ -32,7 +33,8 @@ fn is_name_part(s: &str) -> bool {
         && s.len() <= 63
         && edge(s.chars().next())
         && edge(s.chars().last())
-        && s.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && s.chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 fn is_qualified_name(s: &str) -> bool {
@@ -54,7 +56,11 @@ fn labels(path: &str, map: Option<&Value>, errors: &mut Errors) {
             errors.push(FieldError::invalid(path, &json!(k), "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"));
         }
         if v.len() > 63 {
-            errors.push(FieldError::invalid(path, &json!(v), "must be no more than 63 bytes"));
+            errors.push(FieldError::invalid(
+                path,
+                &json!(v),
+                "must be no more than 63 bytes",
+            ));
         } else if !v.is_empty() && !is_name_part(&v) {
             errors.push(FieldError::invalid(path, &json!(v), LABEL_VALUE));
         }
@@ -96,8 +102,17 @@ fn meta(rt: &ResourceType, old: Option<&Value>, new: &Value, errors: &mut Errors
     let name = name_of(new);
     let label_only = matches!(rt.id.as_str(), "services" | "namespaces");
     if name.is_empty() {
-        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
-    } else if old.is_none() && (if label_only { !is_dns_label(name) } else { !is_subdomain(name) }) {
+        errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
+    } else if old.is_none()
+        && (if label_only {
+            !is_dns_label(name)
+        } else {
+            !is_subdomain(name)
+        })
+    {
         let why = if label_only {
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character"
         } else {
@@ -112,17 +127,29 @@ fn meta(rt: &ResourceType, old: Option<&Value>, new: &Value, errors: &mut Errors
     for (k, v) in string_map(annotations) {
         size += k.len() + v.len();
         if !is_qualified_name(&k.to_lowercase()) {
-            errors.push(FieldError::invalid("metadata.annotations", &json!(k), "name part must consist of alphanumeric characters, '-', '_' or '.'"));
+            errors.push(FieldError::invalid(
+                "metadata.annotations",
+                &json!(k),
+                "name part must consist of alphanumeric characters, '-', '_' or '.'",
+            ));
         }
     }
     if size > MAX_ANNOTATIONS {
         let message = format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes");
-        errors.push(FieldError { field: "metadata.annotations".into(), reason: "FieldValueTooLong", message });
+        errors.push(FieldError {
+            field: "metadata.annotations".into(),
+            reason: "FieldValueTooLong",
+            message,
+        });
     }
     for o in list_at(new, "metadata.ownerReferences") {
         for f in ["apiVersion", "kind", "name", "uid"] {
             if str_at(o, f).is_none_or(str::is_empty) {
-                errors.push(FieldError::invalid(format!("metadata.ownerReferences.{f}"), &json!(""), "must not be empty"));
+                errors.push(FieldError::invalid(
+                    format!("metadata.ownerReferences.{f}"),
+                    &json!(""),
+                    "must not be empty",
+                ));
             }
         }
     }
@@ -131,19 +158,31 @@ fn meta(rt: &ResourceType, old: Option<&Value>, new: &Value, errors: &mut Errors
         .filter(|o| o.get("controller") == Some(&json!(true)))
         .count();
     if controllers > 1 {
-        errors.push(FieldError::invalid("metadata.ownerReferences", &json!("[]"), "Only one reference can have Controller set to true"));
+        errors.push(FieldError::invalid(
+            "metadata.ownerReferences",
+            &json!("[]"),
+            "Only one reference can have Controller set to true",
+        ));
     }
     for f in finalizers(new) {
         if !is_qualified_name(f) {
-            errors.push(FieldError::invalid("metadata.finalizers", &json!(f), "name is not a qualified name"));
+            errors.push(FieldError::invalid(
+                "metadata.finalizers",
+                &json!(f),
+                "name is not a qualified name",
+            ));
         }
     }
     if let Some(old) = old.filter(|o| is_deleting(o)) {
         let before = finalizers(old);
-        let added: Vec<&str> = finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
+        let added: Vec<&str> = finalizers(new)
+            .into_iter()
+            .filter(|f| !before.contains(f))
+            .collect();
         if !added.is_empty() {
-            let why =
-                format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            );
             errors.push(FieldError::forbidden("metadata.finalizers", &why));
         }
     }
@@ -152,7 +191,11 @@ fn meta(rt: &ResourceType, old: Option<&Value>, new: &Value, errors: &mut Errors
 fn port_number(path: String, v: Option<&Value>, errors: &mut Errors) {
     match v.and_then(Value::as_i64) {
         Some(1..=65535) => {}
-        Some(n) => errors.push(FieldError::invalid(path, &json!(n), "must be between 1 and 65535, inclusive")),
+        Some(n) => errors.push(FieldError::invalid(
+            path,
+            &json!(n),
+            "must be between 1 and 65535, inclusive",
+        )),
         None => match v {
             Some(other) if !other.is_null() => errors.push(FieldError::wrong_type(path, other, "integer")),
             _ => errors.push(FieldError::required(path, "")),
@@ -177,7 +220,11 @@ fn service(old: Option<&Value>, new: &Value, errors: &mut Errors) {
         port_number(path("port"), p.get("port"), errors);
         match p.get("targetPort") {
             Some(Value::String(s)) if !is_port_name(s) => {
-                errors.push(FieldError::invalid(path("targetPort"), &json!(s), "must be an IANA service name"));
+                errors.push(FieldError::invalid(
+                    path("targetPort"),
+                    &json!(s),
+                    "must be an IANA service name",
+                ));
             }
             Some(n @ Value::Number(_)) => port_number(path("targetPort"), Some(n), errors),
             _ => {}
@@ -186,7 +233,11 @@ fn service(old: Option<&Value>, new: &Value, errors: &mut Errors) {
         if name.is_empty() && ports.len() > 1 {
             errors.push(FieldError::required(path("name"), ""));
         } else if !name.is_empty() && !is_dns_label(name) {
-            errors.push(FieldError::invalid(path("name"), &json!(name), "must be a lowercase RFC 1123 label"));
+            errors.push(FieldError::invalid(
+                path("name"),
+                &json!(name),
+                "must be a lowercase RFC 1123 label",
+            ));
         }
         if !name.is_empty() && !names.insert(name) {
             errors.push(FieldError::duplicate(path("name"), &json!(name)));
@@ -199,7 +250,11 @@ fn service(old: Option<&Value>, new: &Value, errors: &mut Errors) {
         let (before, after) = (str_at(old, "spec.clusterIP"), str_at(new, "spec.clusterIP"));
         if before.is_some() && before != after && kind != "ExternalName" {
             let shown = json!(after.unwrap_or(""));
-            errors.push(FieldError::invalid("spec.clusterIPs[0]", &shown, "may not change once set"));
+            errors.push(FieldError::invalid(
+                "spec.clusterIPs[0]",
+                &shown,
+                "may not change once set",
+            ));
         }
     }
 }
@@ -215,7 +270,11 @@ fn containers(path: &str, spec: Option<&Value>, errors: &mut Errors) {
         match str_at(c, "name") {
             None | Some("") => errors.push(FieldError::required(at("name"), "")),
             Some(n) if !is_dns_label(n) => {
-                errors.push(FieldError::invalid(at("name"), &json!(n), "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-'"));
+                errors.push(FieldError::invalid(
+                    at("name"),
+                    &json!(n),
+                    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-'",
+                ));
             }
             Some(n) if !names.insert(n) => errors.push(FieldError::duplicate(at("name"), &json!(n))),
             Some(_) => {}
@@ -224,9 +283,17 @@ fn containers(path: &str, spec: Option<&Value>, errors: &mut Errors) {
             errors.push(FieldError::required(at("image"), ""));
         }
         for (j, p) in list_at(c, "ports").iter().enumerate() {
-            port_number(at(&format!("ports[{j}].containerPort")), p.get("containerPort"), errors);
+            port_number(
+                at(&format!("ports[{j}].containerPort")),
+                p.get("containerPort"),
+                errors,
+            );
             if let Some(n) = str_at(p, "name").filter(|n| !is_port_name(n)) {
-                errors.push(FieldError::invalid(at(&format!("ports[{j}].name")), &json!(n), "must be an IANA service name of at most 15 characters"));
+                errors.push(FieldError::invalid(
+                    at(&format!("ports[{j}].name")),
+                    &json!(n),
+                    "must be an IANA service name of at most 15 characters",
+                ));
             }
         }
         for (j, e) in list_at(c, "env").iter().enumerate() {
@@ -234,7 +301,11 @@ fn containers(path: &str, spec: Option<&Value>, errors: &mut Errors) {
                 errors.push(FieldError::required(at(&format!("env[{j}].name")), ""));
             }
             if let Some(v) = e.get("value").filter(|v| !v.is_string()) {
-                errors.push(FieldError::wrong_type(at(&format!("env[{j}].value")), v, "string"));
+                errors.push(FieldError::wrong_type(
+                    at(&format!("env[{j}].value")),
+                    v,
+                    "string",
+                ));
             }
         }
     }
@@ -247,10 +318,19 @@ fn pod(old: Option<&Value>, new: &Value, errors: &mut Errors) {
     let fixed = |v: &Value| {
         let mut s = at(v, "spec").cloned().unwrap_or_default();
         if let Some(m) = s.as_object_mut() {
-            for k in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations"] {
+            for k in [
+                "activeDeadlineSeconds",
+                "terminationGracePeriodSeconds",
+                "tolerations",
+            ] {
                 m.remove(k);
             }
-            for c in m.get_mut("containers").and_then(Value::as_array_mut).into_iter().flatten() {
+            for c in m
+                .get_mut("containers")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 if let Some(c) = c.as_object_mut() {
                     c.remove("image");
                 }
@@ -267,7 +347,11 @@ fn workload(rt: &ResourceType, old: Option<&Value>, new: &Value, errors: &mut Er
     match at(new, "spec.replicas") {
         Some(v) if v.as_i64().is_none() => errors.push(FieldError::wrong_type("spec.replicas", v, "integer")),
         Some(v) if v.as_i64().is_some_and(|n| n < 0) => {
-            errors.push(FieldError::invalid("spec.replicas", v, "must be greater than or equal to 0"));
+            errors.push(FieldError::invalid(
+                "spec.replicas",
+                v,
+                "must be greater than or equal to 0",
+            ));
         }
         _ => {}
     }
@@ -276,15 +360,29 @@ fn workload(rt: &ResourceType, old: Option<&Value>, new: &Value, errors: &mut Er
     if selector.is_none() {
         errors.push(FieldError::required("spec.selector", ""));
     } else if parsed.is_empty() {
-        errors.push(FieldError::invalid("spec.selector", &json!({}), "empty selector is invalid for deployment"));
+        errors.push(FieldError::invalid(
+            "spec.selector",
+            &json!({}),
+            "empty selector is invalid for deployment",
+        ));
     } else if at(new, "spec.template").is_some_and(|t| !parsed.matches(t)) {
-        let shown = at(new, "spec.template.metadata.labels").cloned().unwrap_or_else(|| json!({}));
-        errors.push(FieldError::invalid("spec.template.metadata.labels", &shown, "`selector` does not match template `labels`"));
+        let shown = at(new, "spec.template.metadata.labels")
+            .cloned()
+            .unwrap_or_else(|| json!({}));
+        errors.push(FieldError::invalid(
+            "spec.template.metadata.labels",
+            &shown,
+            "`selector` does not match template `labels`",
+        ));
     }
     if let Some(s) = selector {
         labels("spec.selector.matchLabels", s.get("matchLabels"), errors);
     }
-    labels("spec.template.labels", at(new, "spec.template.metadata.labels"), errors);
+    labels(
+        "spec.template.labels",
+        at(new, "spec.template.metadata.labels"),
+        errors,
+    );
     if at(new, "spec.template").is_none() {
         errors.push(FieldError::required("spec.template", ""));
     } else {
@@ -318,7 +416,11 @@ fn slice(old: Option<&Value>, new: &Value, errors: &mut Errors) {
     if let Some(before) = old.and_then(|o| str_at(o, "addressType"))
         && before != kind
     {
-        errors.push(FieldError::invalid("addressType", &json!(kind), "field is immutable"));
+        errors.push(FieldError::invalid(
+            "addressType",
+            &json!(kind),
+            "field is immutable",
+        ));
     }
     let endpoints = list_at(new, "endpoints");
     if endpoints.len() > 1000 {
@@ -331,7 +433,10 @@ fn slice(old: Option<&Value>, new: &Value, errors: &mut Errors) {
     for (i, e) in endpoints.iter().enumerate() {
         let addresses = list_at(e, "addresses");
         if addresses.is_empty() {
-            errors.push(FieldError::required(format!("endpoints[{i}].addresses"), "must contain at least 1 address"));
+            errors.push(FieldError::required(
+                format!("endpoints[{i}].addresses"),
+                "must contain at least 1 address",
+            ));
         }
         for (j, a) in addresses.iter().enumerate() {
             let path = format!("endpoints[{i}].addresses[{j}]");
@@ -339,14 +444,22 @@ fn slice(old: Option<&Value>, new: &Value, errors: &mut Errors) {
             match (kind, text.parse::<IpAddr>()) {
                 ("IPv4", Ok(IpAddr::V4(ip))) => {
                     if ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() {
-                        errors.push(FieldError::invalid(path, a, "may not be unspecified, link-local or multicast"));
+                        errors.push(FieldError::invalid(
+                            path,
+                            a,
+                            "may not be unspecified, link-local or multicast",
+                        ));
                     }
                 }
                 ("IPv6", Ok(IpAddr::V6(_))) => {}
                 ("IPv4", _) => errors.push(FieldError::invalid(path, a, "must be an IPv4 address")),
                 ("IPv6", _) => errors.push(FieldError::invalid(path, a, "must be an IPv6 address")),
                 ("FQDN", _) if is_subdomain(text) => {}
-                ("FQDN", _) => errors.push(FieldError::invalid(path, a, "must be a fully qualified domain name")),
+                ("FQDN", _) => errors.push(FieldError::invalid(
+                    path,
+                    a,
+                    "must be a fully qualified domain name",
+                )),
                 _ => {}
             }
         }
@@ -355,7 +468,11 @@ fn slice(old: Option<&Value>, new: &Value, errors: &mut Errors) {
     for (i, p) in list_at(new, "ports").iter().enumerate() {
         let name = str_at(p, "name").unwrap_or("");
         if !name.is_empty() && !is_dns_label(name) {
-            errors.push(FieldError::invalid(format!("ports[{i}].name"), &json!(name), "must be a lowercase RFC 1123 label"));
+            errors.push(FieldError::invalid(
+                format!("ports[{i}].name"),
+                &json!(name),
+                "must be a lowercase RFC 1123 label",
+            ));
         }
         if !names.insert(name) {
             errors.push(FieldError::duplicate(format!("ports[{i}].name"), &json!(name)));
@@ -390,49 +507,92 @@ fn lease(new: &Value, errors: &mut Errors) {
 fn event(new: &Value, errors: &mut Errors) {
     let own = str_at(new, "metadata.namespace").unwrap_or("");
     let about = str_at(new, "involvedObject.namespace").unwrap_or("");
-    let matches = if about.is_empty() { own == "default" || own == "kube-system" } else { about == own };
+    let matches = if about.is_empty() {
+        own == "default" || own == "kube-system"
+    } else {
+        about == own
+    };
     if !matches {
-        errors.push(FieldError::invalid("involvedObject.namespace", &json!(about), "does not match event.namespace"));
+        errors.push(FieldError::invalid(
+            "involvedObject.namespace",
+            &json!(about),
+            "does not match event.namespace",
+        ));
     }
     // Events with an eventTime are "new" events and validated more strictly, whichever API wrote them.
     if at(new, "eventTime").is_none() {
         return;
     }
-    for (f, max) in [("reportingComponent", 253), ("reportingInstance", 128), ("action", 128), ("reason", 128)] {
-        let shown = if f == "reportingComponent" { "reportingController" } else { f };
+    for (f, max) in [
+        ("reportingComponent", 253),
+        ("reportingInstance", 128),
+        ("action", 128),
+        ("reason", 128),
+    ] {
+        let shown = if f == "reportingComponent" {
+            "reportingController"
+        } else {
+            f
+        };
         match str_at(new, f) {
             None | Some("") => errors.push(FieldError::required(shown, "")),
             Some(s) if s.len() > max => {
-                errors.push(FieldError::invalid(shown, &json!(s), &format!("can have at most {max} characters")));
+                errors.push(FieldError::invalid(
+                    shown,
+                    &json!(s),
+                    &format!("can have at most {max} characters"),
+                ));
             }
             Some(_) => {}
         }
     }
     if !matches!(str_at(new, "type"), Some("Normal" | "Warning")) {
-        errors.push(FieldError::invalid("type", at(new, "type").unwrap_or(&json!("")), "has invalid value"));
+        errors.push(FieldError::invalid(
+            "type",
+            at(new, "type").unwrap_or(&json!("")),
+            "has invalid value",
+        ));
     }
     if str_at(new, "message").is_some_and(|m| m.len() > 1024) {
-        errors.push(FieldError::invalid("message", &json!(""), "can have at most 1024 characters"));
+        errors.push(FieldError::invalid(
+            "message",
+            &json!(""),
+            "can have at most 1024 characters",
+        ));
     }
 }
 
 fn ingress(new: &Value, errors: &mut Errors) {
     let rules = list_at(new, "spec.rules");
     if rules.is_empty() && at(new, "spec.defaultBackend").is_none() {
-        errors.push(FieldError::invalid("spec", &json!({}), "either `defaultBackend` or `rules` must be specified"));
+        errors.push(FieldError::invalid(
+            "spec",
+            &json!({}),
+            "either `defaultBackend` or `rules` must be specified",
+        ));
     }
     for (i, r) in rules.iter().enumerate() {
         for (j, p) in list_at(r, "http.paths").iter().enumerate() {
             let path = format!("spec.rules[{i}].http.paths[{j}]");
             match str_at(p, "pathType") {
                 Some("Exact" | "Prefix") if !str_at(p, "path").is_some_and(|p| p.starts_with('/')) => {
-                    errors.push(FieldError::invalid(format!("{path}.path"), &p["path"], "must be an absolute path"));
+                    errors.push(FieldError::invalid(
+                        format!("{path}.path"),
+                        &p["path"],
+                        "must be an absolute path",
+                    ));
                 }
                 Some("Exact" | "Prefix" | "ImplementationSpecific") => {}
-                _ => errors.push(FieldError::required(format!("{path}.pathType"), "pathType must be specified")),
+                _ => errors.push(FieldError::required(
+                    format!("{path}.pathType"),
+                    "pathType must be specified",
+                )),
             }
             if at(p, "backend.service.name").is_none() && at(p, "backend.resource").is_none() {
-                errors.push(FieldError::required(format!("{path}.backend"), "one of service or resource is required"));
+                errors.push(FieldError::required(
+                    format!("{path}.backend"),
+                    "one of service or resource is required",
+                ));
             }
         }
     }
@@ -440,7 +600,11 @@ fn ingress(new: &Value, errors: &mut Errors) {
 
 fn hpa(new: &Value, errors: &mut Errors) {
     if i64_at(new, "spec.maxReplicas").is_none_or(|n| n < 1) {
-        errors.push(FieldError::invalid("spec.maxReplicas", &new["spec"]["maxReplicas"], "must be greater than 0"));
+        errors.push(FieldError::invalid(
+            "spec.maxReplicas",
+            &new["spec"]["maxReplicas"],
+            "must be greater than 0",
+        ));
     }
     for f in ["kind", "name"] {
         if at(new, &format!("spec.scaleTargetRef.{f}")).is_none() {
@@ -454,21 +618,37 @@ fn crd(old: Option<&Value>, new: &Value, errors: &mut Errors) {
         Err(why) => errors.push(FieldError::required("spec", &why)),
         Ok(rt) => {
             if name_of(new) != rt.id {
-                errors.push(FieldError::invalid("metadata.name", &json!(name_of(new)), "must be spec.names.plural+\".\"+spec.group"));
+                errors.push(FieldError::invalid(
+                    "metadata.name",
+                    &json!(name_of(new)),
+                    "must be spec.names.plural+\".\"+spec.group",
+                ));
             }
             for (i, v) in list_at(new, "spec.versions").iter().enumerate() {
                 if v.pointer("/schema/openAPIV3Schema").is_none() {
-                    errors.push(FieldError::required(format!("spec.versions[{i}].schema.openAPIV3Schema"), "schemas are required"));
+                    errors.push(FieldError::required(
+                        format!("spec.versions[{i}].schema.openAPIV3Schema"),
+                        "schemas are required",
+                    ));
                 }
             }
         }
     }
-    let stored = list_at(new, "spec.versions").iter().filter(|v| v.get("storage") == Some(&json!(true))).count();
+    let stored = list_at(new, "spec.versions")
+        .iter()
+        .filter(|v| v.get("storage") == Some(&json!(true)))
+        .count();
     if stored != 1 {
-        errors.push(FieldError::invalid("spec.versions", &json!([]), "must have exactly one version marked as storage version"));
+        errors.push(FieldError::invalid(
+            "spec.versions",
+            &json!([]),
+            "must have exactly one version marked as storage version",
+        ));
     }
     if let Some(old) = old {
-        let fixed = |v: &Value| ["spec.scope", "spec.group", "spec.names.plural", "spec.names.kind"].map(|p| at(v, p).cloned());
+        let fixed = |v: &Value| {
+            ["spec.scope", "spec.group", "spec.names.plural", "spec.names.kind"].map(|p| at(v, p).cloned())
+        };
         if fixed(old) != fixed(new) {
             errors.push(FieldError::invalid("spec", &json!({}), "field is immutable"));
         }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 /// Value at a dotted path.
 pub(crate) fn at<'a>(v: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(v, |v, k| v.get(k)).filter(|v| !v.is_null())
+    path.split('.')
+        .try_fold(v, |v, k| v.get(k))
+        .filter(|v| !v.is_null())
 }
 
 pub(crate) fn str_at<'a>(v: &'a Value, path: &str) -> Option<&'a str> {
@@ -33,7 +35,9 @@ pub(crate) fn at_path<'a>(v: &'a Value, path: &[String]) -> Option<&'a Value> {
 
 /// Sets the value at a path of field names, making objects on the way.
 pub(crate) fn set_path(v: &mut Value, path: &[String], new: Value) {
-    let Some((last, front)) = path.split_last() else { return };
+    let Some((last, front)) = path.split_last() else {
+        return;
+    };
     let mut at = v;
     for k in front {
         at = object(at).entry(k.clone()).or_insert_with(|| json!({}));
@@ -76,7 +80,9 @@ pub(crate) fn uid_of(v: &Value) -> &str {
 }
 
 pub(crate) fn version_of(v: &Value) -> u64 {
-    str_at(v, "metadata.resourceVersion").and_then(|s| s.parse().ok()).unwrap_or(0)
+    str_at(v, "metadata.resourceVersion")
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0)
 }
 
 pub(crate) fn is_deleting(v: &Value) -> bool {
@@ -84,7 +90,10 @@ pub(crate) fn is_deleting(v: &Value) -> bool {
 }
 
 pub(crate) fn finalizers(v: &Value) -> Vec<&str> {
-    list_at(v, "metadata.finalizers").iter().filter_map(Value::as_str).collect()
+    list_at(v, "metadata.finalizers")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 /// An annotation; keys have dots, so a dotted path cannot reach them.
@@ -99,7 +108,11 @@ pub(crate) fn label<'a>(v: &'a Value, key: &str) -> Option<&'a str> {
 /// Entries of a string map.
 pub(crate) fn string_map(v: Option<&Value>) -> BTreeMap<String, String> {
     v.and_then(Value::as_object)
-        .map(|m| m.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect())
+        .map(|m| {
+            m.iter()
+                .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -109,12 +122,16 @@ pub(crate) fn is_ready(pod: &Value) -> bool {
 }
 
 pub(crate) fn condition<'a>(v: &'a Value, kind: &str) -> Option<&'a Value> {
-    list_at(v, "status.conditions").iter().find(|c| str_at(c, "type") == Some(kind))
+    list_at(v, "status.conditions")
+        .iter()
+        .find(|c| str_at(c, "type") == Some(kind))
 }
 
 /// The owner that controls `v`: its uid.
 pub(crate) fn controller_of(v: &Value) -> Option<&Value> {
-    list_at(v, "metadata.ownerReferences").iter().find(|o| o.get("controller") == Some(&Value::Bool(true)))
+    list_at(v, "metadata.ownerReferences")
+        .iter()
+        .find(|o| o.get("controller") == Some(&Value::Bool(true)))
 }
 
 /// An owner reference to `owner` that makes it the controller.
@@ -143,14 +160,23 @@ pub(crate) fn new_uid() -> String {
     // Version 4, variant 1.
     let n = (n & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let h = format!("{n:032x}");
-    format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &h[..8],
+        &h[8..12],
+        &h[12..16],
+        &h[16..20],
+        &h[20..]
+    )
 }
 
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Five letters as generateName appends them.
 pub(crate) fn suffix() -> String {
-    (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
+    (0..5)
+        .map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 /// A stable short hash in the same alphabet, for pod-template-hash.
@@ -160,7 +186,10 @@ pub(crate) fn short_hash(v: &Value) -> String {
         h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
     }
     let h = (h >> 32) ^ (h & 0xffff_ffff);
-    h.to_string().bytes().map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()])).collect()
+    h.to_string()
+        .bytes()
+        .map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()]))
+        .collect()
 }
 
 /// JSON text with sorted keys, whatever map type serde_json was built with.
@@ -169,8 +198,10 @@ pub(crate) fn canonical(v: &Value) -> String {
         Value::Object(m) => {
             let mut keys: Vec<_> = m.iter().collect();
             keys.sort_by_key(|(k, _)| k.as_str());
-            let parts: Vec<String> =
-                keys.into_iter().map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), canonical(v))).collect();
+            let parts: Vec<String> = keys
+                .into_iter()
+                .map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), canonical(v)))
+                .collect();
             format!("{{{}}}", parts.join(","))
         }
         Value::Array(a) => format!("[{}]", a.iter().map(canonical).collect::<Vec<_>>().join(",")),
@@ -201,17 +232,18 @@ pub(crate) fn parse_duration(text: &str) -> Option<std::time::Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let n: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        total += n
-            * match &rest[..unit] {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return None,
-            };
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        total += n * match &rest[..unit] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
         rest = &rest[unit..];
     }
     std::time::Duration::try_from_secs_f64(total).ok()

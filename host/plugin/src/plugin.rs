@@ -276,9 +276,17 @@ impl Plugin {
         );
         let path = async {
             let result = self.guarded(call, body, convert).await;
-            if let Err(error) = &result {
-                metrics.failed(call, error.code());
-                tracing::warn!(code = error.code(), "{error}");
+            match &result {
+                Ok(_) => {}
+                // Nothing happened that was not said when it began; under load there would be very many of these.
+                Err(error @ (PluginError::CircuitOpen { .. } | PluginError::Overloaded { .. })) => {
+                    metrics.failed(call, error.code());
+                    tracing::debug!(code = error.code(), "{error}");
+                }
+                Err(error) => {
+                    metrics.failed(call, error.code());
+                    tracing::warn!(code = error.code(), "{error}");
+                }
             }
             result
         };

@@ -82,7 +82,7 @@ impl CallState {
             Ok(if meter.spent_now() >= budget {
                 UpdateDeadline::Interrupt
             } else {
-                UpdateDeadline::Continue(1)
+                UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
             })
         });
         store

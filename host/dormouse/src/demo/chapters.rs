@@ -40,7 +40,16 @@ impl<'a> Tale<'a> {
     pub async fn new(screen: &'a Screen, local: &'a Local, burst: usize) -> Result<Self> {
         let client = local.client().await?;
         let sleepers = follow_sleepers(client.clone());
-        Ok(Self { screen, local, burst, client, sleepers, rows: Vec::new(), sent: 0, lost: 0 })
+        Ok(Self {
+            screen,
+            local,
+            burst,
+            client,
+            sleepers,
+            rows: Vec::new(),
+            sent: 0,
+            lost: 0,
+        })
     }
 
     pub async fn tell(&mut self) -> Result<()> {
@@ -54,12 +63,14 @@ impl<'a> Tale<'a> {
 
     async fn awake(&mut self) -> Result<()> {
         self.screen.chapter(1, "Three workloads are awake");
-        self.screen.note("Each is a Deployment with a Service. All they did to take part is one annotation:");
+        self.screen
+            .note("Each is a Deployment with a Service. All they did to take part is one annotation:");
         self.screen.note("dormouse.dev/sleep-after: 3s");
         self.show_workloads().await?;
         let plugin = self.local.plugins().await?;
         for (name, digest) in &plugin {
-            self.screen.event(&format!("resource-scaler: {name}.wasm, sha256 {digest}"));
+            self.screen
+                .event(&format!("resource-scaler: {name}.wasm, sha256 {digest}"));
         }
         let awake = self.replicas().await?.values().all(|replicas| *replicas > 0);
         self.check("three workloads awake", awake, String::new())
@@ -67,24 +78,37 @@ impl<'a> Tale<'a> {
 
     async fn falling_asleep(&mut self) -> Result<()> {
         self.screen.chapter(2, "Nobody calls them, so they go to sleep");
-        self.screen.note("No metrics stack here: the DLX steps into the traffic, counts, and sees nobody.");
+        self.screen
+            .note("No metrics stack here: the DLX steps into the traffic, counts, and sees nobody.");
         let start = Instant::now();
         self.until_all(Phase::Asleep).await?;
+        let at_zero = self
+            .until_replicas(|replicas| replicas.values().all(|count| *count == 0))
+            .await;
         self.show_workloads().await?;
-        let at_zero = self.until_replicas(|replicas| replicas.values().all(|count| *count == 0)).await;
         self.check("all asleep, 0 pods", at_zero, seconds(start.elapsed()))
     }
 
     async fn one_request(&mut self) -> Result<()> {
-        self.screen.chapter(3, "A request for a sleeping workload is held, and answered by a woken pod");
+        self.screen.chapter(
+            3,
+            "A request for a sleeping workload is held, and answered by a woken pod",
+        );
         let url = self.url("web").await?;
         self.screen.event(&format!("GET {url}"));
         let sent = Timestamp::now();
         let answer = requests::get(&url).await;
         self.count(std::slice::from_ref(&answer));
-        self.screen.event(&format!("{} after {}", answer.describe(), milliseconds(answer.took)));
+        self.screen.event(&format!(
+            "{} after {}",
+            answer.describe(),
+            milliseconds(answer.took)
+        ));
         let woken = self.until("web", |sleeper| {
-            sleeper.status.as_ref().is_some_and(|status| status.state.wake_completed.is_some_and(|at| at >= sent))
+            sleeper
+                .status
+                .as_ref()
+                .is_some_and(|status| status.state.wake_completed.is_some_and(|at| at >= sent))
         });
         let sleeper = woken.await?;
         self.show_timings(sent, &sleeper, answer.took);
@@ -93,8 +117,12 @@ impl<'a> Tale<'a> {
     }
 
     async fn out_of_the_path(&mut self) -> Result<()> {
-        self.screen.chapter(4, "Awake again, the workload is served directly: no proxy in the path");
-        self.until("web", |sleeper| phase(sleeper) == Phase::Awake).await?;
+        self.screen.chapter(
+            4,
+            "Awake again, the workload is served directly: no proxy in the path",
+        );
+        self.until("web", |sleeper| phase(sleeper) == Phase::Awake)
+            .await?;
         let url = self.url("web").await?;
         let answers = requests::burst(&url, 20).await;
         self.count(&answers);
@@ -103,20 +131,48 @@ impl<'a> Tale<'a> {
             .await?;
         let managers: Vec<_> = slices
             .iter()
-            .filter(|slice| slice.endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty()))
-            .filter_map(|slice| slice.metadata.labels.as_ref()?.get("endpointslice.kubernetes.io/managed-by"))
+            .filter(|slice| {
+                slice
+                    .endpoints
+                    .as_ref()
+                    .is_some_and(|endpoints| !endpoints.is_empty())
+            })
+            .filter_map(|slice| {
+                slice
+                    .metadata
+                    .labels
+                    .as_ref()?
+                    .get("endpointslice.kubernetes.io/managed-by")
+            })
             .cloned()
             .collect();
-        self.screen.event(&format!("the Service's endpoints are written by: {}", managers.join(", ")));
-        let direct = !managers.is_empty() && !managers.iter().any(|by| by == dormouse_kubernetes::api::MANAGED_BY);
+        self.screen.event(&format!(
+            "the Service's endpoints are written by: {}",
+            managers.join(", ")
+        ));
+        let direct = !managers.is_empty()
+            && !managers
+                .iter()
+                .any(|by| by == dormouse_kubernetes::api::MANAGED_BY);
         let median = median(&answers);
         let good = direct && answers.iter().all(Answer::is_ok);
-        self.check("20 requests, straight to the pod", good, format!("median {median}"))
+        self.check(
+            "20 requests, straight to the pod",
+            good,
+            format!("median {median}"),
+        )
     }
 
     async fn burst(&mut self) -> Result<()> {
-        self.screen.chapter(5, &format!("A burst of {} concurrent requests on a sleeping workload", self.burst));
-        self.until("api", |sleeper| phase(sleeper) == Phase::Asleep).await?;
+        self.screen.chapter(
+            5,
+            &format!(
+                "A burst of {} concurrent requests on a sleeping workload",
+                self.burst
+            ),
+        );
+        self.until("api", |sleeper| phase(sleeper) == Phase::Asleep)
+            .await?;
         let url = self.url("api").await?;
         let answers = requests::burst(&url, self.burst).await;
         self.count(&answers);
@@ -127,7 +183,8 @@ impl<'a> Tale<'a> {
             (Some(first), Some(last)) => format!("{} to {}", milliseconds(*first), milliseconds(*last)),
             _ => String::new(),
         };
-        self.screen.event(&format!("{good} of {} answered, after {range}", self.burst));
+        self.screen
+            .event(&format!("{good} of {} answered, after {range}", self.burst));
         for (problem, count) in problems(&answers) {
             self.screen.bad(&format!("{count} x {problem}"));
         }
@@ -135,11 +192,14 @@ impl<'a> Tale<'a> {
     }
 
     async fn back_to_sleep(&mut self) -> Result<()> {
-        self.screen.chapter(6, "Left alone, everything goes back to sleep");
+        self.screen
+            .chapter(6, "Left alone, everything goes back to sleep");
         let start = Instant::now();
         self.until_all(Phase::Asleep).await?;
+        let at_zero = self
+            .until_replicas(|replicas| replicas.values().all(|count| *count == 0))
+            .await;
         self.show_workloads().await?;
-        let at_zero = self.until_replicas(|replicas| replicas.values().all(|count| *count == 0)).await;
         self.check("all asleep again", at_zero, seconds(start.elapsed()))
     }
 
@@ -148,9 +208,12 @@ impl<'a> Tale<'a> {
         self.screen.table(&["what", "result", "time"], &self.rows);
         self.screen.line("");
         for (name, digest) in self.local.plugins_seen() {
-            self.screen.line(&format!("   Done by {name}.wasm (sha256 {digest}), a component in the plugins directory."));
+            self.screen.line(&format!(
+                "   Done by {name}.wasm (sha256 {digest}), a component in the plugins directory."
+            ));
         }
-        self.screen.line(&format!("   {} requests sent, {} lost.", self.sent, self.lost));
+        self.screen
+            .line(&format!("   {} requests sent, {} lost.", self.sent, self.lost));
         if self.lost > 0 {
             bail!("{} of {} requests were lost", self.lost, self.sent);
         }
@@ -161,12 +224,14 @@ impl<'a> Tale<'a> {
     pub async fn invitation(&self) -> Result<()> {
         self.screen.title("Try it by hand");
         for workload in DEMO_WORKLOADS {
-            self.screen.line(&format!("   curl -i {}", self.url(workload).await?));
+            self.screen
+                .line(&format!("   curl -i {}", self.url(workload).await?));
         }
         for line in self.local.hints() {
             self.screen.line(&format!("   {line}"));
         }
-        self.screen.line("\n   Every change of phase is printed below. Ctrl-C ends the demo.\n");
+        self.screen
+            .line("\n   Every change of phase is printed below. Ctrl-C ends the demo.\n");
         Ok(())
     }
 
@@ -174,7 +239,10 @@ impl<'a> Tale<'a> {
     pub async fn follow(&mut self) -> Result<()> {
         let mut shown = self.sleepers.borrow_and_update().clone();
         loop {
-            self.sleepers.changed().await.context("the watch on Sleepers ended")?;
+            self.sleepers
+                .changed()
+                .await
+                .context("the watch on Sleepers ended")?;
             let now = self.sleepers.borrow_and_update().clone();
             self.show_changes(&shown, &now);
             shown = now;
@@ -197,16 +265,22 @@ impl<'a> Tale<'a> {
     }
 
     async fn url(&self, service: &str) -> Result<String> {
-        let service = Api::<Service>::namespaced(self.client.clone(), DEMO_NAMESPACE).get(service).await?;
+        let service = Api::<Service>::namespaced(self.client.clone(), DEMO_NAMESPACE)
+            .get(service)
+            .await?;
         let spec = service.spec.context("a Service without spec")?;
         let ip = spec.cluster_ip.context("a Service without cluster IP")?;
-        let port = spec.ports.and_then(|ports| ports.first().map(|port| port.port)).unwrap_or(80);
+        let port = spec
+            .ports
+            .and_then(|ports| ports.first().map(|port| port.port))
+            .unwrap_or(80);
         Ok(format!("http://{ip}:{port}/"))
     }
 
     async fn replicas(&self) -> Result<BTreeMap<String, i32>> {
-        let deployments =
-            Api::<Deployment>::namespaced(self.client.clone(), DEMO_NAMESPACE).list(&ListParams::default()).await?;
+        let deployments = Api::<Deployment>::namespaced(self.client.clone(), DEMO_NAMESPACE)
+            .list(&ListParams::default())
+            .await?;
         Ok(deployments
             .into_iter()
             .map(|deployment| {
@@ -242,7 +316,8 @@ impl<'a> Tale<'a> {
                 ]
             })
             .collect();
-        self.screen.table(&["WORKLOAD", "PODS", "SLEEPER", "REASON"], &rows);
+        self.screen
+            .table(&["WORKLOAD", "PODS", "SLEEPER", "REASON"], &rows);
         Ok(())
     }
 
@@ -250,11 +325,17 @@ impl<'a> Tale<'a> {
     fn show_timings(&self, sent: Timestamp, sleeper: &Sleeper, took: Duration) {
         let Some(status) = &sleeper.status else { return };
         let since = |at: Option<Timestamp>| {
-            at.map_or_else(|| "-".to_owned(), |at| format!("{} ms", at.duration_since(sent).as_millis()))
+            at.map_or_else(
+                || "-".to_owned(),
+                |at| format!("{} ms", at.duration_since(sent).as_millis()),
+            )
         };
         let rows = vec![
             vec!["request sent".to_owned(), "0 ms".to_owned()],
-            vec!["wake recorded on the Sleeper".to_owned(), since(status.state.wake_started)],
+            vec![
+                "wake recorded on the Sleeper".to_owned(),
+                since(status.state.wake_started),
+            ],
             vec!["ready pod seen".to_owned(), since(status.state.wake_completed)],
             vec!["answer complete".to_owned(), milliseconds(took)],
         ];
@@ -263,9 +344,11 @@ impl<'a> Tale<'a> {
 
     async fn until_all(&mut self, wanted: Phase) -> Result<()> {
         self.until_sleepers(&format!("all three to be {wanted:?}"), |sleepers| {
-            DEMO_WORKLOADS
-                .iter()
-                .all(|name| sleepers.values().any(|s| s.spec.resource == *name && phase(s) == wanted))
+            DEMO_WORKLOADS.iter().all(|name| {
+                sleepers
+                    .values()
+                    .any(|s| s.spec.resource == *name && phase(s) == wanted)
+            })
         })
         .await?;
         Ok(())
@@ -274,10 +357,15 @@ impl<'a> Tale<'a> {
     async fn until(&mut self, resource: &str, good: impl Fn(&Sleeper) -> bool) -> Result<Sleeper> {
         let sleepers = self
             .until_sleepers(resource, |sleepers| {
-                sleepers.values().any(|sleeper| sleeper.spec.resource == resource && good(sleeper))
+                sleepers
+                    .values()
+                    .any(|sleeper| sleeper.spec.resource == resource && good(sleeper))
             })
             .await?;
-        sleepers.into_values().find(|sleeper| sleeper.spec.resource == resource).context("the Sleeper is gone")
+        sleepers
+            .into_values()
+            .find(|sleeper| sleeper.spec.resource == resource)
+            .context("the Sleeper is gone")
     }
 
     async fn until_sleepers(&mut self, what: &str, good: impl Fn(&Phases) -> bool) -> Result<Phases> {
@@ -301,7 +389,11 @@ impl<'a> Tale<'a> {
             let new = phase(sleeper);
             if old != Some(new) {
                 let from = old.map_or_else(|| "new".to_owned(), |old| format!("{old:?}"));
-                let change = format!("{:<8} {from:>9} -> {:<9}", sleeper.spec.resource, format!("{new:?}"));
+                let change = format!(
+                    "{:<8} {from:>9} -> {:<9}",
+                    sleeper.spec.resource,
+                    format!("{new:?}")
+                );
                 self.screen.event(&format!("{change}  {}", reason(sleeper)));
             }
         }
@@ -312,7 +404,10 @@ fn follow_sleepers(client: kube::Client) -> watch::Receiver<Phases> {
     let (tx, rx) = watch::channel(Phases::new());
     let api = Api::<Sleeper>::namespaced(client, DEMO_NAMESPACE);
     tokio::spawn(async move {
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
+        let mut events = watcher(api, watcher::Config::default())
+            .default_backoff()
+            .applied_objects()
+            .boxed();
         while let Ok(Some(sleeper)) = events.try_next().await {
             let name = sleeper.metadata.name.clone().unwrap_or_default();
             tx.send_modify(|sleepers| {
@@ -324,11 +419,19 @@ fn follow_sleepers(client: kube::Client) -> watch::Receiver<Phases> {
 }
 
 fn phase(sleeper: &Sleeper) -> Phase {
-    sleeper.status.as_ref().map(|status| status.state.phase).unwrap_or_default()
+    sleeper
+        .status
+        .as_ref()
+        .map(|status| status.state.phase)
+        .unwrap_or_default()
 }
 
 fn reason(sleeper: &Sleeper) -> String {
-    sleeper.status.as_ref().map(|status| status.state.reason.clone()).unwrap_or_default()
+    sleeper
+        .status
+        .as_ref()
+        .map(|status| status.state.reason.clone())
+        .unwrap_or_default()
 }
 
 fn problems(answers: &[Answer]) -> BTreeMap<String, usize> {
@@ -342,12 +445,19 @@ fn problems(answers: &[Answer]) -> BTreeMap<String, usize> {
 fn median(answers: &[Answer]) -> String {
     let mut times: Vec<_> = answers.iter().map(|answer| answer.took).collect();
     times.sort();
-    times.get(times.len() / 2).map(|took| milliseconds(*took)).unwrap_or_default()
+    times
+        .get(times.len() / 2)
+        .map(|took| milliseconds(*took))
+        .unwrap_or_default()
 }
 
 fn milliseconds(took: Duration) -> String {
     let millis = took.as_secs_f64() * 1000.0;
-    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
+    if millis < 10.0 {
+        format!("{millis:.1} ms")
+    } else {
+        format!("{millis:.0} ms")
+    }
 }
 
 fn seconds(took: Duration) -> String {

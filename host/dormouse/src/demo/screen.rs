@@ -12,11 +12,18 @@ pub struct Screen {
 impl Screen {
     pub fn new() -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colour, start: Instant::now() }
+        Self {
+            colour,
+            start: Instant::now(),
+        }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     pub fn line(&self, text: &str) {
@@ -39,7 +46,11 @@ impl Screen {
     }
 
     pub fn done(&self, since: Instant) {
-        self.line(&format!("   {} done in {:.1} s", self.clock(), since.elapsed().as_secs_f64()));
+        self.line(&format!(
+            "   {} done in {:.1} s",
+            self.clock(),
+            since.elapsed().as_secs_f64()
+        ));
     }
 
     pub fn event(&self, text: &str) {
@@ -75,8 +86,10 @@ impl Screen {
             })
             .collect();
         let format_row = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> =
-                cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let padded: Vec<String> = cells
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
             format!("   {}", padded.join("  ").trim_end())
         };
         self.line(&self.paint("2", &format_row(&mut head.iter().copied())));

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::controllers::{Controller, MANAGER, controlled, controller_key, keys, with_condition, write_status};
 use crate::controllers::replicaset;
+use crate::controllers::{
+    Controller, MANAGER, controlled, controller_key, keys, with_condition, write_status,
+};
 use crate::core::Core;
 use crate::error::ApiError;
 use crate::store::delete::DeleteOptions;
 use crate::store::write::{Edited, Part, Write};
 use crate::store::{Event, Key, Store};
 use crate::value::{
-    annotation, at, canonical, i64_at, is_deleting, list_at, metadata, name_of, object, owned_by, set, short_hash,
-    str_at, uid_of,
+    annotation, at, canonical, i64_at, is_deleting, list_at, metadata, name_of, object, owned_by, set,
+    short_hash, str_at, uid_of,
 };
 
 pub(crate) const TABLE: &str = "deployments.apps";
@@ -82,7 +84,9 @@ impl Controller for Deployments {
 
     fn reconcile(&self, core: &Arc<Core>, key: &Key) -> Result<Option<Duration>, ApiError> {
         let store = &core.store;
-        let Some(d) = store.get(TABLE, &key.0, &key.1) else { return Ok(None) };
+        let Some(d) = store.get(TABLE, &key.0, &key.1) else {
+            return Ok(None);
+        };
         let owned = controlled(store, replicaset::TABLE, &key.0, uid_of(&d));
         if is_deleting(&d) {
             return status(store, key, &d, &owned).map(|()| None);
@@ -95,9 +99,16 @@ impl Controller for Deployments {
             None if paused => None,
             None => Some(create(store, &d, &owned)?),
         };
-        let mut old: Vec<Arc<Value>> =
-            owned.iter().filter(|rs| new.as_ref().is_none_or(|n| uid_of(n) != uid_of(rs))).cloned().collect();
-        old.sort_by_key(|rs| annotation(rs, REVISION).and_then(|r| r.parse::<i64>().ok()).unwrap_or(0));
+        let mut old: Vec<Arc<Value>> = owned
+            .iter()
+            .filter(|rs| new.as_ref().is_none_or(|n| uid_of(n) != uid_of(rs)))
+            .cloned()
+            .collect();
+        old.sort_by_key(|rs| {
+            annotation(rs, REVISION)
+                .and_then(|r| r.parse::<i64>().ok())
+                .unwrap_or(0)
+        });
         if let Some(new) = &new {
             let revision = revision(store, &d, new, &old)?;
             annotate(store, key, REVISION, &revision.to_string())?;
@@ -125,16 +136,36 @@ fn create(store: &Store, d: &Value, owned: &[Arc<Value>]) -> Result<Arc<Value>, 
     let mut template = at(d, "spec.template").cloned().unwrap_or_else(|| json!({}));
     let mut hash = short_hash(&json!([template, uid_of(d)]));
     // A collision of hashes: another template already has the name.
-    while owned.iter().any(|rs| name_of(rs) == format!("{}-{hash}", name_of(d))) {
+    while owned
+        .iter()
+        .any(|rs| name_of(rs) == format!("{}-{hash}", name_of(d)))
+    {
         hash = short_hash(&json!([template, hash]));
     }
-    let labels = object(object(object(&mut template).entry("metadata").or_insert_with(|| json!({}))).entry("labels").or_insert_with(|| json!({})));
+    let labels = object(
+        object(
+            object(&mut template)
+                .entry("metadata")
+                .or_insert_with(|| json!({})),
+        )
+        .entry("labels")
+        .or_insert_with(|| json!({})),
+    );
     labels.insert(HASH.into(), json!(hash));
     let labels = labels.clone();
     let mut selector = at(d, "spec.selector").cloned().unwrap_or_else(|| json!({}));
-    object(object(&mut selector).entry("matchLabels").or_insert_with(|| json!({}))).insert(HASH.into(), json!(hash));
-    let mut annotations = d["metadata"].get("annotations").cloned().unwrap_or_else(|| json!({}));
-    object(&mut annotations).retain(|k, _| k != "kubectl.kubernetes.io/last-applied-configuration" && k != REVISION);
+    object(
+        object(&mut selector)
+            .entry("matchLabels")
+            .or_insert_with(|| json!({})),
+    )
+    .insert(HASH.into(), json!(hash));
+    let mut annotations = d["metadata"]
+        .get("annotations")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    object(&mut annotations)
+        .retain(|k, _| k != "kubectl.kubernetes.io/last-applied-configuration" && k != REVISION);
     let mut rs = json!({
         "metadata": {
             "name": format!("{}-{hash}", name_of(d)),
@@ -151,7 +182,13 @@ fn create(store: &Store, d: &Value, owned: &[Arc<Value>]) -> Result<Arc<Value>, 
     store.create(&rt, ns, Edited::Update(rs), &Write::by(MANAGER, Part::Main))
 }
 
-fn edit(store: &Store, table: &str, key: &Key, part: Part, f: impl FnOnce(&mut Value)) -> Result<(), ApiError> {
+fn edit(
+    store: &Store,
+    table: &str,
+    key: &Key,
+    part: Part,
+    f: impl FnOnce(&mut Value),
+) -> Result<(), ApiError> {
     let rt = store.kind(table).ok_or_else(ApiError::no_such_path)?;
     let done = store.update(&rt, &key.0, &key.1, &Write::by(MANAGER, part), |live| {
         let mut new = live.clone();
@@ -165,7 +202,10 @@ fn edit(store: &Store, table: &str, key: &Key, part: Part, f: impl FnOnce(&mut V
 }
 
 fn key_of(v: &Value) -> Key {
-    (str_at(v, "metadata.namespace").unwrap_or("").to_owned(), name_of(v).to_owned())
+    (
+        str_at(v, "metadata.namespace").unwrap_or("").to_owned(),
+        name_of(v).to_owned(),
+    )
 }
 
 fn put_annotation(v: &mut Value, k: &str, text: &str) {
@@ -179,7 +219,11 @@ fn annotate(store: &Store, key: &Key, k: &str, text: &str) -> Result<(), ApiErro
 
 /// Gives the new ReplicaSet the highest revision.
 fn revision(store: &Store, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<i64, ApiError> {
-    let of = |v: &Value| annotation(v, REVISION).and_then(|r| r.parse::<i64>().ok()).unwrap_or(0);
+    let of = |v: &Value| {
+        annotation(v, REVISION)
+            .and_then(|r| r.parse::<i64>().ok())
+            .unwrap_or(0)
+    };
     let highest = old.iter().map(|rs| of(rs)).max().unwrap_or(0);
     let mine = of(new);
     let revision = if mine > highest { mine } else { highest + 1 };
@@ -199,9 +243,18 @@ fn scale(store: &Store, rs: &Value, n: i64, d: &Value) -> Result<(), ApiError> {
     }
     let kind = if n > replicas(rs) { "up" } else { "down" };
     let from = replicas(rs);
-    edit(store, replicaset::TABLE, &key_of(rs), Part::Main, |v| set(v, "spec.replicas", json!(n)))?;
+    edit(store, replicaset::TABLE, &key_of(rs), Part::Main, |v| {
+        set(v, "spec.replicas", json!(n))
+    })?;
     let message = format!("Scaled {kind} replica set {} from {from} to {n}", name_of(rs));
-    crate::controllers::record_event(store, d, "deployment-controller", "Normal", "ScalingReplicaSet", &message);
+    crate::controllers::record_event(
+        store,
+        d,
+        "deployment-controller",
+        "Normal",
+        "ScalingReplicaSet",
+        &message,
+    );
     Ok(())
 }
 
@@ -210,7 +263,9 @@ fn recreate(core: &Core, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<(
         scale(&core.store, rs, 0, d)?;
     }
     let ns = str_at(d, "metadata.namespace").unwrap_or("");
-    let left = old.iter().any(|rs| !controlled(&core.store, "pods", ns, uid_of(rs)).is_empty());
+    let left = old
+        .iter()
+        .any(|rs| !controlled(&core.store, "pods", ns, uid_of(rs)).is_empty());
     if !left {
         scale(&core.store, new, replicas(d), d)?;
     }
@@ -230,7 +285,11 @@ fn rolling(store: &Store, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<
     }
     let have = replicas(new);
     let room = (want + surge - old_total - have).max(0);
-    let target = if have > want { want } else { have + room.min(want - have) };
+    let target = if have > want {
+        want
+    } else {
+        have + room.min(want - have)
+    };
     scale(store, new, target, d)?;
     // Old pods may go as far as enough others serve; those that do not serve anyway go first.
     let least = want - missing;
@@ -245,7 +304,8 @@ fn rolling(store: &Store, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<
         *n -= broken;
         may_go -= broken;
     }
-    let available: i64 = old.iter().map(|rs| count(rs, "availableReplicas")).sum::<i64>() + count(new, "availableReplicas");
+    let available: i64 =
+        old.iter().map(|rs| count(rs, "availableReplicas")).sum::<i64>() + count(new, "availableReplicas");
     // Statuses may lag behind the specs, so both counts must allow it.
     let mut may_go = (available - least).clamp(0, may_go);
     for (_, n) in &mut left {
@@ -262,8 +322,10 @@ fn rolling(store: &Store, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<
 fn clean_up(store: &Store, d: &Value, old: &[Arc<Value>]) -> Result<(), ApiError> {
     let keep = usize::try_from(i64_at(d, "spec.revisionHistoryLimit").unwrap_or(10)).unwrap_or(10);
     let rt = store.kind(replicaset::TABLE).ok_or_else(ApiError::no_such_path)?;
-    let idle: Vec<_> =
-        old.iter().filter(|rs| replicas(rs) == 0 && count(rs, "replicas") == 0 && !is_deleting(rs)).collect();
+    let idle: Vec<_> = old
+        .iter()
+        .filter(|rs| replicas(rs) == 0 && count(rs, "replicas") == 0 && !is_deleting(rs))
+        .collect();
     for rs in idle.iter().take(idle.len().saturating_sub(keep)) {
         let k = key_of(rs);
         let _ = store.delete(&rt, &k.0, &k.1, &DeleteOptions::default());
@@ -281,7 +343,9 @@ fn status(store: &Store, key: &Key, d: &Value, owned: &[Arc<Value>]) -> Result<(
     let missing = resolve(at(d, "spec.strategy.rollingUpdate.maxUnavailable"), want, false);
     let enough = available >= want - missing;
     let complete = updated == want && total == want && available == want;
-    let failure = owned.iter().find_map(|rs| crate::value::condition(rs, "ReplicaFailure").cloned());
+    let failure = owned
+        .iter()
+        .find_map(|rs| crate::value::condition(rs, "ReplicaFailure").cloned());
     let generation = d["metadata"]["generation"].clone();
     write_status(store, TABLE, key, |live| {
         let mut s = json!({ "observedGeneration": generation });
@@ -299,7 +363,10 @@ fn status(store: &Store, key: &Key, d: &Value, owned: &[Arc<Value>]) -> Result<(
         let (reason, message) = if enough {
             ("MinimumReplicasAvailable", "Deployment has minimum availability.")
         } else {
-            ("MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+            (
+                "MinimumReplicasUnavailable",
+                "Deployment does not have minimum availability.",
+            )
         };
         let conditions: Vec<Value> = list_at(live, "status.conditions")
             .iter()
@@ -309,9 +376,15 @@ fn status(store: &Store, key: &Key, d: &Value, owned: &[Arc<Value>]) -> Result<(
         let conditions = with_condition(&conditions, "Available", enough, reason, message);
         let name = current.map_or("", |rs| name_of(rs));
         let (reason, message) = if complete {
-            ("NewReplicaSetAvailable", format!("ReplicaSet \"{name}\" has successfully progressed."))
+            (
+                "NewReplicaSetAvailable",
+                format!("ReplicaSet \"{name}\" has successfully progressed."),
+            )
         } else {
-            ("ReplicaSetUpdated", format!("ReplicaSet \"{name}\" is progressing."))
+            (
+                "ReplicaSetUpdated",
+                format!("ReplicaSet \"{name}\" is progressing."),
+            )
         };
         // Scaling alone does not make a finished rollout unfinished.
         let finished = list_at(live, "status.conditions").iter().any(|c| {

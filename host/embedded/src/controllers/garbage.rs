@@ -13,7 +13,9 @@ use crate::resource::ResourceType;
 use crate::store::delete::{CLEANUP, DeleteOptions, FOREGROUND, ORPHAN};
 use crate::store::write::{Edited, Part, Write};
 use crate::store::{CRDS, Event, EventKind, Key, Store};
-use crate::value::{finalizers, is_deleting, list_at, metadata, name_of, namespace_of, object, str_at, uid_of};
+use crate::value::{
+    finalizers, is_deleting, list_at, metadata, name_of, namespace_of, object, str_at, uid_of,
+};
 
 /// Keys are (table, "namespace/name").
 pub(crate) struct Garbage;
@@ -48,7 +50,11 @@ fn edit(store: &Store, rt: &ResourceType, o: &Value, f: impl FnOnce(&mut Value))
 }
 
 fn drop_finalizer(v: &mut Value, gone: &str) {
-    let left: Vec<String> = finalizers(v).into_iter().filter(|f| *f != gone).map(str::to_owned).collect();
+    let left: Vec<String> = finalizers(v)
+        .into_iter()
+        .filter(|f| *f != gone)
+        .map(str::to_owned)
+        .collect();
     if left.is_empty() {
         metadata(v).remove("finalizers");
     } else {
@@ -78,7 +84,12 @@ impl Controller for Garbage {
         store
             .kinds()
             .iter()
-            .flat_map(|rt| keys(store, &rt.id).into_iter().map(|k| key_for(&rt.id, &k)).collect::<Vec<_>>())
+            .flat_map(|rt| {
+                keys(store, &rt.id)
+                    .into_iter()
+                    .map(|k| key_for(&rt.id, &k))
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -86,7 +97,12 @@ impl Controller for Garbage {
         let mut out = Vec::new();
         let owners = |v: &Value| list_at(v, "metadata.ownerReferences").len();
         if e.kind == EventKind::Deleted {
-            out.extend(store.dependents(uid_of(&e.object)).iter().map(|(t, k)| key_for(t, k)));
+            out.extend(
+                store
+                    .dependents(uid_of(&e.object))
+                    .iter()
+                    .map(|(t, k)| key_for(t, k)),
+            );
             // An owner that waits for its dependents, a namespace or a definition that waits for its content.
             for o in list_at(&e.object, "metadata.ownerReferences") {
                 out.extend(owner_key(store, &e.object, o));
@@ -96,7 +112,8 @@ impl Controller for Garbage {
             let special = matches!(e.table.as_str(), "namespaces" | CRDS);
             let relevant = special
                 || is_deleting(&e.object)
-                || (owners(&e.object) > 0 && e.previous.as_ref().is_none_or(|p| owners(p) != owners(&e.object)));
+                || (owners(&e.object) > 0
+                    && e.previous.as_ref().is_none_or(|p| owners(p) != owners(&e.object)));
             if relevant {
                 out.push(key_for(&e.table, &e.key));
             }
@@ -106,8 +123,12 @@ impl Controller for Garbage {
 
     fn reconcile(&self, core: &Arc<Core>, key: &Key) -> Result<Option<Duration>, ApiError> {
         let store = &core.store;
-        let (Some(rt), Some((ns, name))) = (store.kind(&key.0), key.1.split_once('/')) else { return Ok(None) };
-        let Some(o) = store.get(&rt.id, ns, name) else { return Ok(None) };
+        let (Some(rt), Some((ns, name))) = (store.kind(&key.0), key.1.split_once('/')) else {
+            return Ok(None);
+        };
+        let Some(o) = store.get(&rt.id, ns, name) else {
+            return Ok(None);
+        };
         match rt.id.as_str() {
             "namespaces" if is_deleting(&o) => return namespace_goes(store, &rt, &o),
             "namespaces" => return furnish(store, name).map(|()| None),
@@ -130,7 +151,11 @@ fn owner_key(store: &Store, o: &Value, owner: &Value) -> Option<Key> {
 /// The namespace or definition of a deleted object, when that is being deleted too.
 fn holder(store: &Store, e: &Event) -> Vec<Key> {
     let mut out = Vec::new();
-    if !e.key.0.is_empty() && store.get("namespaces", "", &e.key.0).is_some_and(|n| is_deleting(&n)) {
+    if !e.key.0.is_empty()
+        && store
+            .get("namespaces", "", &e.key.0)
+            .is_some_and(|n| is_deleting(&n))
+    {
         out.push(("namespaces".to_owned(), format!("/{}", e.key.0)));
     }
     if store.get(CRDS, "", &e.table).is_some_and(|c| is_deleting(&c)) {
@@ -142,8 +167,11 @@ fn holder(store: &Store, e: &Event) -> Vec<Key> {
 /// Deletes an object none of whose owners exists, and forgets owners that do not.
 fn orphaned(store: &Store, rt: &ResourceType, o: &Value) -> Result<(), ApiError> {
     let owners = list_at(o, "metadata.ownerReferences");
-    let gone: Vec<&str> =
-        owners.iter().filter_map(|r| str_at(r, "uid")).filter(|uid| !store.uid_exists(uid)).collect();
+    let gone: Vec<&str> = owners
+        .iter()
+        .filter_map(|r| str_at(r, "uid"))
+        .filter(|uid| !store.uid_exists(uid))
+        .collect();
     if gone.is_empty() {
         return Ok(());
     }
@@ -223,7 +251,10 @@ fn definition_goes(store: &Store, rt: &ResourceType, crd: &Value) -> Result<Opti
 fn furnish(store: &Store, ns: &str) -> Result<(), ApiError> {
     let things = [
         ("serviceaccounts", json!({ "metadata": { "name": "default" } })),
-        ("configmaps", json!({ "metadata": { "name": "kube-root-ca.crt" }, "data": { "ca.crt": "" } })),
+        (
+            "configmaps",
+            json!({ "metadata": { "name": "kube-root-ca.crt" }, "data": { "ca.crt": "" } }),
+        ),
     ];
     for (table, o) in things {
         let Some(rt) = store.kind(table) else { continue };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::controllers::{
-    Controller, MANAGER, controlled, controller_key, is_active, keys, record_event, until_available, with_condition,
-    write_status,
+    Controller, MANAGER, controlled, controller_key, is_active, keys, record_event, until_available,
+    with_condition, write_status,
 };
 use crate::core::Core;
 use crate::error::ApiError;
@@ -17,8 +17,8 @@ use crate::store::delete::DeleteOptions;
 use crate::store::write::{Edited, Part, Write};
 use crate::store::{Event, Key, Store};
 use crate::value::{
-    at, condition, controller_of, i64_at, is_deleting, is_ready, list_at, metadata, name_of, object, owned_by, str_at,
-    uid_of,
+    at, condition, controller_of, i64_at, is_deleting, is_ready, list_at, metadata, name_of, object,
+    owned_by, str_at, uid_of,
 };
 
 pub(crate) const TABLE: &str = "replicasets.apps";
@@ -35,7 +35,10 @@ pub(crate) fn pod_from(owner: &Value, kind: &str) -> Value {
             m.insert(k.to_owned(), v.clone());
         }
     }
-    m.insert("ownerReferences".into(), json!([owned_by(owner, "apps/v1", kind)]));
+    m.insert(
+        "ownerReferences".into(),
+        json!([owned_by(owner, "apps/v1", kind)]),
+    );
     pod
 }
 
@@ -51,17 +54,30 @@ pub(crate) fn create_pod(core: &Core, ns: &str, pod: Value) -> Result<Arc<Value>
     if let Some(f) = core.faults.take(&info)
         && f.status != 0
     {
-        let message = if f.message.is_empty() { "injected fault".to_owned() } else { f.message };
+        let message = if f.message.is_empty() {
+            "injected fault".to_owned()
+        } else {
+            f.message
+        };
         return Err(ApiError::new(f.status, crate::http::reason_of(f.status), message));
     }
     let rt = core.store.kind("pods").ok_or_else(ApiError::no_such_path)?;
-    core.store.create(&rt, ns, Edited::Update(pod), &Write::by(MANAGER, Part::Main))
+    core.store
+        .create(&rt, ns, Edited::Update(pod), &Write::by(MANAGER, Part::Main))
 }
 
 pub(crate) fn delete_pod(core: &Core, pod: &Value) -> Result<(), ApiError> {
     let rt = core.store.kind("pods").ok_or_else(ApiError::no_such_path)?;
-    let o = DeleteOptions { uid: Some(uid_of(pod).to_owned()), ..DeleteOptions::default() };
-    match core.store.delete(&rt, str_at(pod, "metadata.namespace").unwrap_or(""), name_of(pod), &o) {
+    let o = DeleteOptions {
+        uid: Some(uid_of(pod).to_owned()),
+        ..DeleteOptions::default()
+    };
+    match core.store.delete(
+        &rt,
+        str_at(pod, "metadata.namespace").unwrap_or(""),
+        name_of(pod),
+        &o,
+    ) {
         Err(e) if e.code != 404 => Err(e),
         _ => Ok(()),
     }
@@ -99,13 +115,17 @@ impl Controller for ReplicaSets {
 
     fn reconcile(&self, core: &Arc<Core>, key: &Key) -> Result<Option<Duration>, ApiError> {
         let store = &core.store;
-        let Some(rs) = store.get(TABLE, &key.0, &key.1) else { return Ok(None) };
+        let Some(rs) = store.get(TABLE, &key.0, &key.1) else {
+            return Ok(None);
+        };
         let selector = LabelSelector::of_object(at(&rs, "spec.selector"));
         if !is_deleting(&rs) {
             adopt(store, &rs, &selector)?;
         }
-        let mut pods: Vec<Arc<Value>> =
-            controlled(store, "pods", &key.0, uid_of(&rs)).into_iter().filter(|p| is_active(p)).collect();
+        let mut pods: Vec<Arc<Value>> = controlled(store, "pods", &key.0, uid_of(&rs))
+            .into_iter()
+            .filter(|p| is_active(p))
+            .collect();
         let want = usize::try_from(i64_at(&rs, "spec.replicas").unwrap_or(1)).unwrap_or(0);
         let mut failure = None;
         if !is_deleting(&rs) {
@@ -119,7 +139,14 @@ impl Controller for ReplicaSets {
                             let known = condition(&rs, "ReplicaFailure").is_some();
                             if !known {
                                 let message = format!("Error creating: {}", e.message);
-                                record_event(store, &rs, "replicaset-controller", "Warning", "FailedCreate", &message);
+                                record_event(
+                                    store,
+                                    &rs,
+                                    "replicaset-controller",
+                                    "Warning",
+                                    "FailedCreate",
+                                    &message,
+                                );
                             }
                             failure = Some(("FailedCreate", e.message));
                             break;
@@ -148,23 +175,38 @@ impl Controller for ReplicaSets {
             }
         }
         let min_ready = i64_at(&rs, "spec.minReadySeconds").unwrap_or(0);
-        let waits: Vec<Duration> = pods.iter().filter_map(|p| until_available(p, min_ready)).collect();
+        let waits: Vec<Duration> = pods
+            .iter()
+            .filter_map(|p| until_available(p, min_ready))
+            .collect();
         let available = waits.iter().filter(|w| w.is_zero()).count();
         let again = waits.iter().filter(|w| !w.is_zero()).min().copied();
-        let template_labels = LabelSelector::of_map(&crate::value::string_map(at(&rs, "spec.template.metadata.labels")));
+        let template_labels = LabelSelector::of_map(&crate::value::string_map(at(
+            &rs,
+            "spec.template.metadata.labels",
+        )));
         let labelled = pods.iter().filter(|p| template_labels.matches(p)).count();
         let failed = failure.is_some();
         write_status(store, TABLE, key, |live| {
-            let mut s = json!({ "replicas": pods.len(), "observedGeneration": live["metadata"]["generation"] });
-            for (k, n) in
-                [("fullyLabeledReplicas", labelled), ("readyReplicas", waits.len()), ("availableReplicas", available)]
-            {
+            let mut s =
+                json!({ "replicas": pods.len(), "observedGeneration": live["metadata"]["generation"] });
+            for (k, n) in [
+                ("fullyLabeledReplicas", labelled),
+                ("readyReplicas", waits.len()),
+                ("availableReplicas", available),
+            ] {
                 if n > 0 {
                     s[k] = json!(n);
                 }
             }
             if let Some((reason, message)) = &failure {
-                s["conditions"] = json!(with_condition(list_at(live, "status.conditions"), "ReplicaFailure", true, reason, message));
+                s["conditions"] = json!(with_condition(
+                    list_at(live, "status.conditions"),
+                    "ReplicaFailure",
+                    true,
+                    reason,
+                    message
+                ));
             }
             s
         })?;
@@ -177,14 +219,20 @@ impl Controller for ReplicaSets {
 
 fn adopt(store: &Store, rs: &Value, selector: &LabelSelector) -> Result<(), ApiError> {
     let ns = str_at(rs, "metadata.namespace").unwrap_or("");
-    let Some(rt) = store.kind("pods") else { return Ok(()) };
+    let Some(rt) = store.kind("pods") else {
+        return Ok(());
+    };
     for pod in store.all("pods", ns) {
         let controller = controller_of(&pod).and_then(|c| str_at(c, "uid"));
         let matches = selector.matches(&pod);
         if controller.is_none() && matches && is_active(&pod) {
-            edit_owners(store, &rt, &pod, |owners| owners.push(owned_by(rs, "apps/v1", "ReplicaSet")))?;
+            edit_owners(store, &rt, &pod, |owners| {
+                owners.push(owned_by(rs, "apps/v1", "ReplicaSet"))
+            })?;
         } else if controller == Some(uid_of(rs)) && !matches {
-            edit_owners(store, &rt, &pod, |owners| owners.retain(|o| str_at(o, "uid") != Some(uid_of(rs))))?;
+            edit_owners(store, &rt, &pod, |owners| {
+                owners.retain(|o| str_at(o, "uid") != Some(uid_of(rs)))
+            })?;
         }
     }
     Ok(())
@@ -199,7 +247,9 @@ fn edit_owners(
     let ns = str_at(pod, "metadata.namespace").unwrap_or("");
     let done = store.update(rt, ns, name_of(pod), &Write::by(MANAGER, Part::Main), |live| {
         let mut new = live.clone();
-        let list = object(&mut new["metadata"]).entry("ownerReferences").or_insert_with(|| json!([]));
+        let list = object(&mut new["metadata"])
+            .entry("ownerReferences")
+            .or_insert_with(|| json!([]));
         if let Some(list) = list.as_array_mut() {
             edit(list);
         }

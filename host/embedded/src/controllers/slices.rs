@@ -18,7 +18,8 @@ use crate::store::write::{Edited, Part, Write};
 use crate::store::{Event, Key, Store};
 use crate::validate::selector_map;
 use crate::value::{
-    annotation, at, is_deleting, is_ready, label, list_at, metadata, name_of, namespace_of, now, object, owned_by, str_at,
+    annotation, at, is_deleting, is_ready, label, list_at, metadata, name_of, namespace_of, now, object,
+    owned_by, str_at,
 };
 
 pub(crate) const TABLE: &str = "endpointslices.discovery.k8s.io";
@@ -53,7 +54,8 @@ impl Controller for Slices {
                     let map = selector_map(s);
                     let selector = LabelSelector::of_map(&map);
                     !map.is_empty()
-                        && (selector.matches(&e.object) || e.previous.as_ref().is_some_and(|p| selector.matches(p)))
+                        && (selector.matches(&e.object)
+                            || e.previous.as_ref().is_some_and(|p| selector.matches(p)))
                 })
                 .map(|s| (e.key.0.clone(), name_of(s).to_owned()))
                 .collect(),
@@ -63,7 +65,9 @@ impl Controller for Slices {
 
     fn reconcile(&self, core: &Arc<Core>, key: &Key) -> Result<Option<Duration>, ApiError> {
         let store = &core.store;
-        let Some(svc) = store.get("services", &key.0, &key.1) else { return Ok(None) };
+        let Some(svc) = store.get("services", &key.0, &key.1) else {
+            return Ok(None);
+        };
         let selector = selector_map(&svc);
         if is_deleting(&svc) || selector.is_empty() || str_at(&svc, "spec.type") == Some("ExternalName") {
             return Ok(None);
@@ -86,8 +90,14 @@ fn target_port(port: &Value, pod: &Value) -> Option<u64> {
             })
             .and_then(|p| p.get("containerPort")?.as_u64()),
         other => {
-            let n = other.and_then(Value::as_u64).or_else(|| port.get("port")?.as_u64())?;
-            Some(annotation(pod, &format!("{ACTUAL_PORT}{n}")).and_then(|p| p.parse().ok()).unwrap_or(n))
+            let n = other
+                .and_then(Value::as_u64)
+                .or_else(|| port.get("port")?.as_u64())?;
+            Some(
+                annotation(pod, &format!("{ACTUAL_PORT}{n}"))
+                    .and_then(|p| p.parse().ok())
+                    .unwrap_or(n),
+            )
         }
     }
 }
@@ -98,7 +108,9 @@ fn wanted(store: &Store, svc: &Value, selector: &LabelSelector) -> Vec<(Value, V
     let always_ready = at(svc, "spec.publishNotReadyAddresses") == Some(&json!(true));
     let mut groups: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
     for pod in store.all("pods", ns) {
-        let Some(ip) = str_at(&pod, "status.podIP").filter(|ip| !ip.is_empty()) else { continue };
+        let Some(ip) = str_at(&pod, "status.podIP").filter(|ip| !ip.is_empty()) else {
+            continue;
+        };
         if !selector.matches(&pod) || matches!(str_at(&pod, "status.phase"), Some("Succeeded" | "Failed")) {
             continue;
         }
@@ -139,7 +151,11 @@ fn wanted(store: &Store, svc: &Value, selector: &LabelSelector) -> Vec<(Value, V
             endpoint["hostname"] = json!(h);
         }
         let ports = json!(ports);
-        groups.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new())).1.push(endpoint);
+        groups
+            .entry(ports.to_string())
+            .or_insert_with(|| (ports, Vec::new()))
+            .1
+            .push(endpoint);
     }
     let mut out = Vec::new();
     for (ports, endpoints) in groups.into_values() {
@@ -155,7 +171,10 @@ fn wanted(store: &Store, svc: &Value, selector: &LabelSelector) -> Vec<(Value, V
 }
 
 fn labels(svc: &Value) -> Value {
-    let mut l = svc["metadata"].get("labels").cloned().unwrap_or_else(|| json!({}));
+    let mut l = svc["metadata"]
+        .get("labels")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     let m = object(&mut l);
     m.insert(SERVICE_NAME.into(), json!(name_of(svc)));
     m.insert(MANAGED_BY.into(), json!(CONTROLLER));
@@ -192,7 +211,11 @@ fn write(store: &Store, svc: &Value, wanted: Vec<(Value, Vec<Value>)>) -> Result
         pairs.push((have.pop(), ports, endpoints));
     }
     for (slice, ports, endpoints) in pairs {
-        let endpoints = if endpoints.is_empty() { Value::Null } else { json!(endpoints) };
+        let endpoints = if endpoints.is_empty() {
+            Value::Null
+        } else {
+            json!(endpoints)
+        };
         match slice {
             Some(s) => {
                 let done = store.update(&rt, ns, name_of(&s), &w, |live| {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::controllers::replicaset::{create_pod, delete_pod, pod_from};
-use crate::controllers::{Controller, controlled, controller_key, is_active, keys, record_event, until_available, write_status};
+use crate::controllers::{
+    Controller, controlled, controller_key, is_active, keys, record_event, until_available, write_status,
+};
 use crate::core::Core;
 use crate::error::ApiError;
 use crate::store::{Event, Key, Store};
@@ -39,7 +41,9 @@ impl Controller for StatefulSets {
 
     fn reconcile(&self, core: &Arc<Core>, key: &Key) -> Result<Option<Duration>, ApiError> {
         let store = &core.store;
-        let Some(set_) = store.get(TABLE, &key.0, &key.1) else { return Ok(None) };
+        let Some(set_) = store.get(TABLE, &key.0, &key.1) else {
+            return Ok(None);
+        };
         let revision = format!("{}-{}", key.1, short_hash(&set_["spec"]["template"]));
         let want = i64_at(&set_, "spec.replicas").unwrap_or(1);
         let first = i64_at(&set_, "spec.ordinals.start").unwrap_or(0);
@@ -56,22 +60,42 @@ impl Controller for StatefulSets {
             match act(core, &set_, &mut pods, first..first + want, ordered, &revision) {
                 Ok(()) => {}
                 Err(e) => {
-                    record_event(store, &set_, "statefulset-controller", "Warning", "FailedCreate", &e.message);
+                    record_event(
+                        store,
+                        &set_,
+                        "statefulset-controller",
+                        "Warning",
+                        "FailedCreate",
+                        &e.message,
+                    );
                     again = Some(Duration::from_millis(200));
                 }
             }
         }
         let live: Vec<&Arc<Value>> = pods.values().filter(|p| is_active(p)).collect();
-        let waits: Vec<Duration> = live.iter().filter_map(|p| until_available(p, min_ready)).collect();
-        let updated = live.iter().filter(|p| label(p, REVISION) == Some(&revision)).count();
+        let waits: Vec<Duration> = live
+            .iter()
+            .filter_map(|p| until_available(p, min_ready))
+            .collect();
+        let updated = live
+            .iter()
+            .filter(|p| label(p, REVISION) == Some(&revision))
+            .count();
         let available = waits.iter().filter(|w| w.is_zero()).count();
         let generation = set_["metadata"]["generation"].clone();
         write_status(store, TABLE, key, |old| {
             let settled = updated == live.len();
-            let current = if settled { revision.clone() } else {
-                str_at(old, "status.currentRevision").unwrap_or(&revision).to_owned()
+            let current = if settled {
+                revision.clone()
+            } else {
+                str_at(old, "status.currentRevision")
+                    .unwrap_or(&revision)
+                    .to_owned()
             };
-            let on_current = live.iter().filter(|p| label(p, REVISION) == Some(&current)).count();
+            let on_current = live
+                .iter()
+                .filter(|p| label(p, REVISION) == Some(&current))
+                .count();
             let mut s = json!({
                 "observedGeneration": generation,
                 "replicas": live.len(),
@@ -80,7 +104,11 @@ impl Controller for StatefulSets {
                 "updateRevision": revision,
                 "collisionCount": 0,
             });
-            for (k, n) in [("readyReplicas", waits.len()), ("currentReplicas", on_current), ("updatedReplicas", updated)] {
+            for (k, n) in [
+                ("readyReplicas", waits.len()),
+                ("currentReplicas", on_current),
+                ("updatedReplicas", updated),
+            ] {
                 if n > 0 {
                     s[k] = json!(n);
                 }
@@ -109,7 +137,9 @@ fn act(
                     return Ok(());
                 }
             }
-            Some(p) if matches!(str_at(p, "status.phase"), Some("Failed" | "Succeeded")) && !is_deleting(p) => {
+            Some(p)
+                if matches!(str_at(p, "status.phase"), Some("Failed" | "Succeeded")) && !is_deleting(p) =>
+            {
                 delete_pod(core, p)?;
                 if ordered {
                     return Ok(());
@@ -120,8 +150,12 @@ fn act(
             Some(_) => {}
         }
     }
-    let extra: Vec<(i64, Arc<Value>)> =
-        pods.iter().rev().filter(|(n, _)| !range.contains(n)).map(|(n, p)| (*n, p.clone())).collect();
+    let extra: Vec<(i64, Arc<Value>)> = pods
+        .iter()
+        .rev()
+        .filter(|(n, _)| !range.contains(n))
+        .map(|(n, p)| (*n, p.clone()))
+        .collect();
     for (_, p) in &extra {
         if !is_deleting(p) {
             delete_pod(core, p)?;

@@ -51,7 +51,9 @@ pub(crate) fn handle(core: &Core, path: &[&str], call: &Call) -> Result<Reply, A
             Ok(done())
         }
         ["custom-metrics", "faults"] if put => {
-            many::<MetricFault>(call)?.into_iter().for_each(|f| core.metrics.add_fault(f));
+            many::<MetricFault>(call)?
+                .into_iter()
+                .for_each(|f| core.metrics.add_fault(f));
             Ok(done())
         }
         ["custom-metrics", "faults"] if delete => {

@@ -26,7 +26,9 @@ pub(crate) fn handle(core: &Core, segments: &[&str], call: &Call) -> Option<Repl
             "versions": ["v1"],
             "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1" }],
         }),
-        ["apis"] => json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups(core).into_values().collect::<Vec<_>>() }),
+        ["apis"] => {
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups(core).into_values().collect::<Vec<_>>() })
+        }
         ["api", "v1"] => resources(core, "", "v1")?,
         ["api", _] => return Some(failure(&ApiError::no_such_path())),
         ["apis", group] => match groups(core).remove(*group) {
@@ -47,7 +49,9 @@ pub(crate) fn handle(core: &Core, segments: &[&str], call: &Call) -> Option<Repl
         },
         // Enough for clients that look for a schema to find none and go on.
         ["openapi", "v3"] => json!({ "paths": {} }),
-        ["openapi", "v2"] => json!({ "swagger": "2.0", "info": { "title": "Kubernetes", "version": "v1" }, "paths": {} }),
+        ["openapi", "v2"] => {
+            json!({ "swagger": "2.0", "info": { "title": "Kubernetes", "version": "v1" }, "paths": {} })
+        }
         _ => return None,
     };
     if call.method != Method::GET && call.method != Method::HEAD {
@@ -75,8 +79,10 @@ fn version() -> Value {
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
-    let list: Vec<Value> =
-        versions.iter().map(|v| json!({ "groupVersion": format!("{name}/{v}"), "version": v })).collect();
+    let list: Vec<Value> = versions
+        .iter()
+        .map(|v| json!({ "groupVersion": format!("{name}/{v}"), "version": v }))
+        .collect();
     json!({ "name": name, "versions": list, "preferredVersion": list.first() })
 }
 
@@ -92,11 +98,20 @@ fn groups(core: &Core) -> BTreeMap<String, Value> {
     }
     versions.insert(EVENTS_GROUP.into(), vec!["v1".into()]);
     // Scale objects have their own version, which discovery names too.
-    versions.entry("autoscaling".into()).or_default().push("v1".into());
+    versions
+        .entry("autoscaling".into())
+        .or_default()
+        .push("v1".into());
     if !core.options.custom_metrics_versions.is_empty() {
-        versions.insert(metrics::GROUP.into(), core.options.custom_metrics_versions.clone());
+        versions.insert(
+            metrics::GROUP.into(),
+            core.options.custom_metrics_versions.clone(),
+        );
     }
-    versions.into_iter().map(|(g, v)| (g.clone(), group(&g, &v))).collect()
+    versions
+        .into_iter()
+        .map(|(g, v)| (g.clone(), group(&g, &v)))
+        .collect()
 }
 
 fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
@@ -148,6 +163,10 @@ fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
             list.push(s);
         }
     }
-    let gv = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let gv = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list }))
 }

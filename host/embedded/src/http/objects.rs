@@ -56,7 +56,11 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
 pub(crate) fn write_of<'a>(t: &'a Target, call: &Call, manager: &'a str) -> Write<'a> {
     Write {
         manager,
-        part: if t.sub == "status" { Part::Status } else { Part::Main },
+        part: if t.sub == "status" {
+            Part::Status
+        } else {
+            Part::Main
+        },
         version: &t.version,
         dry_run: call.query.dry_run(),
         strict: call.query.get("fieldValidation") == "Strict",
@@ -68,7 +72,10 @@ fn show(t: &Target, call: &Call, code: u16, o: &Value) -> Reply {
     let v = object_as(&t.rt, &t.group, &t.version, form, o);
     if form == Form::Table && code == 200 {
         let meta = json!({ "resourceVersion": str_at(&v, "metadata.resourceVersion") });
-        return full(code, &list_as(&t.rt, &t.group, &t.version, form, std::iter::once(v), &meta));
+        return full(
+            code,
+            &list_as(&t.rt, &t.group, &t.version, form, std::iter::once(v), &meta),
+        );
     }
     full(code, &v)
 }
@@ -89,9 +96,15 @@ fn list(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
     let options = list_options(t, call)?;
     let page = core.store.list(&t.rt, &t.ns, &options)?;
     let form = Form::of(&call.accept);
-    let items = page.items.iter().map(|o| object_as(&t.rt, &t.group, &t.version, form, o));
+    let items = page
+        .items
+        .iter()
+        .map(|o| object_as(&t.rt, &t.group, &t.version, form, o));
     let meta = list_meta(page.rv, page.continue_token.as_deref(), page.remaining);
-    Ok(full(200, &list_as(&t.rt, &t.group, &t.version, form, items, &meta)))
+    Ok(full(
+        200,
+        &list_as(&t.rt, &t.group, &t.version, form, items, &meta),
+    ))
 }
 
 /// The body as an object of the kind in the path.
@@ -119,7 +132,9 @@ fn body_object(t: &Target, call: &Call) -> Result<Value, ApiError> {
 fn create(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
     let v = body_object(t, call)?;
     let manager = call.manager();
-    let o = core.store.create(&t.rt, &t.ns, Edited::Update(v), &write_of(t, call, &manager))?;
+    let o = core
+        .store
+        .create(&t.rt, &t.ns, Edited::Update(v), &write_of(t, call, &manager))?;
     Ok(show(t, call, 201, &o))
 }
 
@@ -142,7 +157,9 @@ fn update(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
         let o = core.store.create(&t.rt, &t.ns, Edited::Update(v), &w)?;
         return Ok(show(t, call, 201, &o));
     }
-    let o = core.store.update(&t.rt, &t.ns, &t.name, &w, |_| Ok(Edited::Update(v)))?;
+    let o = core
+        .store
+        .update(&t.rt, &t.ns, &t.name, &w, |_| Ok(Edited::Update(v)))?;
     Ok(show(t, call, 200, &o))
 }
 
@@ -176,7 +193,9 @@ fn apply_patch(core: &Core, t: &Target, call: &Call, body: &Value, w: &Write<'_>
         return Err(ApiError::bad_request("an apply patch is an object"));
     }
     if str_at(body, "kind") != Some(&t.rt.kind) || str_at(body, "apiVersion").is_none() {
-        return Err(ApiError::bad_request("apiVersion and kind must be set in an apply patch, and match the path"));
+        return Err(ApiError::bad_request(
+            "apiVersion and kind must be set in an apply patch, and match the path",
+        ));
     }
     let mut body = present::to_stored(&t.group, body.clone());
     if name_of(&body).is_empty() {
@@ -188,10 +207,18 @@ fn apply_patch(core: &Core, t: &Target, call: &Call, body: &Value, w: &Write<'_>
             t.name
         )));
     }
-    if body["metadata"].get("managedFields").is_some_and(|f| !f.is_null()) {
+    if body["metadata"]
+        .get("managedFields")
+        .is_some_and(|f| !f.is_null())
+    {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    let by = Applier { manager, force: call.query.flag("force"), subresource: &t.sub, version: &t.version };
+    let by = Applier {
+        manager,
+        force: call.query.flag("force"),
+        subresource: &t.sub,
+        version: &t.version,
+    };
     let precondition = str_at(&body, "metadata.resourceVersion").map(str::to_owned);
     for _ in 0..2 {
         let outcome = core.store.update(&t.rt, &t.ns, &t.name, w, |live| {
@@ -208,7 +235,11 @@ fn apply_patch(core: &Core, t: &Target, call: &Call, body: &Value, w: &Write<'_>
             other => return Ok(show(t, call, 200, &*other?)),
         }
         if precondition.is_some() || body["metadata"].get("uid").is_some_and(|u| !u.is_null()) {
-            return Err(ApiError::conflict(&t.rt, &t.name, "the object does not exist, and the patch has a uid or resourceVersion"));
+            return Err(ApiError::conflict(
+                &t.rt,
+                &t.name,
+                "the object does not exist, and the patch has a uid or resourceVersion",
+            ));
         }
         let out = apply::apply(&t.rt, None, &body, &by)?;
         match core.store.create(&t.rt, &t.ns, Edited::Applied(out), w) {
@@ -217,7 +248,11 @@ fn apply_patch(core: &Core, t: &Target, call: &Call, body: &Value, w: &Write<'_>
             other => return Ok(show(t, call, 201, &*other?)),
         }
     }
-    Err(ApiError::conflict(&t.rt, &t.name, "the object keeps appearing and disappearing"))
+    Err(ApiError::conflict(
+        &t.rt,
+        &t.name,
+        "the object keeps appearing and disappearing",
+    ))
 }
 
 fn delete_options(call: &Call) -> Result<DeleteOptions, ApiError> {
@@ -237,7 +272,9 @@ fn delete_options(call: &Call) -> Result<DeleteOptions, ApiError> {
         return Err(ApiError::new(
             422,
             "Invalid",
-            format!("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{p}\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""),
+            format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{p}\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+            ),
         ));
     }
     Ok(o)
@@ -274,7 +311,14 @@ fn delete_collection(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiE
             Err(e) => return Err(e),
         }
     }
-    let mut v = list_as(&t.rt, &t.group, &t.version, Form::Full, gone.into_iter(), &list_meta(page.rv, None, None));
+    let mut v = list_as(
+        &t.rt,
+        &t.group,
+        &t.version,
+        Form::Full,
+        gone.into_iter(),
+        &list_meta(page.rv, None, None),
+    );
     object(&mut v);
     Ok(full(200, &v))
 }

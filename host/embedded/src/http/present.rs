@@ -80,15 +80,20 @@ pub(crate) fn list_as(
                     v
                 })
                 .collect();
-            let api_version =
-                if group == EVENTS_GROUP { format!("{group}/{version}") } else { rt.api_version(version) };
+            let api_version = if group == EVENTS_GROUP {
+                format!("{group}/{version}")
+            } else {
+                rt.api_version(version)
+            };
             json!({ "kind": rt.list_kind, "apiVersion": api_version, "metadata": meta, "items": items })
         }
     }
 }
 
 fn age(created: &str) -> String {
-    let Ok(t) = created.parse::<jiff::Timestamp>() else { return "<unknown>".into() };
+    let Ok(t) = created.parse::<jiff::Timestamp>() else {
+        return "<unknown>".into();
+    };
     let s = jiff::Timestamp::now().duration_since(t).as_secs().max(0);
     match s {
         0..120 => format!("{s}s"),
@@ -101,16 +106,23 @@ fn age(created: &str) -> String {
 /// What kubectl prints: the printer columns of a definition, or a few of our own for the kinds of a demo.
 fn columns(rt: &ResourceType, version: &str) -> Vec<(String, String, String)> {
     let own: &[(&str, &str, &str)] = match rt.id.as_str() {
-        "pods" => &[("Status", "string", ".status.phase"), ("IP", "string", ".status.podIP")],
+        "pods" => &[
+            ("Status", "string", ".status.phase"),
+            ("IP", "string", ".status.podIP"),
+        ],
         "deployments.apps" => &[
             ("Desired", "integer", ".spec.replicas"),
             ("Ready", "integer", ".status.readyReplicas"),
             ("Available", "integer", ".status.availableReplicas"),
         ],
-        "replicasets.apps" | "statefulsets.apps" => {
-            &[("Desired", "integer", ".spec.replicas"), ("Ready", "integer", ".status.readyReplicas")]
-        }
-        "services" => &[("Type", "string", ".spec.type"), ("Cluster-IP", "string", ".spec.clusterIP")],
+        "replicasets.apps" | "statefulsets.apps" => &[
+            ("Desired", "integer", ".spec.replicas"),
+            ("Ready", "integer", ".status.readyReplicas"),
+        ],
+        "services" => &[
+            ("Type", "string", ".spec.type"),
+            ("Cluster-IP", "string", ".spec.clusterIP"),
+        ],
         "endpointslices.discovery.k8s.io" => &[("AddressType", "string", ".addressType")],
         "events" => &[
             ("Type", "string", ".type"),
@@ -122,9 +134,17 @@ fn columns(rt: &ResourceType, version: &str) -> Vec<(String, String, String)> {
         "namespaces" => &[("Status", "string", ".status.phase")],
         _ => &[],
     };
-    let mut out: Vec<(String, String, String)> =
-        own.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect();
-    for c in rt.columns.get(version).and_then(Value::as_array).into_iter().flatten() {
+    let mut out: Vec<(String, String, String)> = own
+        .iter()
+        .map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned()))
+        .collect();
+    for c in rt
+        .columns
+        .get(version)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         let text = |k: &str| str_at(c, k).unwrap_or("").to_owned();
         out.push((text("name"), text("type"), text("jsonPath")));
     }
@@ -145,10 +165,12 @@ fn cell(v: &Value, kind: &str, path: &str) -> Value {
 
 fn table(rt: &ResourceType, version: &str, items: impl Iterator<Item = Value>, meta: &Value) -> Value {
     let columns = columns(rt, version);
-    let mut definitions = vec![json!({ "name": "Name", "type": "string", "format": "name", "description": "", "priority": 0 })];
+    let mut definitions =
+        vec![json!({ "name": "Name", "type": "string", "format": "name", "description": "", "priority": 0 })];
     for (name, kind, _) in &columns {
         let kind = if kind == "date" { "string" } else { kind };
-        definitions.push(json!({ "name": name, "type": kind, "format": "", "description": "", "priority": 0 }));
+        definitions
+            .push(json!({ "name": name, "type": kind, "format": "", "description": "", "priority": 0 }));
     }
     let rows: Vec<Value> = items
         .map(|v| {

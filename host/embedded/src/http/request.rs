@@ -91,7 +91,9 @@ impl Call {
                 serde_yaml::from_slice(&self.body)
                     .map_err(|e| ApiError::bad_request(format!("error parsing YAML: {e}")))
             } else {
-                Err(ApiError::bad_request(format!("the object provided is unrecognized: {e}")))
+                Err(ApiError::bad_request(format!(
+                    "the object provided is unrecognized: {e}"
+                )))
             }
         })
     }
@@ -103,7 +105,11 @@ impl Call {
             return given.to_owned();
         }
         let agent = self.user_agent.split('/').next().unwrap_or("");
-        if agent.is_empty() { "unknown".to_owned() } else { agent.chars().take(128).collect() }
+        if agent.is_empty() {
+            "unknown".to_owned()
+        } else {
+            agent.chars().take(128).collect()
+        }
     }
 }
 
@@ -142,7 +148,11 @@ impl Route {
                 path: rest.iter().map(|s| (*s).to_owned()).collect(),
             });
         }
-        let served = |plural: &str| store.served(group, version, plural).ok_or_else(ApiError::no_such_path);
+        let served = |plural: &str| {
+            store
+                .served(group, version, plural)
+                .ok_or_else(ApiError::no_such_path)
+        };
         let (rt, ns, name, sub) = match rest {
             ["namespaces"] => (served("namespaces")?, "", "", ""),
             ["namespaces", name] => (served("namespaces")?, "", *name, ""),
@@ -205,7 +215,11 @@ impl Route {
             },
             Route::Object(t) => RequestInfo {
                 verb: t.verb,
-                resource: if t.sub.is_empty() { t.rt.id.clone() } else { format!("{}/{}", t.rt.id, t.sub) },
+                resource: if t.sub.is_empty() {
+                    t.rt.id.clone()
+                } else {
+                    format!("{}/{}", t.rt.id, t.sub)
+                },
                 namespace: t.ns.clone(),
                 name: t.name.clone(),
                 user_agent: call.user_agent.clone(),

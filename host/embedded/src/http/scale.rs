@@ -18,15 +18,27 @@ use crate::value::{at, at_path, i64_at, metadata, name_of, namespace_of, set_pat
 
 /// The Scale of an object.
 pub(crate) fn of(paths: &ScalePaths, o: &Value) -> Value {
-    let replicas = at_path(o, &paths.spec_replicas).and_then(Value::as_i64).unwrap_or(0);
-    let now = at_path(o, &paths.status_replicas).and_then(Value::as_i64).unwrap_or(0);
+    let replicas = at_path(o, &paths.spec_replicas)
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
+    let now = at_path(o, &paths.status_replicas)
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     // Zero is left out of the spec, as Go's omitempty does it on real clusters.
-    let spec = if replicas == 0 { json!({}) } else { json!({ "replicas": replicas }) };
+    let spec = if replicas == 0 {
+        json!({})
+    } else {
+        json!({ "replicas": replicas })
+    };
     let mut status = json!({ "replicas": now });
-    let selector = paths.selector.as_ref().and_then(|p| at_path(o, p)).map(|s| match s {
-        Value::String(text) => text.clone(),
-        object => LabelSelector::of_object(Some(object)).text(),
-    });
+    let selector = paths
+        .selector
+        .as_ref()
+        .and_then(|p| at_path(o, p))
+        .map(|s| match s {
+            Value::String(text) => text.clone(),
+            object => LabelSelector::of_object(Some(object)).text(),
+        });
     if let Some(s) = selector.filter(|s| !s.is_empty()) {
         status["selector"] = json!(s);
     }
@@ -48,23 +60,36 @@ pub(crate) fn of(paths: &ScalePaths, o: &Value) -> Value {
 
 fn replicas_of(rt: &ResourceType, scale: &Value) -> Result<i64, ApiError> {
     let invalid = |e: FieldError| {
-        ApiError::new(422, "Invalid", format!("Scale.autoscaling \"{}\" is invalid: {}: {}", name_of(scale), e.field, e.message))
+        ApiError::new(
+            422,
+            "Invalid",
+            format!(
+                "Scale.autoscaling \"{}\" is invalid: {}: {}",
+                name_of(scale),
+                e.field,
+                e.message
+            ),
+        )
     };
     let _ = rt;
     match at(scale, "spec.replicas") {
         None => Ok(0),
         Some(v) => match v.as_i64() {
             None => Err(invalid(FieldError::wrong_type("spec.replicas", v, "integer"))),
-            Some(n) if n < 0 => {
-                Err(invalid(FieldError::invalid("spec.replicas", v, "must be greater than or equal to 0")))
-            }
+            Some(n) if n < 0 => Err(invalid(FieldError::invalid(
+                "spec.replicas",
+                v,
+                "must be greater than or equal to 0",
+            ))),
             Some(n) => Ok(n),
         },
     }
 }
 
 pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply, ApiError> {
-    let Some(paths) = t.rt.scale_for(&t.version) else { return Err(ApiError::no_such_path()) };
+    let Some(paths) = t.rt.scale_for(&t.version) else {
+        return Err(ApiError::no_such_path());
+    };
     if t.verb == "get" {
         let o = core.store.get_or_404(&t.rt, &t.ns, &t.name)?;
         if at_path(&o, &paths.spec_replicas).is_none() {
@@ -100,10 +125,16 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
             Some(kind) => patched(kind, &scale, &body)?,
         };
         if !name_of(&wanted).is_empty() && name_of(&wanted) != t.name {
-            return Err(ApiError::bad_request("the name of the object does not match the name on the URL"));
+            return Err(ApiError::bad_request(
+                "the name of the object does not match the name on the URL",
+            ));
         }
         let mut new = live.clone();
-        set_path(&mut new, &paths.spec_replicas, json!(replicas_of(&t.rt, &wanted)?));
+        set_path(
+            &mut new,
+            &paths.spec_replicas,
+            json!(replicas_of(&t.rt, &wanted)?),
+        );
         // The Scale carries its parent's version and uid: stale ones are a conflict, absent ones are no condition.
         for k in ["resourceVersion", "uid"] {
             if let Some(v) = str_at(&wanted, &format!("metadata.{k}")).filter(|v| !v.is_empty()) {
@@ -126,9 +157,18 @@ fn applied(
 ) -> Result<Edited, ApiError> {
     let mut parent = json!({ "apiVersion": t.rt.storage_api_version(), "kind": t.rt.kind });
     if i64_at(body, "spec.replicas").is_some() {
-        set_path(&mut parent, &paths.spec_replicas, json!(replicas_of(&t.rt, body)?));
+        set_path(
+            &mut parent,
+            &paths.spec_replicas,
+            json!(replicas_of(&t.rt, body)?),
+        );
     }
-    let by = Applier { manager, force: call.query.flag("force"), subresource: "scale", version: &t.version };
+    let by = Applier {
+        manager,
+        force: call.query.flag("force"),
+        subresource: "scale",
+        version: &t.version,
+    };
     let mut out = apply::apply(&t.rt, Some(live), &parent, &by)?;
     if let Some(v) = str_at(body, "metadata.resourceVersion").filter(|v| !v.is_empty()) {
         metadata(&mut out).insert("resourceVersion".into(), json!(v));

@@ -73,7 +73,12 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
             "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
         ));
     }
-    let timeout = q.get("timeoutSeconds").parse().ok().filter(|s| *s > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let timeout = q
+        .get("timeoutSeconds")
+        .parse()
+        .ok()
+        .filter(|s| *s > 0)
+        .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let signal = core.store.signal(&t.rt.id).ok_or_else(ApiError::no_such_path)?;
     let mut w = Watch {
         core: core.clone(),
@@ -95,7 +100,11 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
     // Without a version, or with 0, a watch starts with what there is.
     let everything = initial.unwrap_or(matches!(asked, None | Some(0)));
     if everything {
-        let options = ListOptions { labels: w.labels.clone(), fields: w.fields.clone(), ..ListOptions::default() };
+        let options = ListOptions {
+            labels: w.labels.clone(),
+            fields: w.fields.clone(),
+            ..ListOptions::default()
+        };
         let page = core.store.list(&t.rt, &t.ns, &options)?;
         if let Some(rv) = asked.filter(|rv| *rv > page.rv) {
             return Err(ApiError::too_large_version(rv, page.rv));
@@ -121,7 +130,10 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
     let frames = stream::unfold(w, |mut w| async move { w.next().await.map(|b| (b, w)) })
         .map(|b| Ok::<_, Infallible>(Frame::data(b)));
     let mut r = Response::new(StreamBody::new(frames).boxed_unsync());
-    r.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    r.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
     Ok(r)
 }
 

@@ -56,7 +56,10 @@ impl Addresses {
             block,
             _claim: claim,
             next_pod: Mutex::new(2),
-            services: Mutex::new(Services { next: 2, used: HashSet::new() }),
+            services: Mutex::new(Services {
+                next: 2,
+                used: HashSet::new(),
+            }),
         };
         if addressing == Addressing::Ports {
             return Ok(make(None, None));
@@ -84,7 +87,9 @@ impl Addresses {
     }
 
     pub fn pod(&self) -> Ipv4Addr {
-        let Some(block) = self.block else { return Ipv4Addr::LOCALHOST };
+        let Some(block) = self.block else {
+            return Ipv4Addr::LOCALHOST;
+        };
         let mut next = self.next_pod.lock().unwrap_or_else(PoisonError::into_inner);
         let n = *next;
         // Round and round: an address is not used again soon, so late packets find nobody.
@@ -93,7 +98,9 @@ impl Addresses {
     }
 
     pub fn allocate_service(&self) -> Option<String> {
-        let Some(block) = self.block else { return Some(Ipv4Addr::LOCALHOST.to_string()) };
+        let Some(block) = self.block else {
+            return Some(Ipv4Addr::LOCALHOST.to_string());
+        };
         let mut s = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..BLOCK_SIZE {
             let n = s.next;
@@ -108,16 +115,30 @@ impl Addresses {
 
     /// Takes a ClusterIP that a client asked for by name.
     pub fn claim_service(&self, text: &str) -> bool {
-        let Ok(ip) = text.parse::<Ipv4Addr>() else { return false };
-        let Some(block) = self.block else { return ip == Ipv4Addr::LOCALHOST };
+        let Ok(ip) = text.parse::<Ipv4Addr>() else {
+            return false;
+        };
+        let Some(block) = self.block else {
+            return ip == Ipv4Addr::LOCALHOST;
+        };
         let first = SERVICE_BASE + block * BLOCK_SIZE;
         let inside = (first + 2..first + BLOCK_SIZE - 1).contains(&u32::from(ip));
-        inside && self.services.lock().unwrap_or_else(PoisonError::into_inner).used.insert(ip)
+        inside
+            && self
+                .services
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .used
+                .insert(ip)
     }
 
     pub fn release_service(&self, text: &str) {
         if let Ok(ip) = text.parse::<Ipv4Addr>() {
-            self.services.lock().unwrap_or_else(PoisonError::into_inner).used.remove(&ip);
+            self.services
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .used
+                .remove(&ip);
         }
     }
 

@@ -55,11 +55,15 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut events = core.store.subscribe();
     let delay = core.options.programming_delay;
     let mut proxy = Proxy::default();
-    let mut due: BTreeMap<Key, Instant> =
-        crate::controllers::keys(&core.store, "services").into_iter().map(|k| (k, Instant::now())).collect();
+    let mut due: BTreeMap<Key, Instant> = crate::controllers::keys(&core.store, "services")
+        .into_iter()
+        .map(|k| (k, Instant::now()))
+        .collect();
     loop {
         let next = due.iter().min_by_key(|(_, t)| **t).map(|(k, t)| (k.clone(), *t));
-        let at = next.as_ref().map_or_else(|| Instant::now() + Duration::from_secs(3600), |(_, t)| *t);
+        let at = next
+            .as_ref()
+            .map_or_else(|| Instant::now() + Duration::from_secs(3600), |(_, t)| *t);
         tokio::select! {
             () = core.shutdown.cancelled() => break,
             () = tokio::time::sleep_until(at), if next.is_some() => {
@@ -95,19 +99,32 @@ pub(crate) async fn run(core: Arc<Core>) {
 /// Where new connections to each port of a Service go.
 fn fronts(store: &Store, key: &Key) -> BTreeMap<Front, Vec<SocketAddr>> {
     let mut out = BTreeMap::new();
-    let Some(svc) = store.get("services", &key.0, &key.1) else { return out };
+    let Some(svc) = store.get("services", &key.0, &key.1) else {
+        return out;
+    };
     // The API server is not plain TCP on a port of its own Service.
     if key.0 == "default" && key.1 == "kubernetes" {
         return out;
     }
-    let Some(ip) = str_at(&svc, "spec.clusterIP").and_then(|ip| ip.parse::<IpAddr>().ok()) else { return out };
-    let slices: Vec<Arc<Value>> =
-        store.all(SLICES, &key.0).into_iter().filter(|s| label(s, SERVICE_NAME) == Some(&key.1)).collect();
+    let Some(ip) = str_at(&svc, "spec.clusterIP").and_then(|ip| ip.parse::<IpAddr>().ok()) else {
+        return out;
+    };
+    let slices: Vec<Arc<Value>> = store
+        .all(SLICES, &key.0)
+        .into_iter()
+        .filter(|s| label(s, SERVICE_NAME) == Some(&key.1))
+        .collect();
     for p in list_at(&svc, "spec.ports") {
         if str_at(p, "protocol").unwrap_or("TCP") != "TCP" {
             continue;
         }
-        let Some(port) = p.get("port").and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()) else { continue };
+        let Some(port) = p
+            .get("port")
+            .and_then(Value::as_u64)
+            .and_then(|n| u16::try_from(n).ok())
+        else {
+            continue;
+        };
         let name = str_at(p, "name").unwrap_or("");
         let (mut ready, mut leaving) = (Vec::new(), Vec::new());
         for s in &slices {
@@ -119,7 +136,11 @@ fn fronts(store: &Store, key: &Key) -> BTreeMap<Front, Vec<SocketAddr>> {
                 continue;
             };
             for e in list_at(s, "endpoints") {
-                let is = |k: &str, default: bool| at(e, &format!("conditions.{k}")).and_then(Value::as_bool).unwrap_or(default);
+                let is = |k: &str, default: bool| {
+                    at(e, &format!("conditions.{k}"))
+                        .and_then(Value::as_bool)
+                        .unwrap_or(default)
+                };
                 let addresses = list_at(e, "addresses")
                     .iter()
                     .take(1)
@@ -145,8 +166,11 @@ impl Proxy {
         let wanted = fronts(&core.store, key);
         let mut current = self.services.remove(key).unwrap_or_default();
         let mut complete = true;
-        let gone: Vec<Front> =
-            current.keys().filter(|f| wanted.get(f).is_none_or(Vec::is_empty)).copied().collect();
+        let gone: Vec<Front> = current
+            .keys()
+            .filter(|f| wanted.get(f).is_none_or(Vec::is_empty))
+            .copied()
+            .collect();
         for front in gone {
             if let Some(f) = current.remove(&front) {
                 f.stop.cancel();
@@ -173,7 +197,9 @@ impl Proxy {
                     }
                     let targets: Targets = Arc::new(Mutex::new(targets));
                     let stop = CancellationToken::new();
-                    let task = core.tasks.spawn(accept(core.clone(), listener, targets.clone(), stop.clone()));
+                    let task =
+                        core.tasks
+                            .spawn(accept(core.clone(), listener, targets.clone(), stop.clone()));
                     current.insert(front, Forwarder { targets, stop, task });
                 }
                 Err(e) => {
@@ -195,14 +221,24 @@ impl Proxy {
 fn tell(store: &Store, key: &Key, port: u16, actual: u16) {
     let Some(rt) = store.kind("services") else { return };
     let k = format!("{ACTUAL_PORT}{port}");
-    let _ = store.update(&rt, &key.0, &key.1, &Write::by("embedded", Part::Internal), |live| {
-        let mut new = live.clone();
-        if annotation(live, &k) != Some(&actual.to_string()) {
-            object(metadata(&mut new).entry("annotations").or_insert_with(|| json!({})))
+    let _ = store.update(
+        &rt,
+        &key.0,
+        &key.1,
+        &Write::by("embedded", Part::Internal),
+        |live| {
+            let mut new = live.clone();
+            if annotation(live, &k) != Some(&actual.to_string()) {
+                object(
+                    metadata(&mut new)
+                        .entry("annotations")
+                        .or_insert_with(|| json!({})),
+                )
                 .insert(k.clone(), json!(actual.to_string()));
-        }
-        Ok(Edited::Update(new))
-    });
+            }
+            Ok(Edited::Update(new))
+        },
+    );
 }
 
 async fn accept(core: Arc<Core>, listener: TcpListener, targets: Targets, stop: CancellationToken) {
@@ -222,7 +258,11 @@ async fn accept(core: Arc<Core>, listener: TcpListener, targets: Targets, stop: 
         };
         let target = {
             let t = targets.lock().unwrap_or_else(PoisonError::into_inner);
-            if t.is_empty() { None } else { Some(t[rand::random_range(0..t.len())]) }
+            if t.is_empty() {
+                None
+            } else {
+                Some(t[rand::random_range(0..t.len())])
+            }
         };
         let shutdown = core.shutdown.clone();
         core.tasks.spawn(async move {
@@ -246,7 +286,10 @@ async fn forward(mut client: TcpStream, target: Option<SocketAddr>) {
     };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    if tokio::io::copy_bidirectional(&mut client, &mut server).await.is_err() {
+    if tokio::io::copy_bidirectional(&mut client, &mut server)
+        .await
+        .is_err()
+    {
         let _ = client.set_zero_linger();
         let _ = server.set_zero_linger();
     }

@@ -32,7 +32,8 @@ pub(crate) fn apply(
     if rt.status {
         // The other part is reset, whatever the body says.
         if by.subresource == "status" {
-            object(&mut applied).retain(|k, _| matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+            object(&mut applied)
+                .retain(|k, _| matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
         } else {
             object(&mut applied).remove("status");
         }
@@ -54,9 +55,10 @@ pub(crate) fn apply(
     let before = mine.map(|i| entries[i].fields.clone()).unwrap_or_default();
     for path in before.difference(&wanted_paths) {
         // Longer paths are covered by their prefix; removing twice does no harm.
-        let shared = entries.iter().enumerate().any(|(i, e)| {
-            Some(i) != mine && e.fields.iter().any(|p| p.starts_with(path))
-        });
+        let shared = entries
+            .iter()
+            .enumerate()
+            .any(|(i, e)| Some(i) != mine && e.fields.iter().any(|p| p.starts_with(path)));
         let still_wanted_below = wanted_paths.iter().any(|p| p.starts_with(path));
         if !shared && !still_wanted_below {
             fields::remove(&mut out, &root, path);
@@ -139,8 +141,12 @@ fn shown(path: &Path) -> String {
             out.push_str(f);
         } else if let Some(k) = p.strip_prefix("k:") {
             let keys: Value = serde_json::from_str(k).unwrap_or_default();
-            let parts: Vec<String> =
-                keys.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+            let parts: Vec<String> = keys
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect();
             out.push_str(&format!("[{}]", parts.join(",")));
         } else if let Some(v) = p.strip_prefix("v:") {
             out.push_str(&format!("[={v}]"));
@@ -165,12 +171,16 @@ fn merge(live: &mut Value, applied: &Value, node: &Node<'_>) {
         Value::Array(items) => {
             let kind = node.list_kind();
             let names: Option<Vec<String>> = items.iter().map(|i| node.item_name(&kind, i)).collect();
-            let (Some(names), Some(list)) = (names.filter(|_| kind != ListKind::Atomic), live.as_array_mut()) else {
+            let (Some(names), Some(list)) = (names.filter(|_| kind != ListKind::Atomic), live.as_array_mut())
+            else {
                 *live = applied.clone();
                 return;
             };
             for (name, item) in names.iter().zip(items) {
-                match list.iter_mut().find(|x| node.item_name(&kind, x).as_ref() == Some(name)) {
+                match list
+                    .iter_mut()
+                    .find(|x| node.item_name(&kind, x).as_ref() == Some(name))
+                {
                     Some(slot) => merge(slot, item, &node.item()),
                     None => list.push(item.clone()),
                 }

@@ -35,7 +35,12 @@ pub(crate) fn leaves(object: &Value, root: &Node<'_>) -> BTreeMap<Path, Value> {
         match k.as_str() {
             "apiVersion" | "kind" => {}
             "metadata" => {
-                for (k, v) in v.as_object().into_iter().flatten().filter(|(k, _)| !UNOWNED.contains(&k.as_str())) {
+                for (k, v) in v
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter(|(k, _)| !UNOWNED.contains(&k.as_str()))
+                {
                     let path = vec!["f:metadata".to_owned(), format!("f:{k}")];
                     walk(v, &root.field("metadata").field(k), path, &mut out);
                 }
@@ -83,7 +88,9 @@ fn walk(v: &Value, node: &Node<'_>, path: Path, out: &mut BTreeMap<Path, Value>)
 
 /// Removes what is at `path`.
 pub(crate) fn remove(v: &mut Value, node: &Node<'_>, path: &[String]) {
-    let Some((first, rest)) = path.split_first() else { return };
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
     if let Some(k) = first.strip_prefix("f:") {
         let Some(m) = v.as_object_mut() else { return };
         if rest.is_empty() {
@@ -95,7 +102,12 @@ pub(crate) fn remove(v: &mut Value, node: &Node<'_>, path: &[String]) {
     }
     let kind = node.list_kind();
     let Some(list) = v.as_array_mut() else { return };
-    let Some(i) = list.iter().position(|x| node.item_name(&kind, x).as_deref() == Some(first.as_str())) else { return };
+    let Some(i) = list
+        .iter()
+        .position(|x| node.item_name(&kind, x).as_deref() == Some(first.as_str()))
+    else {
+        return;
+    };
     if rest.is_empty() {
         list.remove(i);
     } else {
@@ -176,14 +188,18 @@ fn tree(set: &PathSet) -> Value {
     for path in set {
         let mut at = &mut root;
         for k in path {
-            at = crate::value::object(at).entry(k.clone()).or_insert_with(|| json!({}));
+            at = crate::value::object(at)
+                .entry(k.clone())
+                .or_insert_with(|| json!({}));
         }
     }
     // A path that is a member and has members below it is marked by ".".
     for path in set {
         let mut at = &mut root;
         for k in path {
-            at = crate::value::object(at).entry(k.clone()).or_insert_with(|| json!({}));
+            at = crate::value::object(at)
+                .entry(k.clone())
+                .or_insert_with(|| json!({}));
         }
         if at.as_object().is_some_and(|m| !m.is_empty()) {
             crate::value::object(at).insert(".".into(), json!({}));
@@ -222,7 +238,11 @@ pub(crate) fn write(object: &mut Value, entries: &[Entry]) {
 pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, root: &Node<'_>, writer: Entry) {
     let before = old.map(|o| leaves(o, root)).unwrap_or_default();
     let after = leaves(new, root);
-    let changed: PathSet = after.iter().filter(|(p, v)| before.get(*p) != Some(v)).map(|(p, _)| p.clone()).collect();
+    let changed: PathSet = after
+        .iter()
+        .filter(|(p, v)| before.get(*p) != Some(v))
+        .map(|(p, _)| p.clone())
+        .collect();
     let gone: Vec<&Path> = before.keys().filter(|p| !after.contains_key(*p)).collect();
     let mut entries = old.map(read).unwrap_or_default();
     for e in &mut entries {
@@ -239,7 +259,10 @@ pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, root: &Node<'_>
                 e.fields.extend(changed);
                 e.time = writer.time;
             }
-            None => entries.push(Entry { fields: changed, ..writer }),
+            None => entries.push(Entry {
+                fields: changed,
+                ..writer
+            }),
         }
     }
     write(new, &entries);

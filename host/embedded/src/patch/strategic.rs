@@ -15,7 +15,10 @@ pub(crate) fn merge(live: &mut Value, patch: &Value) -> Result<(), ApiError> {
 fn merge_map(live: &mut Value, patch: &Map<String, Value>, path: &mut Vec<String>) -> Result<(), ApiError> {
     match patch.get("$patch").and_then(Value::as_str) {
         Some("replace") => {
-            let rest = patch.iter().filter(|(k, _)| !k.starts_with('$')).map(|(k, v)| (k.clone(), v.clone()));
+            let rest = patch
+                .iter()
+                .filter(|(k, _)| !k.starts_with('$'))
+                .map(|(k, v)| (k.clone(), v.clone()));
             *live = Value::Object(rest.collect());
             return Ok(());
         }
@@ -24,7 +27,11 @@ fn merge_map(live: &mut Value, patch: &Map<String, Value>, path: &mut Vec<String
             return Ok(());
         }
         Some("merge") | None => {}
-        Some(other) => return Err(ApiError::bad_request(format!("unknown patch type found: {other}"))),
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "unknown patch type found: {other}"
+            )));
+        }
     }
     let live = crate::value::object(live);
     if let Some(keep) = patch.get("$retainKeys").and_then(Value::as_array) {
@@ -65,8 +72,15 @@ fn merge_map(live: &mut Value, patch: &Map<String, Value>, path: &mut Vec<String
     Ok(())
 }
 
-fn merge_list(live: &mut Map<String, Value>, k: &str, items: &[Value], path: &mut Vec<String>) -> Result<(), ApiError> {
-    let slot = live.entry(k.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
+fn merge_list(
+    live: &mut Map<String, Value>,
+    k: &str,
+    items: &[Value],
+    path: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    let slot = live
+        .entry(k.to_owned())
+        .or_insert_with(|| Value::Array(Vec::new()));
     if !slot.is_array() {
         *slot = Value::Array(Vec::new());
     }
@@ -83,13 +97,22 @@ fn merge_list(live: &mut Map<String, Value>, k: &str, items: &[Value], path: &mu
         *list = items.to_vec();
         return Ok(());
     };
-    if items.iter().any(|i| i.get("$patch").and_then(Value::as_str) == Some("replace")) {
-        *list = items.iter().filter(|i| i.get("$patch").is_none()).cloned().collect();
+    if items
+        .iter()
+        .any(|i| i.get("$patch").and_then(Value::as_str) == Some("replace"))
+    {
+        *list = items
+            .iter()
+            .filter(|i| i.get("$patch").is_none())
+            .cloned()
+            .collect();
         return Ok(());
     }
     for item in items {
         let Some(id) = item.get(key) else {
-            return Err(ApiError::bad_request(format!("map: {item} does not contain declared merge key: {key}")));
+            return Err(ApiError::bad_request(format!(
+                "map: {item} does not contain declared merge key: {key}"
+            )));
         };
         let found = list.iter().position(|x| x.get(key) == Some(id));
         if item.get("$patch").and_then(Value::as_str) == Some("delete") {
@@ -131,7 +154,11 @@ mod tests {
     #[test]
     fn nulls_delete_and_replace_replaces() {
         let mut live = json!({"spec": {"selector": {"app": "web", "tier": "x"}, "type": "ClusterIP"}});
-        merge(&mut live, &json!({"spec": {"selector": {"$patch": "replace", "p": "q"}, "type": null}})).unwrap();
+        merge(
+            &mut live,
+            &json!({"spec": {"selector": {"$patch": "replace", "p": "q"}, "type": null}}),
+        )
+        .unwrap();
         assert_eq!(live, json!({"spec": {"selector": {"p": "q"}}}));
     }
 }

@@ -25,21 +25,39 @@ pub(crate) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub fn root(rt: &'a ResourceType, version: &str) -> Self {
-        let schema = rt.schemas.get(version).or_else(|| rt.schemas.get(&rt.storage_version));
-        Node { builtin: rt.builtin, kind: &rt.kind, schema, path: Vec::new() }
+        let schema = rt
+            .schemas
+            .get(version)
+            .or_else(|| rt.schemas.get(&rt.storage_version));
+        Node {
+            builtin: rt.builtin,
+            kind: &rt.kind,
+            schema,
+            path: Vec::new(),
+        }
     }
 
     pub fn field(&self, name: &str) -> Node<'a> {
         let mut path = self.path.clone();
         path.push(name.to_owned());
         let schema = self.schema.and_then(|s| {
-            s.get("properties").and_then(|p| p.get(name)).or_else(|| s.get("additionalProperties").filter(|a| a.is_object()))
+            s.get("properties")
+                .and_then(|p| p.get(name))
+                .or_else(|| s.get("additionalProperties").filter(|a| a.is_object()))
         });
-        Node { schema, path, ..*self }
+        Node {
+            schema,
+            path,
+            ..*self
+        }
     }
 
     pub fn item(&self) -> Node<'a> {
-        Node { schema: self.schema.and_then(|s| s.get("items")), path: self.path.clone(), ..*self }
+        Node {
+            schema: self.schema.and_then(|s| s.get("items")),
+            path: self.path.clone(),
+            ..*self
+        }
     }
 
     /// Built-in rules apply to built-in kinds and to every object's metadata.
@@ -51,7 +69,9 @@ impl<'a> Node<'a> {
         if self.by_table() {
             return table_list(self.kind, &self.path);
         }
-        let Some(s) = self.schema else { return ListKind::Atomic };
+        let Some(s) = self.schema else {
+            return ListKind::Atomic;
+        };
         match s.get("x-kubernetes-list-type").and_then(Value::as_str) {
             Some("set") => ListKind::Set,
             Some("map") => ListKind::Map(
@@ -77,7 +97,10 @@ impl<'a> Node<'a> {
                 _ => false,
             };
         }
-        self.schema.and_then(|s| s.get("x-kubernetes-map-type")).and_then(Value::as_str) == Some("atomic")
+        self.schema
+            .and_then(|s| s.get("x-kubernetes-map-type"))
+            .and_then(Value::as_str)
+            == Some("atomic")
     }
 
     /// The name of a list item as managed fields write it: `k:{"name":"web"}` or `v:"text"`.
@@ -119,7 +142,9 @@ fn table_list(kind: &str, path: &[String]) -> ListKind {
         "volumeMounts" => keys(&["mountPath"]),
         "hostAliases" | "podIPs" => keys(&["ip"]),
         "topologySpreadConstraints" => keys(&["topologyKey", "whenUnsatisfiable"]),
-        "ports" if parent == "containers" || parent == "initContainers" => keys(&["containerPort", "protocol"]),
+        "ports" if parent == "containers" || parent == "initContainers" => {
+            keys(&["containerPort", "protocol"])
+        }
         "ports" if kind == "Service" => keys(&["port", "protocol"]),
         "secrets" if kind == "ServiceAccount" => keys(&["name"]),
         _ => ListKind::Atomic,
@@ -131,7 +156,12 @@ pub(crate) fn strategic_key(path: &[String]) -> Option<&'static str> {
     let last = path.last()?.as_str();
     let parent = path.len().checked_sub(2).map_or("", |i| path[i].as_str());
     Some(match last {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets"
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
         | "secrets" => "name",
         "conditions" => "type",
         "volumeMounts" => "mountPath",

@@ -23,7 +23,10 @@ impl fmt::Debug for Output {
 
 impl Output {
     pub fn new(sink: Option<OutputSink>) -> Self {
-        Output { sink, last: Mutex::new(HashMap::new()) }
+        Output {
+            sink,
+            last: Mutex::new(HashMap::new()),
+        }
     }
 
     pub fn line(&self, l: &OutputLine) {
@@ -37,7 +40,13 @@ impl Output {
         }
         match &self.sink {
             Some(s) => s(l),
-            None => debug!(namespace = l.namespace, pod = l.pod, container = l.container, "{}", l.text),
+            None => debug!(
+                namespace = l.namespace,
+                pod = l.pod,
+                container = l.container,
+                "{}",
+                l.text
+            ),
         }
     }
 
@@ -52,6 +61,9 @@ impl Output {
     }
 
     pub fn forget(&self, ns: &str, pod: &str) {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(&(ns.to_owned(), pod.to_owned()));
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(ns.to_owned(), pod.to_owned()));
     }
 }

@@ -31,7 +31,11 @@ impl Probe {
     pub fn of(container: &Value, period: Option<Duration>) -> Option<Self> {
         let probe = at(container, "readinessProbe")?.clone();
         let seconds = |k: &str, default: u64| {
-            Duration::from_secs(i64_at(&probe, k).and_then(|n| u64::try_from(n).ok()).unwrap_or(default))
+            Duration::from_secs(
+                i64_at(&probe, k)
+                    .and_then(|n| u64::try_from(n).ok())
+                    .unwrap_or(default),
+            )
         };
         let every = period.unwrap_or_else(|| seconds("periodSeconds", 10));
         Some(Probe {
@@ -47,15 +51,28 @@ impl Probe {
 
     /// Asks once and counts: `successThreshold` successes in a row make it ready, `failureThreshold` failures unready.
     pub async fn ask(&mut self, pod: &Value, ip: IpAddr) {
-        let limit = i64_at(&self.probe, "timeoutSeconds").and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
-        let ok = timeout(Duration::from_secs(limit), self.once(pod, ip)).await.unwrap_or(false);
+        let limit = i64_at(&self.probe, "timeoutSeconds")
+            .and_then(|n| u64::try_from(n).ok())
+            .unwrap_or(1)
+            .max(1);
+        let ok = timeout(Duration::from_secs(limit), self.once(pod, ip))
+            .await
+            .unwrap_or(false);
         if self.last == Some(ok) {
             self.in_a_row += 1;
         } else {
             self.in_a_row = 1;
             self.last = Some(ok);
         }
-        let need = i64_at(&self.probe, if ok { "successThreshold" } else { "failureThreshold" }).unwrap_or(1);
+        let need = i64_at(
+            &self.probe,
+            if ok {
+                "successThreshold"
+            } else {
+                "failureThreshold"
+            },
+        )
+        .unwrap_or(1);
         // Before the first verdict a pod is not ready, so failures change nothing.
         if self.in_a_row >= need {
             self.ready = ok;
@@ -78,12 +95,16 @@ impl Probe {
 
     async fn once(&self, pod: &Value, ip: IpAddr) -> bool {
         if let Some(g) = at(&self.probe, "httpGet") {
-            let Some(port) = self.port(pod, g.get("port")) else { return false };
+            let Some(port) = self.port(pod, g.get("port")) else {
+                return false;
+            };
             let host = str_at(g, "host").and_then(|h| h.parse().ok()).unwrap_or(ip);
             return http_get(SocketAddr::new(host, port), str_at(g, "path").unwrap_or("/")).await;
         }
         if let Some(t) = at(&self.probe, "tcpSocket") {
-            let Some(port) = self.port(pod, t.get("port")) else { return false };
+            let Some(port) = self.port(pod, t.get("port")) else {
+                return false;
+            };
             return TcpStream::connect((ip, port)).await.is_ok();
         }
         // exec and grpc probes are not carried out here.
@@ -92,8 +113,11 @@ impl Probe {
 }
 
 async fn http_get(address: SocketAddr, path: &str) -> bool {
-    let Ok(stream) = TcpStream::connect(address).await else { return false };
-    let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await else {
+    let Ok(stream) = TcpStream::connect(address).await else {
+        return false;
+    };
+    let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
+    else {
         return false;
     };
     let request = Request::get(path)
@@ -104,7 +128,10 @@ async fn http_get(address: SocketAddr, path: &str) -> bool {
     let Ok(request) = request else { return false };
     let answer = async move {
         // The sender goes with the answer, so that the connection ends.
-        sender.send_request(request).await.is_ok_and(|r| (200..400).contains(&r.status().as_u16()))
+        sender
+            .send_request(request)
+            .await
+            .is_ok_and(|r| (200..400).contains(&r.status().as_u16()))
     };
     // The connection makes progress only while it is polled.
     futures::future::join(answer, connection).await.0

@@ -71,7 +71,10 @@ fn field(pod: &Value, path: &str) -> Option<String> {
 }
 
 fn from_object(store: &Store, ns: &str, table: &str, reference: &Value) -> Result<Option<String>, String> {
-    let (name, key) = (str_at(reference, "name").unwrap_or(""), str_at(reference, "key").unwrap_or(""));
+    let (name, key) = (
+        str_at(reference, "name").unwrap_or(""),
+        str_at(reference, "key").unwrap_or(""),
+    );
     let optional = reference.get("optional") == Some(&Value::Bool(true));
     let found = store.get(table, ns, name).and_then(|o| {
         let text = map_at(&o, "data")?.get(key)?.as_str()?.to_owned();
@@ -128,11 +131,22 @@ impl Process {
         env.extend(extra.iter().map(|(k, v)| (k.clone(), v.clone())));
         let mut words: Vec<String> = Vec::new();
         for k in ["command", "args"] {
-            words.extend(list_at(container, k).iter().filter_map(Value::as_str).map(|s| expand(s, &env)));
+            words.extend(
+                list_at(container, k)
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(|s| expand(s, &env)),
+            );
         }
-        let Some((program, args)) = words.split_first() else { return Err("no command".into()) };
+        let Some((program, args)) = words.split_first() else {
+            return Err("no command".into());
+        };
         let mut c = Command::new(program);
-        c.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        c.args(args)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         c.process_group(0).kill_on_drop(true);
         for k in ["PATH", "HOME", "TMPDIR"] {
             if let Some(v) = std::env::var_os(k) {
@@ -144,7 +158,10 @@ impl Process {
             c.current_dir(d);
         }
         let mut child = c.spawn().map_err(|e| format!("failed to start {program}: {e}"))?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let group = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
         if let Some(out) = child.stdout.take() {
             follow(core, pod, container, false, out);
         }
@@ -191,10 +208,18 @@ impl Drop for Process {
 
 fn code(status: ExitStatus) -> i64 {
     use std::os::unix::process::ExitStatusExt as _;
-    status.code().map_or_else(|| 128 + i64::from(status.signal().unwrap_or(0)), i64::from)
+    status
+        .code()
+        .map_or_else(|| 128 + i64::from(status.signal().unwrap_or(0)), i64::from)
 }
 
-fn follow(core: &Arc<Core>, pod: &Value, container: &Value, stderr: bool, from: impl AsyncRead + Unpin + Send + 'static) {
+fn follow(
+    core: &Arc<Core>,
+    pod: &Value,
+    container: &Value,
+    stderr: bool,
+    from: impl AsyncRead + Unpin + Send + 'static,
+) {
     let mut line = OutputLine {
         namespace: namespace_of(pod).to_owned(),
         pod: name_of(pod).to_owned(),

@@ -20,7 +20,9 @@ use crate::pods::server::{Identity, Server};
 use crate::pods::status::{self, State, View};
 use crate::store::delete::DeleteOptions;
 use crate::store::write::{Edited, Part, Write};
-use crate::value::{i64_at, is_deleting, list_at, metadata, name_of, namespace_of, now, object, set, str_at, uid_of};
+use crate::value::{
+    i64_at, is_deleting, list_at, metadata, name_of, namespace_of, now, object, set, str_at, uid_of,
+};
 
 pub(crate) const NODE: &str = "embedded";
 
@@ -65,7 +67,11 @@ impl Runner {
 
     /// The pod as the API has it; what the kubelet was told last may be a little older.
     fn current(&self) -> Arc<Value> {
-        let stored = self.core.store.get("pods", &self.ns, &self.name).filter(|p| uid_of(p) == self.uid);
+        let stored = self
+            .core
+            .store
+            .get("pods", &self.ns, &self.name)
+            .filter(|p| uid_of(p) == self.uid);
         stored.unwrap_or_else(|| self.pod.borrow().clone())
     }
 
@@ -113,7 +119,10 @@ impl Runner {
             started: Some(now()),
             ready: false,
             restarts: 0,
-            state: State::Waiting { reason: "ContainerCreating".into(), message: String::new() },
+            state: State::Waiting {
+                reason: "ContainerCreating".into(),
+                message: String::new(),
+            },
             last: None,
         };
         self.report(&view);
@@ -136,14 +145,19 @@ impl Runner {
                     match end {
                         End::Deleted => {
                             view.ready = false;
-                            view.state = State::Terminated { code: 0, since: now(), at: now() };
+                            view.state = State::Terminated {
+                                code: 0,
+                                since: now(),
+                                at: now(),
+                            };
                             self.report(&view);
                             return self.farewell();
                         }
                         End::Stopped => return,
-                        End::Exited(code) => {
-                            (code, format!("back-off restarting failed container in pod {}", self.name))
-                        }
+                        End::Exited(code) => (
+                            code,
+                            format!("back-off restarting failed container in pod {}", self.name),
+                        ),
                     }
                 }
                 Err(message) => (1, message),
@@ -152,9 +166,15 @@ impl Runner {
                 State::Running { since } => since.clone(),
                 _ => now(),
             };
-            let ended = State::Terminated { code, since, at: now() };
+            let ended = State::Terminated {
+                code,
+                since,
+                at: now(),
+            };
             view.ready = false;
-            let policy = str_at(&self.current(), "spec.restartPolicy").unwrap_or("Always").to_owned();
+            let policy = str_at(&self.current(), "spec.restartPolicy")
+                .unwrap_or("Always")
+                .to_owned();
             if policy == "Never" || (policy == "OnFailure" && code == 0) {
                 view.phase = if code == 0 { "Succeeded" } else { "Failed" };
                 view.state = ended;
@@ -166,7 +186,10 @@ impl Runner {
                 return;
             }
             view.last = Some(ended);
-            view.state = State::Waiting { reason: "CrashLoopBackOff".into(), message };
+            view.state = State::Waiting {
+                reason: "CrashLoopBackOff".into(),
+                message,
+            };
             self.report(&view);
             if begun.elapsed() > first_wait * 100 {
                 wait = first_wait;
@@ -204,7 +227,9 @@ impl Runner {
     }
 
     fn edit(&self, f: impl FnOnce(&mut Value)) {
-        let Some(rt) = self.core.store.kind("pods") else { return };
+        let Some(rt) = self.core.store.kind("pods") else {
+            return;
+        };
         let w = Write::by("embedded", Part::Internal);
         let done = self.core.store.update(&rt, &self.ns, &self.name, &w, |live| {
             let mut new = live.clone();
@@ -220,14 +245,24 @@ impl Runner {
 
     /// Removes the pod from the API: its containers have stopped.
     fn farewell(&self) {
-        let Some(rt) = self.core.store.kind("pods") else { return };
-        let o = DeleteOptions { grace: Some(0), uid: Some(self.uid.clone()), ..DeleteOptions::default() };
+        let Some(rt) = self.core.store.kind("pods") else {
+            return;
+        };
+        let o = DeleteOptions {
+            grace: Some(0),
+            uid: Some(self.uid.clone()),
+            ..DeleteOptions::default()
+        };
         let _ = self.core.store.delete(&rt, &self.ns, &self.name, &o);
     }
 
     async fn start(&mut self) -> Result<Running, String> {
         let pod = self.current();
-        let mut running = Running { server: Server::new(), processes: Vec::new(), expected: Vec::new() };
+        let mut running = Running {
+            server: Server::new(),
+            processes: Vec::new(),
+            expected: Vec::new(),
+        };
         let mut moved: BTreeMap<u16, u16> = BTreeMap::new();
         for c in list_at(&pod, "spec.containers") {
             let ports: Vec<u16> = list_at(c, "ports")
@@ -242,13 +277,24 @@ impl Runner {
             if self.core.store.addresses.by_port() {
                 for p in &ports {
                     // The process is told its port; taken by another in between, it crashes and gets a new one.
-                    let free = self.core.store.addresses.listen_pod(self.ip, *p).await.map_err(|e| e.to_string())?.1;
+                    let free = self
+                        .core
+                        .store
+                        .addresses
+                        .listen_pod(self.ip, *p)
+                        .await
+                        .map_err(|e| e.to_string())?
+                        .1;
                     extra.insert(format!("PORT_{p}"), free.to_string());
                     moved.insert(*p, free);
                 }
             }
-            running.expected.extend(ports.iter().map(|p| moved.get(p).copied().unwrap_or(*p)));
-            running.processes.push(Process::start(&self.core, &pod, c, &extra)?);
+            running
+                .expected
+                .extend(ports.iter().map(|p| moved.get(p).copied().unwrap_or(*p)));
+            running
+                .processes
+                .push(Process::start(&self.core, &pod, c, &extra)?);
         }
         if an::duration(&pod, an::REFUSE_FOR).is_none() {
             self.open(&pod, &running.server, &mut moved).await?;
@@ -260,9 +306,16 @@ impl Runner {
     /// Opens the ports of the containers that have no command.
     async fn open(&self, pod: &Value, server: &Server, moved: &mut BTreeMap<u16, u16>) -> Result<(), String> {
         let who = Arc::new(Identity::new(self.core.clone(), pod));
-        for c in list_at(pod, "spec.containers").iter().filter(|c| list_at(c, "command").is_empty()) {
+        for c in list_at(pod, "spec.containers")
+            .iter()
+            .filter(|c| list_at(c, "command").is_empty())
+        {
             for p in list_at(c, "ports") {
-                let Some(port) = p.get("containerPort").and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()) else {
+                let Some(port) = p
+                    .get("containerPort")
+                    .and_then(Value::as_u64)
+                    .and_then(|n| u16::try_from(n).ok())
+                else {
                     continue;
                 };
                 if str_at(p, "protocol").unwrap_or("TCP") != "TCP" {
@@ -286,9 +339,22 @@ impl Runner {
             return;
         }
         self.edit(|p| {
-            for c in p.pointer_mut("/spec/containers").and_then(Value::as_array_mut).into_iter().flatten() {
-                for port in c.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-                    let n = port.get("containerPort").and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
+            for c in p
+                .pointer_mut("/spec/containers")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                for port in c
+                    .get_mut("ports")
+                    .and_then(Value::as_array_mut)
+                    .into_iter()
+                    .flatten()
+                {
+                    let n = port
+                        .get("containerPort")
+                        .and_then(Value::as_u64)
+                        .and_then(|n| u16::try_from(n).ok());
                     if let Some(actual) = n.and_then(|n| moved.get(&n)) {
                         port["containerPort"] = json!(actual);
                     }
@@ -297,7 +363,10 @@ impl Runner {
             let annotations = object(metadata(p).entry("annotations").or_insert_with(|| json!({})));
             for (port, actual) in moved {
                 // After a restart the spec names the port of the last run.
-                for v in annotations.values_mut().filter(|v| **v == json!(port.to_string())) {
+                for v in annotations
+                    .values_mut()
+                    .filter(|v| **v == json!(port.to_string()))
+                {
                     *v = json!(actual.to_string());
                 }
                 annotations.insert(format!("{}{port}", an::ACTUAL_PORT), json!(actual.to_string()));
@@ -311,13 +380,19 @@ impl Runner {
         view.ready = false;
         let pod = self.current();
         let crash = an::duration(&pod, an::CRASH_AFTER);
-        let Running { server, processes, expected } = running;
+        let Running {
+            server,
+            processes,
+            expected,
+        } = running;
         let readiness = self.readiness(server, expected, view, &pod);
         let exited = async {
             if processes.is_empty() {
                 future::pending::<i64>().await
             } else {
-                future::select_all(processes.iter_mut().map(|p| Box::pin(p.ended()))).await.0
+                future::select_all(processes.iter_mut().map(|p| Box::pin(p.ended())))
+                    .await
+                    .0
             }
         };
         tokio::select! {
@@ -333,8 +408,10 @@ impl Runner {
     /// Keeps the Ready condition true to the probes; ends only when the ports cannot be opened.
     async fn readiness(&self, server: &Server, expected: &[u16], view: &mut View, started: &Value) {
         let period = an::duration(started, an::PROBE_PERIOD);
-        let mut probes: Vec<Probe> =
-            list_at(started, "spec.containers").iter().filter_map(|c| Probe::of(c, period)).collect();
+        let mut probes: Vec<Probe> = list_at(started, "spec.containers")
+            .iter()
+            .filter_map(|c| Probe::of(c, period))
+            .collect();
         let mut refusing = an::duration(started, an::REFUSE_FOR).map(|d| Instant::now() + d);
         let mut listening = expected.is_empty();
         let mut rx = self.pod.clone();
@@ -343,7 +420,9 @@ impl Runner {
             rx.borrow_and_update();
             let pod = self.current();
             if !listening && refusing.is_none() && probes.is_empty() {
-                let connects = expected.iter().map(|p| tokio::net::TcpStream::connect((self.ip, *p)));
+                let connects = expected
+                    .iter()
+                    .map(|p| tokio::net::TcpStream::connect((self.ip, *p)));
                 listening = future::join_all(connects).await.iter().all(Result::is_ok);
             }
             let ready = if an::flag(&pod, an::NEVER_READY) {
@@ -394,7 +473,11 @@ impl Runner {
         let grace = i64_at(&pod, "metadata.deletionGracePeriodSeconds").unwrap_or(30);
         let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         let stubborn = an::flag(&pod, an::IGNORE_TERMINATION);
-        let delay = if stubborn { grace } else { an::duration(&pod, an::TERMINATION_DELAY).unwrap_or_default() };
+        let delay = if stubborn {
+            grace
+        } else {
+            an::duration(&pod, an::TERMINATION_DELAY).unwrap_or_default()
+        };
         let orderly = async {
             if !delay.is_zero() {
                 sleep(delay).await;

@@ -77,13 +77,23 @@ pub(crate) struct Server {
 
 impl Server {
     pub fn new() -> Self {
-        Server { accepting: CancellationToken::new(), alive: CancellationToken::new(), tasks: TaskTracker::new() }
+        Server {
+            accepting: CancellationToken::new(),
+            alive: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Opens a port and answers on it. Returns the number it got.
     pub async fn open(&self, who: &Arc<Identity>, ip: IpAddr, port: u16) -> std::io::Result<u16> {
         let (listener, actual) = who.core.store.addresses.listen_pod(ip, port).await?;
-        let task = accept(who.clone(), listener, self.accepting.clone(), self.alive.clone(), self.tasks.clone());
+        let task = accept(
+            who.clone(),
+            listener,
+            self.accepting.clone(),
+            self.alive.clone(),
+            self.tasks.clone(),
+        );
         self.tasks.spawn(task);
         Ok(actual)
     }
@@ -159,13 +169,18 @@ async fn accept(
 }
 
 fn full(text: impl Into<Bytes>) -> Body {
-    Full::new(text.into()).map_err(|e: Infallible| match e {}).boxed_unsync()
+    Full::new(text.into())
+        .map_err(|e: Infallible| match e {})
+        .boxed_unsync()
 }
 
 fn plain(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut r = Response::new(full(text));
     *r.status_mut() = code;
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    r.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     r
 }
 
@@ -204,7 +219,11 @@ async fn respond(
         namespace: who.namespace.clone(),
         pod: who.pod.clone(),
         method: req.method().to_string(),
-        path: req.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        path: req
+            .uri()
+            .path_and_query()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         host: host.clone(),
     });
     if !who.delay.is_zero() {
@@ -239,22 +258,33 @@ async fn respond(
             return Response::new(StreamBody::new(lines).boxed_unsync());
         }
         "/headers" => {
-            let mut headers: std::collections::BTreeMap<&str, Vec<String>> = std::collections::BTreeMap::new();
+            let mut headers: std::collections::BTreeMap<&str, Vec<String>> =
+                std::collections::BTreeMap::new();
             for (k, v) in req.headers() {
-                headers.entry(k.as_str()).or_default().push(String::from_utf8_lossy(v.as_bytes()).into_owned());
+                headers
+                    .entry(k.as_str())
+                    .or_default()
+                    .push(String::from_utf8_lossy(v.as_bytes()).into_owned());
             }
             return json_answer(json!(headers).to_string());
         }
         "/trailers" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-trailer", HeaderValue::from_static("yes"));
-            let frames = stream::iter([Ok(Frame::data(Bytes::from_static(b"body\n"))), Ok(Frame::trailers(trailers))]);
+            let frames = stream::iter([
+                Ok(Frame::data(Bytes::from_static(b"body\n"))),
+                Ok(Frame::trailers(trailers)),
+            ]);
             let mut r = Response::new(StreamBody::new(frames).boxed_unsync());
-            r.headers_mut().insert(header::TRAILER, HeaderValue::from_static("x-trailer"));
+            r.headers_mut()
+                .insert(header::TRAILER, HeaderValue::from_static("x-trailer"));
             return r;
         }
         p => {
-            if let Some(code) = p.strip_prefix("/status/").and_then(|c| c.parse::<StatusCode>().ok()) {
+            if let Some(code) = p
+                .strip_prefix("/status/")
+                .and_then(|c| c.parse::<StatusCode>().ok())
+            {
                 return plain(code, format!("{code}\n"));
             }
         }
@@ -273,7 +303,8 @@ async fn respond(
 
 fn json_answer(text: String) -> Response<Body> {
     let mut r = Response::new(full(text));
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     r
 }
 
@@ -297,7 +328,8 @@ fn upgrade(
     });
     let mut r = Response::new(full(""));
     *r.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    r.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    r.headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     r.headers_mut().insert(header::UPGRADE, protocol);
     r
 }

@@ -29,7 +29,9 @@ pub(crate) struct View {
 
 fn state(s: &State) -> Value {
     match s {
-        State::Waiting { reason, message } if message.is_empty() => json!({ "waiting": { "reason": reason } }),
+        State::Waiting { reason, message } if message.is_empty() => {
+            json!({ "waiting": { "reason": reason } })
+        }
         State::Waiting { reason, message } => json!({ "waiting": { "reason": reason, "message": message } }),
         State::Running { since } => json!({ "running": { "startedAt": since } }),
         State::Terminated { code, since, at } => json!({ "terminated": {
@@ -104,15 +106,17 @@ fn make(pod: &Value, v: &View) -> Value {
 
 fn update(core: &Core, ns: &str, name: &str, uid: &str, f: impl FnOnce(&Value) -> Value) {
     let Some(rt) = core.store.kind("pods") else { return };
-    let done = core.store.update(&rt, ns, name, &Write::by("kubelet", Part::Status), |live| {
-        if uid_of(live) != uid {
-            // Another pod has the name now.
-            return Err(ApiError::not_found(&rt, name));
-        }
-        let mut new = live.clone();
-        set(&mut new, "status", f(live));
-        Ok(Edited::Update(new))
-    });
+    let done = core
+        .store
+        .update(&rt, ns, name, &Write::by("kubelet", Part::Status), |live| {
+            if uid_of(live) != uid {
+                // Another pod has the name now.
+                return Err(ApiError::not_found(&rt, name));
+            }
+            let mut new = live.clone();
+            set(&mut new, "status", f(live));
+            Ok(Edited::Update(new))
+        });
     if let Err(e) = done
         && e.code != 404
     {

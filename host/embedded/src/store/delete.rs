@@ -65,8 +65,10 @@ impl Store {
         let key: Key = (ns.to_owned(), name.to_owned());
         let old = inner.object(rt, &key)?;
         if let Some(uid) = options.uid.as_deref().filter(|u| *u != uid_of(&old)) {
-            let why =
-                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", uid_of(&old));
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                uid_of(&old)
+            );
             return Err(ApiError::conflict(rt, name, &why));
         }
         if let Some(rv) = options.resource_version.as_deref()
@@ -96,7 +98,10 @@ impl Store {
             }
             if rt.id == crate::store::CRDS {
                 // Its instances go first.
-                let mut list = finalizers(&new).into_iter().map(str::to_owned).collect::<Vec<_>>();
+                let mut list = finalizers(&new)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>();
                 list.push(CLEANUP.into());
                 metadata(&mut new).insert("finalizers".into(), json!(list));
             }
@@ -106,16 +111,26 @@ impl Store {
         }
         if may_go(rt, &new) {
             // What nothing held was never marked as being deleted.
-            let last = if is_deleting(&old) || !finalizers(&old).is_empty() { new } else { (*old).clone() };
+            let last = if is_deleting(&old) || !finalizers(&old).is_empty() {
+                new
+            } else {
+                (*old).clone()
+            };
             if options.dry_run {
-                return Ok(Deleted { object: Arc::new(last), gone: true });
+                return Ok(Deleted {
+                    object: Arc::new(last),
+                    gone: true,
+                });
             }
             self.released(rt, &last);
             let object = self.commit(&mut inner, rt, Some(old), last, EventKind::Deleted);
             return Ok(Deleted { object, gone: true });
         }
         if new == *old || options.dry_run {
-            return Ok(Deleted { object: Arc::new(new), gone: false });
+            return Ok(Deleted {
+                object: Arc::new(new),
+                gone: false,
+            });
         }
         let object = self.commit(&mut inner, rt, Some(old), new, EventKind::Modified);
         Ok(Deleted { object, gone: false })
@@ -131,13 +146,19 @@ fn grace(rt: &ResourceType, old: &Value, asked: Option<i64>) -> i64 {
     if unscheduled || matches!(phase, "Succeeded" | "Failed") {
         return 0;
     }
-    asked.or_else(|| i64_at(old, "spec.terminationGracePeriodSeconds")).unwrap_or(30).max(0)
+    asked
+        .or_else(|| i64_at(old, "spec.terminationGracePeriodSeconds"))
+        .unwrap_or(30)
+        .max(0)
 }
 
 /// Adds the finalizer that makes the garbage collector act before the object goes.
 fn propagate(v: &mut Value, policy: Option<&str>) {
-    let mut list: Vec<String> =
-        finalizers(v).into_iter().filter(|f| policy.is_none() || !matches!(*f, ORPHAN | FOREGROUND)).map(str::to_owned).collect();
+    let mut list: Vec<String> = finalizers(v)
+        .into_iter()
+        .filter(|f| policy.is_none() || !matches!(*f, ORPHAN | FOREGROUND))
+        .map(str::to_owned)
+        .collect();
     match policy {
         Some("Orphan") => list.push(ORPHAN.into()),
         Some("Foreground") => list.push(FOREGROUND.into()),

@@ -43,7 +43,11 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, ApiError> {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
-        ApiError::new(400, "BadRequest", format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: invalid syntax"))
+        ApiError::new(
+            400,
+            "BadRequest",
+            format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: invalid syntax"),
+        )
     })
 }
 
@@ -85,12 +89,21 @@ impl Store {
             .collect();
         let rv = inner.rv;
         if o.limit == 0 || items.len() <= o.limit {
-            return Ok(Page { items, rv, continue_token: None, remaining: None });
+            return Ok(Page {
+                items,
+                rv,
+                continue_token: None,
+                remaining: None,
+            });
         }
         let id = inner.next_snapshot;
         inner.next_snapshot += 1;
         let items = Arc::new(items);
-        inner.snapshots.push_back(Snapshot { id, rv, items: items.clone() });
+        inner.snapshots.push_back(Snapshot {
+            id,
+            rv,
+            items: items.clone(),
+        });
         if inner.snapshots.len() > SNAPSHOTS {
             inner.snapshots.pop_front();
         }
@@ -100,7 +113,11 @@ impl Store {
 
 fn page(id: u64, rv: u64, items: &[Arc<Value>], start: usize, o: &ListOptions) -> Page {
     let start = start.min(items.len());
-    let end = if o.limit == 0 { items.len() } else { items.len().min(start + o.limit) };
+    let end = if o.limit == 0 {
+        items.len()
+    } else {
+        items.len().min(start + o.limit)
+    };
     let left = items.len() - end;
     Page {
         items: items[start..end].to_vec(),

@@ -10,8 +10,8 @@ use crate::patch::topology::Node;
 use crate::resource::ResourceType;
 use crate::store::{EventKind, Inner, Key, Store};
 use crate::value::{
-    at, finalizers, i64_at, is_deleting, list_at, metadata, name_of, namespace_of, new_uid, now, object, set, str_at,
-    suffix, version_of,
+    at, finalizers, i64_at, is_deleting, list_at, metadata, name_of, namespace_of, new_uid, now, object, set,
+    str_at, suffix, version_of,
 };
 use crate::{defaults, schema, validate};
 
@@ -42,7 +42,13 @@ pub(crate) struct Write<'a> {
 impl<'a> Write<'a> {
     /// A write by one of the cluster's own controllers.
     pub fn by(manager: &'a str, part: Part) -> Self {
-        Write { manager, part, version: "v1", dry_run: false, strict: false }
+        Write {
+            manager,
+            part,
+            version: "v1",
+            dry_run: false,
+            strict: false,
+        }
     }
 }
 
@@ -74,10 +80,18 @@ impl Store {
             return Err(ApiError::already_exists(rt, &name));
         }
         if str_at(&v, "metadata.resourceVersion").is_some_and(|s| !s.is_empty()) {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let m = metadata(&mut v);
-        for k in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
+        for k in [
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "generation",
+            "resourceVersion",
+        ] {
             m.remove(k);
         }
         if !applied {
@@ -101,7 +115,12 @@ impl Store {
             checked?;
         }
         if !applied {
-            let writer = Entry::new(w.manager, "Update", &rt.api_version(w.version), subresource(w.part));
+            let writer = Entry::new(
+                w.manager,
+                "Update",
+                &rt.api_version(w.version),
+                subresource(w.part),
+            );
             fields::track_update(None, &mut v, &Node::root(rt, w.version), writer);
         }
         if w.dry_run {
@@ -111,7 +130,13 @@ impl Store {
     }
 
     /// The name of a new object, made up from generateName when it has none.
-    fn identify(&self, inner: &Inner, rt: &ResourceType, ns: &str, v: &mut Value) -> Result<String, ApiError> {
+    fn identify(
+        &self,
+        inner: &Inner,
+        rt: &ResourceType,
+        ns: &str,
+        v: &mut Value,
+    ) -> Result<String, ApiError> {
         if !v.is_object() {
             return Err(ApiError::bad_request("the object provided is not a JSON object"));
         }
@@ -168,7 +193,9 @@ impl Store {
         };
         identity(rt, &old, &mut new)?;
         if !applied && metadata(&mut new).get("managedFields") != old["metadata"].get("managedFields") {
-            let reset = list_at(&new, "metadata.managedFields").iter().all(|e| e == &json!({}))
+            let reset = list_at(&new, "metadata.managedFields")
+                .iter()
+                .all(|e| e == &json!({}))
                 && new["metadata"].get("managedFields").is_some();
             let kept = old["metadata"].get("managedFields").cloned();
             match kept.filter(|_| !reset) {
@@ -197,7 +224,12 @@ impl Store {
             metadata(&mut new).insert("generation".into(), json!(g));
         }
         if !applied {
-            let writer = Entry::new(w.manager, "Update", &rt.api_version(w.version), subresource(w.part));
+            let writer = Entry::new(
+                w.manager,
+                "Update",
+                &rt.api_version(w.version),
+                subresource(w.part),
+            );
             let before = if new["metadata"].get("managedFields").is_none() {
                 let mut o = (*old).clone();
                 metadata(&mut o).remove("managedFields");
@@ -205,12 +237,21 @@ impl Store {
             } else {
                 None
             };
-            fields::track_update(Some(before.as_ref().unwrap_or(&old)), &mut new, &Node::root(rt, w.version), writer);
+            fields::track_update(
+                Some(before.as_ref().unwrap_or(&old)),
+                &mut new,
+                &Node::root(rt, w.version),
+                writer,
+            );
         }
         if w.dry_run {
             return Ok(Arc::new(new));
         }
-        let kind = if may_go(rt, &new) { EventKind::Deleted } else { EventKind::Modified };
+        let kind = if may_go(rt, &new) {
+            EventKind::Deleted
+        } else {
+            EventKind::Modified
+        };
         if kind == EventKind::Deleted {
             self.released(rt, &new);
         }
@@ -218,7 +259,12 @@ impl Store {
     }
 
     /// A Service's ClusterIP. Returns the address when this call took it.
-    fn allocate(&self, rt: &ResourceType, old: Option<&Value>, v: &mut Value) -> Result<Option<String>, ApiError> {
+    fn allocate(
+        &self,
+        rt: &ResourceType,
+        old: Option<&Value>,
+        v: &mut Value,
+    ) -> Result<Option<String>, ApiError> {
         if rt.id != "services" {
             return Ok(None);
         }
@@ -228,7 +274,10 @@ impl Store {
             }
             return Ok(None);
         }
-        let before = old.and_then(|o| str_at(o, "spec.clusterIP")).unwrap_or("").to_owned();
+        let before = old
+            .and_then(|o| str_at(o, "spec.clusterIP"))
+            .unwrap_or("")
+            .to_owned();
         let wanted = str_at(v, "spec.clusterIP").unwrap_or("").to_owned();
         let mut taken = None;
         let ip = if !wanted.is_empty() {
@@ -242,7 +291,10 @@ impl Store {
             }
             wanted
         } else if before.is_empty() {
-            let ip = self.addresses.allocate_service().ok_or_else(|| ApiError::internal("no free cluster IP"))?;
+            let ip = self
+                .addresses
+                .allocate_service()
+                .ok_or_else(|| ApiError::internal("no free cluster IP"))?;
             taken = Some(ip.clone());
             ip
         } else {
@@ -269,9 +321,14 @@ fn check_namespace(inner: &Inner, rt: &ResourceType, ns: &str, name: &str) -> Re
     }
     let key = (String::new(), ns.to_owned());
     match inner.tables.get("namespaces").and_then(|t| t.objects.get(&key)) {
-        None => Err(ApiError::new(404, "NotFound", format!("namespaces \"{ns}\" not found"))),
+        None => Err(ApiError::new(
+            404,
+            "NotFound",
+            format!("namespaces \"{ns}\" not found"),
+        )),
         Some(n) if is_deleting(n) => {
-            let why = format!("unable to create new content in namespace {ns} because it is being terminated");
+            let why =
+                format!("unable to create new content in namespace {ns} because it is being terminated");
             Err(ApiError::forbidden(rt, name, &why))
         }
         Some(_) => Ok(()),
@@ -309,7 +366,11 @@ fn identity(rt: &ResourceType, old: &Value, new: &mut Value) -> Result<(), ApiEr
     }
     match str_at(new, "metadata.resourceVersion").filter(|s| !s.is_empty()) {
         None if !rt.unconditional_update => {
-            let e = FieldError::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+            let e = FieldError::invalid(
+                "metadata.resourceVersion",
+                &json!(0),
+                "must be specified for an update",
+            );
             return Err(ApiError::invalid(rt, &name, &[e]));
         }
         None => {}
@@ -389,7 +450,10 @@ fn normalise(rt: &ResourceType, v: &mut Value, w: &Write<'_>) -> Result<(), ApiE
     if rt.builtin {
         return Ok(());
     }
-    let schema = rt.schemas.get(w.version).or_else(|| rt.schemas.get(&rt.storage_version));
+    let schema = rt
+        .schemas
+        .get(w.version)
+        .or_else(|| rt.schemas.get(&rt.storage_version));
     if let Some(schema) = schema {
         let unknown = schema::prune(schema, v);
         if w.strict && !unknown.is_empty() {
@@ -412,7 +476,11 @@ fn check(rt: &ResourceType, old: Option<&Value>, new: &Value) -> Result<(), ApiE
     if let Some(schema) = rt.schemas.get(&rt.storage_version) {
         errors.extend(schema::validate(schema, new));
     }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(rt, name_of(new), &errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(rt, name_of(new), &errors))
+    }
 }
 
 fn same(old: &Value, new: &Value, applied: bool) -> bool {
@@ -424,16 +492,23 @@ fn same(old: &Value, new: &Value, applied: bool) -> bool {
         metadata(&mut v).remove("managedFields");
         v
     };
-    old == new || (old["metadata"].get("managedFields").is_none() || new["metadata"].get("managedFields").is_some())
-        && strip(old) == strip(new)
+    old == new
+        || (old["metadata"].get("managedFields").is_none() || new["metadata"].get("managedFields").is_some())
+            && strip(old) == strip(new)
 }
 
 fn spec_changed(rt: &ResourceType, old: &Value, new: &Value) -> bool {
     let skip = |k: &str| {
         matches!(k, "apiVersion" | "kind" | "metadata") || (k == "status" && (rt.status || rt.builtin))
     };
-    let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else { return true };
-    let changed = a.keys().chain(b.keys()).filter(|k| !skip(k)).any(|k| a.get(k) != b.get(k));
+    let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else {
+        return true;
+    };
+    let changed = a
+        .keys()
+        .chain(b.keys())
+        .filter(|k| !skip(k))
+        .any(|k| a.get(k) != b.get(k));
     // A Deployment's observers also wait for its annotations.
     changed
         || (rt.id == "deployments.apps" && at(old, "metadata.annotations") != at(new, "metadata.annotations"))

@@ -67,12 +67,22 @@ async fn a_definition_is_served_validated_pruned_and_defaulted() {
         json!({ "image": "x", "replicas": -1 }),
         json!({ "image": "" }),
     ] {
-        let refused = api.create(&p, &function(&ar, "f", wrong.clone())).await.unwrap_err();
+        let refused = api
+            .create(&p, &function(&ar, "f", wrong.clone()))
+            .await
+            .unwrap_err();
         assert_eq!(refusal(&refused), (422, "Invalid".into()), "{wrong}");
     }
-    let f = function(&ar, "f", json!({ "image": "x", "unknown": 1, "extra": { "any": "thing" } }));
+    let f = function(
+        &ar,
+        "f",
+        json!({ "image": "x", "unknown": 1, "extra": { "any": "thing" } }),
+    );
     let made = api.create(&p, &f).await.unwrap();
-    assert_eq!(made.data["spec"], json!({ "image": "x", "replicas": 1, "extra": { "any": "thing" } }));
+    assert_eq!(
+        made.data["spec"],
+        json!({ "image": "x", "replicas": 1, "extra": { "any": "thing" } })
+    );
     assert_eq!(made.types.as_ref().unwrap().kind, "Function");
     cluster.shutdown().await;
 }
@@ -82,7 +92,12 @@ async fn custom_resources_have_status_scale_and_generation() {
     let (cluster, client) = start().await;
     cluster.apply_yaml(DEFINITION).unwrap();
     let (api, ar) = functions(client);
-    api.create(&PostParams::default(), &function(&ar, "f", json!({ "image": "x" }))).await.unwrap();
+    api.create(
+        &PostParams::default(),
+        &function(&ar, "f", json!({ "image": "x" })),
+    )
+    .await
+    .unwrap();
     let p = PatchParams::default();
     let status = json!({ "status": { "state": "ready", "replicas": 1, "selector": "app=f" }, "spec": { "image": "y" } });
     let f = api.patch_status("f", &p, &Patch::Merge(status)).await.unwrap();
@@ -90,14 +105,35 @@ async fn custom_resources_have_status_scale_and_generation() {
     assert_eq!(f.metadata.generation, Some(1));
     let s = api.get_scale("f").await.unwrap();
     assert_eq!(s.status.unwrap().selector.as_deref(), Some("app=f"));
-    api.patch_scale("f", &p, &Patch::Merge(json!({ "spec": { "replicas": 0 } }))).await.unwrap();
+    api.patch_scale("f", &p, &Patch::Merge(json!({ "spec": { "replicas": 0 } })))
+        .await
+        .unwrap();
     let f = api.get("f").await.unwrap();
-    assert_eq!((f.data["spec"]["replicas"].as_i64(), f.metadata.generation), (Some(0), Some(2)));
+    assert_eq!(
+        (f.data["spec"]["replicas"].as_i64(), f.metadata.generation),
+        (Some(0), Some(2))
+    );
     assert_eq!(f.data["status"]["state"], "ready");
     let mut unversioned = f.clone();
     unversioned.metadata.resource_version = None;
-    assert_eq!(refusal(&api.replace("f", &PostParams::default(), &unversioned).await.unwrap_err()).0, 422);
-    assert_eq!(refusal(&api.patch("f", &p, &Patch::Strategic(json!({}))).await.unwrap_err()).0, 415);
+    assert_eq!(
+        refusal(
+            &api.replace("f", &PostParams::default(), &unversioned)
+                .await
+                .unwrap_err()
+        )
+        .0,
+        422
+    );
+    assert_eq!(
+        refusal(
+            &api.patch("f", &p, &Patch::Strategic(json!({})))
+                .await
+                .unwrap_err()
+        )
+        .0,
+        415
+    );
     cluster.shutdown().await;
 }
 
@@ -107,12 +143,29 @@ async fn keyed_lists_of_custom_resources_are_applied_item_by_item() {
     cluster.apply_yaml(DEFINITION).unwrap();
     let (api, _) = functions(client);
     let apply = |ports: Value| {
-        Patch::Apply(json!({ "apiVersion": "example.com/v1", "kind": "Function", "metadata": { "name": "f" },
-            "spec": { "image": "x", "ports": ports } }))
+        Patch::Apply(
+            json!({ "apiVersion": "example.com/v1", "kind": "Function", "metadata": { "name": "f" },
+            "spec": { "image": "x", "ports": ports } }),
+        )
     };
-    api.patch("f", &PatchParams::apply("one"), &apply(json!([{ "name": "a", "port": 1 }]))).await.unwrap();
-    api.patch("f", &PatchParams::apply("two"), &apply(json!([{ "name": "b", "port": 2 }]))).await.unwrap();
-    let f = api.patch("f", &PatchParams::apply("one"), &apply(json!([]))).await.unwrap();
+    api.patch(
+        "f",
+        &PatchParams::apply("one"),
+        &apply(json!([{ "name": "a", "port": 1 }])),
+    )
+    .await
+    .unwrap();
+    api.patch(
+        "f",
+        &PatchParams::apply("two"),
+        &apply(json!([{ "name": "b", "port": 2 }])),
+    )
+    .await
+    .unwrap();
+    let f = api
+        .patch("f", &PatchParams::apply("one"), &apply(json!([])))
+        .await
+        .unwrap();
     assert_eq!(f.data["spec"]["ports"], json!([{ "name": "b", "port": 2 }]));
     cluster.shutdown().await;
 }
@@ -122,11 +175,23 @@ async fn a_definition_takes_its_instances_with_it() {
     let (cluster, client) = start().await;
     cluster.apply_yaml(DEFINITION).unwrap();
     let (api, ar) = functions(client.clone());
-    api.create(&PostParams::default(), &function(&ar, "f", json!({ "image": "x" }))).await.unwrap();
+    api.create(
+        &PostParams::default(),
+        &function(&ar, "f", json!({ "image": "x" })),
+    )
+    .await
+    .unwrap();
     let crds: Api<CustomResourceDefinition> = Api::all(client);
-    crds.delete("functions.example.com", &DeleteParams::default()).await.unwrap();
+    crds.delete("functions.example.com", &DeleteParams::default())
+        .await
+        .unwrap();
     cluster
-        .wait_for("customresourcedefinitions.apiextensions.k8s.io", "", SOON, <[Value]>::is_empty)
+        .wait_for(
+            "customresourcedefinitions.apiextensions.k8s.io",
+            "",
+            SOON,
+            <[Value]>::is_empty,
+        )
         .await
         .unwrap();
     assert_eq!(refusal(&api.get("f").await.unwrap_err()).0, 404);

@@ -22,9 +22,14 @@ async fn a_refused_scale_write_like_a_quota() {
     });
     let api: Api<Deployment> = Api::default_namespaced(client);
     let up = Patch::Merge(json!({ "spec": { "replicas": 1 } }));
-    let e = api.patch_scale("web", &PatchParams::default(), &up).await.unwrap_err();
+    let e = api
+        .patch_scale("web", &PatchParams::default(), &up)
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&e), (403, "Forbidden".into()));
-    api.patch_scale("web", &PatchParams::default(), &up).await.unwrap();
+    api.patch_scale("web", &PatchParams::default(), &up)
+        .await
+        .unwrap();
     let writes: Vec<(u16, i64)> = cluster
         .api_requests()
         .into_iter()
@@ -38,15 +43,35 @@ async fn a_refused_scale_write_like_a_quota() {
 #[tokio::test]
 async fn a_write_that_happened_without_the_client_knowing() {
     let (cluster, client) = start().await;
-    let fault = Fault { verb: "patch".into(), resource: "configmaps".into(), times: 1, status: 500, after: true, ..Fault::default() };
+    let fault = Fault {
+        verb: "patch".into(),
+        resource: "configmaps".into(),
+        times: 1,
+        status: 500,
+        after: true,
+        ..Fault::default()
+    };
     cluster.inject(fault);
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
-    let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" }, "data": { "k": "v" } });
-    let e = api.patch("c", &PatchParams::apply("me"), &Patch::Apply(&body)).await.unwrap_err();
+    let body =
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" }, "data": { "k": "v" } });
+    let e = api
+        .patch("c", &PatchParams::apply("me"), &Patch::Apply(&body))
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&e).0, 500);
     assert_eq!(api.get("c").await.unwrap().data.unwrap()["k"], "v");
-    cluster.inject(Fault { verb: "get".into(), resource: "configmaps".into(), times: 1, hang_up: true, ..Fault::default() });
-    assert!(!matches!(api.get("c").await, Ok(_) | Err(kube::Error::Api(_))), "the connection broke");
+    cluster.inject(Fault {
+        verb: "get".into(),
+        resource: "configmaps".into(),
+        times: 1,
+        hang_up: true,
+        ..Fault::default()
+    });
+    assert!(
+        !matches!(api.get("c").await, Ok(_) | Err(kube::Error::Api(_))),
+        "the connection broke"
+    );
     api.get("c").await.unwrap();
     cluster.shutdown().await;
 }
@@ -54,13 +79,25 @@ async fn a_write_that_happened_without_the_client_knowing() {
 #[tokio::test]
 async fn pods_that_cannot_be_created_are_reported_and_tried_again() {
     let (cluster, _client) = start().await;
-    cluster.inject(Fault { verb: "create".into(), resource: "pods".into(), times: 1, status: 403, message: "exceeded quota".into(), ..Fault::default() });
+    cluster.inject(Fault {
+        verb: "create".into(),
+        resource: "pods".into(),
+        times: 1,
+        status: 403,
+        message: "exceeded quota".into(),
+        ..Fault::default()
+    });
     cluster.apply_yaml(&web("web", 1, &json!({}))).unwrap();
     cluster
-        .wait_for("events", "default", SOON, |l| l.iter().any(|e| e["reason"] == "FailedCreate"))
+        .wait_for("events", "default", SOON, |l| {
+            l.iter().any(|e| e["reason"] == "FailedCreate")
+        })
         .await
         .unwrap();
-    cluster.wait_for_ready_pods("default", "app=web", 1, SOON).await.unwrap();
+    cluster
+        .wait_for_ready_pods("default", "app=web", 1, SOON)
+        .await
+        .unwrap();
     cluster.shutdown().await;
 }
 
@@ -68,11 +105,25 @@ async fn pods_that_cannot_be_created_are_reported_and_tried_again() {
 #[tokio::test]
 async fn the_client_outlasts_a_short_overload() {
     let (cluster, client) = start().await;
-    cluster.inject(Fault { verb: "get".into(), resource: "configmaps".into(), times: 1, status: 503, ..Fault::default() });
+    cluster.inject(Fault {
+        verb: "get".into(),
+        resource: "configmaps".into(),
+        times: 1,
+        status: 503,
+        ..Fault::default()
+    });
     let api: Api<ConfigMap> = Api::default_namespaced(client);
-    cluster.wait_for("configmaps", "default", SOON, |l| !l.is_empty()).await.unwrap();
+    cluster
+        .wait_for("configmaps", "default", SOON, |l| !l.is_empty())
+        .await
+        .unwrap();
     api.get("kube-root-ca.crt").await.unwrap();
-    let answers: Vec<u16> = cluster.api_requests().iter().filter(|r| r.resource == "configmaps").map(|r| r.status).collect();
+    let answers: Vec<u16> = cluster
+        .api_requests()
+        .iter()
+        .filter(|r| r.resource == "configmaps")
+        .map(|r| r.status)
+        .collect();
     assert_eq!(answers, [503, 200]);
     cluster.shutdown().await;
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, from_value, json};
 use crate::support::{refusal, start, web};
 
 async fn config_map(api: &Api<ConfigMap>) -> ConfigMap {
-    let c: ConfigMap = from_value(json!({ "metadata": { "name": "c" }, "data": { "a": "1", "b": "2" } })).unwrap();
+    let c: ConfigMap =
+        from_value(json!({ "metadata": { "name": "c" }, "data": { "a": "1", "b": "2" } })).unwrap();
     api.create(&PostParams::default(), &c).await.unwrap()
 }
 
@@ -17,14 +18,25 @@ async fn merge_patches_honour_the_version_they_carry() {
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     let c = config_map(&api).await;
     let rv = c.resource_version();
-    let patch = |rv: Option<&String>, v: Value| Patch::Merge(json!({ "metadata": { "resourceVersion": rv }, "data": v }));
+    let patch = |rv: Option<&String>, v: Value| {
+        Patch::Merge(json!({ "metadata": { "resourceVersion": rv }, "data": v }))
+    };
     let p = PatchParams::default();
-    let after = api.patch("c", &p, &patch(rv.as_ref(), json!({ "a": null, "c": "3" }))).await.unwrap();
+    let after = api
+        .patch("c", &p, &patch(rv.as_ref(), json!({ "a": null, "c": "3" })))
+        .await
+        .unwrap();
     let data = after.data.unwrap();
     assert!(!data.contains_key("a") && data["c"] == "3" && data["b"] == "2");
-    let stale = api.patch("c", &p, &patch(rv.as_ref(), json!({ "d": "4" }))).await.unwrap_err();
+    let stale = api
+        .patch("c", &p, &patch(rv.as_ref(), json!({ "d": "4" })))
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&stale), (409, "Conflict".into()));
-    let none = api.patch("nobody", &p, &Patch::Merge(json!({}))).await.unwrap_err();
+    let none = api
+        .patch("nobody", &p, &Patch::Merge(json!({})))
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&none).0, 404);
     cluster.shutdown().await;
 }
@@ -52,12 +64,25 @@ async fn json_patches_test_first() {
         { "op": "remove", "path": "/data/b" },
         { "op": "test", "path": "/data/a", "value": "1" },
     ]);
-    assert_eq!(refusal(&api.patch("c", &p, &patch(failed)).await.unwrap_err()), (422, "Invalid".into()));
-    assert_eq!(api.get("c").await.unwrap().data.unwrap()["b"], "2", "all or nothing");
+    assert_eq!(
+        refusal(&api.patch("c", &p, &patch(failed)).await.unwrap_err()),
+        (422, "Invalid".into())
+    );
+    assert_eq!(
+        api.get("c").await.unwrap().data.unwrap()["b"],
+        "2",
+        "all or nothing"
+    );
     let missing = json!([{ "op": "remove", "path": "/data/zzz" }]);
-    assert_eq!(refusal(&api.patch("c", &p, &patch(missing)).await.unwrap_err()).0, 422);
+    assert_eq!(
+        refusal(&api.patch("c", &p, &patch(missing)).await.unwrap_err()).0,
+        422
+    );
     let stale = json!([{ "op": "replace", "path": "/metadata/resourceVersion", "value": "1" }]);
-    assert_eq!(refusal(&api.patch("c", &p, &patch(stale)).await.unwrap_err()).0, 409);
+    assert_eq!(
+        refusal(&api.patch("c", &p, &patch(stale)).await.unwrap_err()).0,
+        409
+    );
     cluster.shutdown().await;
 }
 
@@ -70,7 +95,10 @@ async fn strategic_patches_merge_containers_by_name() {
         { "name": "web", "env": [{ "name": "K", "value": "v" }] },
         { "name": "side", "image": "embedded/http:1" },
     ] } } } });
-    let d = api.patch("web", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+    let d = api
+        .patch("web", &PatchParams::default(), &Patch::Strategic(patch))
+        .await
+        .unwrap();
     let containers = d.spec.template.spec.unwrap().containers;
     assert_eq!(containers.len(), 2);
     let web = containers.iter().find(|c| c.name == "web").unwrap();
@@ -84,14 +112,33 @@ async fn strategic_patches_merge_containers_by_name() {
 async fn an_apply_removes_what_it_no_longer_says() {
     let (cluster, client) = start().await;
     let api: Api<ConfigMap> = Api::default_namespaced(client);
-    let apply = |data: Value| Patch::Apply(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" }, "data": data }));
+    let apply = |data: Value| {
+        Patch::Apply(
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" }, "data": data }),
+        )
+    };
     let (one, two) = (PatchParams::apply("one"), PatchParams::apply("two"));
-    let made = api.patch("c", &one, &apply(json!({ "a": "1", "shared": "s" }))).await.unwrap();
+    let made = api
+        .patch("c", &one, &apply(json!({ "a": "1", "shared": "s" })))
+        .await
+        .unwrap();
     assert_eq!(made.managed_fields()[0].manager.as_deref(), Some("one"));
-    api.patch("c", &two, &apply(json!({ "b": "2", "shared": "s" }))).await.unwrap();
-    let same = api.patch("c", &two, &apply(json!({ "b": "2", "shared": "s" }))).await.unwrap();
-    let again = api.patch("c", &two, &apply(json!({ "b": "2", "shared": "s" }))).await.unwrap();
-    assert_eq!(same.resource_version(), again.resource_version(), "applying the same is not a write");
+    api.patch("c", &two, &apply(json!({ "b": "2", "shared": "s" })))
+        .await
+        .unwrap();
+    let same = api
+        .patch("c", &two, &apply(json!({ "b": "2", "shared": "s" })))
+        .await
+        .unwrap();
+    let again = api
+        .patch("c", &two, &apply(json!({ "b": "2", "shared": "s" })))
+        .await
+        .unwrap();
+    assert_eq!(
+        same.resource_version(),
+        again.resource_version(),
+        "applying the same is not a write"
+    );
     // `one` gives up everything: `a` was its alone, `shared` is still wanted by `two`.
     let after = api.patch("c", &one, &apply(json!({}))).await.unwrap();
     let data = after.data.unwrap();
@@ -107,13 +154,22 @@ async fn an_apply_conflicts_with_other_managers_unless_forced() {
     let api: Api<Deployment> = Api::default_namespaced(client);
     // A plain update takes the field over.
     let scale = Patch::Merge(json!({ "spec": { "replicas": 2 } }));
-    let by = PatchParams { field_manager: Some("scaler".into()), ..PatchParams::default() };
+    let by = PatchParams {
+        field_manager: Some("scaler".into()),
+        ..PatchParams::default()
+    };
     api.patch("web", &by, &scale).await.unwrap();
     let body = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": { "replicas": 5 } });
-    let refused = api.patch("web", &PatchParams::apply("gitops"), &Patch::Apply(&body)).await.unwrap_err();
+    let refused = api
+        .patch("web", &PatchParams::apply("gitops"), &Patch::Apply(&body))
+        .await
+        .unwrap_err();
     assert_eq!(refusal(&refused), (409, "Conflict".into()));
     assert!(refused.to_string().contains("scaler"), "{refused}");
-    let forced = api.patch("web", &PatchParams::apply("gitops").force(), &Patch::Apply(&body)).await.unwrap();
+    let forced = api
+        .patch("web", &PatchParams::apply("gitops").force(), &Patch::Apply(&body))
+        .await
+        .unwrap();
     assert_eq!(forced.spec.replicas, Some(5));
     let lost = forced
         .metadata
@@ -134,7 +190,14 @@ async fn status_and_spec_do_not_touch_each_other() {
     cluster.apply_yaml(&manifest).unwrap();
     let api: Api<Deployment> = Api::default_namespaced(client);
     let p = PatchParams::default();
-    let d = api.patch("web", &p, &Patch::Merge(json!({ "status": { "collisionCount": 9 } }))).await.unwrap();
+    let d = api
+        .patch(
+            "web",
+            &p,
+            &Patch::Merge(json!({ "status": { "collisionCount": 9 } })),
+        )
+        .await
+        .unwrap();
     assert_eq!(d.status.and_then(|s| s.collision_count), None);
     let both = json!({ "spec": { "replicas": 7 }, "status": { "collisionCount": 9 } });
     let d = api.patch_status("web", &p, &Patch::Merge(both)).await.unwrap();
@@ -157,7 +220,18 @@ async fn a_selector_is_replaced_whole() {
     let patch = Patch::<()>::Json(from_value(patch).unwrap());
     let parked = api.patch("web", &PatchParams::default(), &patch).await.unwrap();
     let selector = parked.spec.unwrap().selector.unwrap();
-    assert_eq!(selector.into_iter().collect::<Vec<_>>(), [("dormouse.dev/parked".to_owned(), "web".to_owned())]);
-    assert_eq!(refusal(&api.patch("web", &PatchParams::default(), &patch).await.unwrap_err()).0, 422);
+    assert_eq!(
+        selector.into_iter().collect::<Vec<_>>(),
+        [("dormouse.dev/parked".to_owned(), "web".to_owned())]
+    );
+    assert_eq!(
+        refusal(
+            &api.patch("web", &PatchParams::default(), &patch)
+                .await
+                .unwrap_err()
+        )
+        .0,
+        422
+    );
     cluster.shutdown().await;
 }

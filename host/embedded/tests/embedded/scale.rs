@@ -16,7 +16,9 @@ async fn a_scale_is_a_view_of_its_parent() {
     cluster.apply_yaml(&unready(0)).unwrap();
     let api: Api<Deployment> = Api::default_namespaced(client);
     cluster
-        .wait_for("deployments.apps", "default", crate::support::SOON, |l| l[0]["status"]["observedGeneration"] == 1)
+        .wait_for("deployments.apps", "default", crate::support::SOON, |l| {
+            l[0]["status"]["observedGeneration"] == 1
+        })
         .await
         .unwrap();
     let d = api.get("web").await.unwrap();
@@ -37,7 +39,9 @@ async fn a_scale_is_a_compare_and_set_when_it_carries_a_version() {
     let api: Api<Deployment> = Api::default_namespaced(client);
     cluster
         .wait_for("deployments.apps", "default", crate::support::SOON, |l| {
-            l[0]["status"]["conditions"].as_array().is_some_and(|c| c.len() == 2)
+            l[0]["status"]["conditions"]
+                .as_array()
+                .is_some_and(|c| c.len() == 2)
         })
         .await
         .unwrap();
@@ -46,7 +50,10 @@ async fn a_scale_is_a_compare_and_set_when_it_carries_a_version() {
     let mut to = before.clone();
     to.spec.as_mut().unwrap().replicas = Some(0);
     let unchanged = put(&to).await.unwrap();
-    assert_eq!(unchanged.metadata.resource_version, before.metadata.resource_version, "a no-op is not a write");
+    assert_eq!(
+        unchanged.metadata.resource_version, before.metadata.resource_version,
+        "a no-op is not a write"
+    );
 
     to.spec.as_mut().unwrap().replicas = Some(1);
     let scaled = put(&to).await.unwrap();
@@ -57,17 +64,42 @@ async fn a_scale_is_a_compare_and_set_when_it_carries_a_version() {
     let stale = Patch::Merge(json!({
         "metadata": { "resourceVersion": before.metadata.resource_version }, "spec": { "replicas": 3 },
     }));
-    assert_eq!(refusal(&api.patch_scale("web", &PatchParams::default(), &stale).await.unwrap_err()).0, 409);
+    assert_eq!(
+        refusal(
+            &api.patch_scale("web", &PatchParams::default(), &stale)
+                .await
+                .unwrap_err()
+        )
+        .0,
+        409
+    );
     let free = Patch::Merge(json!({ "spec": { "replicas": 3 } }));
-    api.patch_scale("web", &PatchParams::default(), &free).await.unwrap();
+    api.patch_scale("web", &PatchParams::default(), &free)
+        .await
+        .unwrap();
     assert_eq!(api.get("web").await.unwrap().spec.replicas, Some(3));
     let negative = Patch::Merge(json!({ "spec": { "replicas": -1 } }));
-    assert_eq!(refusal(&api.patch_scale("web", &PatchParams::default(), &negative).await.unwrap_err()).0, 422);
-    let json_patch = Patch::<()>::Json(from_value(json!([{ "op": "replace", "path": "/spec/replicas", "value": 0 }])).unwrap());
-    api.patch_scale("web", &PatchParams::default(), &json_patch).await.unwrap();
+    assert_eq!(
+        refusal(
+            &api.patch_scale("web", &PatchParams::default(), &negative)
+                .await
+                .unwrap_err()
+        )
+        .0,
+        422
+    );
+    let json_patch = Patch::<()>::Json(
+        from_value(json!([{ "op": "replace", "path": "/spec/replicas", "value": 0 }])).unwrap(),
+    );
+    api.patch_scale("web", &PatchParams::default(), &json_patch)
+        .await
+        .unwrap();
     let d = api.get("web").await.unwrap();
     assert_eq!(d.spec.replicas, Some(0));
-    let by_scale = d.managed_fields().iter().any(|m| m.subresource.as_deref() == Some("scale"));
+    let by_scale = d
+        .managed_fields()
+        .iter()
+        .any(|m| m.subresource.as_deref() == Some("scale"));
     assert!(by_scale, "{:?}", d.managed_fields());
     cluster.shutdown().await;
 }

@@ -26,7 +26,9 @@ async fn outsider() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
             tokio::spawn(async move {
                 let mut head = [0; 1024];
                 let _ = s.read(&mut head).await;
-                let _ = s.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\nconnection: close\r\n\r\noutsider").await;
+                let _ = s
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\nconnection: close\r\n\r\noutsider")
+                    .await;
             });
         }
     });
@@ -50,7 +52,10 @@ fn own_slice(service: &str, at: std::net::SocketAddr) -> EndpointSlice {
 async fn a_service_spreads_connections_over_ready_pods() {
     let (cluster, client) = start().await;
     cluster.apply_yaml(&web("web", 2, &json!({}))).unwrap();
-    cluster.wait_for_ready_pods("default", "app=web", 2, SOON).await.unwrap();
+    cluster
+        .wait_for_ready_pods("default", "app=web", 2, SOON)
+        .await
+        .unwrap();
     let at = cluster.service_address("default", "web", 8080).unwrap();
     let seen = eventually("both pods answer", async || {
         let mut pods = BTreeSet::new();
@@ -64,10 +69,22 @@ async fn a_service_spreads_connections_over_ready_pods() {
     assert_eq!(seen.len(), 2);
     // With nobody behind it connections are refused, as kube-proxy rejects them.
     let api: Api<Deployment> = Api::default_namespaced(client);
-    api.patch_scale("web", &PatchParams::default(), &Patch::Merge(json!({ "spec": { "replicas": 0 } }))).await.unwrap();
+    api.patch_scale(
+        "web",
+        &PatchParams::default(),
+        &Patch::Merge(json!({ "spec": { "replicas": 0 } })),
+    )
+    .await
+    .unwrap();
     let e = eventually("refused", async || TcpStream::connect(at).await.err()).await;
     assert_eq!(e.kind(), std::io::ErrorKind::ConnectionRefused);
-    api.patch_scale("web", &PatchParams::default(), &Patch::Merge(json!({ "spec": { "replicas": 1 } }))).await.unwrap();
+    api.patch_scale(
+        "web",
+        &PatchParams::default(),
+        &Patch::Merge(json!({ "spec": { "replicas": 1 } })),
+    )
+    .await
+    .unwrap();
     eventually("answered again", async || get(at, "/").await.ok()).await;
     cluster.shutdown().await;
 }
@@ -79,9 +96,16 @@ async fn an_endpoint_that_refuses_resets_its_clients() {
         "spec": { "ports": [{ "name": "http", "port": 8080 }] } });
     cluster.apply_yaml(&service.to_string()).unwrap();
     // Nobody listens here: the port was free a moment ago.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let slices: Api<EndpointSlice> = Api::default_namespaced(client);
-    slices.create(&PostParams::default(), &own_slice("s", free)).await.unwrap();
+    slices
+        .create(&PostParams::default(), &own_slice("s", free))
+        .await
+        .unwrap();
     let at = cluster.service_address("default", "s", 8080).unwrap();
     let mut s = eventually("connected", async || TcpStream::connect(at).await.ok()).await;
     let _ = s.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
@@ -96,13 +120,18 @@ async fn an_endpoint_that_refuses_resets_its_clients() {
 async fn diverting_and_restoring_loses_no_connection() {
     let (cluster, client) = start().await;
     cluster.apply_yaml(&web("web", 2, &json!({}))).unwrap();
-    cluster.wait_for_ready_pods("default", "app=web", 2, SOON).await.unwrap();
+    cluster
+        .wait_for_ready_pods("default", "app=web", 2, SOON)
+        .await
+        .unwrap();
     let at = cluster.service_address("default", "web", 8080).unwrap();
     eventually("answers", async || get(at, "/").await.ok()).await;
     let (dlx, diverted) = outsider().await;
 
     let mut old = TcpStream::connect(at).await.unwrap();
-    old.write_all(b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await.unwrap();
+    old.write_all(b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await
+        .unwrap();
     let mut buffer = [0; 512];
     let n = old.read(&mut buffer).await.unwrap();
     assert!(buffer[..n].starts_with(b"HTTP/1.1 101"));
@@ -128,14 +157,23 @@ async fn diverting_and_restoring_loses_no_connection() {
     let scale = |n: i32| Patch::Merge(json!({ "spec": { "replicas": n } }));
     for _ in 0..3 {
         let before = diverted.load(Ordering::SeqCst);
-        slices.create(&PostParams::default(), &own_slice("web", dlx)).await.unwrap();
-        eventually("the outsider is asked", async || (diverted.load(Ordering::SeqCst) > before).then_some(())).await;
+        slices
+            .create(&PostParams::default(), &own_slice("web", dlx))
+            .await
+            .unwrap();
+        eventually("the outsider is asked", async || {
+            (diverted.load(Ordering::SeqCst) > before).then_some(())
+        })
+        .await;
         let park = json!({ "spec": { "selector": { "app": null, "dormouse.dev/parked": "web" } } });
         services.patch("web", &p, &Patch::Merge(park)).await.unwrap();
         eventually("only the outsider is asked", async || {
             let (a, d) = (asked.load(Ordering::SeqCst), diverted.load(Ordering::SeqCst));
             tokio::time::sleep(Duration::from_millis(30)).await;
-            let (a, d) = (asked.load(Ordering::SeqCst) - a, diverted.load(Ordering::SeqCst) - d);
+            let (a, d) = (
+                asked.load(Ordering::SeqCst) - a,
+                diverted.load(Ordering::SeqCst) - d,
+            );
             (a > 3 && d + 1 >= a).then_some(())
         })
         .await;
@@ -151,11 +189,17 @@ async fn diverting_and_restoring_loses_no_connection() {
         services.patch("web", &p, &Patch::Merge(restore)).await.unwrap();
         cluster
             .wait_for("endpointslices.discovery.k8s.io", "default", SOON, |l| {
-                l.iter().any(|s| s["metadata"]["name"] != "web-dormouse" && s["endpoints"].as_array().is_some_and(|e| e.len() == 2))
+                l.iter().any(|s| {
+                    s["metadata"]["name"] != "web-dormouse"
+                        && s["endpoints"].as_array().is_some_and(|e| e.len() == 2)
+                })
             })
             .await
             .unwrap();
-        slices.delete("web-dormouse", &DeleteParams::default()).await.unwrap();
+        slices
+            .delete("web-dormouse", &DeleteParams::default())
+            .await
+            .unwrap();
         eventually("the pods are asked", async || {
             let d = diverted.load(Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(30)).await;
@@ -166,24 +210,41 @@ async fn diverting_and_restoring_loses_no_connection() {
     // An open connection would keep its pod terminating for as long as the grace period.
     drop(old);
     // And asleep: diverted, then without pods, then back.
-    slices.create(&PostParams::default(), &own_slice("web", dlx)).await.unwrap();
+    slices
+        .create(&PostParams::default(), &own_slice("web", dlx))
+        .await
+        .unwrap();
     let park = json!({ "spec": { "selector": { "app": null, "dormouse.dev/parked": "web" } } });
     services.patch("web", &p, &Patch::Merge(park)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     deployments.patch_scale("web", &p, &scale(0)).await.unwrap();
-    cluster.wait_for_ready_pods("default", "app=web", 0, SOON).await.unwrap();
+    cluster
+        .wait_for_ready_pods("default", "app=web", 0, SOON)
+        .await
+        .unwrap();
     let restore = json!({ "spec": { "selector": { "app": "web", "dormouse.dev/parked": null } } });
     services.patch("web", &p, &Patch::Merge(restore)).await.unwrap();
     deployments.patch_scale("web", &p, &scale(1)).await.unwrap();
-    cluster.wait_for_ready_pods("default", "app=web", 1, SOON).await.unwrap();
+    cluster
+        .wait_for_ready_pods("default", "app=web", 1, SOON)
+        .await
+        .unwrap();
     cluster
         .wait_for("endpointslices.discovery.k8s.io", "default", SOON, |l| {
-            l.iter().any(|s| s["metadata"]["name"] != "web-dormouse" && s["endpoints"][0]["conditions"]["ready"] == true)
+            l.iter().any(|s| {
+                s["metadata"]["name"] != "web-dormouse" && s["endpoints"][0]["conditions"]["ready"] == true
+            })
         })
         .await
         .unwrap();
-    slices.delete("web-dormouse", &DeleteParams::default()).await.unwrap();
-    eventually("a pod answers", async || get(at, "/").await.ok().filter(|(_, b)| b.contains("\"pod\""))).await;
+    slices
+        .delete("web-dormouse", &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually("a pod answers", async || {
+        get(at, "/").await.ok().filter(|(_, b)| b.contains("\"pod\""))
+    })
+    .await;
     stop.store(true, Ordering::SeqCst);
     load.await.unwrap();
     let (asked, lost) = (asked.load(Ordering::SeqCst), lost.load(Ordering::SeqCst));
@@ -202,11 +263,18 @@ async fn many_clusters_side_by_side() {
     }
     let mut addresses = BTreeSet::new();
     for c in &all {
-        let p = c.wait_for_ready_pods("default", "app=web", 1, SOON).await.unwrap().remove(0);
+        let p = c
+            .wait_for_ready_pods("default", "app=web", 1, SOON)
+            .await
+            .unwrap()
+            .remove(0);
         assert!(addresses.insert(p["status"]["podIP"].as_str().unwrap().to_owned()) || c.addresses_by_port());
         let at = eventually("served", async || c.service_address("default", "web", 8080)).await;
         let (_, body) = eventually("answers", async || get(at, "/").await.ok()).await;
-        assert!(body.contains(p["metadata"]["name"].as_str().unwrap()), "its own pod: {body}");
+        assert!(
+            body.contains(p["metadata"]["name"].as_str().unwrap()),
+            "its own pod: {body}"
+        );
     }
     for c in all {
         c.shutdown().await;

@@ -21,8 +21,17 @@ fn config_map(name: &str, tier: &str) -> ConfigMap {
 async fn a_watch_from_a_version_sees_every_later_write() {
     let (cluster, client) = start().await;
     let api: Api<ConfigMap> = Api::namespaced(client, "kube-public");
-    let first = api.create(&PostParams::default(), &config_map("a", "x")).await.unwrap();
-    api.patch("a", &PatchParams::default(), &Patch::Merge(json!({ "data": { "k": "v" } }))).await.unwrap();
+    let first = api
+        .create(&PostParams::default(), &config_map("a", "x"))
+        .await
+        .unwrap();
+    api.patch(
+        "a",
+        &PatchParams::default(),
+        &Patch::Merge(json!({ "data": { "k": "v" } })),
+    )
+    .await
+    .unwrap();
     api.delete("a", &DeleteParams::default()).await.unwrap();
     let from = first.resource_version().unwrap();
     let mut stream = api.watch(&WatchParams::default(), &from).await.unwrap().boxed();
@@ -47,23 +56,41 @@ async fn a_watch_with_a_selector_sees_objects_come_and_go() {
     let api: Api<ConfigMap> = Api::namespaced(client, "kube-public");
     let params = WatchParams::default().labels("tier=front");
     let mut stream = api.watch(&params, "0").await.unwrap().boxed();
-    api.create(&PostParams::default(), &config_map("a", "back")).await.unwrap();
+    api.create(&PostParams::default(), &config_map("a", "back"))
+        .await
+        .unwrap();
     let label = |t: &str| Patch::Merge(json!({ "metadata": { "labels": { "tier": t } } }));
-    api.patch("a", &PatchParams::default(), &label("front")).await.unwrap();
-    api.patch("a", &PatchParams::default(), &label("back")).await.unwrap();
+    api.patch("a", &PatchParams::default(), &label("front"))
+        .await
+        .unwrap();
+    api.patch("a", &PatchParams::default(), &label("back"))
+        .await
+        .unwrap();
     let mut next = async || timeout(SOON, stream.try_next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(next().await, WatchEvent::Added(_)));
-    let WatchEvent::Deleted(last) = next().await else { panic!("expected it to leave") };
+    let WatchEvent::Deleted(last) = next().await else {
+        panic!("expected it to leave")
+    };
     assert_eq!(last.labels()["tier"], "front", "the last state that matched");
-    assert_eq!(last.resource_version(), api.get("a").await.unwrap().resource_version());
+    assert_eq!(
+        last.resource_version(),
+        api.get("a").await.unwrap().resource_version()
+    );
     cluster.shutdown().await;
 }
 
 #[tokio::test]
 async fn old_versions_are_gone() {
-    let (cluster, client) = start_with(Options { watch_history: 5, ..Options::default() }).await;
+    let (cluster, client) = start_with(Options {
+        watch_history: 5,
+        ..Options::default()
+    })
+    .await;
     let api: Api<ConfigMap> = Api::namespaced(client, "kube-public");
-    let first = api.create(&PostParams::default(), &config_map("a", "x")).await.unwrap();
+    let first = api
+        .create(&PostParams::default(), &config_map("a", "x"))
+        .await
+        .unwrap();
     for i in 0..10 {
         let p = Patch::Merge(json!({ "data": { "i": i.to_string() } }));
         api.patch("a", &PatchParams::default(), &p).await.unwrap();
@@ -79,13 +106,19 @@ async fn old_versions_are_gone() {
 
 #[tokio::test]
 async fn bookmarks_advance_idle_watches() {
-    let options = Options { bookmark_interval: Duration::from_millis(20), ..Options::default() };
+    let options = Options {
+        bookmark_interval: Duration::from_millis(20),
+        ..Options::default()
+    };
     let (cluster, client) = start_with(options).await;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
     let mut stream = api.watch(&WatchParams::default(), "0").await.unwrap().boxed();
     // A write to something else moves the version on.
     let other: Api<ConfigMap> = Api::namespaced(client, "kube-system");
-    let written = other.create(&PostParams::default(), &config_map("b", "x")).await.unwrap();
+    let written = other
+        .create(&PostParams::default(), &config_map("b", "x"))
+        .await
+        .unwrap();
     let want: u64 = written.resource_version().unwrap().parse().unwrap();
     let reached = async {
         loop {
@@ -104,16 +137,26 @@ async fn bookmarks_advance_idle_watches() {
 #[tokio::test]
 async fn reflectors_follow_and_recover() {
     let (cluster, client) = start().await;
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+    for config in [
+        watcher::Config::default(),
+        watcher::Config::default().streaming_lists(),
+    ] {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
-        api.create(&PostParams::default(), &config_map("a", "x")).await.unwrap();
+        api.create(&PostParams::default(), &config_map("a", "x"))
+            .await
+            .unwrap();
         let (store, writer) = reflector::store();
-        let stream = watcher(api.clone(), config).default_backoff().reflect(writer).touched_objects();
+        let stream = watcher(api.clone(), config)
+            .default_backoff()
+            .reflect(writer)
+            .touched_objects();
         let task = tokio::spawn(async move { stream.for_each(|_| std::future::ready(())).await });
         timeout(SOON, store.wait_until_ready()).await.unwrap().unwrap();
         let has = |n: &str| store.state().iter().any(|o| o.name_any() == n);
         assert!(has("a"));
-        api.create(&PostParams::default(), &config_map("b", "x")).await.unwrap();
+        api.create(&PostParams::default(), &config_map("b", "x"))
+            .await
+            .unwrap();
         crate::support::eventually("b appears", async || has("b").then_some(())).await;
         cluster.compact();
         api.delete("a", &DeleteParams::default()).await.unwrap();
@@ -128,9 +171,13 @@ async fn reflectors_follow_and_recover() {
 async fn metadata_watches_carry_metadata_only() {
     let (cluster, client) = start().await;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
-    api.create(&PostParams::default(), &config_map("a", "x")).await.unwrap();
+    api.create(&PostParams::default(), &config_map("a", "x"))
+        .await
+        .unwrap();
     let metas: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(client, "kube-public");
-    let mut stream = watcher(metas, watcher::Config::default()).applied_objects().boxed();
+    let mut stream = watcher(metas, watcher::Config::default())
+        .applied_objects()
+        .boxed();
     let found = async {
         loop {
             let o = stream.try_next().await.unwrap().unwrap();

@@ -85,6 +85,10 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
     if !repairs.is_empty() {
         return Next::Act(repairs);
     }
+    let listed_since = after(seen.state.since, seen.now, timings.relist);
+    if own_slices(seen).next().is_some() && seen.now < listed_since {
+        return wait(WaitReason::NotListed, Some(listed_since));
+    }
     if let Some(next) = leave(seen) {
         return next;
     }

@@ -207,6 +207,25 @@ async fn start_code_is_limited_like_a_call() {
 }
 
 #[tokio::test]
+async fn wasm_features_that_no_guest_needs_are_off_and_those_of_go_are_on() {
+    let house = House::new();
+    let compiles = async |module: &str| match house.refused(scaler_around(module)).await.code() {
+        "malformed" => false,
+        "incompatible" => true,
+        code => panic!("{code}"),
+    };
+    assert!(compiles("(type $t (func)) (func (param (ref null $t)) (call_ref $t (local.get 0)))").await);
+    assert!(
+        compiles("(func (result v128) (v128.const i64x2 0 0))").await,
+        "SIMD is what Rust may use"
+    );
+    assert!(!compiles("(type $s (struct))").await, "garbage collection");
+    assert!(!compiles("(memory i64 1)").await, "64-bit memory");
+    assert!(!compiles("(memory 1 1 shared)").await, "threads");
+    assert!(!compiles("(tag)").await, "exceptions");
+}
+
+#[tokio::test]
 async fn a_file_beyond_the_limit_is_not_read() {
     let house = House::with(EngineConfig {
         file_limit: 1000,
