@@ -66,10 +66,12 @@ pub fn checked(workspace: &Workspace, plugin: Option<PathBuf>) -> Result<()> {
         .run()
 }
 
-fn build_binary(workspace: &Workspace, profile: Profile) -> Result<()> {
+/// Builds `dormouse` from the same selection of packages and targets as the tests do: with another selection cargo would
+/// unify features in another way and compile the whole dependency tree, Wasmtime included, a second time.
+pub fn build_binary(workspace: &Workspace, profile: Profile) -> Result<()> {
     workspace
         .cargo("build")
-        .args(["--package", "dormouse"])
+        .args(["--workspace", "--bin", "dormouse", "--test", "lifecycle"])
         .args(profile.args())
         .hint("the compiler's message is above; if a download failed, check the network and run it again")
         .run()

@@ -44,7 +44,7 @@ pub fn up_to_date(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn generate(workspace: &Workspace) -> Result<Vec<(&'static str, String)>> {
-    workspace.cargo("build").args(["--package", "dormouse"]).run()?;
+    crate::demo::build_binary(workspace, Profile::Dev)?;
     Ok(vec![
         (COMMAND_LINE, command_line(workspace)?),
         (CRD, ask(workspace, &["crd".to_owned()])?),

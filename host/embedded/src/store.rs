@@ -5,6 +5,7 @@
 
 pub(crate) mod delete;
 pub(crate) mod list;
+mod prepare;
 pub(crate) mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};

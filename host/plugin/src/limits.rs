@@ -13,7 +13,7 @@ pub struct Limits {
     /// Bytes of linear memory, all memories of the instance together. A useful scaler needs one or two MiB; guests in
     /// garbage-collected languages need tens.
     pub memory: usize,
-    /// Time that the guest may occupy a worker thread. Waiting for the host does not count. Checked at each tick of the
+    /// CPU time of the thread that runs the guest. Neither waiting nor a busy machine counts. Checked at each tick of the
     /// engine, so it is exact to about one tick.
     pub cpu: Duration,
     /// Time from entering the guest to its answer, waiting included. Ends a guest that sleeps or sits in a host call.

@@ -156,7 +156,7 @@ impl Template {
             Instance,
         ) -> BoxFuture<'a, wasmtime::Result<R>>,
     ) -> Ran<R> {
-        let meter = CpuMeter::new();
+        let meter = CpuMeter::default();
         let mut store = CallState::store(&self.engine, &self.shared, &meter);
         let call = meter.charge(async {
             let instance = self.pre.instantiate_async(&mut store).await?;

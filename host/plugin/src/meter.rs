@@ -1,47 +1,41 @@
-//! How long a call occupies a worker thread.
+//! How much CPU time a call takes.
 //!
 //! The engine's ticks alone would charge a guest for waiting: after each host call that takes longer than a tick, the
-//! deadline has passed. So the meter counts only the time inside `poll` of the call's future, and a tick is merely the
-//! moment to look at it.
+//! deadline has passed. Wall time inside `poll` would charge it for a busy or throttled machine. So the meter reads the
+//! CPU clock of the thread around each poll of the call's future, and a tick is merely the moment to look at it.
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Nanoseconds spent, and when the poll that is under way began. Only the thread that polls writes, so relaxed
-/// ordering will do; moving a task to another thread synchronises by itself.
-#[derive(Clone, Debug)]
+/// Nanoseconds spent, and the thread's clock when the poll that is under way began. Only the thread that polls writes,
+/// so relaxed ordering will do; moving a task to another thread synchronises by itself.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CpuMeter {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
-    base: Instant,
     spent: AtomicU64,
     polled: AtomicU64,
 }
 
+/// CPU time of this thread in nanoseconds.
+fn thread_clock() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let part = |value: i64| u64::try_from(value).unwrap_or_default();
+    part(time.tv_sec)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(part(time.tv_nsec))
+}
+
 impl CpuMeter {
-    pub(crate) fn new() -> CpuMeter {
-        CpuMeter {
-            inner: Arc::new(Inner {
-                base: Instant::now(),
-                spent: 0.into(),
-                polled: 0.into(),
-            }),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.inner.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
     /// Time spent so far, from inside the future that is measured.
     pub(crate) fn spent_now(&self) -> Duration {
-        let poll = self.now().saturating_sub(self.inner.polled.load(Relaxed));
+        let poll = thread_clock().saturating_sub(self.inner.polled.load(Relaxed));
         Duration::from_nanos(self.inner.spent.load(Relaxed).saturating_add(poll))
     }
 
@@ -54,12 +48,12 @@ impl CpuMeter {
     pub(crate) async fn charge<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
-            let began = self.now();
+            let began = thread_clock();
             self.inner.polled.store(began, Relaxed);
             let poll = future.as_mut().poll(context);
             self.inner
                 .spent
-                .fetch_add(self.now().saturating_sub(began), Relaxed);
+                .fetch_add(thread_clock().saturating_sub(began), Relaxed);
             poll
         })
         .await
@@ -70,20 +64,22 @@ impl CpuMeter {
 mod tests {
     use super::*;
 
-    fn occupy(span: Duration) {
-        let began = Instant::now();
-        while began.elapsed() < span {
+    fn compute(span: Duration) {
+        let until = thread_clock() + u64::try_from(span.as_nanos()).unwrap();
+        while thread_clock() < until {
             std::hint::spin_loop();
         }
     }
 
     #[tokio::test]
-    async fn waiting_is_free_and_computing_is_not() {
-        let meter = CpuMeter::new();
+    async fn computing_is_charged_and_waiting_is_not() {
+        let meter = CpuMeter::default();
         let inside = meter
             .charge(async {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                occupy(Duration::from_millis(5));
+                compute(Duration::from_millis(5));
+                // Not running although polled, as on a machine that has better to do.
+                std::thread::park_timeout(Duration::from_millis(100));
                 meter.spent_now()
             })
             .await;

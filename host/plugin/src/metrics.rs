@@ -132,7 +132,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             name("cpu"),
-            "Time that plugins occupied worker threads",
+            "CPU time of plugins' calls",
             Unit::Seconds,
             cpu.clone(),
         );

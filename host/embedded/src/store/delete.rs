@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::resource::ResourceType;
-use crate::store::write::may_go;
+use crate::store::prepare::may_go;
 use crate::store::{EventKind, Key, Store};
 use crate::value::{finalizers, i64_at, is_deleting, list_at, metadata, str_at, time, uid_of, version_of};
 

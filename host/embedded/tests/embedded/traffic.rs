@@ -76,8 +76,14 @@ async fn a_service_spreads_connections_over_ready_pods() {
     )
     .await
     .unwrap();
-    let e = eventually("refused", async || TcpStream::connect(at).await.err()).await;
-    assert_eq!(e.kind(), std::io::ErrorKind::ConnectionRefused);
+    // A connection that meets the closing listener is reset; from then on they are refused.
+    eventually("refused", async || {
+        TcpStream::connect(at)
+            .await
+            .err()
+            .filter(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
+    .await;
     api.patch_scale(
         "web",
         &PatchParams::default(),
@@ -112,6 +118,23 @@ async fn an_endpoint_that_refuses_resets_its_clients() {
     let e = s.read(&mut [0; 16]).await.unwrap_err();
     assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset);
     cluster.shutdown().await;
+}
+
+/// Until new connections reach nobody but the outsider.
+async fn only_the_outsider(asked: &AtomicUsize, diverted: &AtomicUsize) {
+    eventually("only the outsider is asked", async || {
+        let (a, d) = (asked.load(Ordering::SeqCst), diverted.load(Ordering::SeqCst));
+        // Enough of them that chance is out of the question.
+        while asked.load(Ordering::SeqCst) < a + 12 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (a, d) = (
+            asked.load(Ordering::SeqCst) - a,
+            diverted.load(Ordering::SeqCst) - d,
+        );
+        (d + 1 >= a).then_some(())
+    })
+    .await;
 }
 
 /// The switch of design.md, both ways, with a new connection at every moment: none may be lost. An old connection stays
@@ -167,16 +190,7 @@ async fn diverting_and_restoring_loses_no_connection() {
         .await;
         let park = json!({ "spec": { "selector": { "app": null, "dormouse.dev/parked": "web" } } });
         services.patch("web", &p, &Patch::Merge(park)).await.unwrap();
-        eventually("only the outsider is asked", async || {
-            let (a, d) = (asked.load(Ordering::SeqCst), diverted.load(Ordering::SeqCst));
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            let (a, d) = (
-                asked.load(Ordering::SeqCst) - a,
-                diverted.load(Ordering::SeqCst) - d,
-            );
-            (a > 3 && d + 1 >= a).then_some(())
-        })
-        .await;
+        only_the_outsider(&asked, &diverted).await;
         // The connection from before is still with its pod.
         old.write_all(b"x").await.unwrap();
         loop {
@@ -216,7 +230,7 @@ async fn diverting_and_restoring_loses_no_connection() {
         .unwrap();
     let park = json!({ "spec": { "selector": { "app": null, "dormouse.dev/parked": "web" } } });
     services.patch("web", &p, &Patch::Merge(park)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    only_the_outsider(&asked, &diverted).await;
     deployments.patch_scale("web", &p, &scale(0)).await.unwrap();
     cluster
         .wait_for_ready_pods("default", "app=web", 0, SOON)
@@ -248,7 +262,7 @@ async fn diverting_and_restoring_loses_no_connection() {
     stop.store(true, Ordering::SeqCst);
     load.await.unwrap();
     let (asked, lost) = (asked.load(Ordering::SeqCst), lost.load(Ordering::SeqCst));
-    assert!(asked > 100, "{asked}");
+    assert!(asked > 40, "{asked}");
     assert_eq!(lost, 0, "of {asked}");
     cluster.shutdown().await;
 }

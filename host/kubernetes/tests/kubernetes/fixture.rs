@@ -79,6 +79,7 @@ fn config() -> Config {
             give_up: Duration::from_secs(10),
             dlx_absence: Duration::from_millis(300),
             farewell: Duration::from_secs(5),
+            relist: Duration::from_millis(200),
             look: LookPolicy {
                 settle: Duration::from_millis(10),
                 longest: Duration::from_secs(1),

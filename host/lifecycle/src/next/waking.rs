@@ -7,12 +7,13 @@ use crate::{Listed, Observation, Phase, Selector, Service};
 /// Settled, except for what came too late: a slice or a parked selector that an executor wrote on an old decision, or that
 /// an executor with an old view did not see when it ended the wake.
 pub(super) fn awake(seen: &Observation) -> Next {
-    let restores = restores(seen);
-    if restores.is_empty() {
-        leave(seen).unwrap_or_else(settled)
-    } else {
-        Next::Act(restores)
+    if restores(seen).is_empty() {
+        return leave(seen).unwrap_or_else(settled);
     }
+    let now = seen.now;
+    act_state(seen, |state| {
+        state.enter(Phase::Ready, now, "a Service was still parked")
+    })
 }
 
 /// Selectors first: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself.
@@ -85,9 +86,8 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
     if !repairs.is_empty() {
         return Next::Act(repairs);
     }
-    let listed_since = after(seen.state.since, seen.now, timings.relist);
-    if own_slices(seen).next().is_some() && seen.now < listed_since {
-        return wait(WaitReason::NotListed, Some(listed_since));
+    if let Some(next) = not_listed_long_enough(seen, timings) {
+        return next;
     }
     if let Some(next) = leave(seen) {
         return next;
@@ -103,6 +103,13 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
         let reason = state.reason.clone();
         state.enter(Phase::Awake, now, reason);
     })
+}
+
+/// Right after a wake, what is listed may still be from before it.
+fn not_listed_long_enough(seen: &Observation, timings: &Timings) -> Option<Next> {
+    let listed = after(seen.state.since, seen.now, timings.relist);
+    (own_slices(seen).next().is_some() && seen.now < listed)
+        .then(|| wait(WaitReason::NotListed, Some(listed)))
 }
 
 /// A deleted Sleeper leaves nothing parked and nothing at zero.
@@ -123,7 +130,15 @@ pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
             return wake(seen, timings, "the Sleeper is being deleted");
         }
     }
+    if let Some(next) = not_listed_long_enough(seen, timings) {
+        return next;
+    }
     let patience = after(seen.state.since, seen.now, timings.farewell);
+    // Listed pods may be those of before the sleep, on their way out.
+    let unready = seen.state.phase == Phase::Waking && pods_wanted(seen) && !seen.ready_pod;
+    if unready && own_slices(seen).next().is_some() && seen.now < patience {
+        return wait(WaitReason::NoReadyPod, Some(patience));
+    }
     match leave(seen) {
         Some(Next::Wait { reason, .. }) if seen.now < patience => wait(reason, Some(patience)),
         Some(Next::Wait { .. }) => Next::Act(
@@ -162,6 +177,12 @@ pub(super) fn restores(seen: &Observation) -> Vec<Step> {
 
 pub(super) fn own_slices(seen: &Observation) -> impl Iterator<Item = &Service> {
     seen.services.iter().filter(|service| service.own_slice.is_some())
+}
+
+fn pods_wanted(seen: &Observation) -> bool {
+    seen.workloads
+        .iter()
+        .any(|workload| workload.exists && workload.replicas > 0)
 }
 
 /// The DLX leaves every Service whose pods are listed, or that will not have any. None: it has left all.

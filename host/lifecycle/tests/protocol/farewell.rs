@@ -50,6 +50,14 @@ fn waking_restores_scales_and_fences_before_the_dlx_leaves() {
     assert_eq!(waits(&leaving), (WaitReason::NotListed, Some(in_secs(20))));
 
     leaving.services[0].listed = Listed::ReadyPods;
+    leaving.ready_pod = false;
+    assert_eq!(
+        waits(&leaving),
+        (WaitReason::NoReadyPod, Some(in_secs(20))),
+        "those may be old ones"
+    );
+
+    leaving.ready_pod = true;
     assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
 
     leaving.services[0].own_slice = None;
@@ -62,6 +70,8 @@ fn it_does_not_wait_for_ever_for_pods() {
     leaving.services[0].listed = Listed::Nothing;
     leaving.state.since = Some(ago(29));
     assert_eq!(waits(&leaving), (WaitReason::NotListed, Some(in_secs(1))));
+    leaving.ready_pod = false;
+    assert_eq!(waits(&leaving), (WaitReason::NoReadyPod, Some(in_secs(1))));
     leaving.state.since = Some(ago(30));
     assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
 }

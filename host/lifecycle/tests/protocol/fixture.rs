@@ -30,6 +30,7 @@ pub fn timings() -> Timings {
         give_up: Duration::from_secs(60),
         dlx_absence: Duration::from_secs(5),
         farewell: Duration::from_secs(30),
+        relist: Duration::from_secs(1),
         look: LookPolicy {
             settle: Duration::from_secs(10),
             longest: Duration::from_secs(1800),

@@ -29,7 +29,18 @@ fn awake_takes_back_what_came_too_late() {
     );
 
     park(&mut late);
-    assert_eq!(steps(&late), [Step::RestoreSelector("web".into())]);
+    let state = written(&late);
+    assert_eq!(
+        (state.phase, state.since, state.epoch),
+        (Phase::Ready, Some(now()), EPOCH)
+    );
+    late.state = state;
+    give_slice(&mut late);
+    assert_eq!(
+        steps(&late),
+        [Step::RestoreSelector("web".into())],
+        "and the DLX stays until pods are listed"
+    );
 }
 
 #[rstest]

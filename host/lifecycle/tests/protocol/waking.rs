@@ -252,6 +252,22 @@ fn the_dlx_leaves_each_service_once_its_pods_are_listed() {
 }
 
 #[test]
+fn what_is_listed_right_after_a_wake_may_be_about_to_go() {
+    let mut ready = seen(Phase::Ready, Wish::Awake);
+    ready.state.since = Some(now());
+    assert_eq!(waits(&ready), (WaitReason::NotListed, Some(in_secs(1))));
+    ready.state.since = Some(ago(1));
+    assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())]);
+    ready.state.since = Some(now());
+    ready.services[0].own_slice = None;
+    assert_eq!(
+        phase_after(&ready),
+        Phase::Awake,
+        "without the DLX there is nothing to wait for"
+    );
+}
+
+#[test]
 fn the_slice_of_a_service_that_is_gone_goes_too() {
     let mut ready = seen(Phase::Ready, Wish::Awake);
     ready.services[0].selector = None;

@@ -18,6 +18,7 @@ pub fn timings() -> Timings {
         give_up: Duration::from_secs(20),
         dlx_absence: Duration::from_secs(3),
         farewell: Duration::from_secs(10),
+        relist: Duration::from_secs(1),
         look: LookPolicy {
             settle: Duration::from_secs(1),
             longest: Duration::from_secs(60),
@@ -47,6 +48,8 @@ pub struct SimService {
     pub slice: Option<Slice>,
     /// The cluster's own slices list a ready pod.
     pub listed: bool,
+    /// Whether the endpoints controller believes it to be parked.
+    believed_parked: bool,
     /// Index of the workload whose pods it selects.
     pub workload: usize,
 }
@@ -82,6 +85,8 @@ pub struct Cluster {
     believed: Vec<i32>,
     /// How long the workloads' controllers have not looked.
     unsynced: SignedDuration,
+    /// How long the endpoints controller has not looked.
+    unlisted: SignedDuration,
 }
 
 impl Cluster {
@@ -105,6 +110,7 @@ impl Cluster {
             versions: 0,
             believed: Vec::new(),
             unsynced: SignedDuration::ZERO,
+            unlisted: SignedDuration::ZERO,
         };
         for index in 0..workloads {
             let object = ObjectRef {
@@ -127,6 +133,7 @@ impl Cluster {
                 version: 0,
                 slice: None,
                 listed: false,
+                believed_parked: false,
                 workload: index % workloads,
             });
         }
@@ -144,15 +151,24 @@ impl Cluster {
     }
 
     pub fn sync_endpoints(&mut self) {
+        self.watch_services();
         for index in 0..self.services.len() {
             self.sync_service(index);
         }
     }
 
-    /// The endpoints controller looks at one Service.
+    /// The endpoints controller learns of selectors.
+    pub fn watch_services(&mut self) {
+        self.unlisted = SignedDuration::ZERO;
+        self.services
+            .iter_mut()
+            .for_each(|service| service.believed_parked = service.parked);
+    }
+
+    /// The endpoints controller writes the slices of one Service, as it believes the selector to be.
     pub fn sync_service(&mut self, index: usize) {
         let service = &self.services[index];
-        let listed = !service.parked
+        let listed = !service.believed_parked
             && self
                 .pods
                 .iter()
@@ -200,8 +216,13 @@ impl Cluster {
         self.pods.iter_mut().for_each(|pod| pod.ready = true);
     }
 
-    /// Time passes. Controllers may lag, but not for longer than a few seconds.
+    /// Time passes. Controllers may lag, but those of workloads not for longer than a few seconds, and that of endpoints for
+    /// less than what the protocol allows for.
     pub fn tick(&mut self, span: SignedDuration) {
+        self.unlisted += span;
+        if self.unlisted > SignedDuration::from_millis(900) {
+            self.sync_endpoints();
+        }
         self.unsynced += span;
         if self.unsynced > SignedDuration::from_secs(8) {
             self.sync_workloads();

@@ -231,3 +231,66 @@ fn a_farewell_leaves_each_service_when_its_pods_are_listed() {
     );
     world.settle().unwrap();
 }
+
+/// A wake follows a parked selector so closely that the endpoints controller has acted on neither. What is listed is still
+/// from before; the controller is about to take it away and put it back.
+#[test]
+fn slices_that_are_about_to_be_emptied_are_not_taken_for_new_ones() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Diverting);
+    for _ in 0..6 {
+        if world.cluster.services.iter().all(|service| service.parked) {
+            break;
+        }
+        play(&mut world, &[Observe(0), Step(0), Step(0)]);
+    }
+    play(&mut world, &[WatchServices, WishWake]);
+    for _ in 0..6 {
+        play(&mut world, &[Observe(0), Step(0), Step(0), Step(0), Step(0)]);
+    }
+    assert_eq!(
+        world.phase(),
+        Phase::Ready,
+        "it waits, although ready pods are listed"
+    );
+    play(&mut world, &[SyncService(0), SyncService(1)]);
+    world.settle().unwrap();
+}
+
+/// The same for a farewell.
+#[test]
+fn a_farewell_does_not_trust_slices_that_are_about_to_be_emptied() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Diverting);
+    for _ in 0..6 {
+        if world.cluster.services.iter().all(|service| service.parked) {
+            break;
+        }
+        play(&mut world, &[Observe(0), Step(0), Step(0)]);
+    }
+    play(&mut world, &[WatchServices, Delete]);
+    for _ in 0..8 {
+        play(&mut world, &[Observe(0), Step(0), Step(0), Step(0), Step(0)]);
+    }
+    play(&mut world, &[SyncService(0), SyncService(1)]);
+    world.settle().unwrap();
+    assert!(world.cluster.sleeper.is_none());
+}
+
+/// A farewell right after a scale-down that no controller has acted on: the old pods are ready and listed, but not for long.
+#[test]
+fn a_farewell_does_not_trust_pods_that_are_about_to_go() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(&mut world, &[Observe(0), Step(0), WatchWorkloads]);
+    assert_eq!(world.cluster.workloads[0].replicas, 0);
+    play(
+        &mut world,
+        &[Delete, Rush(0, 4), Tick(1000), Rush(0, 1), SyncWorkloads],
+    );
+    world.settle().unwrap();
+    assert!(world.cluster.sleeper.is_none());
+}

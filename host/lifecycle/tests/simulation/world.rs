@@ -21,11 +21,16 @@ pub enum Event {
     Step(usize),
     /// An executor runs undisturbed for some rounds, the cluster's controllers too.
     Run(usize, u8),
+    /// An executor runs for some rounds in no time; nobody else does anything.
+    Rush(usize, u8),
     Crash(usize),
     WishSleep,
     WishObserve,
     WishWake,
     Tick(u16),
+    /// The endpoints controller learns of selectors.
+    WatchServices,
+    /// The endpoints controller acts on what it learnt.
     SyncService(usize),
     /// The workloads' controllers learn what is wished.
     WatchWorkloads,
@@ -89,6 +94,12 @@ impl World {
                 self.step(*who)?;
             }
             Event::Run(who, rounds) => self.run(*who, usize::from(*rounds))?,
+            Event::Rush(who, rounds) => {
+                for _ in 0..*rounds {
+                    self.executors[*who].observe(&self.cluster);
+                    while self.step(*who)? == Outcome::Done {}
+                }
+            }
             Event::Crash(who) => self.executors[*who].crash(),
             Event::WishSleep => {
                 if self.cluster.wish(|state, _| request_sleep(state, "idle").ok()) {
@@ -109,6 +120,7 @@ impl World {
                 self.woken = true;
             }
             Event::Tick(millis) => self.cluster.tick(SignedDuration::from_millis(i64::from(*millis))),
+            Event::WatchServices => self.cluster.watch_services(),
             Event::SyncService(index) => self.cluster.sync_service(*index),
             Event::WatchWorkloads => self.cluster.watch_workloads(),
             Event::SyncWorkloads => self.cluster.sync_workloads(),

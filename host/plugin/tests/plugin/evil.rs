@@ -7,11 +7,11 @@ use std::time::Duration;
 use dormouse_plugin::types::PathBackend;
 use dormouse_plugin::{EngineConfig, GuestError, PluginError};
 
-use crate::support::{Both, House, SHORT, config, granted, id};
+use crate::support::{Both, House, LIMITS, SHORT, config, granted, id};
 
 #[tokio::test]
 async fn looping_for_ever_ends_with_the_cpu_budget() {
-    let both = Both::new().await;
+    let both = Both::with(House::new(), granted(SHORT)).await;
     assert_eq!(
         both.attack("loop").await,
         PluginError::CpuBudget {
@@ -27,13 +27,13 @@ async fn looping_for_ever_ends_with_the_cpu_budget() {
 #[tokio::test]
 async fn short_waits_are_not_charged_as_computing() {
     // Twenty waits of 15 ms: 300 ms, more than the budget, and each longer than a tick.
-    let both = Both::new().await;
+    let both = Both::with(House::new(), granted(SHORT)).await;
     both.evil.set_scale(&[], 0, "naps").await.unwrap();
 }
 
 #[tokio::test]
 async fn sleeping_for_ever_ends_with_the_wall_limit() {
-    let limits = "limits: {wall: 200ms}";
+    let limits = "limits: {wall: 1s}";
     let both = Both::with(House::new(), granted(limits)).await;
     assert_eq!(
         both.attack("sleep").await,
@@ -154,7 +154,7 @@ async fn a_huge_argument_of_a_host_call_is_refused_before_it_is_copied() {
 
 #[tokio::test]
 async fn one_bad_resource_spoils_no_other() {
-    let mut evil = granted(SHORT);
+    let mut evil = granted(LIMITS);
     evil.config.insert("resources".into(), "one-bad-service".into());
     let both = Both::with(House::new(), evil).await;
     let resources = both.evil.resources().await.unwrap();
@@ -168,7 +168,7 @@ async fn one_bad_resource_spoils_no_other() {
 
 #[tokio::test]
 async fn settings_that_name_an_impossible_header_are_garbage() {
-    let mut evil = granted(SHORT);
+    let mut evil = granted(LIMITS);
     evil.config.insert("header".into(), "X-Name: injected\r\n".into());
     let both = Both::with(House::new(), evil).await;
     assert_eq!(both.evil.settings().await.unwrap_err().code(), "garbage");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dormouse_plugin::{BreakerPolicy, BreakerState, Call, EngineConfig, PluginError};
 
-use crate::support::{Both, House, SHORT, granted, id};
+use crate::support::{Both, House, LIMITS, granted, id};
 
 fn quick_breaker() -> House {
     let breaker = BreakerPolicy {
@@ -20,7 +20,7 @@ fn quick_breaker() -> House {
 
 #[tokio::test]
 async fn a_function_that_keeps_failing_is_left_alone_and_the_others_go_on() {
-    let both = Both::with(quick_breaker(), granted(SHORT)).await;
+    let both = Both::with(quick_breaker(), granted(LIMITS)).await;
     let panic = || both.evil.set_scale(&[], 0, "panic");
     for _ in 0..2 {
         assert_eq!(panic().await.unwrap_err().code(), "panicked");
@@ -51,7 +51,7 @@ async fn a_function_that_keeps_failing_is_left_alone_and_the_others_go_on() {
 
 #[tokio::test]
 async fn errors_that_a_guest_returns_do_not_open_the_breaker() {
-    let both = Both::with(quick_breaker(), granted(SHORT)).await;
+    let both = Both::with(quick_breaker(), granted(LIMITS)).await;
     for _ in 0..10 {
         assert_eq!(
             both.evil.set_scale(&[], 0, "transient").await.unwrap_err().code(),

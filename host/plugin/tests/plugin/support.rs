@@ -65,8 +65,10 @@ pub fn granted(rest: &str) -> PluginConfig {
     config
 }
 
-/// Limits that end an attack soon. Tests run beside each other, so walls are generous where a wall is not the point.
-pub const SHORT: &str = "limits: {cpu: 100ms, wall: 20s, memoryBytes: 33554432}";
+/// Limits that end an attack soon, but never before the limit that it is about.
+pub const LIMITS: &str = "limits: {cpu: 10s, wall: 60s, memoryBytes: 33554432}";
+/// The same for attacks that compute.
+pub const SHORT: &str = "limits: {cpu: 100ms, wall: 60s}";
 
 /// A plugins directory, its engine and what they count.
 pub struct House {
@@ -160,7 +162,7 @@ pub struct Both {
 
 impl Both {
     pub async fn new() -> Both {
-        Both::with(House::new(), granted(SHORT)).await
+        Both::with(House::new(), granted(LIMITS)).await
     }
 
     pub async fn with(mut house: House, evil: PluginConfig) -> Both {

@@ -1,0 +1,224 @@
+//! The steps of a write: what is carried over, defaulted, pruned and checked.
+
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, FieldError};
+use crate::resource::ResourceType;
+use crate::store::Inner;
+use crate::store::write::{Part, Write};
+use crate::value::{
+    at, finalizers, i64_at, is_deleting, list_at, metadata, name_of, object, str_at, version_of,
+};
+use crate::{defaults, schema, validate};
+
+pub(super) fn check_namespace(
+    inner: &Inner,
+    rt: &ResourceType,
+    ns: &str,
+    name: &str,
+) -> Result<(), ApiError> {
+    if !rt.namespaced {
+        return Ok(());
+    }
+    let key = (String::new(), ns.to_owned());
+    match inner.tables.get("namespaces").and_then(|t| t.objects.get(&key)) {
+        None => Err(ApiError::new(
+            404,
+            "NotFound",
+            format!("namespaces \"{ns}\" not found"),
+        )),
+        Some(n) if is_deleting(n) => {
+            let why =
+                format!("unable to create new content in namespace {ns} because it is being terminated");
+            Err(ApiError::forbidden(rt, name, &why))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+pub(super) fn subresource(part: Part) -> &'static str {
+    match part {
+        Part::Status => "status",
+        Part::Scale => "scale",
+        Part::Main | Part::Internal => "",
+    }
+}
+
+/// Checks name, uid and resourceVersion of an update and carries over what no client may change.
+pub(super) fn identity(rt: &ResourceType, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+    if !new.is_object() {
+        return Err(ApiError::bad_request("the object provided is not a JSON object"));
+    }
+    let name = name_of(old).to_owned();
+    if name_of(new) != name && !name_of(new).is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({name})",
+            name_of(new)
+        )));
+    }
+    if let Some(uid) = str_at(new, "metadata.uid").filter(|u| !u.is_empty())
+        && Some(uid) != str_at(old, "metadata.uid")
+    {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            crate::value::uid_of(old)
+        );
+        return Err(ApiError::conflict(rt, &name, &why));
+    }
+    match str_at(new, "metadata.resourceVersion").filter(|s| !s.is_empty()) {
+        None if !rt.unconditional_update => {
+            let e = FieldError::invalid(
+                "metadata.resourceVersion",
+                &json!(0),
+                "must be specified for an update",
+            );
+            return Err(ApiError::invalid(rt, &name, &[e]));
+        }
+        None => {}
+        Some(text) => {
+            let Ok(rv) = text.parse::<u64>() else {
+                let e = FieldError::invalid("metadata.resourceVersion", &json!(text), "must be an integer");
+                return Err(ApiError::invalid(rt, &name, &[e]));
+            };
+            if rv != version_of(old) {
+                return Err(ApiError::modified(rt, &name));
+            }
+        }
+    }
+    let api_version = rt.storage_api_version();
+    let o = object(new);
+    o.insert("apiVersion".into(), json!(api_version));
+    o.insert("kind".into(), json!(rt.kind));
+    let m = metadata(new);
+    for k in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "generation",
+        "generateName",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
+        match old["metadata"].get(k) {
+            Some(v) => m.insert(k.to_owned(), v.clone()),
+            None => m.remove(k),
+        };
+    }
+    Ok(())
+}
+
+/// Puts back the part of the object that this write may not change.
+pub(super) fn split(rt: &ResourceType, old: &Value, new: &mut Value, part: Part, applied: bool) {
+    match part {
+        Part::Internal => {}
+        Part::Main | Part::Scale if rt.status => match old.get("status") {
+            Some(s) => {
+                object(new).insert("status".into(), s.clone());
+            }
+            None => {
+                object(new).remove("status");
+            }
+        },
+        Part::Main | Part::Scale => {}
+        Part::Status => {
+            let mut out = old.clone();
+            match new.get("status") {
+                Some(s) if !s.is_null() => object(&mut out).insert("status".into(), s.clone()),
+                _ => object(&mut out).remove("status"),
+            };
+            if rt.builtin {
+                // Built-in kinds let a status write touch annotations and finalizers, custom ones nothing.
+                for k in ["annotations", "finalizers"] {
+                    match new["metadata"].get(k) {
+                        Some(v) => metadata(&mut out).insert(k.into(), v.clone()),
+                        None => metadata(&mut out).remove(k),
+                    };
+                }
+            }
+            if applied && let Some(f) = new["metadata"].get("managedFields") {
+                metadata(&mut out).insert("managedFields".into(), f.clone());
+            }
+            *new = out;
+        }
+    }
+}
+
+/// Defaults and, for custom resources, pruning.
+pub(super) fn normalise(rt: &ResourceType, v: &mut Value, w: &Write<'_>) -> Result<(), ApiError> {
+    defaults::apply(rt, v);
+    if rt.builtin {
+        return Ok(());
+    }
+    let schema = rt
+        .schemas
+        .get(w.version)
+        .or_else(|| rt.schemas.get(&rt.storage_version));
+    if let Some(schema) = schema {
+        let unknown = schema::prune(schema, v);
+        if w.strict && !unknown.is_empty() {
+            let list: Vec<String> = unknown.iter().map(|f| format!("unknown field \"{f}\"")).collect();
+            return Err(ApiError::bad_request(format!(
+                "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+                rt.kind,
+                w.version,
+                rt.kind,
+                list.join(", ")
+            )));
+        }
+        schema::default(schema, v);
+    }
+    Ok(())
+}
+
+pub(super) fn check(rt: &ResourceType, old: Option<&Value>, new: &Value) -> Result<(), ApiError> {
+    let mut errors = validate::validate(rt, old, new);
+    if let Some(schema) = rt.schemas.get(&rt.storage_version) {
+        errors.extend(schema::validate(schema, new));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(rt, name_of(new), &errors))
+    }
+}
+
+pub(super) fn same(old: &Value, new: &Value, applied: bool) -> bool {
+    if applied {
+        return old == new;
+    }
+    let strip = |v: &Value| {
+        let mut v = v.clone();
+        metadata(&mut v).remove("managedFields");
+        v
+    };
+    old == new
+        || (old["metadata"].get("managedFields").is_none() || new["metadata"].get("managedFields").is_some())
+            && strip(old) == strip(new)
+}
+
+pub(super) fn spec_changed(rt: &ResourceType, old: &Value, new: &Value) -> bool {
+    let skip = |k: &str| {
+        matches!(k, "apiVersion" | "kind" | "metadata") || (k == "status" && (rt.status || rt.builtin))
+    };
+    let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else {
+        return true;
+    };
+    let changed = a
+        .keys()
+        .chain(b.keys())
+        .filter(|k| !skip(k))
+        .any(|k| a.get(k) != b.get(k));
+    // A Deployment's observers also wait for its annotations.
+    changed
+        || (rt.id == "deployments.apps" && at(old, "metadata.annotations") != at(new, "metadata.annotations"))
+}
+
+/// Whether an object that is being deleted has nothing left that holds it.
+pub(crate) fn may_go(rt: &ResourceType, v: &Value) -> bool {
+    is_deleting(v)
+        && finalizers(v).is_empty()
+        && i64_at(v, "metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && (rt.id != "namespaces" || list_at(v, "spec.finalizers").is_empty())
+}
