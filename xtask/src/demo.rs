@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: from a fresh clone to the story in the terminal.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -54,6 +54,20 @@ pub fn demo(workspace: &Workspace, args: Args) -> Result<()> {
         command = command.arg("--ci");
     }
     command.args(args.rest).replace_this_process()
+}
+
+/// `dormouse plugin inspect`, with the binary of this checkout.
+pub fn inspect(workspace: &Workspace, file: &Path) -> Result<()> {
+    let mut steps = Steps::new(2);
+    steps.run("check the tools", || tools::for_everything(workspace))?;
+    steps.run(
+        "build dormouse (the first time compiles wasmtime too: several minutes)",
+        || build_binary(workspace, Profile::Dev),
+    )?;
+    Cmd::new(workspace.binary(Profile::Dev))
+        .args(["plugin", "inspect"])
+        .arg(file)
+        .replace_this_process()
 }
 
 /// The demo as a suite: checks itself and comes back.

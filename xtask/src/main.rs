@@ -39,6 +39,12 @@ struct Cli {
 enum Command {
     /// Shows Dormouse at work in the terminal: a cluster in this process, three workloads, no set-up
     Demo(demo::Args),
+    /// Shows what a component imports and exports, which grants it needs, and whether this host can run it
+    Inspect {
+        /// The component
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Runs everything that can be tested on this machine; CI calls this
     Test(suites::Args),
     /// Formatting, clippy, licences, API docs, links of the docs, generated files
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Workspace::locate().and_then(|workspace| match cli.command {
         Command::Demo(args) => demo::demo(&workspace, args),
+        Command::Inspect { file } => demo::inspect(&workspace, &file),
         Command::Test(args) => suites::test(&workspace, &args),
         Command::Check => suites::check(&workspace),
         Command::BuildGuests => {

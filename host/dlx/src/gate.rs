@@ -207,3 +207,30 @@ impl Dialling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_held_request_stays_small() {
+        struct Nobody;
+        #[async_trait::async_trait]
+        impl Waker for Nobody {
+            async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), crate::WakeError> {
+                Ok(())
+            }
+        }
+        let (config, metrics) = (DlxConfig::default(), Arc::new(Metrics::default()));
+        let (waker, drained): (Arc<dyn Waker>, _) = (Arc::new(Nobody), CancellationToken::new());
+        let target = crate::route::tests::target("app");
+        let gate = Gate {
+            config: &config,
+            waker: &waker,
+            metrics: &metrics,
+            drained: &drained,
+        };
+        let size = size_of_val(&gate.pass(&target, Wire::H1));
+        assert!(size <= 1024, "{size} bytes");
+    }
+}

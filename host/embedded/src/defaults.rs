@@ -16,7 +16,7 @@ fn sub<'a>(v: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     object(object(v).entry(key).or_insert_with(|| json!({})))
 }
 
-fn each<'a>(v: Option<&'a mut Value>) -> impl Iterator<Item = &'a mut Value> {
+fn each(v: Option<&mut Value>) -> impl Iterator<Item = &mut Value> {
     v.and_then(Value::as_array_mut).into_iter().flatten()
 }
 

@@ -59,11 +59,6 @@ impl ResourceType {
         self.api_version(&self.storage_version)
     }
 
-    pub fn scale_for(&self, version: &str) -> Option<&ScalePaths> {
-        let _ = version;
-        self.scale.as_ref()
-    }
-
     /// The verbs of the main resource, for discovery.
     pub fn verbs() -> Value {
         json!([

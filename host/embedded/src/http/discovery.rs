@@ -150,7 +150,7 @@ fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
         if rt.status {
             list.push(sub("status"));
         }
-        if rt.scale_for(version).is_some() {
+        if rt.scale.is_some() {
             let mut s = sub("scale");
             s["kind"] = json!("Scale");
             s["group"] = json!("autoscaling");

@@ -24,7 +24,7 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
     match t.sub.as_str() {
         "" => {}
         "status" if t.rt.status => {}
-        "scale" if t.rt.scale_for(&t.version).is_some() => return scale::handle(core, t, call),
+        "scale" if t.rt.scale.is_some() => return scale::handle(core, t, call),
         "log" if t.rt.id == "pods" && t.verb == "get" => {
             core.store.get_or_404(&t.rt, &t.ns, &t.name)?;
             return Ok(text(200, "text/plain", core.output.log(&t.ns, &t.name)));

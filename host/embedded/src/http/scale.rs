@@ -11,7 +11,7 @@ use crate::http::request::{Call, Target};
 use crate::http::{Reply, full};
 use crate::patch::apply::Applier;
 use crate::patch::{PatchKind, apply, patched};
-use crate::resource::{ResourceType, ScalePaths};
+use crate::resource::ScalePaths;
 use crate::selector::LabelSelector;
 use crate::store::write::{Edited, Part};
 use crate::value::{at, at_path, i64_at, metadata, name_of, namespace_of, set_path, str_at};
@@ -58,7 +58,7 @@ pub(crate) fn of(paths: &ScalePaths, o: &Value) -> Value {
     })
 }
 
-fn replicas_of(rt: &ResourceType, scale: &Value) -> Result<i64, ApiError> {
+fn replicas_of(scale: &Value) -> Result<i64, ApiError> {
     let invalid = |e: FieldError| {
         ApiError::new(
             422,
@@ -71,7 +71,6 @@ fn replicas_of(rt: &ResourceType, scale: &Value) -> Result<i64, ApiError> {
             ),
         )
     };
-    let _ = rt;
     match at(scale, "spec.replicas") {
         None => Ok(0),
         Some(v) => match v.as_i64() {
@@ -87,7 +86,7 @@ fn replicas_of(rt: &ResourceType, scale: &Value) -> Result<i64, ApiError> {
 }
 
 pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply, ApiError> {
-    let Some(paths) = t.rt.scale_for(&t.version) else {
+    let Some(paths) = t.rt.scale.as_ref() else {
         return Err(ApiError::no_such_path());
     };
     if t.verb == "get" {
@@ -130,11 +129,7 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
             ));
         }
         let mut new = live.clone();
-        set_path(
-            &mut new,
-            &paths.spec_replicas,
-            json!(replicas_of(&t.rt, &wanted)?),
-        );
+        set_path(&mut new, &paths.spec_replicas, json!(replicas_of(&wanted)?));
         // The Scale carries its parent's version and uid: stale ones are a conflict, absent ones are no condition.
         for k in ["resourceVersion", "uid"] {
             if let Some(v) = str_at(&wanted, &format!("metadata.{k}")).filter(|v| !v.is_empty()) {
@@ -157,11 +152,7 @@ fn applied(
 ) -> Result<Edited, ApiError> {
     let mut parent = json!({ "apiVersion": t.rt.storage_api_version(), "kind": t.rt.kind });
     if i64_at(body, "spec.replicas").is_some() {
-        set_path(
-            &mut parent,
-            &paths.spec_replicas,
-            json!(replicas_of(&t.rt, body)?),
-        );
+        set_path(&mut parent, &paths.spec_replicas, json!(replicas_of(body)?));
     }
     let by = Applier {
         manager,

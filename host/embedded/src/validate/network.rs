@@ -106,15 +106,13 @@ pub(super) fn slice(old: Option<&Value>, new: &Value, errors: &mut Errors) {
             let path = format!("endpoints[{i}].addresses[{j}]");
             let text = a.as_str().unwrap_or("");
             match (kind, text.parse::<IpAddr>()) {
-                ("IPv4", Ok(IpAddr::V4(ip))) => {
-                    if ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() {
-                        errors.push(FieldError::invalid(
-                            path,
-                            a,
-                            "may not be unspecified, link-local or multicast",
-                        ));
-                    }
+                ("IPv4", Ok(IpAddr::V4(ip)))
+                    if ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() =>
+                {
+                    let why = "may not be unspecified, link-local or multicast";
+                    errors.push(FieldError::invalid(path, a, why));
                 }
+                ("IPv4", Ok(IpAddr::V4(_))) => {}
                 ("IPv6", Ok(IpAddr::V6(_))) => {}
                 ("IPv4", _) => errors.push(FieldError::invalid(path, a, "must be an IPv4 address")),
                 ("IPv6", _) => errors.push(FieldError::invalid(path, a, "must be an IPv6 address")),

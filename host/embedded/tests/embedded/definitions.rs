@@ -47,7 +47,7 @@ fn functions(client: Client) -> (Api<DynamicObject>, ApiResource) {
     (Api::default_namespaced_with(client, &ar), ar)
 }
 
-fn function(ar: &ApiResource, name: &str, spec: Value) -> DynamicObject {
+fn function(ar: &ApiResource, name: &str, spec: &Value) -> DynamicObject {
     DynamicObject::new(name, ar).data(json!({ "spec": spec }))
 }
 
@@ -67,16 +67,13 @@ async fn a_definition_is_served_validated_pruned_and_defaulted() {
         json!({ "image": "x", "replicas": -1 }),
         json!({ "image": "" }),
     ] {
-        let refused = api
-            .create(&p, &function(&ar, "f", wrong.clone()))
-            .await
-            .unwrap_err();
+        let refused = api.create(&p, &function(&ar, "f", &wrong)).await.unwrap_err();
         assert_eq!(refusal(&refused), (422, "Invalid".into()), "{wrong}");
     }
     let f = function(
         &ar,
         "f",
-        json!({ "image": "x", "unknown": 1, "extra": { "any": "thing" } }),
+        &json!({ "image": "x", "unknown": 1, "extra": { "any": "thing" } }),
     );
     let made = api.create(&p, &f).await.unwrap();
     assert_eq!(
@@ -94,7 +91,7 @@ async fn custom_resources_have_status_scale_and_generation() {
     let (api, ar) = functions(client);
     api.create(
         &PostParams::default(),
-        &function(&ar, "f", json!({ "image": "x" })),
+        &function(&ar, "f", &json!({ "image": "x" })),
     )
     .await
     .unwrap();
@@ -177,7 +174,7 @@ async fn a_definition_takes_its_instances_with_it() {
     let (api, ar) = functions(client.clone());
     api.create(
         &PostParams::default(),
-        &function(&ar, "f", json!({ "image": "x" })),
+        &function(&ar, "f", &json!({ "image": "x" })),
     )
     .await
     .unwrap();

@@ -1,7 +1,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dormouse_embedded::{Addressing, Options, OutputLine};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, LogParams, PostParams};
 use kube::{Api, Client};
@@ -20,7 +23,7 @@ async fn pod(client: &Client, name: &str, annotations: &Value, spec: &Value) {
     api.create(&PostParams::default(), &pod).await.unwrap();
 }
 
-fn http() -> Value {
+fn http_spec() -> Value {
     json!({ "containers": [{ "name": "web", "image": "embedded/http:1", "ports": [{ "containerPort": 8080 }] }] })
 }
 
@@ -36,7 +39,7 @@ fn address(pod: &Value) -> std::net::SocketAddr {
 #[tokio::test]
 async fn a_pod_answers_on_its_own_address() {
     let (cluster, client) = start().await;
-    pod(&client, "a", &json!({}), &http()).await;
+    pod(&client, "a", &json!({}), &http_spec()).await;
     let p = cluster
         .wait_for_ready_pods("default", "app=a", 1, SOON)
         .await
@@ -78,7 +81,7 @@ async fn a_pod_answers_on_its_own_address() {
 #[tokio::test]
 async fn start_delay_and_probe_come_before_ready() {
     let (cluster, client) = start().await;
-    let mut spec = http();
+    let mut spec = http_spec();
     spec["containers"][0]["readinessProbe"] = json!({ "httpGet": { "path": "/healthz", "port": 8080 } });
     let begun = std::time::Instant::now();
     let annotations =
@@ -126,21 +129,21 @@ async fn pods_crash_refuse_and_find_no_room() {
         &client,
         "crash",
         &json!({ "embedded.dormouse.dev/crash-after": "1ms" }),
-        &http(),
+        &http_spec(),
     )
     .await;
     pod(
         &client,
         "full",
         &json!({ "embedded.dormouse.dev/unschedulable": "true" }),
-        &http(),
+        &http_spec(),
     )
     .await;
     pod(
         &client,
         "refuse",
         &json!({ "embedded.dormouse.dev/refuse-for": "300ms" }),
-        &http(),
+        &http_spec(),
     )
     .await;
     let ready = cluster
@@ -176,7 +179,7 @@ async fn pods_crash_refuse_and_find_no_room() {
 #[tokio::test]
 async fn termination_is_graceful_and_bounded() {
     let (cluster, client) = start().await;
-    pod(&client, "a", &json!({}), &http()).await;
+    pod(&client, "a", &json!({}), &http_spec()).await;
     let p = cluster
         .wait_for_ready_pods("default", "app=a", 1, SOON)
         .await
@@ -202,7 +205,7 @@ async fn termination_is_graceful_and_bounded() {
         .await
         .unwrap();
 
-    let mut spec = http();
+    let mut spec = http_spec();
     spec["terminationGracePeriodSeconds"] = json!(1);
     pod(
         &client,
@@ -356,5 +359,31 @@ async fn everything_works_on_one_address() {
         .await;
         assert!(body.1.contains(&format!("\"pod\":\"{service}-")), "{body:?}");
     }
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn pods_speak_http2_without_tls() {
+    let (cluster, client) = start().await;
+    pod(&client, "a", &json!({}), &http_spec()).await;
+    let p = cluster
+        .wait_for_ready_pods("default", "app=a", 1, SOON)
+        .await
+        .unwrap()
+        .remove(0);
+    let io = TokioIo::new(TcpStream::connect(address(&p)).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("http://somewhere/trailers")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.version(), http::Version::HTTP_2);
+    let body = answer.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["x-trailer"], "yes");
+    drop(sender);
+    connection.await.unwrap().unwrap();
     cluster.shutdown().await;
 }

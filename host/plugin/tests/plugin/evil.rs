@@ -118,7 +118,8 @@ async fn answers_that_the_contract_does_not_allow_are_garbage() {
         ("twice", "appears twice"),
         ("huge-answer", "too much data"),
     ] {
-        let limits = "limits: {cpu: 20s, wall: 60s}";
+        // Memory as far as it goes: the huge answer has to reach the host to be refused there.
+        let limits = "limits: {cpu: 20s, wall: 60s, memoryBytes: 268435456}";
         let mut evil = granted(limits);
         evil.config.insert("resources".into(), how.into());
         let both = Both::with(House::new(), evil).await;
