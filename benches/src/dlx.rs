@@ -66,15 +66,15 @@ enum Role {
 ///
 /// # Errors
 /// A part that cannot be started, or a request that was not answered.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     match args.role {
-        None => bench(&args),
+        None => bench(args),
         Some(role) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(args.threads.max(1))
                 .enable_all()
                 .build()?;
-            runtime.block_on(part(role, &args))
+            runtime.block_on(part(role, args))
         }
     }
 }

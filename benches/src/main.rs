@@ -17,6 +17,6 @@ enum Bench {
 fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::PluginCall(args) => plugin_call::run(&args),
-        Bench::Dlx(args) => dlx::run(args),
+        Bench::Dlx(args) => dlx::run(&args),
     }
 }

@@ -118,7 +118,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args,
         "resources",
         |count| bare.resources(&runtime, count),
-        |count| timed(count, || Ok(drop(runtime.block_on(plugin.resources())?))),
+        |count| {
+            timed(count, || {
+                runtime.block_on(plugin.resources()).map(drop).map_err(Into::into)
+            })
+        },
     )?;
     contest(
         args,
@@ -126,7 +130,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         |count| bare.set_scale(&runtime, count),
         |count| {
             timed(count, || {
-                Ok(drop(runtime.block_on(plugin.set_scale(&ids, 0, "idle"))?))
+                runtime
+                    .block_on(plugin.set_scale(&ids, 0, "idle"))
+                    .map(drop)
+                    .map_err(Into::into)
             })
         },
     )

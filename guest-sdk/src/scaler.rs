@@ -29,7 +29,7 @@ pub trait Scaler: Default + 'static {
     /// Scales resources to `replicas`: 0 puts them to sleep, more wakes them. One outcome for each resource, in their
     /// order. The host may ask again. `reason` is for people: pass it on.
     ///
-    /// Default: [`lifecycle::sleep`] or [`lifecycle::wake`], by [`through_lifecycle`].
+    /// Default: [`lifecycle::sleep`] or [`lifecycle::wake`], for each resource.
     ///
     /// # Errors
     /// Only when nothing can be said of any resource; what concerns one is its [`Outcome::Failed`].

@@ -58,7 +58,7 @@ pub struct Options {
     pub plugins: Vec<PathBuf>,
     /// Configuration keys of plugins, by name of the plugin.
     pub plugin_config: BTreeMap<String, BTreeMap<String, String>>,
-    /// More Kubernetes grants, beyond those that [`grants`] gives to every plugin: (apiVersion, kind, verbs).
+    /// More Kubernetes grants, beyond what every plugin gets: (apiVersion, kind, verbs).
     pub more_grants: Vec<(String, String, Vec<String>)>,
     /// Where both processes log. None: a temporary directory.
     pub logs: Option<PathBuf>,

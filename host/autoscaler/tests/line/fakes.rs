@@ -20,6 +20,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tokio::time::Instant;
 
+/// What the DLX says of demand, or why it does not.
+type Demanded = Result<BTreeMap<(String, String), DemandEntry>, String>;
+
 /// Wall time that follows tokio's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Start(Instant);
@@ -56,7 +59,7 @@ pub struct Cluster {
     /// What was written: verb and resource.
     pub writes: Mutex<Vec<(&'static str, String)>>,
     pub events: Mutex<Vec<(String, String)>>,
-    pub demand: Mutex<Option<Result<BTreeMap<(String, String), DemandEntry>, String>>>,
+    pub demand: Mutex<Option<Demanded>>,
     pub demand_calls: AtomicUsize,
     /// Resources (`namespace/name`) that cannot be declared.
     pub undeclarable: Mutex<BTreeSet<String>>,

@@ -1,9 +1,5 @@
 //! The line from source to status, with scripted fakes and a paused clock.
-#![expect(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![expect(clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 mod fakes;
 mod harness;
