@@ -335,7 +335,7 @@ impl Cluster {
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
             seen.observation.demand = self.demand(&seen.sleeper).await;
         }
-        if !deleting && phase == Phase::Waking {
+        if phase == Phase::Waking {
             (seen.observation.ready_pod, seen.pods_undecided) = self.ready_pod(namespace, &seen).await;
         }
         seen.observation.now = self.now();
