@@ -15,7 +15,7 @@ use tokio::time::Instant;
 pub(crate) use connection::{Client, Connections, Place, serve};
 pub(crate) use leave::left;
 pub(crate) use listeners::{accept, bind, keep_ports};
-pub(crate) use socket::{Peek, Socket};
+pub(crate) use socket::Socket;
 
 /// Where a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

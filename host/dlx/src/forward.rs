@@ -7,10 +7,11 @@ mod body;
 pub(crate) mod headers;
 mod upgrade;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::Either;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
@@ -46,43 +47,41 @@ pub(crate) struct Answer {
 }
 
 /// Sends the request. The turn ends when the response begins or after its pause.
-pub(crate) async fn send(
+///
+/// Not an `async fn`: the request goes to the connection before the future exists, so the future does not carry it.
+pub(crate) fn send(
     lease: Lease,
     request: Request<Upload>,
     turn: Option<Turn>,
     limit: Option<Duration>,
-) -> Result<Answer, Failure> {
+) -> impl Future<Output = Result<Answer, Failure>> + Send {
     let progress = request.body().progress();
     let Lease { load, sender, .. } = lease;
-    match sender {
+    let (sender, sent) = match sender {
         Sender::H1(mut sender) => {
-            let sent = await_head(sender.try_send_request(request), turn, limit, progress).await;
-            finish(sent).map(|response| Answer {
-                response,
-                load,
-                sender: Some(sender),
-            })
+            let sent = sender.try_send_request(request);
+            (Some(sender), Either::Left(sent))
         }
-        Sender::H2(mut sender) => {
-            let sent = await_head(sender.try_send_request(request), turn, limit, progress).await;
-            finish(sent).map(|response| Answer {
-                response,
-                load,
-                sender: None,
-            })
-        }
+        Sender::H2(mut sender) => (None, Either::Right(sender.try_send_request(request))),
+    };
+    async move {
+        let sent = pin!(sent);
+        finish(await_head(sent, turn, limit, progress).await).map(|response| Answer {
+            response,
+            load,
+            sender,
+        })
     }
 }
 
 type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<Upload>>>;
 
 async fn await_head(
-    sent: impl Future<Output = Sent>,
+    mut sent: Pin<&mut impl Future<Output = Sent>>,
     turn: Option<Turn>,
     limit: Option<Duration>,
     progress: Option<body::Progress>,
 ) -> Option<Sent> {
-    let mut sent = pin!(sent);
     if let Some(turn) = turn {
         let pause = turn.ramp().pause();
         let early = timeout(pause, &mut sent).await;

@@ -123,12 +123,19 @@ impl Endpoint {
         Load(Arc::clone(self))
     }
 
-    /// An idle HTTP/1 connection that is still open.
+    /// An idle HTTP/1 connection that is still open. One whose own task has not noticed yet that its response has ended
+    /// is left where it is: it will be ready in a moment.
     pub(crate) fn idle(&self) -> Option<http1::SendRequest<Upload>> {
         let mut idle = lock(&self.idle);
-        while let Some((sender, _since)) = idle.connections.pop() {
+        let mut index = idle.connections.len();
+        while index > 0 {
+            index -= 1;
+            let (sender, _since) = &idle.connections[index];
             if sender.is_ready() {
-                return Some(sender);
+                return Some(idle.connections.remove(index).0);
+            }
+            if sender.is_closed() {
+                idle.connections.remove(index);
             }
         }
         None

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -186,7 +188,7 @@ impl Inner {
         self.tasks.close();
         self.tunnels.close();
         self.connections.drain(|_| true);
-        let limit = tokio::time::Instant::now() + self.config.drain_limit;
+        let limit = Instant::now() + self.config.drain_limit;
         let quiet = async {
             self.tasks.wait().await;
             self.tunnels.wait().await;
@@ -202,46 +204,57 @@ impl Inner {
     }
 
     /// A response to every request.
-    pub(crate) async fn answer(
-        self: &Arc<Self>,
-        client: &Client,
+    ///
+    /// Not an `async fn`: what can be done at once is done before the future exists, so that a held request does not
+    /// carry the space that this took.
+    pub(crate) fn answer(
+        self: Arc<Self>,
+        client: Arc<Client>,
         request: Request<Incoming>,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> + Send {
         client.idleness.work();
         let busy = Busy(Arc::clone(&client.idleness));
         let grpc = headers::is_grpc(request.headers());
-        // The path only: queries hold secrets more often than one thinks.
-        let line = tracing::enabled!(target: "dormouse_dlx::access", tracing::Level::DEBUG).then(|| {
-            (
-                request.method().clone(),
-                request.uri().path().to_owned(),
-                tokio::time::Instant::now(),
-            )
-        });
-        let response = match self.proxy(client, request, grpc).await {
-            Ok(Proxied::Forwarded(response, release)) => {
-                response.map(|body| Body::streaming(body, *release, &self.metrics, busy))
+        let line = Line::of(&request);
+        let mut prepared = self.prepare(&client, request, grpc);
+        async move {
+            let sent = match &mut prepared {
+                Ok(Prepared::Exchange(exchange)) => Some(self.send(&client, exchange).await),
+                _ => None,
+            };
+            let outcome = match (prepared, sent) {
+                (Ok(Prepared::Exchange(exchange)), Some(Ok(answer))) => {
+                    self.conclude(&client, exchange, answer)
+                }
+                (Ok(Prepared::Here(response)), _) => Ok(Proxied::Here(response)),
+                (Err(rescue), _) | (_, Some(Err(rescue))) => Err(rescue),
+                (Ok(Prepared::Exchange(_)), None) => Err(Rescue::BadAnswer),
+            };
+            let response = match outcome {
+                Ok(Proxied::Forwarded(response, release)) => {
+                    response.map(|body| Body::streaming(body, release, &self.metrics, busy))
+                }
+                Ok(Proxied::Here(response)) => response.map(|()| Body::text(bytes::Bytes::new(), busy)),
+                Err(rescue) => {
+                    self.metrics.rescued(&rescue);
+                    rescue.response(grpc).map(|text| Body::text(text, busy))
+                }
+            };
+            self.metrics.answered(response.status());
+            if let Some(line) = line {
+                line.write(client.door, response.status());
             }
-            Ok(Proxied::Here(response)) => response.map(|()| Body::text(bytes::Bytes::new(), busy)),
-            Err(rescue) => {
-                self.metrics.rescued(&rescue);
-                rescue.response(grpc).map(|text| Body::text(text, busy))
-            }
-        };
-        self.metrics.answered(response.status());
-        if let Some((method, path, began)) = line {
-            let (status, millis) = (response.status().as_u16(), began.elapsed().as_millis());
-            tracing::debug!(target: "dormouse_dlx::access", %method, path, status, millis, door = ?client.door);
+            response
         }
-        response
     }
 
-    async fn proxy(
+    /// Everything up to the first wait: route, and make the head that the workload gets to see.
+    fn prepare(
         self: &Arc<Self>,
         client: &Client,
         request: Request<Incoming>,
         grpc: bool,
-    ) -> Result<Proxied, Rescue> {
+    ) -> Result<Prepared, Rescue> {
         let (mut head, incoming) = request.into_parts();
         headers::check(&head)?;
         let Routed {
@@ -254,7 +267,7 @@ impl Inner {
                 && head.uri.path() == PROBE_PATH
                 && let Some(uid) = head.headers.get(PROBE)
             {
-                return probe(&routes, port, uid).map(Proxied::Here);
+                return probe(&routes, port, uid).map(Prepared::Here);
             }
             match client.door {
                 Door::Port(port) => route::by_port(&routes, port)?,
@@ -275,9 +288,9 @@ impl Inner {
         let version = head.version;
         let protocol = headers::upgrade(&head);
         let bytes = if target.view().open() {
-            0
+            None
         } else {
-            head_bytes(&head)
+            Some(head_bytes(&head))
         };
         let switching = protocol.is_some();
         let unsized_body = !incoming.is_end_stream() && incoming.size_hint().exact().is_none();
@@ -294,19 +307,60 @@ impl Inner {
         let mut request = Request::from_parts(head, Upload::new(incoming, &self.metrics));
         let on_upgrade = switching.then(|| Tunnel::client(&mut request));
         request.extensions_mut().clear();
+        let counted = target.state.enter(Stage::InFlight, &self.metrics);
+        Ok(Prepared::Exchange(Exchange {
+            target,
+            wire,
+            version,
+            request: Some(request),
+            on_upgrade,
+            counted,
+            bytes,
+        }))
+    }
 
-        let mut counted = target.state.enter(Stage::InFlight, &self.metrics);
-        let answer = self
-            .send(client, &target, wire, request, &mut counted, bytes)
-            .await?;
+    /// Sends the request, at first over what is at hand, and again where that is safe.
+    async fn send(self: &Arc<Self>, client: &Client, exchange: &mut Exchange) -> Result<Answer, Rescue> {
+        let limit = self.config.response_timeout;
+        for attempt in 1..=MOST_ATTEMPTS {
+            let (lease, turn) = match self.at_once(&exchange.target, exchange.wire, attempt > 1).await {
+                Some(lease) => (lease, None),
+                None => {
+                    exchange.counted.advance(Stage::Held);
+                    let (lease, turn) = Box::pin(self.hold(client, exchange)).await?;
+                    exchange.counted.advance(Stage::InFlight);
+                    (lease, Some(turn))
+                }
+            };
+            let Some(sent) = exchange.begin(lease, turn, limit, attempt < MOST_ATTEMPTS) else {
+                break;
+            };
+            match sent.await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Unsent(unsent)) => exchange.request = Some(*unsent),
+                Err(Failure::Closed) if exchange.request.is_some() => {}
+                Err(Failure::Closed | Failure::Bad) => return Err(Rescue::BadAnswer),
+                Err(Failure::TimedOut) => return Err(Rescue::NoAnswer),
+            }
+        }
+        Err(Rescue::BadAnswer)
+    }
+
+    /// Everything after the last wait: make the head that the client gets to see.
+    fn conclude(&self, client: &Client, exchange: Exchange, answer: Answer) -> Result<Proxied, Rescue> {
+        let Exchange {
+            target,
+            version,
+            on_upgrade,
+            mut counted,
+            ..
+        } = exchange;
         let Answer {
             mut response,
             load,
             sender,
         } = answer;
-        let view = target.view();
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switched {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(on_upgrade) = on_upgrade else {
                 return Err(Rescue::BadAnswer);
             };
@@ -319,56 +373,15 @@ impl Inner {
         }
         headers::rewrite_response(response.headers_mut(), false);
         *response.version_mut() = version.max(Version::HTTP_11);
-        if view.direct && matches!(client.door, Door::Port(_)) {
+        if matches!(client.door, Door::Port(_)) && target.view().direct {
             show_out(client, version, &mut response);
         }
-        Ok(Proxied::Forwarded(
-            response,
-            Box::new(Release {
-                load,
-                sender,
-                counted,
-            }),
-        ))
-    }
-
-    /// Sends the request, at first over what is at hand, and again where that is safe.
-    async fn send(
-        self: &Arc<Self>,
-        client: &Client,
-        target: &Arc<Target>,
-        wire: Wire,
-        mut request: Request<Upload>,
-        counted: &mut Counted,
-        bytes: usize,
-    ) -> Result<Answer, Rescue> {
-        let limit = self.config.response_timeout;
-        for attempt in 1..=MOST_ATTEMPTS {
-            let (lease, turn) = match self.at_once(target, wire, attempt > 1).await {
-                Some(lease) => (lease, None),
-                None => {
-                    let watch = client.socket.clone().filter(|_| !request.body().is_end_stream());
-                    counted.advance(Stage::Held);
-                    let bytes = if bytes > 0 { bytes } else { request_bytes(&request) };
-                    let (lease, turn) = Box::pin(self.hold(target, wire, bytes, watch)).await?;
-                    counted.advance(Stage::InFlight);
-                    (lease, Some(turn))
-                }
-            };
-            let copy = if lease.reused && attempt < MOST_ATTEMPTS {
-                forward::replay(&request)
-            } else {
-                None
-            };
-            match forward::send(lease, request, turn, limit).await {
-                Ok(answer) => return Ok(answer),
-                Err(Failure::Unsent(unsent)) => request = *unsent,
-                Err(Failure::Closed) => request = copy.ok_or(Rescue::BadAnswer)?,
-                Err(Failure::Bad) => return Err(Rescue::BadAnswer),
-                Err(Failure::TimedOut) => return Err(Rescue::NoAnswer),
-            }
-        }
-        Err(Rescue::BadAnswer)
+        let release = Release {
+            load,
+            sender,
+            counted,
+        };
+        Ok(Proxied::Forwarded(response, release))
     }
 
     /// A connection without waiting: the target is awake, and an endpoint accepts at the first attempt. One that fails leads
@@ -399,27 +412,27 @@ impl Inner {
     }
 
     /// Waits in the queue until the target can take the request.
-    async fn hold(
-        &self,
-        target: &Arc<Target>,
-        wire: Wire,
-        bytes: usize,
-        watch: Option<accept::Peek>,
-    ) -> Result<(Lease, Turn), Rescue> {
+    async fn hold(&self, client: &Client, exchange: &Exchange) -> Result<(Lease, Turn), Rescue> {
+        let target = &exchange.target;
         if self.is_draining() && !target.view().open() {
             return Err(Rescue::Draining);
         }
-        let _place = self.admission.admit(&target.state, bytes)?;
+        let request = exchange.request.as_ref();
+        let bytes = exchange
+            .bytes
+            .or_else(|| request.map(|request| request_bytes(request.headers())));
+        let _place = self.admission.admit(&target.state, bytes.unwrap_or_default())?;
         let gate = Gate {
             config: &self.config,
             waker: &self.waker,
             metrics: &self.metrics,
             drained: &self.drained,
         };
-        match watch {
-            None => gate.pass(target, wire).await,
+        let unread = request.is_some_and(|request| !request.body().is_end_stream());
+        match client.socket.clone().filter(|_| unread) {
+            None => gate.pass(target, exchange.wire).await,
             Some(socket) => tokio::select! {
-                passed = gate.pass(target, wire) => passed,
+                passed = gate.pass(target, exchange.wire) => passed,
                 () = accept::left(socket) => Err(Rescue::ClientLeft),
             },
         }
@@ -442,15 +455,84 @@ impl Inner {
     }
 }
 
+/// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "lives for a moment, on the stack")]
+enum Prepared {
+    /// It is forwarded.
+    Exchange(Exchange),
+    /// It was answered here.
+    Here(Response<()>),
+}
+
+/// A request on its way. Kept in one place: each layer of the path borrows it, because an `async fn` keeps a copy of
+/// the space of whatever is moved into it, for as long as the request is held.
+struct Exchange {
+    target: Arc<Target>,
+    wire: Wire,
+    version: Version,
+    /// What is to be sent; while it is under way, a copy if it may be sent again.
+    request: Option<Request<Upload>>,
+    on_upgrade: Option<OnUpgrade>,
+    counted: Counted,
+    /// Size of the head as it was received, if it was clear from the start that the request has to wait.
+    bytes: Option<usize>,
+}
+
+impl Exchange {
+    /// Gives the request to a connection, and keeps a copy if that may be needed.
+    fn begin(
+        &mut self,
+        lease: Lease,
+        turn: Option<Turn>,
+        limit: Option<Duration>,
+        again: bool,
+    ) -> Option<impl Future<Output = Result<Answer, Failure>> + Send + use<>> {
+        let request = self.request.take()?;
+        if again && lease.reused {
+            self.request = forward::replay(&request);
+        }
+        Some(forward::send(lease, request, turn, limit))
+    }
+}
+
+/// A line of the access log.
+struct Line {
+    method: Method,
+    path: String,
+    began: Instant,
+}
+
+impl Line {
+    /// None unless somebody wants to read it.
+    fn of(request: &Request<Incoming>) -> Option<Box<Self>> {
+        tracing::enabled!(target: "dormouse_dlx::access", tracing::Level::DEBUG).then(|| {
+            // The path only: queries hold secrets more often than one thinks.
+            let path = request.uri().path().to_owned();
+            Box::new(Self {
+                method: request.method().clone(),
+                path,
+                began: Instant::now(),
+            })
+        })
+    }
+
+    fn write(&self, door: Door, status: StatusCode) {
+        let (method, path, status) = (&self.method, &self.path, status.as_u16());
+        let millis = self.began.elapsed().as_millis();
+        tracing::debug!(target: "dormouse_dlx::access", %method, path, status, millis, ?door);
+    }
+}
+
+#[expect(clippy::large_enum_variant, reason = "lives for a moment, on the stack")]
 enum Proxied {
     /// A workload's response.
-    Forwarded(Response<Incoming>, Box<Release>),
+    Forwarded(Response<Incoming>, Release),
     /// A response without body that was made here.
     Here(Response<()>),
 }
 
-fn request_bytes(request: &Request<Upload>) -> usize {
-    request.headers().iter().fold(32, |sum, (name, value)| {
+fn request_bytes(headers: &http::HeaderMap) -> usize {
+    headers.iter().fold(32, |sum, (name, value)| {
         sum + name.as_str().len() + value.len() + 4
     })
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use futures::task::AtomicWaker;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -215,12 +216,12 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(
+fn answer(
     inner: Arc<Inner>,
     client: Arc<Client>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    Ok(inner.answer(&client, request).await)
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+    inner.answer(client, request).map(Ok)
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2. Empty: it said nothing and left.

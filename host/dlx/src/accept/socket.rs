@@ -62,6 +62,11 @@ impl AsyncRead for Socket {
             let count = self.begun.len().min(buf.remaining());
             buf.put_slice(&self.begun[..count]);
             self.begun.advance(count);
+            // With what has arrived behind it: hyper would double its buffer to read a head in two parts. Whatever else
+            // becomes of this, the next read will see it too.
+            if buf.remaining() > 0 {
+                let _ = self.with(|stream| stream.poll_read(cx, buf));
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
