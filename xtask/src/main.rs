@@ -8,6 +8,7 @@ mod claims;
 mod demo;
 mod generated;
 mod guests;
+mod image;
 mod licences;
 mod markdown;
 mod run;

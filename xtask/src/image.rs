@@ -1,0 +1,3 @@
+//! `cargo xtask image`: the container image, without a container engine.
+
+pub mod oci;
