@@ -35,7 +35,7 @@ async fn two_targets_with_one_failing_wake_crash_nothing(world: Arc<World>) -> R
             .await?;
         world.put_to_sleep(ns, name).await?;
     }
-    world.refuse_scaling(ns, "bad");
+    world.refuse_scaling(ns, "bad").await?;
     let dlx = world.dlx_url().await?;
     // Whichever of the two the strategy picks, every request gets an answer from a DLX that is alive.
     let mut seen = Vec::new();
@@ -47,7 +47,7 @@ async fn two_targets_with_one_failing_wake_crash_nothing(world: Arc<World>) -> R
         }
         seen.push(answer.status);
     }
-    world.allow_scaling(ns, "bad");
+    world.allow_scaling(ns, "bad").await?;
     let answer = requests::get_with(&dlx, &[(TARGET, "pair/good")]).await;
     ensure!(answer.is_ok(), "{}", answer.describe());
     world.until_phase(ns, "good", Phase::Awake).await?;
@@ -73,12 +73,12 @@ async fn a_failed_wake_is_not_cached(world: Arc<World>) -> Result<()> {
         .await?;
     world.put_to_sleep(ns, name).await?;
     let url = world.url(ns, name).await?;
-    world.refuse_scaling(ns, name);
+    world.refuse_scaling(ns, name).await?;
     ensure!(
         requests::get(&url).await.status == Ok(503),
         "the wake did not fail"
     );
-    world.allow_scaling(ns, name);
+    world.allow_scaling(ns, name).await?;
     let answer = requests::get(&url).await;
     ensure!(answer.is_ok(), "right after the repair: {}", answer.describe());
     Ok(())

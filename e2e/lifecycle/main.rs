@@ -1,7 +1,7 @@
 //! The lifecycle suite: the whole system, real processes, real component, live traffic.
 //!
-//! It is written once against the Kubernetes API and plain HTTP, so that it runs on the embedded cluster and,
-//! later, unchanged on a real one: a difference is a bug in the embedded cluster.
+//! It is written once against the Kubernetes API and plain HTTP, so that it runs on the embedded cluster and unchanged
+//! on a real one: a difference is a bug in the embedded cluster.
 //!
 //! `cargo test -p dormouse --test lifecycle -- <part of a name>` runs some of it.
 
@@ -9,6 +9,7 @@
 
 mod crashes;
 mod defects;
+mod installation;
 mod plain;
 mod rollback;
 mod status_driven;

@@ -182,7 +182,7 @@ async fn two_dlx_replicas_waking_at_once_write_replicas_once(world: Arc<World>) 
             Ok(world.state(ns, name).await?.at_zero.then_some(()))
         })
         .await?;
-    let before = world.embedded().api_requests().len();
+    let before = world.scale_writes(ns)?;
     let port = world
         .state(ns, name)
         .await?
@@ -200,14 +200,7 @@ async fn two_dlx_replicas_waking_at_once_write_replicas_once(world: Arc<World>) 
     for answer in &answers {
         ensure!(answer.is_ok(), "{}", answer.describe());
     }
-    let scalings = world
-        .embedded()
-        .api_requests()
-        .into_iter()
-        .skip(before)
-        .filter(|request| request.namespace == ns && request.resource == "deployments.apps/scale")
-        .filter(|request| request.verb != "get" && request.status < 300)
-        .count();
+    let scalings = world.scale_writes(ns)? - before;
     ensure!(scalings == 1, "{scalings} writes of replicas for one wake");
     ensure!(world.state(ns, name).await?.epoch == 1, "more than one wake");
     Ok(())

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dormouse::local;
 use dormouse::requests;
-use dormouse_embedded::CustomMetric;
 use dormouse_lifecycle::Phase;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -131,15 +130,10 @@ async fn state(world: &World) -> Result<String> {
     state.context("the function has no state")
 }
 
-fn handled(world: &World, value: &str) {
-    world.embedded().set_custom_metric(CustomMetric {
-        resource: "functions.platform.example".to_owned(),
-        namespace: NAMESPACE.to_owned(),
-        name: NAME.to_owned(),
-        metric: "handled_events_per_1s".to_owned(),
-        value: Some(value.to_owned()),
-        ..CustomMetric::default()
-    });
+async fn handled(world: &World, value: &str) -> Result<()> {
+    world
+        .set_custom_metric(NAMESPACE, NAME, "handled_events_per_1s", value)
+        .await
 }
 
 async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> Result<()> {
@@ -153,7 +147,7 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
     let controller = tokio::task::spawn_local(platform(Arc::clone(&world)));
 
     // In use, by its metric: it stays up for several windows.
-    handled(&world, "500m");
+    handled(&world, "500m").await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(
         state(&world).await? == "ready",
@@ -161,7 +155,7 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
     );
 
     // Idle: the plugin writes its wish, the platform does the work.
-    handled(&world, "0");
+    handled(&world, "0").await?;
     world
         .until("the function to sleep", async || {
             Ok((state(&world).await? == "asleep").then_some(()))
@@ -177,7 +171,7 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
         .await?;
 
     // A request that names it wakes it the same way, and is answered by its pod.
-    handled(&world, "1");
+    handled(&world, "1").await?;
     let target = format!("{NAMESPACE}/{NAME}");
     let answer = requests::get_with(&world.dlx_url().await?, &[("X-Dormouse-Target", &target)]).await;
     ensure!(answer.is_ok(), "{}", answer.describe());

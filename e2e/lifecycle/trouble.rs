@@ -33,7 +33,7 @@ async fn a_wake_that_fails_is_a_503_with_retry_after_and_the_cause_on_the_sleepe
         )
         .await?;
     world.put_to_sleep(ns, name).await?;
-    world.refuse_scaling(ns, name);
+    world.refuse_scaling(ns, name).await?;
     let url = world.url(ns, name).await?;
     let answer = requests::get(&url).await;
     ensure!(answer.status == Ok(503), "{}", answer.describe());
@@ -50,7 +50,7 @@ async fn a_wake_that_fails_is_a_503_with_retry_after_and_the_cause_on_the_sleepe
         .await?;
     ensure!(cause.contains("quota"), "the condition says: {cause}");
     // The failure is not remembered against the next request.
-    world.allow_scaling(ns, name);
+    world.allow_scaling(ns, name).await?;
     let answer = requests::get(&url).await;
     ensure!(answer.is_ok(), "after the repair: {}", answer.describe());
     world.until_phase(ns, name, Phase::Awake).await?;

@@ -1,10 +1,9 @@
 //! What the cases talk to: a cluster with Dormouse on it.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use dormouse::local::{self, Local, SYSTEM_NAMESPACE};
+use dormouse::local::{self, SYSTEM_NAMESPACE};
 use dormouse_kubernetes::api::Sleeper;
 use dormouse_kubernetes::{Cluster, SleeperKey};
 use dormouse_lifecycle::{Phase, SleeperState};
@@ -12,6 +11,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use serde::Deserialize;
+
+use crate::installation::Installation;
 
 /// Long enough for anything that should happen at all.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -20,7 +22,7 @@ pub const PLUGIN: &str = "workloads";
 
 /// A cluster with Dormouse on it.
 pub struct World {
-    local: Local,
+    installation: Installation,
     pub client: kube::Client,
     /// The cases' own view, for steps that a dying process would have taken.
     pub cluster: Cluster,
@@ -55,33 +57,8 @@ const NEVER_RULES: (&str, &str) = (
 
 impl World {
     pub async fn start() -> Result<Self> {
-        let binary = PathBuf::from(env!("CARGO_BIN_EXE_dormouse"));
-        let plugins = match std::env::var_os("DORMOUSE_PLUGINS_DIR") {
-            Some(directory) => PathBuf::from(directory),
-            None => binary
-                .parent()
-                .and_then(|profile| profile.parent())
-                .context("the binary is not in a target directory")?
-                .join("plugins"),
-        };
-        let files = ["workloads.wasm", "status-driven.wasm"].map(|file| plugins.join(file));
-        if let Some(missing) = files.iter().find(|file| !file.is_file()) {
-            bail!(
-                "{} is missing; `cargo xtask build-guests` builds it",
-                missing.display()
-            );
-        }
-        let local = Local::start(local::Options {
-            plugins: files.to_vec(),
-            plugin_config: crate::status_driven::config(),
-            more_grants: crate::status_driven::grants(),
-            manifests: crate::status_driven::CRD.to_owned(),
-            binary: Some(binary),
-            workloads: false,
-            ..local::Options::default()
-        })
-        .await?;
-        let client = local.client().await?;
+        let installation = Installation::start().await?;
+        let client = installation.client().await?;
         let config = dormouse_kubernetes::Config {
             scope: dormouse_kubernetes::Scope::All,
             dlx_service: Some((SYSTEM_NAMESPACE.to_owned(), "dormouse-dlx".to_owned())),
@@ -93,27 +70,33 @@ impl World {
         };
         let cluster = Cluster::connect(client.clone(), config).await?;
         Ok(Self {
-            local,
+            installation,
             client,
             cluster,
         })
     }
 
     pub fn keep_logs(&self) {
-        self.local.keep_logs();
+        self.installation.keep_logs();
     }
 
-    pub fn embedded(&self) -> &dormouse_embedded::EmbeddedCluster {
-        self.local.cluster()
+    pub fn installation(&self) -> &Installation {
+        &self.installation
     }
 
     pub async fn stop(self) {
         self.cluster.shutdown();
-        self.local.stop().await;
+        self.installation.stop().await;
     }
 
+    /// Applies every document of a YAML text.
     pub async fn apply(&self, yaml: &str) -> Result<()> {
-        self.local.cluster().apply_yaml(yaml)?;
+        for document in serde_yaml::Deserializer::from_str(yaml) {
+            let object = serde_json::Value::deserialize(document)?;
+            if !object.is_null() {
+                self.cluster.object_apply(&object, "dormouse-suite", true).await?;
+            }
+        }
         Ok(())
     }
 
@@ -300,7 +283,7 @@ impl World {
     /// Running pods of a part of Dormouse.
     pub async fn pods(&self, app: &str) -> Result<Vec<Pod>> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE)
-            .list(&ListParams::default().labels(&format!("app={app}")))
+            .list(&ListParams::default().labels(&local::labels_of(app)))
             .await?;
         Ok(pods
             .items
@@ -348,24 +331,69 @@ pub fn managed(slice: &EndpointSlice) -> bool {
         .is_some_and(|by| by == dormouse_kubernetes::api::MANAGED_BY)
 }
 
-// What only the embedded cluster can do so far: break things on purpose.
+// Breaking things on purpose, and looking inside.
 impl World {
-    /// Makes the cluster refuse to scale a Deployment, as an exhausted quota would.
-    pub fn refuse_scaling(&self, namespace: &str, name: &str) {
-        self.embedded().inject(dormouse_embedded::Fault {
-            verb: "write".to_owned(),
-            resource: "deployments.apps/scale".to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            status: 403,
-            message: "exceeded quota: pods".to_owned(),
-            ..dormouse_embedded::Fault::default()
-        });
+    /// Makes the cluster refuse to scale a Deployment up, and waits until it does.
+    pub async fn refuse_scaling(&self, namespace: &str, name: &str) -> Result<()> {
+        self.installation
+            .refuse_scaling(&self.cluster, namespace, name)
+            .await?;
+        if !self.installation.is_real() {
+            // There it holds from this moment on, for writes only.
+            return Ok(());
+        }
+        self.until("scaling to be refused", async || {
+            Ok(self.try_scaling(namespace, name).await?.err())
+        })
+        .await?;
+        Ok(())
     }
 
-    /// Ends the refusal.
-    pub fn allow_scaling(&self, namespace: &str, name: &str) {
-        self.embedded().clear_faults_of(namespace, name);
+    /// Ends the refusal, and waits until it has ended.
+    pub async fn allow_scaling(&self, namespace: &str, name: &str) -> Result<()> {
+        self.installation
+            .allow_scaling(&self.cluster, namespace, name)
+            .await?;
+        if !self.installation.is_real() {
+            return Ok(());
+        }
+        self.until("scaling to be allowed", async || {
+            Ok(self.try_scaling(namespace, name).await?.ok())
+        })
+        .await
+    }
+
+    /// Asks whether a Deployment could be scaled up, without doing it. The outer error is one of asking.
+    async fn try_scaling(&self, namespace: &str, name: &str) -> Result<Result<(), String>> {
+        let dry_run = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(serde_json::json!({ "spec": { "replicas": 1 } }));
+        let api = Api::<Deployment>::namespaced(self.client.clone(), namespace);
+        match api.patch_scale(name, &dry_run, &patch).await {
+            Ok(_) => Ok(Ok(())),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Err(status.message)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How often replicas of Deployments of a namespace were written.
+    pub fn scale_writes(&self, namespace: &str) -> Result<usize> {
+        self.installation.scale_writes(namespace)
+    }
+
+    /// Sets what the custom metrics API says about a function.
+    pub async fn set_custom_metric(
+        &self,
+        namespace: &str,
+        name: &str,
+        metric: &str,
+        value: &str,
+    ) -> Result<()> {
+        self.installation
+            .set_custom_metric(&self.client, namespace, name, metric, value)
+            .await
     }
 
     /// Gives a Deployment a readiness probe that fails for ever.

@@ -268,7 +268,7 @@ impl Local {
             error: Option<String>,
         }
         let pods = Api::<Pod>::namespaced(self.client().await?, SYSTEM_NAMESPACE)
-            .list(&ListParams::default().labels("app=dormouse-autoscaler"))
+            .list(&ListParams::default().labels(&labels_of("dormouse-autoscaler")))
             .await?;
         let address = pods
             .items
@@ -403,6 +403,18 @@ fn config_file(options: &Options) -> String {
     .to_string()
 }
 
+/// The label selector of a part of Dormouse, as the chart labels them too.
+pub fn labels_of(part: &str) -> String {
+    let component = part.strip_prefix("dormouse-").unwrap_or(part);
+    format!("app.kubernetes.io/name=dormouse,app.kubernetes.io/component={component}")
+}
+
+fn labels(part: &str) -> serde_json::Value {
+    let pairs = labels_of(part);
+    let pairs = pairs.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.collect()
+}
+
 fn process(
     name: &str,
     replicas: u32,
@@ -410,7 +422,7 @@ fn process(
     args: &[String],
     ports: &[(&str, u16)],
 ) -> serde_json::Value {
-    let labels = serde_json::json!({ "app": name });
+    let labels = labels(name);
     serde_json::json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -485,7 +497,7 @@ fn system(binary: &Path, common: &[String], options: &Options) -> String {
         "kind": "Service",
         "metadata": { "name": "dormouse-dlx", "namespace": SYSTEM_NAMESPACE },
         "spec": {
-            "selector": { "app": "dormouse-dlx" },
+            "selector": labels("dormouse-dlx"),
             "ports": [
                 { "name": "http", "port": 80, "targetPort": 8080 },
                 { "name": "admin", "port": ADMIN_PORT, "targetPort": ADMIN_PORT },
@@ -495,7 +507,8 @@ fn system(binary: &Path, common: &[String], options: &Options) -> String {
     documents(&[namespace(SYSTEM_NAMESPACE), service, dlx, autoscaler])
 }
 
-/// A Deployment and its Service.
+/// A Deployment and its Service. The embedded cluster reads its annotations and ignores the image; on a real one the image
+/// does the same by what it finds in its environment.
 pub fn workload(
     namespace: &str,
     name: &str,
@@ -509,6 +522,9 @@ pub fn workload(
             .map(|(key, value)| ((*key).to_owned(), (*value).into()))
             .collect::<serde_json::Map<_, _>>()
     };
+    let from = |name: &str, field: &str| serde_json::json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": field } } });
+    let mut pod_annotations = map(pod_annotations);
+    pod_annotations.insert("embedded.dormouse.dev/probe-period".to_owned(), "50ms".into());
     let deployment = serde_json::json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -517,11 +533,17 @@ pub fn workload(
             "replicas": 1,
             "selector": { "matchLabels": { "app": name } },
             "template": {
-                "metadata": { "labels": labels, "annotations": map(pod_annotations) },
+                "metadata": { "labels": labels, "annotations": pod_annotations },
                 "spec": { "containers": [{
                     "name": name,
-                    "image": "embedded",
+                    "image": "dormouse.test/workload:1",
+                    "env": [
+                        from("POD_NAME", "metadata.name"),
+                        from("POD_NAMESPACE", "metadata.namespace"),
+                        from("START_DELAY", "metadata.annotations['embedded.dormouse.dev/start-delay']"),
+                    ],
                     "ports": [{ "name": "http", "containerPort": 8080 }],
+                    "readinessProbe": { "httpGet": { "path": "/", "port": "http" }, "periodSeconds": 1 },
                 }] },
             },
         },
