@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+mod sum;
+
 /// Longest accepted text. Kubernetes never writes more than about thirty characters.
 const LONGEST: usize = 128;
 
@@ -56,6 +58,9 @@ pub enum QuantityError {
         /// The part that is not known.
         suffix: String,
     },
+    /// A sum of quantities needs more digits than any quantity has.
+    #[error("the sum would need more than {LONGEST} digits")]
+    TooFarApart,
 }
 
 impl Quantity {

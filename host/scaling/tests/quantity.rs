@@ -175,3 +175,41 @@ proptest! {
         }
     }
 }
+
+#[rstest]
+#[case(&[], "0")]
+#[case(&["250m"], "250m")]
+#[case(&["100m", "0.9"], "1")]
+#[case(&["10Ki", "20Ki"], "30720")]
+#[case(&["0.1", "0.2"], "0.3")]
+#[case(&["1n", "1"], "1.000000001")]
+#[case(&["-1", "0.25"], "-0.75")]
+#[case(&["-1", "1"], "0")]
+#[case(&["5", "-17", "4"], "-8")]
+#[case(&["0", "1e100"], "1e100")]
+#[case(&["1e-20", "2e-20"], "3e-20")]
+#[case(&["9Ei", "9Ei"], "20752587082923245568")]
+fn sums_are_exact(#[case] parts: &[&str], #[case] sum: &str) {
+    let parts: Vec<_> = parts.iter().map(|part| quantity(part)).collect();
+    assert_eq!(Quantity::sum(&parts).unwrap().to_string(), sum);
+}
+
+#[test]
+fn a_sum_that_nobody_could_write_is_refused() {
+    let parts = [quantity("1e2000000000"), quantity("1e-2000000000")];
+    assert_eq!(Quantity::sum(&parts), Err(QuantityError::TooFarApart));
+    let ok = [quantity("1e2000000000"), quantity("1e2000000000")];
+    assert_eq!(Quantity::sum(&ok).unwrap(), quantity("2e2000000000"));
+}
+
+proptest! {
+    #[test]
+    fn a_sum_is_that_of_the_exact_values(parts in prop::collection::vec(written(), 0..6)) {
+        let nanos: i128 = parts.iter().map(|(nanos, _)| nanos).sum();
+        let quantities: Vec<_> = parts.iter().map(|(_, text)| quantity(text)).collect();
+        let sum = Quantity::sum(&quantities).unwrap();
+        prop_assert_eq!(&sum, &quantity(&format!("{nanos}n")));
+        // What is shown is what is meant.
+        prop_assert_eq!(&quantity(&sum.to_string()), &sum);
+    }
+}
