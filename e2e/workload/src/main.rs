@@ -1,0 +1,49 @@
+//! What runs in the pods of the end-to-end tests: a small HTTP server, or a client that sends new connections.
+
+mod load;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A small HTTP server and client for pods of the end-to-end tests
+#[derive(Parser)]
+#[command(name = "workload")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves; the default. Everything is set by environment variables
+    Serve,
+    /// Sends a GET on a new connection every so often, and counts
+    Load(load::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            None | Some(Command::Serve) => serve::run(serve::Settings::from_env()?).await.map(|()| true),
+            Some(Command::Load(args)) => load::run(args).await,
+        }
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The server: answers as a container of the embedded cluster does, as far as the end-to-end tests look.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200 `ok` |
+//! | `/echo` | the request body, streamed back as it arrives |
+//! | `/slow?ms=N` | the usual answer after N milliseconds |
+//! | `/status/<code>` | that status |
+//! | `/metrics` | Prometheus text: `workload_requests_total`, and every gauge that was set |
+//! | `POST /gauge?name=N&value=V` | sets a gauge |
+//! | anything else | JSON: pod, namespace, method, path, count, and when the process began |
+//!
+//! HTTP/1.1 and h2c. SIGTERM: goes on until open requests have ended.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use serde::Deserialize;
+use serde_json::json;
+
+/// Gauges that may be set, at most.
+const MOST_GAUGES: usize = 64;
+
+/// What the environment says.
+#[derive(Debug)]
+pub struct Settings {
+    /// `PORT`; default 8080.
+    port: u16,
+    /// `START_DELAY`, such as `150ms` or `2s`: nothing listens before. Default: none.
+    start_delay: Duration,
+    /// `POD_NAME`.
+    pod: String,
+    /// `POD_NAMESPACE`.
+    namespace: String,
+    /// When the process began, in milliseconds since 1970.
+    started: u128,
+}
+
+impl Settings {
+    /// Reads the environment.
+    pub fn from_env() -> Result<Self> {
+        let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let port = match text("PORT") {
+            None => 8080,
+            Some(port) => port
+                .parse()
+                .with_context(|| format!("PORT is {port:?}, which is no port"))?,
+        };
+        let start_delay = match text("START_DELAY") {
+            None => Duration::ZERO,
+            Some(delay) => span(&delay).with_context(|| format!("START_DELAY is {delay:?}"))?,
+        };
+        Ok(Self {
+            port,
+            start_delay,
+            pod: text("POD_NAME").unwrap_or_else(|| "workload".to_owned()),
+            namespace: text("POD_NAMESPACE").unwrap_or_default(),
+            started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis(),
+        })
+    }
+}
+
+/// A duration such as `150ms`, `2s` or `1m`.
+pub fn span(text: &str) -> Result<Duration> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: u64 = text
+        .strip_suffix(unit)
+        .unwrap_or_default()
+        .parse()
+        .context("it does not begin with a whole number")?;
+    Ok(match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => bail!("{unit:?} is no unit: write 150ms, 2s or 1m"),
+    })
+}
+
+struct Server {
+    settings: Settings,
+    count: AtomicU64,
+    gauges: Mutex<BTreeMap<String, f64>>,
+}
+
+/// Serves until SIGTERM.
+pub async fn run(settings: Settings) -> Result<()> {
+    let ended = terminated()?;
+    let mut ended = Box::pin(ended);
+    tokio::select! {
+        () = tokio::time::sleep(settings.start_delay) => {}
+        () = &mut ended => return Ok(()),
+    }
+    let address = ("0.0.0.0", settings.port);
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("port {} cannot be opened", settings.port))?;
+    let server = Arc::new(Server {
+        settings,
+        count: AtomicU64::new(0),
+        gauges: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/echo", any(|request: Request| async { Body::new(request.into_body()).into_response() }))
+        .route("/slow", any(slow))
+        .route("/status/{code}", any(status))
+        .route("/metrics", get(metrics))
+        .route("/gauge", post(gauge))
+        .fallback(answer)
+        .with_state(server);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(ended)
+        .await?;
+    Ok(())
+}
+
+/// Ends when the process is told to end.
+fn terminated() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let count = server.count.fetch_add(1, Ordering::Relaxed) + 1;
+    let body = json!({
+        "pod": server.settings.pod,
+        "namespace": server.settings.namespace,
+        "method": request.method().as_str(),
+        "path": request.uri().path_and_query().map(ToString::to_string),
+        "version": format!("{:?}", request.version()),
+        "count": count,
+        "started": u64::try_from(server.settings.started).unwrap_or_default(),
+    });
+    (
+        [("content-type", "application/json"), ("x-pod", server.settings.pod.as_str())],
+        format!("{body}\n"),
+    )
+        .into_response()
+}
+
+#[derive(Deserialize)]
+struct Slow {
+    ms: u64,
+}
+
+async fn slow(server: State<Arc<Server>>, Query(slow): Query<Slow>, request: Request) -> Response {
+    tokio::time::sleep(Duration::from_millis(slow.ms)).await;
+    answer(server, request).await
+}
+
+async fn status(Path(code): Path<u16>) -> Response {
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
+    (code, format!("{code}\n")).into_response()
+}
+
+async fn metrics(State(server): State<Arc<Server>>) -> String {
+    let mut text = format!(
+        "# TYPE workload_requests_total counter\nworkload_requests_total {}\n",
+        server.count.load(Ordering::Relaxed)
+    );
+    for (name, value) in server.gauges.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
+    }
+    text
+}
+
+#[derive(Deserialize)]
+struct Gauge {
+    name: String,
+    value: f64,
+}
+
+async fn gauge(State(server): State<Arc<Server>>, Query(gauge): Query<Gauge>) -> Response {
+    let good = !gauge.name.is_empty()
+        && gauge.name.len() < 100
+        && gauge.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let mut gauges = server.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+    if !good || (gauges.len() >= MOST_GAUGES && !gauges.contains_key(&gauge.name)) {
+        return (StatusCode::BAD_REQUEST, "no such gauge can be set\n").into_response();
+    }
+    gauges.insert(gauge.name, gauge.value);
+    "ok\n".into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_and_nonsense_is_refused() {
+        assert_eq!(span("150ms").unwrap(), Duration::from_millis(150));
+        assert_eq!(span("2s").unwrap(), Duration::from_secs(2));
+        assert_eq!(span("3m").unwrap(), Duration::from_secs(180));
+        for wrong in ["", "s", "5", "5h", "-1s", "1.5s"] {
+            assert!(span(wrong).is_err(), "{wrong}");
+        }
+    }
+}
