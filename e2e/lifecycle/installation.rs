@@ -9,6 +9,7 @@ use dormouse::local::{self, Local};
 use dormouse_embedded::{CustomMetric, Fault};
 use dormouse_kubernetes::Cluster;
 use dormouse_kubernetes::objects::ObjectKey;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::status_driven;
@@ -70,6 +71,11 @@ impl Installation {
         })
         .await?;
         Ok(Self::Embedded(Box::new(local)))
+    }
+
+    /// Whether the environment names a real cluster.
+    pub fn is_real_wanted() -> bool {
+        std::env::var_os(KUBECONFIG).is_some()
     }
 
     /// Whether this is a real cluster.
@@ -156,7 +162,13 @@ impl Installation {
                         && request.status < 300
                 })
                 .count()),
-            Self::Real(real) => real.scale_writes(namespace),
+            Self::Real(_) => {
+                let writes = self.audit(namespace, "deployments", "scale", Timestamp::UNIX_EPOCH, Timestamp::now())?;
+                Ok(writes
+                    .iter()
+                    .filter(|request| request.verb == "update" || request.verb == "patch")
+                    .count())
+            }
         }
     }
 
@@ -214,27 +226,53 @@ impl Installation {
     }
 }
 
-impl Real {
-    fn scale_writes(&self, namespace: &str) -> Result<usize> {
-        let path = self
-            .audit_log
-            .as_ref()
-            .with_context(|| format!("{AUDIT_LOG} does not name the audit log"))?;
+/// A request that the API server has answered.
+pub struct Audited {
+    pub verb: String,
+    pub received: Timestamp,
+    pub done: Timestamp,
+}
+
+impl Installation {
+    /// Successful requests about objects of a namespace that ended in a span of time, in order, from the audit log.
+    pub fn audit(
+        &self,
+        namespace: &str,
+        resource: &str,
+        subresource: &str,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Audited>> {
+        let Self::Real(Real {
+            audit_log: Some(path), ..
+        }) = self
+        else {
+            bail!("{AUDIT_LOG} does not name the audit log");
+        };
         let log = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let writes = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|event| {
-                let object = &event["objectRef"];
-                event["stage"] == "ResponseComplete"
-                    && object["namespace"] == namespace
-                    && object["resource"] == "deployments"
-                    && object["subresource"] == "scale"
-                    && (event["verb"] == "update" || event["verb"] == "patch")
-                    && event["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300)
-            })
-            .count();
-        Ok(writes)
+        let mut found = Vec::new();
+        for line in log.lines().filter(|line| line.contains(namespace)) {
+            let Ok(event) = serde_json::from_str::<Value>(line) else {
+                continue;
+            };
+            let object = &event["objectRef"];
+            let good = event["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
+            let meant = object["namespace"] == namespace
+                && object["resource"] == resource
+                && object["subresource"] == subresource
+                && event["stage"] == "ResponseComplete";
+            if !(good && meant) {
+                continue;
+            }
+            let moment = |field: &str| event[field].as_str().unwrap_or_default().parse::<Timestamp>();
+            let (received, done) = (moment("requestReceivedTimestamp")?, moment("stageTimestamp")?);
+            if done >= from && done <= to {
+                let verb = event["verb"].as_str().unwrap_or_default().to_owned();
+                found.push(Audited { verb, received, done });
+            }
+        }
+        found.sort_by_key(|event| event.done);
+        Ok(found)
     }
 }
 

@@ -11,6 +11,7 @@ mod crashes;
 mod defects;
 mod installation;
 mod plain;
+mod real;
 mod rollback;
 mod status_driven;
 mod traffic;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use futures::future::LocalBoxFuture;
+use installation::Installation;
 use world::World;
 
 /// One sentence about the system, and what shows that it is true.
@@ -30,6 +32,8 @@ pub struct Case {
     name: &'static str,
     /// Whether it stops or starts processes that other cases need.
     exclusive: bool,
+    /// Whether it needs a real cluster.
+    real: bool,
     run: fn(Arc<World>) -> LocalBoxFuture<'static, Result<()>>,
 }
 
@@ -39,6 +43,7 @@ macro_rules! case {
         $crate::Case {
             name: stringify!($function),
             exclusive: false,
+            real: false,
             run: |world| Box::pin($function(world)),
         }
     };
@@ -46,6 +51,7 @@ macro_rules! case {
         $crate::Case {
             name: stringify!($function),
             exclusive: true,
+            real: false,
             run: |world| Box::pin($function(world)),
         }
     };
@@ -70,6 +76,7 @@ fn main() -> ExitCode {
         status_driven::cases(),
         traffic::cases(),
         crashes::cases(),
+        real::cases(),
     ]
     .into_iter()
     .flatten()
@@ -93,8 +100,19 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cases: Vec<Case>) -> bool {
-    println!("\nlifecycle: {} cases", cases.len());
+async fn run(mut cases: Vec<Case>) -> bool {
+    let all = cases.len();
+    if !Installation::is_real_wanted() {
+        cases.retain(|case| !case.real);
+    }
+    println!(
+        "\nlifecycle: {} cases{}",
+        cases.len(),
+        match all - cases.len() {
+            0 => String::new(),
+            left => format!("; {left} need a real cluster and are left out"),
+        }
+    );
     let world = match World::start().await {
         Ok(world) => Arc::new(world),
         Err(error) => {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dormouse::local;
 use dormouse::requests;
 use dormouse_lifecycle::Phase;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 
-use crate::world::World;
+use crate::world::{World, manifests};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -138,7 +137,7 @@ async fn handled(world: &World, value: &str) -> Result<()> {
 
 async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> Result<()> {
     world.namespace(NAMESPACE).await?;
-    world.apply(&local::workload(NAMESPACE, NAME, &[], &[])).await?;
+    world.apply(&manifests(NAMESPACE, NAME, &[], &[]).join("\n---\n")).await?;
     let function = format!(
         "apiVersion: platform.example/v1\nkind: Function\nmetadata: {{ name: {NAME}, namespace: {NAMESPACE} }}\nspec: {{}}\n"
     );

@@ -7,13 +7,14 @@ use dormouse::local::{self, SYSTEM_NAMESPACE};
 use dormouse_kubernetes::api::Sleeper;
 use dormouse_kubernetes::{Cluster, SleeperKey};
 use dormouse_lifecycle::{Phase, SleeperState};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde::Deserialize;
 
-use crate::installation::Installation;
+use crate::installation::{Audited, Installation};
 
 /// Long enough for anything that should happen at all.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -115,13 +116,8 @@ impl World {
             annotations.push(NEVER_RULES);
         }
         annotations.extend_from_slice(wanted.annotations);
-        self.apply(&local::workload(
-            namespace,
-            name,
-            &annotations,
-            wanted.pod_annotations,
-        ))
-        .await?;
+        self.apply(&manifests(namespace, name, &annotations, wanted.pod_annotations).join("\n---\n"))
+            .await?;
         if wanted.replicas != 1 {
             self.scale(namespace, name, wanted.replicas).await?;
         }
@@ -321,6 +317,20 @@ impl World {
     }
 }
 
+/// A Service and a Deployment, without the label by which the plugin of the tutorial finds its own.
+pub fn manifests(
+    namespace: &str,
+    name: &str,
+    annotations: &[(&str, &str)],
+    pod_annotations: &[(&str, &str)],
+) -> Vec<String> {
+    local::workload(namespace, name, annotations, pod_annotations)
+        .replace("\"tier\":\"preview\"", "\"tier\":\"suite\"")
+        .split("\n---\n")
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Whether a slice is Dormouse's own.
 pub fn managed(slice: &EndpointSlice) -> bool {
     slice
@@ -381,6 +391,19 @@ impl World {
     /// How often replicas of Deployments of a namespace were written.
     pub fn scale_writes(&self, namespace: &str) -> Result<usize> {
         self.installation.scale_writes(namespace)
+    }
+
+    /// Successful requests to the API server, from its audit log.
+    pub fn audit(
+        &self,
+        namespace: &str,
+        resource: &str,
+        subresource: &str,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Audited>> {
+        self.installation
+            .audit(namespace, resource, subresource, from, to)
     }
 
     /// Sets what the custom metrics API says about a function.

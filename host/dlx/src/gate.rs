@@ -43,6 +43,12 @@ enum Wake {
     Accepted(i64),
 }
 
+/// One line for each step of a held request, from which the time of a cold start is taken apart.
+fn milestone(target: &Target, step: &str) {
+    let (namespace, service) = (&target.key.namespace, &target.key.service);
+    tracing::debug!(target: "dormouse_dlx::wake", namespace, service, step);
+}
+
 impl Gate<'_> {
     /// How long this target's requests are held.
     pub(crate) fn patience(&self, target: &Target) -> Duration {
@@ -52,6 +58,7 @@ impl Gate<'_> {
     /// A connection to the target, as soon as there is one, and the turn that it was made in.
     pub(crate) async fn pass(&self, target: &Arc<Target>, wire: Wire) -> Result<(Lease, Turn), Rescue> {
         let patience = self.patience(target);
+        milestone(target, "held");
         let mut deadline = pin!(tokio::time::sleep_until(Instant::now() + patience));
         let mut views = target.endpoints.clone();
         let mut view = Arc::clone(&views.borrow_and_update());
@@ -74,6 +81,7 @@ impl Gate<'_> {
             if !open {
                 dialling = Dialling::Idle;
             } else if turn.is_some() && matches!(dialling, Dialling::Idle) {
+                milestone(target, "pod seen ready");
                 dialling = self.dial(target, &view, wire, failed.as_ref());
             }
             tokio::select! {
@@ -81,6 +89,7 @@ impl Gate<'_> {
                 dialled = dialling.wait() => match dialled {
                     Some(Ok(lease)) => {
                         if let Some(turn) = turn.take() {
+                            milestone(target, "connected");
                             return Ok((lease, turn));
                         }
                     }

@@ -172,7 +172,7 @@ impl Cluster {
             .iter()
             .find(|service| service.name == name);
         let wanted = seen.observation.wanted_slice(known(service, "Service", name)?);
-        let mut slice = slice(&seen.sleeper, name, &wanted);
+        let mut slice = slice(&seen.sleeper, name, &wanted, &self.dlx_nodes());
         let api = self.api::<EndpointSlice>(&seen.sleeper.namespace().unwrap_or_default());
         let own_name = slice.name_any();
         let what = || format!("EndpointSlice {own_name}");

@@ -172,6 +172,22 @@ impl Cluster {
         }
     }
 
+    /// On which node each DLX runs, as far as its slices say.
+    pub(crate) fn dlx_nodes(&self) -> BTreeMap<IpAddr, String> {
+        let Some((namespace, service)) = &self.inner.config.dlx_service else {
+            return BTreeMap::new();
+        };
+        let mut nodes = BTreeMap::new();
+        for slice in self.inner.slices_of(namespace, service) {
+            for endpoint in slice.endpoints.iter().flatten() {
+                let Some(node) = &endpoint.node_name else { continue };
+                let addresses = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
+                nodes.extend(addresses.map(|address: IpAddr| (address, node.clone())));
+            }
+        }
+        nodes
+    }
+
     /// Every address at which a DLX may be.
     fn dlx_addresses(&self) -> Vec<IpAddr> {
         let Some((namespace, service)) = &self.inner.config.dlx_service else {

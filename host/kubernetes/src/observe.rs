@@ -447,7 +447,7 @@ mod tests {
             ports: vec![("a".into(), 20002), ("b".into(), 20001)],
             turn: Some(3),
         };
-        let written = crate::carry_out::slice(&sleeper, "web", &wanted);
+        let written = crate::carry_out::slice(&sleeper, "web", &wanted, &BTreeMap::new());
         assert_eq!(own_slice(&written, "u"), wanted);
         assert_eq!(own_slice(&written, "other").turn, None);
     }

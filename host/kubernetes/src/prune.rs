@@ -57,7 +57,6 @@ impl Kept for EndpointSlice {
         self.metadata.annotations = None;
         for endpoint in self.endpoints.iter_mut().flatten() {
             endpoint.hints = None;
-            endpoint.node_name = None;
             endpoint.zone = None;
             endpoint.deprecated_topology = None;
         }

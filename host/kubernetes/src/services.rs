@@ -70,6 +70,9 @@ pub(crate) fn selector(service: &Service) -> Result<Selector, ClusterError> {
     if spec.ports.iter().flatten().any(|port| !is_tcp(port)) {
         return Ok(Selector::Undivertible(Undivertible::NotTcp));
     }
+    if spec.internal_traffic_policy.as_deref() == Some("Local") {
+        return Ok(Selector::Undivertible(Undivertible::NodeLocal));
+    }
     Ok(Selector::Pods(labels.clone()))
 }
 
@@ -134,6 +137,8 @@ mod tests {
     #[case(json!({"selector": {}, "ports": [{"port": 80}]}), Selector::Undivertible(Undivertible::NoSelector))]
     #[case(json!({"selector": {"app": "web"}, "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}),
            Selector::Undivertible(Undivertible::NotTcp))]
+    #[case(json!({"selector": {"app": "web"}, "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}),
+           Selector::Undivertible(Undivertible::NodeLocal))]
     fn selectors_are_told_apart(#[case] spec: serde_json::Value, #[case] expected: Selector) {
         assert_eq!(selector(&service(&spec, None)).unwrap(), expected);
     }

@@ -93,6 +93,8 @@ pub enum Undivertible {
     NoSelector,
     /// A port that is not TCP.
     NotTcp,
+    /// `internalTrafficPolicy: Local`: clients reach endpoints of their own node only, and a DLX is not on every node.
+    NodeLocal,
 }
 
 impl Undivertible {
@@ -103,6 +105,9 @@ impl Undivertible {
             Self::ExternalName => "is of type ExternalName and has no pods in this cluster",
             Self::NoSelector => "has no selector, so its endpoints belong to somebody else",
             Self::NotTcp => "has a port that is not TCP",
+            Self::NodeLocal => {
+                "has internalTrafficPolicy: Local, so clients on a node without a DLX would find nobody; set it to Cluster"
+            }
         }
     }
 }

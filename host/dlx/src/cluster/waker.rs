@@ -144,7 +144,10 @@ impl PluginWaker {
 #[async_trait]
 impl Waker for PluginWaker {
     async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError> {
-        let woken = match self.ask(target, reason).await {
+        let answer = self.ask(target, reason).await;
+        let (namespace, service) = (&target.key.namespace, &target.key.service);
+        tracing::debug!(target: "dormouse_dlx::wake", namespace, service, step = "plugin answered");
+        let woken = match answer {
             Ok(outcome) => self.carry_through(target, outcome).await,
             Err(error) => Err(error),
         };

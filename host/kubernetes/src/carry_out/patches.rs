@@ -1,5 +1,8 @@
 //! What is written to Services and their slices.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use dormouse_lifecycle::OwnSlice;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
@@ -14,9 +17,15 @@ use crate::endpoints::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL, own_slice_name};
 use crate::observe::stamped;
 use crate::services::{current_selector, original_selector};
 
-/// Dormouse's slice of a Service. Owned by the Sleeper: a create that is sent late, after the Sleeper has gone, is then
+/// Dormouse's slice of a Service. Each address is said to be on its node, so that nodes know which endpoints are theirs: a
+/// Service with `externalTrafficPolicy: Local` needs that. Owned by the Sleeper: a create that is sent late, after the Sleeper has gone, is then
 /// collected as garbage.
-pub(crate) fn slice(sleeper: &Sleeper, service: &str, wanted: &OwnSlice) -> EndpointSlice {
+pub(crate) fn slice(
+    sleeper: &Sleeper,
+    service: &str,
+    wanted: &OwnSlice,
+    nodes: &BTreeMap<IpAddr, String>,
+) -> EndpointSlice {
     let all_six = !wanted.addresses.is_empty() && wanted.addresses.iter().all(std::net::IpAddr::is_ipv6);
     let uid = sleeper.uid().unwrap_or_default();
     let labels = [(SERVICE_NAME_LABEL, service), (MANAGED_BY_LABEL, MANAGED_BY)];
@@ -49,6 +58,7 @@ pub(crate) fn slice(sleeper: &Sleeper, service: &str, wanted: &OwnSlice) -> Endp
                 .iter()
                 .map(|address| Endpoint {
                     addresses: vec![address.to_string()],
+                    node_name: nodes.get(address).cloned(),
                     conditions: Some(EndpointConditions {
                         ready: Some(true),
                         serving: Some(true),

@@ -74,6 +74,7 @@ fn a_wish_begins_with_ports(#[values(Wish::Observed, Wish::Asleep)] wish: Wish) 
 #[case(Undivertible::ExternalName, "ExternalName")]
 #[case(Undivertible::NoSelector, "no selector")]
 #[case(Undivertible::NotTcp, "not TCP")]
+#[case(Undivertible::NodeLocal, "internalTrafficPolicy")]
 fn a_service_that_cannot_be_diverted_keeps_it_awake(#[case] why: Undivertible, #[case] text: &str) {
     let mut awake = seen(Phase::Awake, Wish::Asleep);
     awake.services.push(service("odd", Selector::Undivertible(why)));

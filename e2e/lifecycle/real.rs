@@ -1,0 +1,26 @@
+//! What only a real cluster can show: kube-proxy, nodes, API servers that restart, the chart.
+
+mod availability;
+mod chart;
+mod conditions;
+mod cycles;
+mod services;
+mod stages;
+
+use crate::Case;
+
+pub fn cases() -> Vec<Case> {
+    [
+        services::cases(),
+        availability::cases(),
+        conditions::cases(),
+        stages::cases(),
+        cycles::cases(),
+        // The last of them takes Dormouse away.
+        chart::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|case| Case { real: true, ..case })
+    .collect()
+}

@@ -1,0 +1,255 @@
+//! The chart: upgraded, rolled back, extended by a user's own plugin, and at last uninstalled.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use dormouse::local::SYSTEM_NAMESPACE;
+use dormouse::requests;
+use dormouse_kubernetes::api::{PARKED_SELECTOR, Sleeper};
+use dormouse_kubernetes::SleeperKey;
+use dormouse_lifecycle::Phase;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use super::cycles::{Traffic, none_lost};
+use crate::world::{NEVER, Wanted, World, managed};
+use crate::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case!(exclusive upgrade_and_rollback_under_traffic_lose_nothing),
+        case!(exclusive a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep),
+        case!(exclusive uninstalling_wakes_everything_and_leaves_nothing_parked),
+    ]
+}
+
+/// Names the chart.
+const CHART: &str = "DORMOUSE_E2E_CHART";
+/// Names the component that came out of docs/writing-a-scaler.md.
+const USER_PLUGIN: &str = "DORMOUSE_E2E_USER_PLUGIN";
+const RELEASE: &str = "dormouse";
+
+fn chart() -> Result<String> {
+    std::env::var(CHART).with_context(|| format!("{CHART} does not name the chart"))
+}
+
+async fn helm(world: &World, args: &[&str]) -> Result<()> {
+    let mut all = vec!["helm"];
+    all.extend_from_slice(args);
+    all.extend_from_slice(&["--namespace", SYSTEM_NAMESPACE]);
+    world.installation().cluster_command(&all).await
+}
+
+async fn upgrade(world: &World, values: &[&str]) -> Result<()> {
+    let chart = chart()?;
+    let mut args = vec![
+        "upgrade",
+        RELEASE,
+        chart.as_str(),
+        "--reuse-values",
+        "--wait",
+        "--timeout",
+        "2m",
+    ];
+    for value in values {
+        args.extend(["--set", value]);
+    }
+    helm(world, &args).await
+}
+
+async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("upgrade", "web");
+    let wanted = Wanted {
+        sleep_after: NEVER,
+        pod_annotations: &[],
+        ..Wanted::default()
+    };
+    world.deploy_known(ns, name, wanted).await?;
+    let traffic = Traffic::start(&world, ns, world.url(ns, name).await?).await?;
+    let through = async {
+        // Other annotations on the pods: every pod of both Deployments is replaced, twice.
+        upgrade(&world, &["podAnnotations.suite=upgraded"]).await?;
+        helm(&world, &["rollback", RELEASE, "--wait", "--timeout", "2m"]).await
+    };
+    tokio::pin!(through);
+    let key = world.key(ns, name);
+    let mut sleeps = 0;
+    let outcome = loop {
+        // Asleep or on the way there, and woken by the traffic that comes back.
+        traffic.flow(false).await?;
+        world.cluster.wish_sleep(&key, "the case says so").await?;
+        sleeps += 1;
+        let over = tokio::time::timeout(Duration::from_millis(1500), &mut through).await;
+        let epoch = world.state(ns, name).await?.epoch;
+        let asleep = world.state(ns, name).await?.phase != Phase::Awake;
+        traffic.flow(true).await?;
+        if asleep {
+            world
+                .until("a wake", async || {
+                    Ok((world.state(ns, name).await?.epoch > epoch).then_some(()))
+                })
+                .await?;
+        }
+        world.until_phase(ns, name, Phase::Awake).await?;
+        if let Ok(outcome) = over {
+            break outcome;
+        }
+    };
+    outcome?;
+    world.until_phase(ns, name, Phase::Awake).await?;
+    let (sent, lost) = traffic.end().await?;
+    println!("          {sleeps} sleeps during an upgrade and a rollback");
+    none_lost(sent, &lost)
+}
+
+async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
+    world: Arc<World>,
+) -> Result<()> {
+    let file = std::env::var_os(USER_PLUGIN)
+        .map(PathBuf::from)
+        .with_context(|| format!("{USER_PLUGIN} does not name a component"))?;
+    let stem = file
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .context("the component has no name")?
+        .to_owned();
+    let component = std::fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let maps = Api::<ConfigMap>::namespaced(world.client.clone(), SYSTEM_NAMESPACE);
+    let map = ConfigMap {
+        metadata: kube::core::ObjectMeta {
+            name: Some("users-plugin".to_owned()),
+            ..kube::core::ObjectMeta::default()
+        },
+        binary_data: Some([(format!("{stem}.wasm"), ByteString(component))].into()),
+        ..ConfigMap::default()
+    };
+    maps.create(&PostParams::default(), &map).await?;
+
+    // What the tutorial's plugin looks after: Deployments with its own label.
+    let (ns, name) = ("users-day", "web");
+    let wanted = Wanted {
+        sleep_after: NEVER,
+        ..Wanted::default()
+    };
+    world.deploy(ns, name, wanted).await?;
+    let taken = json!({ "metadata": {
+        "annotations": { "dormouse.dev/sleep-after": null, "dormouse.dev/rules": null },
+        "labels": { "tier": "preview" },
+    } });
+    Api::<Deployment>::namespaced(world.client.clone(), ns)
+        .patch(name, &PatchParams::default(), &Patch::Merge(&taken))
+        .await?;
+    upgrade(
+        &world,
+        &[
+            "plugins.configMaps[0]=users-plugin",
+            &format!("plugins.settings.{stem}.grants.lifecycle=true"),
+            &format!("plugins.settings.{stem}.grants.events=true"),
+            &format!("plugins.settings.{stem}.grants.kubernetes[0].apiVersion=apps/v1"),
+            &format!("plugins.settings.{stem}.grants.kubernetes[0].kind=Deployment"),
+            &format!("plugins.settings.{stem}.grants.kubernetes[0].verbs={{get,list}}"),
+            &format!("plugins.settings.{stem}.grants.kubernetes[1].apiVersion=v1"),
+            &format!("plugins.settings.{stem}.grants.kubernetes[1].kind=Service"),
+            &format!("plugins.settings.{stem}.grants.kubernetes[1].verbs={{get,list}}"),
+            &format!("plugins.settings.{stem}.config.sleep-after=1s"),
+        ],
+    )
+    .await?;
+    let key = SleeperKey::new(&stem, ns, name);
+    let sleepers = Api::<Sleeper>::namespaced(world.client.clone(), ns);
+    let phase = async || {
+        let sleeper = sleepers.get_opt(&key.object_name()).await?;
+        anyhow::Ok(sleeper.map(|sleeper| sleeper.status.unwrap_or_default().state.phase))
+    };
+    let asleep = async || {
+        world
+            .until("the user's plugin to put it to sleep", async || {
+                let asleep = phase().await? == Some(Phase::Asleep) && world.replicas(ns, name).await? == 0;
+                Ok(asleep.then_some(()))
+            })
+            .await
+    };
+    asleep().await?;
+    let answer = requests::get(&world.url(ns, name).await?).await;
+    ensure!(answer.is_ok(), "{}", answer.describe());
+    asleep().await?;
+
+    // Taken out again: what it had put to sleep is given back.
+    upgrade(&world, &["plugins.configMaps=null", &format!("plugins.settings.{stem}=null")]).await?;
+    world
+        .until("everything of the plugin to be given back", async || {
+            let back = phase().await?.is_none() && world.replicas(ns, name).await? == 1;
+            Ok(back.then_some(()))
+        })
+        .await?;
+    world.assert_undiverted(ns, name).await?;
+    let url = world.url(ns, name).await?;
+    world
+        .until("the Service to answer", async || {
+            Ok(requests::get(&url).await.is_ok().then_some(()))
+        })
+        .await
+}
+
+async fn uninstalling_wakes_everything_and_leaves_nothing_parked(world: Arc<World>) -> Result<()> {
+    let ns = "uninstall";
+    let names = ["one", "two", "three"];
+    for name in names {
+        let wanted = Wanted {
+            sleep_after: NEVER,
+            ..Wanted::default()
+        };
+        world.deploy_known(ns, name, wanted).await?;
+        world.put_to_sleep(ns, name).await?;
+    }
+    helm(&world, &["uninstall", RELEASE, "--wait", "--timeout", "3m"]).await?;
+    for name in names {
+        ensure!(world.replicas(ns, name).await? == 1, "{name} was left at zero");
+        world.assert_undiverted(ns, name).await?;
+        let url = world.url(ns, name).await?;
+        world
+            .until(&format!("{name} to answer"), async || {
+                Ok(requests::get(&url).await.is_ok().then_some(()))
+            })
+            .await?;
+    }
+    nothing_left(&world.client).await
+}
+
+/// In the whole cluster.
+async fn nothing_left(client: &kube::Client) -> Result<()> {
+    let all = ListParams::default();
+    let services = Api::<Service>::all(client.clone()).list(&all).await?;
+    let parked: Vec<_> = services
+        .items
+        .into_iter()
+        .filter(|service| {
+            let annotations = service.metadata.annotations.as_ref();
+            annotations.is_some_and(|annotations| annotations.contains_key(PARKED_SELECTOR))
+        })
+        .filter_map(|service| service.metadata.name)
+        .collect();
+    ensure!(parked.is_empty(), "Services are still parked: {parked:?}");
+    let slices = Api::<EndpointSlice>::all(client.clone()).list(&all).await?;
+    let own: Vec<_> = slices
+        .items
+        .into_iter()
+        .filter(managed)
+        .filter_map(|slice| slice.metadata.name)
+        .collect();
+    ensure!(own.is_empty(), "slices are left: {own:?}");
+    match Api::<Sleeper>::all(client.clone()).list(&all).await {
+        Ok(left) if left.items.is_empty() => Ok(()),
+        Ok(left) => bail!("{} Sleepers are left", left.items.len()),
+        // The definition may go with the release.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

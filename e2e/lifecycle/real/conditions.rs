@@ -1,0 +1,168 @@
+//! What is wrong shows where people look: on the Sleeper and in its events.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use dormouse::local::SYSTEM_NAMESPACE;
+use dormouse_lifecycle::Phase;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+
+use crate::world::{NEVER, Wanted, World};
+use crate::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case!(exclusive a_missing_permission_is_named_on_the_sleeper_and_heals),
+        case!(a_metric_that_nobody_serves_is_named_on_the_sleeper),
+        case!(exclusive a_metrics_api_that_is_gone_is_named_on_the_sleeper),
+    ]
+}
+
+/// The message of a condition that does not hold, once there is one that says so.
+async fn complaint(world: &World, ns: &str, name: &str, kind: &str, part: &str) -> Result<String> {
+    world
+        .until(&format!("{kind} of {ns}/{name} to say {part:?}"), async || {
+            let sleeper = world.sleeper(ns, name).await?.context("no Sleeper")?;
+            let conditions = sleeper.status.map(|status| status.conditions).unwrap_or_default();
+            Ok(conditions
+                .into_iter()
+                .filter(|condition| condition.type_ == kind && condition.status == "False")
+                .map(|condition| condition.message)
+                .find(|message| message.contains(part)))
+        })
+        .await
+}
+
+/// The cluster roles of one of Dormouse's service accounts.
+async fn roles_of(world: &World, account: &str) -> Result<Vec<ClusterRole>> {
+    let bindings = Api::<ClusterRoleBinding>::all(world.client.clone())
+        .list(&ListParams::default())
+        .await?;
+    let roles = Api::<ClusterRole>::all(world.client.clone());
+    let mut found = Vec::new();
+    for binding in bindings {
+        let bound = binding.subjects.iter().flatten().any(|subject| {
+            subject.name == account && subject.namespace.as_deref() == Some(SYSTEM_NAMESPACE)
+        });
+        if bound {
+            found.push(roles.get(&binding.role_ref.name).await?);
+        }
+    }
+    ensure!(!found.is_empty(), "no cluster role is bound to {account}");
+    Ok(found)
+}
+
+async fn put_rules(world: &World, name: &str, rules: Option<Vec<PolicyRule>>) -> Result<()> {
+    let roles = Api::<ClusterRole>::all(world.client.clone());
+    let mut role = roles.get(name).await?;
+    role.rules = rules;
+    roles.replace(name, &PostParams::default(), &role).await?;
+    Ok(())
+}
+
+fn without_scaling(rules: Option<Vec<PolicyRule>>) -> Option<Vec<PolicyRule>> {
+    let scales = |rule: &PolicyRule| {
+        let mut resources = rule.resources.iter().flatten();
+        resources.any(|resource| resource.ends_with("/scale"))
+    };
+    let writes = |verb: &String| verb != "update" && verb != "patch";
+    rules.map(|rules| {
+        rules
+            .into_iter()
+            .map(|mut rule| {
+                if scales(&rule) {
+                    rule.verbs.retain(writes);
+                }
+                rule
+            })
+            .collect()
+    })
+}
+
+async fn a_missing_permission_is_named_on_the_sleeper_and_heals(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("forbidden", "web");
+    let wanted = Wanted {
+        sleep_after: NEVER,
+        ..Wanted::default()
+    };
+    world.deploy_known(ns, name, wanted).await?;
+    let roles = roles_of(&world, "dormouse-autoscaler").await?;
+    for role in &roles {
+        let name = role.metadata.name.as_deref().unwrap_or_default();
+        put_rules(&world, name, without_scaling(role.rules.clone())).await?;
+    }
+    let told = async {
+        // The authoriser hears of it a moment later.
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let key = world.key(ns, name);
+        world.cluster.wish_sleep(&key, "the case says so").await?;
+        complaint(&world, ns, name, "Divertible", "cannot update resource").await
+    }
+    .await;
+    for role in roles {
+        let name = role.metadata.name.clone().unwrap_or_default();
+        put_rules(&world, &name, role.rules).await?;
+    }
+    let told = told?;
+    ensure!(
+        told.contains("deployments/scale") && told.contains("dormouse-autoscaler"),
+        "{told}"
+    );
+    world.until_phase(ns, name, Phase::Asleep).await?;
+    world
+        .until("the replicas to go, now that it may", async || {
+            Ok((world.replicas(ns, name).await? == 0).then_some(()))
+        })
+        .await
+}
+
+const RULES: &str = r#"[{"metric":"unheard_of","window":"1s","threshold":"0"}]"#;
+
+async fn by_metric(world: &World, ns: &str, name: &str) -> Result<()> {
+    let annotations = [("dormouse.dev/rules", RULES)];
+    let wanted = Wanted {
+        annotations: &annotations,
+        ..Wanted::default()
+    };
+    world.deploy_known(ns, name, wanted).await
+}
+
+async fn a_metric_that_nobody_serves_is_named_on_the_sleeper(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("no-metric", "web");
+    by_metric(&world, ns, name).await?;
+    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of").await?;
+    ensure!(
+        world.replicas(ns, name).await? == 1,
+        "it was put to sleep without data"
+    );
+    Ok(())
+}
+
+async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("no-api", "web");
+    by_metric(&world, ns, name).await?;
+    let adapter = Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(
+        world.client.clone(),
+        "custom-metrics",
+    );
+    let adapters = adapter.list(&ListParams::default()).await?.items;
+    let scale = async |replicas: i32| -> Result<()> {
+        for found in &adapters {
+            let name = found.metadata.name.as_deref().unwrap_or_default();
+            world.scale("custom-metrics", name, replicas).await?;
+        }
+        Ok(())
+    };
+    ensure!(!adapters.is_empty(), "there is no metrics adapter to take away");
+    scale(0).await?;
+    let told = complaint(&world, ns, name, "ReadingsAvailable", "503").await;
+    scale(1).await?;
+    told?;
+    ensure!(
+        world.replicas(ns, name).await? == 1,
+        "it was put to sleep by an API that is gone"
+    );
+    Ok(())
+}

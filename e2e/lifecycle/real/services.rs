@@ -1,0 +1,262 @@
+//! Every kind of Service either works or gets a condition that says why not.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use dormouse::requests;
+use dormouse_kubernetes::WishError;
+use dormouse_lifecycle::Phase;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+
+use crate::world::{NEVER, Wanted, World, manifests};
+use crate::{Case, case};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case!(a_service_with_external_traffic_policy_local_wakes_through_its_node_port),
+        case!(every_port_of_a_service_wakes_and_leads_to_its_own_target_port),
+        case!(a_stateful_set_sleeps_and_wakes),
+        case!(services_that_cannot_be_diverted_say_why_on_the_sleeper),
+        case!(two_workloads_behind_one_service_are_left_alone_and_told),
+    ]
+}
+
+fn never(annotations: &'static [(&'static str, &'static str)]) -> Wanted<'static> {
+    Wanted {
+        sleep_after: NEVER,
+        annotations,
+        ..Wanted::default()
+    }
+}
+
+/// Changes the Service that comes with a workload.
+async fn change_service(world: &World, ns: &str, name: &str, spec: serde_json::Value) -> Result<()> {
+    Api::<k8s_openapi::api::core::v1::Service>::namespaced(world.client.clone(), ns)
+        .patch(
+            name,
+            &PatchParams::default(),
+            &Patch::Merge(json!({ "spec": spec })),
+        )
+        .await?;
+    Ok(())
+}
+
+async fn a_service_with_external_traffic_policy_local_wakes_through_its_node_port(
+    world: Arc<World>,
+) -> Result<()> {
+    let (ns, name) = ("etp-local", "web");
+    world.deploy_known(ns, name, never(&[])).await?;
+    change_service(
+        &world,
+        ns,
+        name,
+        json!({ "type": "NodePort", "externalTrafficPolicy": "Local" }),
+    )
+    .await?;
+    let node_port = world
+        .service(ns, name)
+        .await?
+        .spec
+        .and_then(|spec| spec.ports?.first()?.node_port)
+        .context("no node port")?;
+    let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(world.client.clone())
+        .list(&kube::api::ListParams::default())
+        .await?;
+    let address = nodes
+        .items
+        .into_iter()
+        .find_map(|node| {
+            let addresses = node.status?.addresses?;
+            let internal = addresses.into_iter().find(|address| address.type_ == "InternalIP");
+            internal.map(|address| address.address)
+        })
+        .context("no node has an InternalIP")?;
+    let url = format!("http://{address}:{node_port}/");
+    world
+        .until("the node port to answer", async || {
+            Ok(requests::get(&url).await.is_ok().then_some(()))
+        })
+        .await?;
+    world.put_to_sleep(ns, name).await?;
+    let nameless = world
+        .slices(ns, name)
+        .await?
+        .into_iter()
+        .filter(crate::world::managed)
+        .flat_map(|slice| slice.endpoints.unwrap_or_default())
+        .filter(|endpoint| endpoint.node_name.is_none())
+        .count();
+    ensure!(nameless == 0, "{nameless} DLX addresses without their node");
+    let answer = requests::get(&url).await;
+    ensure!(answer.is_ok(), "{}", answer.describe());
+    world.until_phase(ns, name, Phase::Awake).await?;
+    let answer = requests::get(&url).await;
+    ensure!(answer.is_ok(), "awake again: {}", answer.describe());
+    Ok(())
+}
+
+async fn every_port_of_a_service_wakes_and_leads_to_its_own_target_port(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("multi-port", "web");
+    world.deploy_known(ns, name, never(&[])).await?;
+    // By name and by number; both lead to the container's only port.
+    let ports = json!([
+        { "name": "http", "port": 80, "targetPort": "http" },
+        { "name": "alternative", "port": 8081, "targetPort": 8080 },
+    ]);
+    change_service(&world, ns, name, json!({ "ports": ports })).await?;
+    let ip = world
+        .service(ns, name)
+        .await?
+        .spec
+        .and_then(|spec| spec.cluster_ip)
+        .context("no cluster IP")?;
+    for port in [80, 8081] {
+        world.put_to_sleep(ns, name).await?;
+        let ports = world.state(ns, name).await?.ports.len();
+        ensure!(ports == 2, "{ports} DLX ports for two Service ports");
+        let answer = requests::get(&format!("http://{ip}:{port}/")).await;
+        ensure!(answer.is_ok(), "port {port}: {}", answer.describe());
+        world.until_phase(ns, name, Phase::Awake).await?;
+    }
+    Ok(())
+}
+
+async fn a_stateful_set_sleeps_and_wakes(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("stateful", "db");
+    world.namespace(ns).await?;
+    let annotations = [("dormouse.dev/sleep-after", "1s")];
+    let yaml = manifests(ns, name, &annotations, &[])
+        .join("\n---\n")
+        .replace("\"kind\":\"Deployment\"", "\"kind\":\"StatefulSet\"")
+        .replace("\"replicas\":1,", "\"replicas\":2,\"serviceName\":\"db\",");
+    world.apply(&yaml).await?;
+    let sets = Api::<k8s_openapi::api::apps::v1::StatefulSet>::namespaced(world.client.clone(), ns);
+    let replicas = async || {
+        let set = sets.get(name).await?;
+        let ready = set.status.and_then(|status| status.ready_replicas).unwrap_or(0);
+        anyhow::Ok((set.spec.and_then(|spec| spec.replicas).unwrap_or(1), ready))
+    };
+    world
+        .until("two ready replicas", async || {
+            Ok((replicas().await? == (2, 2)).then_some(()))
+        })
+        .await?;
+    world.until_phase(ns, name, Phase::Asleep).await?;
+    world
+        .until("no replicas", async || {
+            Ok((replicas().await? == (0, 0)).then_some(()))
+        })
+        .await?;
+    let answer = requests::get(&world.url(ns, name).await?).await;
+    ensure!(
+        answer.is_ok() && answer.body.contains("db-0"),
+        "{}",
+        answer.describe()
+    );
+    ensure!(replicas().await?.0 == 2, "restored to {:?}", replicas().await?);
+    Ok(())
+}
+
+async fn services_that_cannot_be_diverted_say_why_on_the_sleeper(world: Arc<World>) -> Result<()> {
+    let ns = "undivertible";
+    world.namespace(ns).await?;
+    let cases = [
+        (
+            "headless",
+            json!({ "clusterIP": "None", "selector": { "app": "headless" }, "ports": [{ "port": 80 }] }),
+            "headless",
+        ),
+        (
+            "external",
+            json!({ "type": "ExternalName", "externalName": "example.invalid" }),
+            "ExternalName",
+        ),
+        ("selectorless", json!({ "ports": [{ "port": 80 }] }), "selector"),
+        (
+            "nodelocal",
+            json!({ "selector": { "app": "nodelocal" }, "ports": [{ "port": 80 }], "internalTrafficPolicy": "Local" }),
+            "internalTrafficPolicy",
+        ),
+        (
+            "datagrams",
+            json!({ "selector": { "app": "datagrams" }, "ports": [{ "port": 53, "protocol": "UDP" }] }),
+            "not TCP",
+        ),
+    ];
+    for (name, spec, _) in &cases {
+        let annotations = [("dormouse.dev/sleep-after", "1s"), ("dormouse.dev/services", *name)];
+        let manifests = manifests(ns, name, &annotations, &[]);
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": name, "namespace": ns },
+            "spec": spec,
+        });
+        world.apply(&service.to_string()).await?;
+        world.apply(manifests.last().context("no Deployment")?).await?;
+    }
+    for (name, _, why) in &cases {
+        let message = world
+            .until(&format!("a condition or an event about {name}"), async || {
+                let conditions = world
+                    .sleeper(ns, name)
+                    .await?
+                    .and_then(|sleeper| sleeper.status)
+                    .map(|status| status.conditions)
+                    .unwrap_or_default();
+                Ok(conditions
+                    .into_iter()
+                    .find(|condition| condition.type_ == "Divertible" && condition.status == "False")
+                    .map(|condition| condition.message))
+            })
+            .await?;
+        ensure!(message.contains(why), "{name}: {message}");
+        ensure!(world.replicas(ns, name).await? == 1, "{name} was scaled");
+    }
+    Ok(())
+}
+
+async fn two_workloads_behind_one_service_are_left_alone_and_told(world: Arc<World>) -> Result<()> {
+    let ns = "dual";
+    world.namespace(ns).await?;
+    for name in ["blue", "green"] {
+        let annotations = [("dormouse.dev/sleep-after", "1s"), ("dormouse.dev/services", "front")];
+        let manifests = manifests(ns, name, &annotations, &[]);
+        world.apply(manifests.last().context("no Deployment")?).await?;
+    }
+    let front = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": "front", "namespace": ns },
+        "spec": { "selector": { "tier": "suite" }, "ports": [{ "port": 80, "targetPort": "http" }] },
+    });
+    world.apply(&front.to_string()).await?;
+    let events = Api::<k8s_openapi::api::core::v1::Event>::namespaced(world.client.clone(), ns);
+    let message = world
+        .until("a Warning about the shared Service", async || {
+            let events = events.list(&kube::api::ListParams::default()).await?;
+            Ok(events
+                .items
+                .into_iter()
+                .filter(|event| event.type_.as_deref() == Some("Warning"))
+                .filter_map(|event| event.message)
+                .find(|message| message.contains("front")))
+        })
+        .await?;
+    // Longer than both would need to fall asleep.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    for name in ["blue", "green"] {
+        ensure!(
+            world.replicas(ns, name).await? == 1,
+            "{name} was put to sleep all the same; told: {message}"
+        );
+    }
+    let key = world.key(ns, "blue");
+    let wish = world.cluster.wish_sleep(&key, "the case says so").await;
+    ensure!(
+        matches!(wish, Err(WishError::Unknown(_) | WishError::Unsupported(_))),
+        "{wish:?}"
+    );
+    Ok(())
+}
