@@ -50,7 +50,7 @@ pub mod testing;
 pub use error::{Error, Result};
 pub use jiff::Timestamp;
 pub use resource::{ObjectRef, Resource, ResourceId, ScaleEvent, ScaleEventKind, State};
-pub use rule::{MetricSource, ParseQuantityError, Quantity, Rule};
+pub use rule::{MetricSource, ParseQuantityError, PodScrape, Quantity, Rule};
 pub use scaler::{
     FieldCondition, GroupKind, IngressTargets, MultiTargetStrategy, Outcome, PathBackend, Scaler,
     ServiceTarget, Settings,

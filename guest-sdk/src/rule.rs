@@ -78,8 +78,33 @@ impl fmt::Display for Quantity {
 pub enum MetricSource {
     /// The host steps into the traffic of the resource's Services from time to time and counts.
     ObservedTraffic,
-    /// A metric of the custom metrics API, without window suffix: the host asks for `<name>_per_<window>`.
-    Custom(String),
+    /// A metric of the custom metrics API that describes the resource's object.
+    Custom {
+        /// Without window suffix: the host asks for `<name>_per_<window>`.
+        name: String,
+        /// Which series of the metric count, as in `kubectl -l`. None: all.
+        selector: Option<String>,
+    },
+    /// A metric of the external metrics API, in the resource's namespace.
+    External {
+        /// Its name, as the adapter knows it.
+        name: String,
+        /// Which series count, as in `kubectl -l`; several are added up. None: all.
+        selector: Option<String>,
+    },
+    /// What the pods of the resource's workloads use, added up: `cpu` (in cores), `memory` (in bytes), or another name
+    /// that the resource metrics API knows.
+    Resource(String),
+    /// The result of a query to a Prometheus server.
+    Prometheus {
+        /// The name under which the operator configured the server.
+        server: String,
+        /// PromQL with one number as its result. `{namespace}`, `{name}` (of the resource's object) and `{window}` are filled in;
+        /// with doubled braces they stand for themselves.
+        query: String,
+    },
+    /// A metric that the pods of the resource's workloads serve themselves, added up.
+    Pods(PodScrape),
     /// A reading that the contract has no case for yet. A host that does not know it reads an error, which never puts
     /// anything to sleep.
     Other {
@@ -88,6 +113,43 @@ pub enum MetricSource {
         /// Its parameters, a JSON object.
         parameters: Value,
     },
+}
+
+/// A metric that pods serve in the Prometheus text format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodScrape {
+    /// A port of the pods; plain HTTP.
+    pub port: u16,
+    /// Such as `/metrics`.
+    pub path: String,
+    /// The metric; all its series of all pods are added up.
+    pub metric: String,
+    /// Only series that have these labels with these values.
+    pub labels: Vec<(String, String)>,
+}
+
+impl PodScrape {
+    /// All series of a metric at `/metrics`.
+    pub fn new(port: u16, metric: impl Into<String>) -> Self {
+        Self {
+            port,
+            path: "/metrics".into(),
+            metric: metric.into(),
+            labels: Vec::new(),
+        }
+    }
+
+    /// At another path.
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// Only series with this label.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((name.into(), value.into()));
+        self
+    }
 }
 
 /// A resource is idle when *every* one of its rules is: the reading over the window is at or below the threshold.
@@ -114,8 +176,51 @@ impl Rule {
 
     /// A metric of the custom metrics API at or below a threshold.
     pub fn custom(metric: impl Into<String>, window: Duration, threshold: impl Into<Quantity>) -> Self {
+        let name = metric.into();
+        Self::of(MetricSource::Custom { name, selector: None }, window, threshold)
+    }
+
+    /// A metric of the external metrics API at or below a threshold; several series are added up.
+    pub fn external(metric: impl Into<String>, window: Duration, threshold: impl Into<Quantity>) -> Self {
+        let name = metric.into();
+        Self::of(MetricSource::External { name, selector: None }, window, threshold)
+    }
+
+    /// What the pods use together (`cpu` in cores, `memory` in bytes) at or below a threshold.
+    pub fn usage(resource: impl Into<String>, window: Duration, threshold: impl Into<Quantity>) -> Self {
+        Self::of(MetricSource::Resource(resource.into()), window, threshold)
+    }
+
+    /// The result of a query to the Prometheus server of this name at or below a threshold. See [`MetricSource::Prometheus`].
+    pub fn prometheus(
+        server: impl Into<String>,
+        query: impl Into<String>,
+        window: Duration,
+        threshold: impl Into<Quantity>,
+    ) -> Self {
+        let (server, query) = (server.into(), query.into());
+        Self::of(MetricSource::Prometheus { server, query }, window, threshold)
+    }
+
+    /// A metric that the pods serve themselves at or below a threshold.
+    pub fn pods(scrape: PodScrape, window: Duration, threshold: impl Into<Quantity>) -> Self {
+        Self::of(MetricSource::Pods(scrape), window, threshold)
+    }
+
+    /// Only series that this selector matches, as in `kubectl -l`. For custom and external metrics; others have none, and
+    /// are left as they are.
+    pub fn selector(mut self, wanted: impl Into<String>) -> Self {
+        if let MetricSource::Custom { selector, .. } | MetricSource::External { selector, .. } =
+            &mut self.source
+        {
+            *selector = Some(wanted.into());
+        }
+        self
+    }
+
+    fn of(source: MetricSource, window: Duration, threshold: impl Into<Quantity>) -> Self {
         Self {
-            source: MetricSource::Custom(metric.into()),
+            source,
             window,
             threshold: threshold.into(),
         }

@@ -104,7 +104,22 @@ impl From<Rule> for wit::Rule {
     fn from(rule: Rule) -> Self {
         let source = match rule.source {
             MetricSource::ObservedTraffic => wit::MetricSource::ObservedTraffic,
-            MetricSource::Custom(metric) => wit::MetricSource::Custom(metric),
+            MetricSource::Custom { name, selector } => {
+                wit::MetricSource::Custom(wit::CustomMetric { name, selector })
+            }
+            MetricSource::External { name, selector } => {
+                wit::MetricSource::External(wit::ExternalMetric { name, selector })
+            }
+            MetricSource::Resource(name) => wit::MetricSource::Resource(name),
+            MetricSource::Prometheus { server, query } => {
+                wit::MetricSource::Prometheus(wit::PrometheusQuery { server, query })
+            }
+            MetricSource::Pods(scrape) => wit::MetricSource::Pods(wit::PodScrape {
+                port: scrape.port,
+                path: scrape.path,
+                metric: scrape.metric,
+                labels: scrape.labels,
+            }),
             MetricSource::Other { kind, parameters } => wit::MetricSource::Other(wit::OtherSource {
                 kind,
                 parameters: parameters.to_string(),
@@ -374,7 +389,9 @@ mod tests {
             (wit.rules[0].window, wit.rules[0].threshold.as_str()),
             (900_000, "0")
         );
-        assert_eq!(wit.rules[1].source, wit::MetricSource::Custom("requests".into()));
+        assert!(
+            matches!(&wit.rules[1].source, wit::MetricSource::Custom(custom) if custom.name == "requests" && custom.selector.is_none())
+        );
         assert_eq!(
             (wit.rules[1].window, wit.rules[1].threshold.as_str()),
             (600_000, "2")

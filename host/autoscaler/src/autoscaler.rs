@@ -13,7 +13,7 @@ use tracing::Instrument;
 use crate::metrics::Metrics;
 use crate::orphans::{Roster, sweep};
 use crate::round::Line;
-use crate::{CustomMetrics, Overrides, Sleepers, Source};
+use crate::{Meters, Overrides, Sleepers, Source};
 
 /// Longest delay before the first round: many sources do not all begin at once.
 const LONGEST_JITTER: Duration = Duration::from_secs(5);
@@ -23,9 +23,9 @@ const LONGEST_JITTER: Duration = Duration::from_secs(5);
 pub struct Config {
     /// What flags say.
     pub overrides: Overrides,
-    /// Calls to the metrics API that one source has under way at once.
+    /// Calls to one source of metrics that a plugin has under way at once.
     pub metric_concurrency: usize,
-    /// Deadline of each of them, and of asking the DLX for demand.
+    /// Deadline of each of them, and again of waiting for its turn; and of asking the DLX for demand.
     pub metric_timeout: Duration,
     /// How long a resource that was just declared or updated is left alone before its traffic is looked at.
     pub settle: Duration,
@@ -76,7 +76,7 @@ pub struct Autoscaler {
     pub(crate) sources: Vec<Arc<dyn Source>>,
     pub(crate) roster: Roster,
     pub(crate) sleepers: Arc<dyn Sleepers>,
-    pub(crate) custom: Arc<dyn CustomMetrics>,
+    pub(crate) meters: Arc<dyn Meters>,
     pub(crate) metrics: Metrics,
 }
 
@@ -87,7 +87,7 @@ impl Autoscaler {
         sources: Vec<Arc<dyn Source>>,
         roster: Roster,
         sleepers: Arc<dyn Sleepers>,
-        custom: Arc<dyn CustomMetrics>,
+        meters: Arc<dyn Meters>,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Autoscaler {
             sources,
             roster,
             sleepers,
-            custom,
+            meters,
             metrics,
         }
     }
@@ -114,7 +114,7 @@ impl Autoscaler {
             let line = Line {
                 source: Arc::clone(source),
                 sleepers: Arc::clone(&self.sleepers),
-                custom: Arc::clone(&self.custom),
+                meters: Arc::clone(&self.meters),
                 config: self.config.clone(),
                 clock: self.clock.clone(),
                 metrics: self.metrics.clone(),

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::api::LastDecision;
 use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::objects::ObjectKey;
 use dormouse_kubernetes::{
-    Cluster, ClusterError, ConditionUpdate, Declared, DemandEntry, EventType, MetricValue, Sleeper,
-    SleeperKey, WishError,
+    Cluster, ClusterError, ConditionUpdate, Declared, DemandEntry, EventType, Sleeper, SleeperKey, WishError,
 };
 use dormouse_plugin::types::{FieldCondition, ObjectRef};
 use serde_json::Value;
 
-use crate::{CustomMetrics, FieldError, Sleepers};
+use crate::{FieldError, Sleepers};
 
 /// Who tells events.
 const COMPONENT: &str = "dormouse-autoscaler";
@@ -109,29 +107,6 @@ fn at(object: &Value, path: &str) -> Option<String> {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
-    }
-}
-
-/// The custom metrics API of a cluster.
-pub(crate) struct MetricsOf {
-    pub cluster: Cluster,
-    /// Deadline of a request on the wire.
-    pub timeout: Duration,
-}
-
-#[async_trait]
-impl CustomMetrics for MetricsOf {
-    async fn read(
-        &self,
-        group: &str,
-        kind: &str,
-        namespace: &str,
-        metric: &str,
-    ) -> Result<BTreeMap<String, MetricValue>, String> {
-        let read = self
-            .cluster
-            .custom_metric((group, kind), namespace, metric, self.timeout);
-        read.await.map_err(|error| error.to_string())
     }
 }
 

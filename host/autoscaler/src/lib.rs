@@ -13,7 +13,7 @@
 //! One task for each source, on its own cadence: a source that hangs delays nobody else, and its rounds never overlap. All
 //! state is in Sleepers: a process that dies leaves nothing behind, and its successor goes on. Only the leader acts.
 //!
-//! Everything outside is behind three small traits ([`Source`], [`Sleepers`], [`CustomMetrics`]), so that the line is
+//! Everything outside is behind three small traits ([`Source`], [`Sleepers`], [`Meters`]), so that the line is
 //! tested with scripted fakes and a paused clock.
 
 pub mod decide;
@@ -22,6 +22,7 @@ pub mod declare;
 mod act;
 mod autoscaler;
 mod cluster;
+mod meters;
 mod metrics;
 mod orphans;
 mod outside;
@@ -35,5 +36,5 @@ mod target;
 pub use autoscaler::{Autoscaler, Clock, Config};
 pub use metrics::Metrics;
 pub use orphans::Roster;
-pub use outside::{CustomMetrics, FieldError, Sleepers, Source, SourceError};
+pub use outside::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError};
 pub use settings::{Effective, Overrides};

@@ -27,6 +27,11 @@ struct ReadingLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
 /// What the autoscaler counts. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -35,6 +40,7 @@ pub struct Metrics {
     targets: Family<PluginLabel, Gauge>,
     decisions: Family<OutcomeLabels, Counter>,
     readings: Family<ReadingLabels, Counter>,
+    reading_duration: Family<SourceLabel, Histogram, fn() -> Histogram>,
     sleeps: Family<OutcomeLabels, Counter>,
     looks: Family<OutcomeLabels, Counter>,
 }
@@ -52,6 +58,7 @@ impl Default for Metrics {
             targets: Family::default(),
             decisions: Family::default(),
             readings: Family::default(),
+            reading_duration: Family::new_with_constructor(round_histogram),
             sleeps: Family::default(),
             looks: Family::default(),
         }
@@ -83,10 +90,17 @@ impl Metrics {
             "Decisions, by outcome",
             metrics.decisions.clone(),
         );
-        registry.register(
-            "autoscaler_readings",
-            "Readings, by source and result",
+        let whole = registry.sub_registry_with_prefix("dormouse");
+        whole.register(
+            "readings",
+            "Readings of rules, by source and result (value, no-data or error)",
             metrics.readings.clone(),
+        );
+        whole.register_with_unit(
+            "reading_duration",
+            "How long a source takes to answer; what is asked for once in a round is counted once",
+            Unit::Seconds,
+            metrics.reading_duration.clone(),
         );
         registry.register(
             "autoscaler_sleeps_requested",
@@ -141,6 +155,12 @@ impl Metrics {
                 result,
             })
             .inc();
+    }
+
+    pub(crate) fn reading_took(&self, source: &'static str, took: Duration) {
+        self.reading_duration
+            .get_or_create(&SourceLabel { source })
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn sleep(&self, plugin: &str, outcome: &'static str) {

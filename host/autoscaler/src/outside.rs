@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::api::LastDecision;
@@ -9,7 +10,11 @@ use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::{
     ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, WishError,
 };
-use dormouse_plugin::types::{FieldCondition, ObjectRef, Resource, ResourceId, ScaleOutcome, Settings};
+use dormouse_plugin::types::{
+    FieldCondition, ObjectRef, PodScrape, Resource, ResourceId, ScaleOutcome, Settings,
+};
+use dormouse_scaling::Reading;
+use jiff::Timestamp;
 use thiserror::Error;
 
 /// Why a source did not do what was asked of it.
@@ -100,16 +105,73 @@ pub trait Sleepers: Send + Sync + 'static {
     async fn tell(&self, namespace: &str, object: &ObjectRef, warning: bool, reason: &str, message: &str);
 }
 
-/// The custom metrics API.
+/// A metric of the custom metrics API. One question covers all objects of a kind in a namespace, so that it is asked once
+/// in a round.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CustomQuestion {
+    /// Group of the kind that the metric describes.
+    pub group: String,
+    /// The kind.
+    pub kind: String,
+    /// Namespace of the objects.
+    pub namespace: String,
+    /// The complete name, with the window.
+    pub metric: String,
+    /// Which series count.
+    pub selector: Option<String>,
+}
+
+/// Everything else that can be asked. Resources that ask the same share the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// A metric of the external metrics API.
+    External {
+        /// Where it is asked for.
+        namespace: String,
+        /// Its name.
+        metric: String,
+        /// Which series count.
+        selector: Option<String>,
+    },
+    /// What the pods of workloads use.
+    Usage {
+        /// Namespace of the workloads.
+        namespace: String,
+        /// The workloads.
+        workloads: Vec<ObjectRef>,
+        /// `cpu`, `memory` or another name.
+        resource: String,
+        /// What was measured longer ago is no data.
+        window: Duration,
+    },
+    /// A query to a Prometheus server, filled in.
+    Prometheus {
+        /// Namespace of the resource that asks.
+        namespace: String,
+        /// Name of the server in the configuration.
+        server: String,
+        /// The query.
+        query: String,
+    },
+    /// A metric that the pods of workloads serve.
+    Pods {
+        /// Namespace of the workloads.
+        namespace: String,
+        /// The workloads.
+        workloads: Vec<ObjectRef>,
+        /// What to ask each pod.
+        scrape: PodScrape,
+        /// A sample from longer ago is no data.
+        window: Duration,
+    },
+}
+
+/// Where readings are taken. The caller gives up on its own when it takes too long.
 #[async_trait]
-pub trait CustomMetrics: Send + Sync + 'static {
-    /// Values of a metric for all objects of a kind in a namespace, by object name. Objects without a value are missing.
-    /// The caller gives up on its own when it takes too long.
-    async fn read(
-        &self,
-        group: &str,
-        kind: &str,
-        namespace: &str,
-        metric: &str,
-    ) -> Result<BTreeMap<String, MetricValue>, String>;
+pub trait Meters: Send + Sync + 'static {
+    /// Values of a custom metric by object name. Objects without a value are missing.
+    async fn custom(&self, question: &CustomQuestion) -> Result<BTreeMap<String, MetricValue>, String>;
+
+    /// The answer to any other question, at `now`.
+    async fn ask(&self, question: &Question, now: Timestamp) -> Reading;
 }

@@ -7,7 +7,7 @@ use dormouse_kubernetes::Cluster;
 use dormouse_plugin::types::{Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_plugin::{LoadState, Plugin, PluginError, PluginSet};
 
-use crate::cluster::MetricsOf;
+use crate::meters::ClusterMeters;
 use crate::{Autoscaler, Config, Metrics, Roster, Source, SourceError};
 
 impl From<PluginError> for SourceError {
@@ -67,24 +67,30 @@ impl Roster {
 
 impl Autoscaler {
     /// The line from the plugins of a directory to a cluster.
-    pub fn of_plugins(config: Config, plugins: &PluginSet, cluster: &Cluster, metrics: Metrics) -> Self {
+    ///
+    /// # Errors
+    /// [`dormouse_metrics::ConfigError`] when the sources of metrics are not configured as they can be.
+    pub fn of_plugins(
+        config: Config,
+        plugins: &PluginSet,
+        cluster: &Cluster,
+        sources_of_metrics: &dormouse_metrics::Config,
+        metrics: Metrics,
+    ) -> Result<Self, dormouse_metrics::ConfigError> {
         let sources = plugins
             .plugins()
             .into_iter()
             .map(|plugin| plugin as Arc<dyn Source>)
             .collect();
-        let custom = MetricsOf {
-            cluster: cluster.clone(),
-            timeout: config.metric_timeout,
-        };
+        let meters = ClusterMeters::new(cluster, sources_of_metrics, config.metric_timeout)?;
         let roster = Roster::of(plugins);
-        Self::new(
+        Ok(Self::new(
             config,
             sources,
             roster,
             Arc::new(cluster.clone()),
-            Arc::new(custom),
+            Arc::new(meters),
             metrics,
-        )
+        ))
     }
 }

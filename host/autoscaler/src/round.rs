@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::readings::{Policy, Readings};
 use crate::status::{camel, is_news};
 use crate::target::{Target, scales_itself};
-use crate::{CustomMetrics, Effective, Sleepers, Source, SourceError};
+use crate::{Effective, Meters, Sleepers, Source, SourceError};
 
 /// Decisions that are acted on together.
 const TOGETHER: usize = 256;
@@ -27,7 +27,7 @@ const TOGETHER: usize = 256;
 pub(crate) struct Line {
     pub source: Arc<dyn Source>,
     pub sleepers: Arc<dyn Sleepers>,
-    pub custom: Arc<dyn CustomMetrics>,
+    pub meters: Arc<dyn Meters>,
     pub config: Config,
     pub clock: Clock,
     pub metrics: Metrics,
@@ -89,10 +89,11 @@ impl Line {
             self.source.name(),
             self.effective().metrics_resource,
             &targets,
-            &self.custom,
+            &self.meters,
             &self.sleepers,
             policy,
             self.metrics.clone(),
+            self.clock.now(),
         );
         let (readings, clock, settle) = (&readings, &self.clock, self.config.settle);
         let decided: FuturesUnordered<_> = targets

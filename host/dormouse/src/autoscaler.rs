@@ -50,12 +50,15 @@ pub async fn run(config: Option<&Path>, common: Common, options: AutoscalerOptio
                 metrics_resource_group: options.metrics_resource_group.clone(),
             },
             settle: host.cluster.config().timings.look.settle,
+            metric_concurrency: file.metrics.concurrency,
+            metric_timeout: file.metrics.timeout,
             ..Config::default()
         },
         &host.plugins,
         &host.cluster,
+        &file.metrics,
         metrics,
-    );
+    )?;
     tracing::info!("the autoscaler is up");
     tokio::join!(
         line.run(leads.clone(), host.shutdown.clone()),

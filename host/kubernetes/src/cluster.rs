@@ -16,11 +16,11 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::Sleeper;
-use crate::custom_metrics::MetricsApi;
 use crate::discovery::Kinds;
 use crate::dlx_client::DlxClient;
 use crate::endpoints::DlxAbsence;
 use crate::events::EventLog;
+use crate::metrics_api::MetricsApi;
 use crate::store::{Change, ChangedKind, Hook, Kept, Signals, Store, reflect};
 use crate::{ClusterError, Config, Metrics, Scope, SleeperKey};
 

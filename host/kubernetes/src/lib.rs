@@ -1,7 +1,7 @@
 //! Everything that is said to the API server.
 //!
 //! * [`api`]: the `Sleeper` custom resource; [`crd`]: its definition.
-//! * [`Cluster`]: reflectors and the views made from them, wishes, objects and events for plugins, custom metrics.
+//! * [`Cluster`]: reflectors and the views made from them, wishes, objects and events for plugins, the metrics APIs.
 //! * [`round`] and [`Driver`]: observe a Sleeper, ask [`dormouse_lifecycle::next`], carry its steps out.
 //! * [`Leadership`]: leader election by Lease.
 //!
@@ -17,7 +17,6 @@ mod client;
 mod cluster;
 mod conditions;
 mod config;
-mod custom_metrics;
 mod demand;
 mod discovery;
 mod dlx_client;
@@ -29,6 +28,7 @@ mod fields;
 mod key;
 mod leadership;
 mod metrics;
+mod metrics_api;
 mod observe;
 mod prune;
 mod raw;
@@ -43,7 +43,6 @@ pub use client::{client, client_from_kubeconfig};
 pub use cluster::Cluster;
 pub use conditions::ConditionUpdate;
 pub use config::{Config, Scope};
-pub use custom_metrics::{MetricError, MetricValue};
 pub use demand::{DemandEntry, DemandReport};
 pub use dlx_client::{DEMAND_PATH, PROBE_ANSWER_HEADER, PROBE_HEADER, PROBE_PATH};
 pub use driver::{Driver, Role};
@@ -53,6 +52,7 @@ pub use events::EventType;
 pub use key::SleeperKey;
 pub use leadership::{Leadership, LeadershipConfig};
 pub use metrics::Metrics;
+pub use metrics_api::{CustomMetric, MetricError, MetricValue, PodUsage, WorkloadPod, WorkloadPods};
 pub use objects::ObjectError;
 pub use observe::Seen;
 pub use round::{RoundOutcome, round};

@@ -126,9 +126,12 @@ impl Pods {
         if pods.is_empty() {
             return Ok(Answer::NoData("there is no pod to ask".to_owned()));
         }
-        let mut answers = futures::stream::iter(pods)
-            .map(|pod| self.one(pod, scrape, not_before))
-            .buffer_unordered(AT_ONCE);
+        // Futures are collected first: a stream that maps references is beyond what the compiler can prove to be Send.
+        let mut questions = Vec::with_capacity(pods.len());
+        for pod in pods {
+            questions.push(self.one(pod, scrape, not_before));
+        }
+        let mut answers = futures::stream::iter(questions).buffer_unordered(AT_ONCE);
         let mut values: Vec<Quantity> = Vec::with_capacity(pods.len());
         let mut missing = None;
         while let Some((pod, answer)) = answers.try_next().await? {

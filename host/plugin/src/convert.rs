@@ -4,6 +4,8 @@
 //! in the description of one resource, such as a Service name that a user mistyped in an annotation, stays with that
 //! resource ([`Resource::problem`]): one bad resource must not stop the others.
 
+mod source;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use crate::bindings::dormouse::plugin::types as wit;
 use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
 use crate::host::clip;
 use crate::types::{
-    FieldCondition, GroupKind, MetricSource, MultiTargetStrategy, ObjectRef, PathBackend, Resource,
-    ResourceId, ResourceState, Rule, ScaleEvent, ScaleEventKind, ScaleOutcome, ServiceTarget, Settings,
+    FieldCondition, GroupKind, MultiTargetStrategy, ObjectRef, PathBackend, Resource, ResourceId,
+    ResourceState, Rule, ScaleEvent, ScaleEventKind, ScaleOutcome, ServiceTarget, Settings,
 };
 use crate::validate::{self, Check};
 use crate::{GuestError, PluginError};
@@ -27,8 +29,6 @@ const RULES: usize = 32;
 const MEMBERS: usize = 64;
 /// Values of a field condition.
 const VALUES: usize = 64;
-/// Bytes of the parameters of a reading.
-const PARAMETERS: usize = 16 << 10;
 /// The longest window and the longest hold that make sense.
 const LONGEST_WINDOW: Duration = Duration::from_secs(365 * 24 * 3600);
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
@@ -193,27 +193,7 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
 }
 
 fn rule(rule: wit::Rule) -> Result<Rule, Garbage> {
-    let source = match rule.source {
-        wit::MetricSource::ObservedTraffic => MetricSource::ObservedTraffic,
-        wit::MetricSource::Custom(name) => {
-            must("the metric name", &name, validate::path_segment)?;
-            MetricSource::Custom(name)
-        }
-        wit::MetricSource::Other(other) => {
-            must("the kind of reading", &other.kind, |kind| {
-                validate::text(kind, 63)
-            })?;
-            if other.parameters.len() > PARAMETERS {
-                return Err(Garbage(format!(
-                    "more than {PARAMETERS} bytes of parameters of a reading"
-                )));
-            }
-            MetricSource::Other {
-                kind: other.kind,
-                parameters: other.parameters,
-            }
-        }
-    };
+    let source = source::source(rule.source)?;
     let window = Duration::from_millis(rule.window);
     if window.is_zero() || window > LONGEST_WINDOW {
         return Err(Garbage(format!("a window of {window:?}")));

@@ -83,8 +83,31 @@ pub struct ScaleEvent {
 pub enum MetricSource {
     /// The DLX steps into the traffic and counts.
     ObservedTraffic,
-    /// A metric of the custom metrics API, without window suffix.
-    Custom(String),
+    /// A metric of the custom metrics API.
+    Custom {
+        /// Without window suffix.
+        name: String,
+        /// Which series count.
+        selector: Option<String>,
+    },
+    /// A metric of the external metrics API.
+    External {
+        /// Its name.
+        name: String,
+        /// Which series count.
+        selector: Option<String>,
+    },
+    /// What the pods use: `cpu`, `memory` or another name.
+    Resource(String),
+    /// A query to a Prometheus server.
+    Prometheus {
+        /// The server's name in the configuration.
+        server: String,
+        /// With places for namespace, name and window.
+        query: String,
+    },
+    /// A metric that the pods serve.
+    Pods(PodScrape),
     /// A kind of reading that this contract has no case for.
     Other {
         /// The kind.
@@ -92,6 +115,19 @@ pub enum MetricSource {
         /// Its parameters, JSON text as the guest wrote it.
         parameters: String,
     },
+}
+
+/// A metric that pods serve in the Prometheus text format.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodScrape {
+    /// A port of the pods.
+    pub port: u16,
+    /// The path.
+    pub path: String,
+    /// The metric.
+    pub metric: String,
+    /// Labels that a series must have.
+    pub labels: Vec<(String, String)>,
 }
 
 /// One condition for idleness: the reading over the window is at or below the threshold.

@@ -127,6 +127,45 @@ pub(crate) fn text(text: &str, max: usize) -> Result<(), &'static str> {
     }
 }
 
+/// A text that says something, on one line.
+pub(crate) fn some_text(text: &str, max: usize) -> Result<(), &'static str> {
+    if text.trim().is_empty() {
+        return Err("empty");
+    }
+    self::text(text, max)
+}
+
+/// The name of a metric or of one of its labels in the Prometheus text format.
+pub(crate) fn metric_name(text: &str) -> Result<(), &'static str> {
+    let bytes = text.as_bytes();
+    let letter = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_' || *c == b':';
+    if bytes.len() <= 253 && bytes.first().is_some_and(|c| !c.is_ascii_digit()) && bytes.iter().all(letter) {
+        Ok(())
+    } else {
+        Err("not a name of Prometheus (letters, digits, `_` and `:`, not beginning with a digit)")
+    }
+}
+
+/// A resource that pods use, such as `cpu` or `nvidia.com/gpu`.
+pub(crate) fn resource_to_measure(text: &str) -> Result<(), &'static str> {
+    let letter = |c: u8| c.is_ascii_alphanumeric() || b"-_./".contains(&c);
+    if (1..=317).contains(&text.len()) && text.bytes().all(letter) {
+        Ok(())
+    } else {
+        Err("not a resource such as cpu or memory")
+    }
+}
+
+/// The path of a URL, with a query perhaps.
+pub(crate) fn url_path(text: &str) -> Result<(), &'static str> {
+    let bad = |c: char| !c.is_ascii_graphic() || c == '#';
+    if text.starts_with('/') && text.len() <= 512 && !text.contains(bad) {
+        Ok(())
+    } else {
+        Err("not a path such as /metrics")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +205,17 @@ mod tests {
         );
         table(header_name, &["X-Function-Name"], &["", "a b", "a:b", "a\r\nb"]);
         table(field_path, &["status.state", "a"], &["", ".", "a..b", "a.\n"]);
+        table(metric_name, &["a", "_a:b9"], &["", "9a", "a-b", "a b", "ä"]);
+        table(
+            resource_to_measure,
+            &["cpu", "nvidia.com/gpu"],
+            &["", "c p", "cpu\n"],
+        );
+        table(
+            url_path,
+            &["/", "/metrics?a=b"],
+            &["", "metrics", "/a b", "/a#b", "/\r\n", "/ä"],
+        );
         table(
             plugin_name,
             &["workloads", "status_driven", "a.b-1"],

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_autoscaler::{CustomMetrics, FieldError, Sleepers, Source, SourceError};
+use dormouse_autoscaler::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError};
 use dormouse_kubernetes::api::LastDecision;
 use dormouse_kubernetes::lifecycle::{
     LookPolicy, Phase, SleeperState, Wish, request_observation, request_sleep, request_wake,
@@ -16,6 +16,7 @@ use dormouse_kubernetes::{
     WishError,
 };
 use dormouse_plugin::types::{FieldCondition, ObjectRef, Resource, ResourceId, ScaleOutcome, Settings};
+use dormouse_scaling::Reading;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tokio::time::Instant;
@@ -38,7 +39,7 @@ impl Start {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic while locked")
 }
 
@@ -490,6 +491,9 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct MetricsApi {
     answers: Mutex<HashMap<String, Answer>>,
+    /// Answers to the other questions; None hangs.
+    readings: Mutex<HashMap<Question, Option<Reading>>>,
+    pub questions: Mutex<Vec<Question>>,
     pub calls: Mutex<Vec<String>>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
@@ -501,6 +505,10 @@ impl MetricsApi {
         lock(&self.answers).insert(call.to_owned(), answer);
     }
 
+    pub fn reads(&self, question: Question, reading: Option<Reading>) {
+        lock(&self.readings).insert(question, reading);
+    }
+
     pub fn calls(&self) -> Vec<String> {
         let mut calls = lock(&self.calls).clone();
         calls.sort();
@@ -509,15 +517,29 @@ impl MetricsApi {
 }
 
 #[async_trait]
-impl CustomMetrics for MetricsApi {
-    async fn read(
-        &self,
-        group: &str,
-        kind: &str,
-        namespace: &str,
-        metric: &str,
-    ) -> Result<BTreeMap<String, MetricValue>, String> {
-        let call = format!("{group}/{kind}/{namespace}/{metric}");
+impl Meters for MetricsApi {
+    async fn ask(&self, question: &Question, _now: Timestamp) -> Reading {
+        lock(&self.questions).push(question.clone());
+        let answer = lock(&self.readings).get(question).cloned();
+        match answer {
+            None => Reading::NoData("not scripted".into()),
+            Some(Some(reading)) => reading,
+            Some(None) => std::future::pending().await,
+        }
+    }
+
+    async fn custom(&self, question: &CustomQuestion) -> Result<BTreeMap<String, MetricValue>, String> {
+        let CustomQuestion {
+            group,
+            kind,
+            namespace,
+            metric,
+            selector,
+        } = question;
+        let mut call = format!("{group}/{kind}/{namespace}/{metric}");
+        if let Some(selector) = selector {
+            call.push_str(&format!("?{selector}"));
+        }
         lock(&self.calls).push(call.clone());
         let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(at_once, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_autoscaler::{
-    Autoscaler, Clock, Config, CustomMetrics, Metrics, Roster, Sleepers, Source, SourceError,
+    Autoscaler, Clock, Config, Meters, Metrics, Roster, Sleepers, Source, SourceError,
 };
 use dormouse_plugin::types::{MetricSource, ObjectRef, Resource, ResourceId, ResourceState, Rule};
 use prometheus_client::registry::Registry;
@@ -26,7 +26,10 @@ pub fn deployment(name: &str) -> ObjectRef {
 
 pub fn custom(metric: &str, minutes: u32, threshold: &str) -> Rule {
     Rule {
-        source: MetricSource::Custom(metric.into()),
+        source: MetricSource::Custom {
+            name: metric.into(),
+            selector: None,
+        },
         window: MINUTE * minutes,
         threshold: threshold.into(),
     }
@@ -113,7 +116,7 @@ impl World {
             sources,
             self.roster.clone(),
             Arc::clone(&self.cluster) as Arc<dyn Sleepers>,
-            Arc::clone(&self.api) as Arc<dyn CustomMetrics>,
+            Arc::clone(&self.api) as Arc<dyn Meters>,
             self.metrics.clone(),
         );
         let line = line.with_clock(Clock::new(move || start.wall()));

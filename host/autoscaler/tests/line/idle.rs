@@ -39,7 +39,7 @@ async fn an_idle_resource_is_asked_to_sleep_through_its_plugin() {
             "1",
         ),
         (
-            "autoscaler_readings_total{plugin=\"workloads\",source=\"custom\",result=\"value\"}",
+            "dormouse_readings_total{plugin=\"workloads\",source=\"custom\",result=\"value\"}",
             "1",
         ),
         (

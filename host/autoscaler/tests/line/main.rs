@@ -7,6 +7,7 @@ mod idle;
 mod isolation;
 mod leadership;
 mod platform;
+mod readings;
 mod settings;
 mod sleepers;
 mod traffic;

@@ -5,6 +5,7 @@
     reason = "a test may stop at the first surprise, its helpers too"
 )]
 
+mod metrics;
 mod mock;
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use dormouse_kubernetes::lifecycle::{ObjectRef, Phase, Wish};
 use dormouse_kubernetes::objects::ListQuery;
 use dormouse_kubernetes::{
-    Cluster, ClusterError, Config, Declared, Leadership, LeadershipConfig, MetricValue, Metrics, ObjectError,
+    Cluster, ClusterError, Config, CustomMetric, Declared, Leadership, LeadershipConfig, MetricValue, Metrics, ObjectError,
     Scope, SleeperKey, SleeperSpec, WishError,
 };
 use http::Method;
@@ -354,6 +355,16 @@ async fn a_request_that_is_never_answered_ends_at_its_deadline() {
     );
 }
 
+fn metric(metric: &str) -> CustomMetric<'_> {
+    CustomMetric {
+        group: "apps",
+        kind: "Deployment",
+        namespace: "shop",
+        metric,
+        selector: None,
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn metrics_fall_back_to_the_older_version_and_remember_it() {
     let mock = Mock::default();
@@ -375,14 +386,14 @@ async fn metrics_fall_back_to_the_older_version_and_remember_it() {
     let second = Duration::from_secs(1);
     for _ in 0..2 {
         let values = cluster
-            .custom_metric(("apps", "Deployment"), "shop", "rps_per_1m", second)
+            .custom_metric(metric("rps_per_1m"), second)
             .await
             .unwrap();
         assert_eq!(values.get("web"), Some(&MetricValue::Value("250m".into())));
     }
     assert_eq!(mock.count(&Method::GET, "v1beta2"), 1);
     let missing = cluster
-        .custom_metric(("apps", "Deployment"), "shop", "none_per_1m", second)
+        .custom_metric(metric("none_per_1m"), second)
         .await
         .unwrap();
     assert!(missing.is_empty());
@@ -392,7 +403,7 @@ async fn metrics_fall_back_to_the_older_version_and_remember_it() {
     });
     assert!(
         cluster
-            .custom_metric(("apps", "Deployment"), "shop", "rps_per_1m", second)
+            .custom_metric(metric("rps_per_1m"), second)
             .await
             .is_err()
     );

@@ -5,36 +5,30 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
-use thiserror::Error;
 
-use crate::raw::{parse, send};
+use super::{MetricError, quantity, within};
 use crate::{Cluster, ClusterError};
 
 /// Newest first.
 const VERSIONS: [&str; 2] = ["v1beta2", "v1beta1"];
-/// Ten thousand values are about 4 MiB.
-const LIMIT: usize = 32 * 1024 * 1024;
 
 /// Which version answered last.
 #[derive(Default)]
 pub(crate) struct MetricsApi(Mutex<Option<&'static str>>);
 
-/// Why a metric could not be read.
-#[derive(Clone, Debug, Error)]
-pub enum MetricError {
-    /// The kind that the metric describes is not served by the cluster, so its resource name is not known.
-    #[error("metrics for {kind} of group {group:?}: {source}")]
-    Kind {
-        /// Group.
-        group: String,
-        /// Kind.
-        kind: String,
-        /// What discovery said.
-        source: ClusterError,
-    },
-    /// The metrics API did not answer, or not as expected.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
+/// Which metric of which objects.
+#[derive(Clone, Copy, Debug)]
+pub struct CustomMetric<'a> {
+    /// Group of the kind that the metric describes; empty for the core group.
+    pub group: &'a str,
+    /// The kind.
+    pub kind: &'a str,
+    /// Namespace of the objects.
+    pub namespace: &'a str,
+    /// The complete name (`<name>_per_<window>`).
+    pub metric: &'a str,
+    /// Which series of the metric count, as in `kubectl -l`. None: all.
+    pub selector: Option<&'a str>,
 }
 
 /// What the API says of one object.
@@ -56,7 +50,8 @@ struct List {
 #[serde(rename_all = "camelCase")]
 struct Item {
     described_object: Described,
-    value: Quantity,
+    #[serde(deserialize_with = "quantity")]
+    value: String,
 }
 
 #[derive(Deserialize)]
@@ -65,29 +60,20 @@ struct Described {
     name: String,
 }
 
-/// Adapters write quantities as strings; a bare number is understood too.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Quantity {
-    Text(String),
-    Number(serde_json::Number),
-}
-
 impl Cluster {
-    /// Values of a metric for all objects of a kind in a namespace, by object name. `metric` is the complete name
-    /// (`<name>_per_<window>`). A metric or an API that is not found has no values.
+    /// Values of a metric for all objects of a kind in a namespace, by object name. A metric or an API that is not found
+    /// has no values.
     ///
     /// # Errors
     /// [`MetricError`].
     pub async fn custom_metric(
         &self,
-        group_kind: (&str, &str),
-        namespace: &str,
-        metric: &str,
+        wanted: CustomMetric<'_>,
         timeout: Duration,
     ) -> Result<BTreeMap<String, MetricValue>, MetricError> {
-        let (group, kind) = group_kind;
-        let work = async {
+        let CustomMetric { group, kind, .. } = wanted;
+        let what = || format!("metric {} in {}", wanted.metric, wanted.namespace);
+        within(timeout, what, async {
             let resource = self
                 .inner
                 .kinds
@@ -98,54 +84,42 @@ impl Cluster {
                     kind: kind.to_owned(),
                     source,
                 })?;
-            self.read_metric(&resource, namespace, metric, timeout).await
-        };
-        tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
-            Err(ClusterError::Timeout {
-                what: format!("metric {metric} in {namespace}"),
-                after: timeout,
-            }
-            .into())
+            self.read_metric(&resource, wanted, timeout).await
         })
+        .await
     }
 
     async fn read_metric(
         &self,
         resource: &str,
-        namespace: &str,
-        metric: &str,
+        wanted: CustomMetric<'_>,
         timeout: Duration,
     ) -> Result<BTreeMap<String, MetricValue>, MetricError> {
-        let what = || format!("metric {metric} in {namespace}");
-        let known = *self
-            .inner
-            .metrics_api
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let what = || format!("metric {} in {}", wanted.metric, wanted.namespace);
+        let answered = || {
+            self.inner
+                .metrics_api
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let known = *answered();
         let order = VERSIONS.iter().copied().filter(|version| Some(*version) == known);
         let order = order.chain(VERSIONS.iter().copied().filter(|version| Some(*version) != known));
+        let parameters: Vec<_> = wanted
+            .selector
+            .map(|selector| ("metricLabelSelector", selector))
+            .into_iter()
+            .collect();
         for version in order {
-            let path = path(version, namespace, resource, metric);
-            let request =
-                http::Request::get(path)
-                    .body(Vec::new())
-                    .map_err(|error| ClusterError::Invalid {
-                        what: what(),
-                        message: error.to_string(),
-                    })?;
-            match send(&self.inner.client, request, LIMIT, timeout, what).await {
+            let path = path(version, wanted.namespace, resource, wanted.metric);
+            match self.read_list::<List>(&path, &parameters, timeout, what).await {
                 // Either this version is not served or there is no such metric: the other version tells.
                 Err(ClusterError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
-                Ok(body) => {
-                    *self
-                        .inner
-                        .metrics_api
-                        .0
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner) = Some(version);
-                    return Ok(values(parse::<List>(&body, what)?));
+                Ok(list) => {
+                    *answered() = Some(version);
+                    return Ok(values(list));
                 }
             }
         }
@@ -160,10 +134,7 @@ fn path(version: &str, namespace: &str, resource: &str, metric: &str) -> String 
 fn values(list: List) -> BTreeMap<String, MetricValue> {
     let mut values = BTreeMap::new();
     for item in list.items {
-        let value = match item.value {
-            Quantity::Text(text) => text,
-            Quantity::Number(number) => number.to_string(),
-        };
+        let value = item.value;
         values
             .entry(item.described_object.name)
             .and_modify(|known| {

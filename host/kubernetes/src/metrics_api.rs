@@ -1,0 +1,124 @@
+//! The metrics APIs of Kubernetes: custom, external and resource metrics, and whose pods they are about.
+
+mod custom;
+mod external;
+mod pods;
+mod usage;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+use crate::raw::{parse, send};
+use crate::{Cluster, ClusterError};
+
+pub(crate) use custom::MetricsApi;
+pub use custom::{CustomMetric, MetricValue};
+pub use pods::{WorkloadPod, WorkloadPods};
+pub use usage::PodUsage;
+
+/// Ten thousand values are about 4 MiB.
+const LIMIT: usize = 32 * 1024 * 1024;
+
+/// Why a metric could not be read.
+#[derive(Clone, Debug, Error)]
+pub enum MetricError {
+    /// The kind that the metric describes is not served by the cluster, so its resource name is not known.
+    #[error("metrics for {kind} of group {group:?}: {source}")]
+    Kind {
+        /// Group.
+        group: String,
+        /// Kind.
+        kind: String,
+        /// What discovery said.
+        source: ClusterError,
+    },
+    /// Nobody serves this metrics API.
+    #[error("the cluster does not serve {api}; is {who} installed?")]
+    NotServed {
+        /// Group and version.
+        api: &'static str,
+        /// Who usually serves it.
+        who: &'static str,
+    },
+    /// A workload does not say which pods are its own.
+    #[error("{kind} {name} does not say which pods are its own: its scale has no selector")]
+    NoSelector {
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+    },
+    /// More pods than are looked at.
+    #[error("{what} has more than {limit} pods")]
+    TooManyPods {
+        /// Whose pods.
+        what: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// The API server or whoever stands behind it did not answer, or not as expected.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+impl Cluster {
+    /// Reads a list of a metrics API.
+    async fn read_list<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+        timeout: Duration,
+        what: impl Fn() -> String,
+    ) -> Result<T, ClusterError> {
+        let parameters = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(parameters)
+            .finish();
+        let question = if parameters.is_empty() { "" } else { "?" };
+        let request = http::Request::get(format!("{path}{question}{parameters}"))
+            .body(Vec::new())
+            .map_err(|error| ClusterError::Invalid {
+                what: what(),
+                message: error.to_string(),
+            })?;
+        let body = send(&self.inner.client, request, LIMIT, timeout, &what).await?;
+        parse(&body, what)
+    }
+}
+
+/// All of a reading within its deadline, however many requests it takes.
+async fn within<T>(
+    timeout: Duration,
+    what: impl Fn() -> String,
+    work: impl Future<Output = Result<T, MetricError>>,
+) -> Result<T, MetricError> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        Err(ClusterError::Timeout {
+            what: what(),
+            after: timeout,
+        }
+        .into())
+    })
+}
+
+/// Adapters write quantities as strings; a bare number is understood too.
+fn quantity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Quantity {
+        Text(String),
+        Number(serde_json::Number),
+    }
+    Ok(match Quantity::deserialize(deserializer)? {
+        Quantity::Text(text) => text,
+        Quantity::Number(number) => number.to_string(),
+    })
+}
+
+/// A time, if there is one that can be read.
+fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
