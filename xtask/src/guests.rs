@@ -1,10 +1,12 @@
 //! The bundled plugins: sample-scalers/* as WebAssembly components.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::image::Moved;
 use crate::tools::GUEST_TARGET;
 use crate::workspace::Workspace;
 
@@ -14,12 +16,15 @@ pub const WHAT: &str = "build the bundled plugins (sample-scalers/) for wasm32-w
 /// Builds every folder of sample-scalers/ and puts `<folder>.wasm` into the plugins folder.
 pub fn build(workspace: &Workspace) -> Result<()> {
     let guests = guests(workspace)?;
+    let rustflags = Moved::of(workspace)?.rustflags();
     let mut cargo = workspace
         .cargo("build")
         .args(["--release", "--target", GUEST_TARGET])
         // A component is shipped and hashed as it is: names for backtraces stay, megabytes of line tables go.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
+        // The same component from every checkout: its digest is what caches and images know it by.
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags.join(&OsString::from("\u{1f}")))
         .hint("the compiler's message is above; plugins may use only crates that build for wasm32-wasip2");
     for guest in &guests {
         cargo = cargo.args(["--package", &guest.package]);
@@ -47,6 +52,27 @@ pub fn build(workspace: &Workspace) -> Result<()> {
         eprintln!("      {}  {} KiB", to.display(), bytes.len().div_ceil(1024));
     }
     Ok(())
+}
+
+/// The plugins that were built, by name.
+pub fn built(workspace: &Workspace) -> Result<Vec<(String, Vec<u8>)>> {
+    guests(workspace)?
+        .into_iter()
+        .map(|guest| {
+            let file = workspace.plugins().join(format!("{}.wasm", guest.name));
+            let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            Ok((guest.name, bytes))
+        })
+        .collect()
+}
+
+/// The cargo package of a plugin.
+pub fn package(workspace: &Workspace, name: &str) -> Result<String> {
+    guests(workspace)?
+        .into_iter()
+        .find(|guest| guest.name == name)
+        .map(|guest| guest.package)
+        .with_context(|| format!("sample-scalers/ has no `{name}`"))
 }
 
 /// Package names of everything that must compile for the guest target, the SDK included.

@@ -52,6 +52,8 @@ enum Command {
     Check,
     /// Builds the bundled plugins for wasm32-wasip2
     BuildGuests,
+    /// Builds the container image, with its bill of materials; needs no container engine
+    Image(image::Args),
     /// Measures: the plugin call against bare wasmtime, the DLX against a minimal proxy
     Bench(bench::Args),
     /// Builds the API documentation
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
             steps.run("check the tools", || tools::for_guests(&workspace))?;
             steps.run(guests::WHAT, || guests::build(&workspace))
         }
+        Command::Image(args) => image::command(&workspace, args),
         Command::Bench(args) => bench::bench(&workspace, &args),
         Command::Docs { open } => check::api_docs(&workspace, open),
         Command::Fmt => tools::component(&workspace, "rustfmt", "fmt")

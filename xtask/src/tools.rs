@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
+use crate::image::oci::Arch;
+use crate::image::triple;
 use crate::run::Cmd;
 use crate::workspace::Workspace;
 
@@ -21,6 +23,91 @@ pub fn for_everything(workspace: &Workspace) -> Result<()> {
 /// What it takes to build plugins.
 pub fn for_guests(workspace: &Workspace) -> Result<()> {
     target(workspace, GUEST_TARGET)
+}
+
+/// What it takes to build static programs for an image.
+pub fn for_image(workspace: &Workspace, arch: Arch) -> Result<()> {
+    c_compiler()?;
+    target(workspace, triple(arch))?;
+    match linking(arch) {
+        Linking::Zig => {
+            eprintln!("      cargo-zigbuild: there");
+            Ok(())
+        }
+        Linking::Musl { compiler, .. } => match compile(compiler) {
+            Ok(()) => {
+                eprintln!("      C compiler {compiler}: works");
+                Ok(())
+            }
+            Err(how) => bail!(
+                "`{compiler}`, which compiles the C parts of a static program for {}, does not work: {how}\n\
+                 what to do: {}",
+                arch.name(),
+                match compiler {
+                    MUSL => "Debian, Ubuntu: apt-get install musl-tools; Fedora: dnf install musl-gcc; Arch: pacman -S musl; \
+                             Alpine: apk add build-base",
+                    _ => "install zig and cargo-zigbuild (`cargo install cargo-zigbuild`; pip has both: \
+                          `pip install ziglang cargo-zigbuild`), or a musl cross compiler of that name",
+                }
+            ),
+        },
+    }
+}
+
+/// The wrapper of the machine's own compiler that musl comes with.
+const MUSL: &str = "musl-gcc";
+
+/// What compiles C and links for the target of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linking {
+    /// cargo-zigbuild in place of `cargo build`.
+    Zig,
+    /// A C compiler that knows musl.
+    Musl {
+        /// It.
+        compiler: &'static str,
+        /// Whether it links too; else the machine's own compiler does, which can link for its own architecture.
+        links: bool,
+    },
+}
+
+/// For the architecture of this machine musl's own wrapper; for another one cargo-zigbuild, or a cross compiler.
+pub fn linking(arch: Arch) -> Linking {
+    let native = Arch::of_this_machine().is_ok_and(|own| own == arch);
+    if native {
+        return Linking::Musl {
+            compiler: MUSL,
+            links: false,
+        };
+    }
+    if Cmd::new("cargo-zigbuild").arg("--version").succeeds() {
+        return Linking::Zig;
+    }
+    Linking::Musl {
+        compiler: match arch {
+            Arch::Amd64 => "x86_64-linux-musl-gcc",
+            Arch::Arm64 => "aarch64-linux-musl-gcc",
+        },
+        links: true,
+    }
+}
+
+impl Linking {
+    /// Of cargo.
+    pub fn subcommand(self) -> &'static str {
+        match self {
+            Self::Zig => "zigbuild",
+            Self::Musl { .. } => "build",
+        }
+    }
+
+    /// A linker that cargo has to be told.
+    pub fn linker(self) -> Option<&'static str> {
+        match self {
+            Self::Musl { compiler, links: true } => Some(compiler),
+            _ => None,
+        }
+    }
 }
 
 /// Adds the standard library of a target where it is missing.

@@ -42,6 +42,15 @@ impl Workspace {
         })
     }
 
+    /// Another checkout, with a target folder of its own.
+    pub fn elsewhere(root: PathBuf, target: PathBuf) -> Self {
+        Self {
+            root,
+            target,
+            foreign_target: true,
+        }
+    }
+
     /// The checkout.
     pub fn root(&self) -> &Path {
         &self.root
@@ -55,6 +64,11 @@ impl Workspace {
     /// Cargo's target folder.
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// The per-user cache of the project, whatever CARGO_TARGET_DIR says.
+    pub fn cache() -> Result<PathBuf> {
+        cache_dir(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))
     }
 
     /// Where the bundled plugins are put.

@@ -1,7 +1,10 @@
 //! One layer: a few files, packed in the one way that does not depend on who packs them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use flate2::{Compression, GzBuilder};
@@ -95,6 +98,29 @@ impl Layer {
             bail!("`{path}` is in the image layer `{}` twice", self.title);
         }
         Ok(self)
+    }
+
+    /// Everything in it, by absolute path.
+    pub fn paths(&self) -> impl Iterator<Item = String> {
+        self.nodes.keys().map(|path| format!("/{path}"))
+    }
+
+    /// Puts its files into a folder, owned by whoever runs this.
+    pub fn unpack(&self, folder: &Path) -> Result<()> {
+        for (path, node) in &self.nodes {
+            let to = folder.join(path);
+            let made = match &node.content {
+                Content::Folder => fs::create_dir_all(&to),
+                Content::File(bytes) => fs::write(&to, bytes),
+                Content::Link(target) => symlink(target, &to),
+            };
+            made.with_context(|| format!("cannot write {}", to.display()))?;
+            if !matches!(node.content, Content::Link(_)) {
+                fs::set_permissions(&to, fs::Permissions::from_mode(node.mode))
+                    .with_context(|| format!("cannot set the mode of {}", to.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Tar and gzip; `time` is put on every file.
