@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use dormouse_sdk::{Quantity, Rule, duration, nearest};
-use serde::Deserialize;
+use dormouse_sdk::{Rule, duration, nearest};
 use thiserror::Error;
+
+mod rules;
 
 /// How all our annotations begin.
 pub const PREFIX: &str = "dormouse.dev/";
@@ -21,11 +22,7 @@ const KNOWN: [(&str, &str); 6] = [
         "services",
         "write the names of Services in this namespace, separated by commas, such as web,web-admin",
     ),
-    (
-        "rules",
-        "write a JSON list such as [{\"metric\": \"requests\", \"window\": \"10m\", \"threshold\": \"0\"}] or \
-         [{\"source\": \"observed-traffic\", \"window\": \"15m\"}]",
-    ),
+    ("rules", rules::ACCEPTED),
     ("wake-timeout", duration::ACCEPTED),
     (
         "replicas",
@@ -105,7 +102,12 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Result<Wish, Vec<Problem>
     let mut problems = unknown(&ours);
     let sleep_after = value(&ours, "sleep-after", positive_duration, &mut problems);
     let services = value(&ours, "services", service_names, &mut problems);
-    let rules = value(&ours, "rules", |text| rules(text, sleep_after), &mut problems);
+    let rules = value(
+        &ours,
+        "rules",
+        |text| rules::read(text, sleep_after),
+        &mut problems,
+    );
     let wake_timeout = value(&ours, "wake-timeout", positive_duration, &mut problems);
     let replicas = value(&ours, "replicas", replicas, &mut problems);
     let paused = value(&ours, "paused", flag, &mut problems).unwrap_or(false);
@@ -213,73 +215,6 @@ fn flag(text: &str) -> Result<bool, &'static str> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err("it is neither"),
-    }
-}
-
-/// One rule as written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRule {
-    metric: Option<String>,
-    source: Option<String>,
-    window: Option<String>,
-    threshold: Option<Threshold>,
-}
-
-/// People write numbers with and without quotes.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Threshold {
-    Text(String),
-    Number(serde_json::Number),
-}
-
-/// `window` is by default that of `sleep-after`, `threshold` is by default zero.
-fn rules(text: &str, sleep_after: Option<Duration>) -> Result<Vec<Rule>, String> {
-    let written: Vec<WrittenRule> =
-        serde_json::from_str(text).map_err(|error| format!("it is not such a list: {error}"))?;
-    if written.is_empty() {
-        return Err("an empty list is never idle; leave the annotation out for observed traffic".into());
-    }
-    written
-        .into_iter()
-        .enumerate()
-        .map(|(index, rule)| {
-            rule.understand(sleep_after)
-                .map_err(|problem| format!("rule {}: {problem}", index + 1))
-        })
-        .collect()
-}
-
-impl WrittenRule {
-    fn understand(self, sleep_after: Option<Duration>) -> Result<Rule, String> {
-        let window = match &self.window {
-            Some(text) => positive_duration(text).map_err(|problem| format!("window: {problem}"))?,
-            // Then sleep-after has its own problem, which is reported, and any window will do.
-            None => sleep_after.unwrap_or(Duration::from_secs(1)),
-        };
-        let threshold = match self.threshold {
-            Some(Threshold::Text(text)) => text.parse().map_err(|error| format!("threshold: {error}"))?,
-            Some(Threshold::Number(number)) => number
-                .to_string()
-                .parse()
-                .map_err(|error| format!("threshold: {error}"))?,
-            None => Quantity::from(0),
-        };
-        match (self.metric, self.source.as_deref()) {
-            (Some(metric), None) => {
-                let letters = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-                if metric.is_empty() || !metric.chars().all(letters) {
-                    return Err(format!("`{metric}` is not the name of a metric"));
-                }
-                Ok(Rule::custom(metric, window, threshold))
-            }
-            (None, Some("observed-traffic")) if threshold.is_zero() => Ok(Rule::observed_traffic(window)),
-            (None, Some("observed-traffic")) => Err("the threshold of observed traffic must be 0".into()),
-            (None, Some(source)) => Err(format!("source `{source}` is unknown")),
-            (None, None) => Err("it has no metric".into()),
-            (Some(_), Some(_)) => Err("it has both a metric and a source".into()),
-        }
     }
 }
 

@@ -1,4 +1,5 @@
 use dormouse_sdk::duration::{minutes, seconds};
+use dormouse_sdk::{PodScrape, Quantity};
 
 use super::*;
 
@@ -124,6 +125,48 @@ fn rules_have_defaults() {
     }
 }
 
+#[test]
+fn every_source_can_be_named() {
+    let quarter = minutes(15);
+    for (text, expected) in [
+        (
+            r#"{"source": "custom", "metric": "requests", "selector": "verb=GET"}"#,
+            Rule::custom("requests", quarter, 0).selector("verb=GET"),
+        ),
+        (
+            r#"{"source": "external", "metric": "queue_depth", "selector": "queue=orders"}"#,
+            Rule::external("queue_depth", quarter, 0).selector("queue=orders"),
+        ),
+        (
+            r#"{"source": "resource", "resource": "cpu", "threshold": "50m"}"#,
+            Rule::usage("cpu", quarter, "50m".parse::<Quantity>().expect("a quantity")),
+        ),
+        (
+            r#"{"source": "prometheus", "server": "main", "query": "sum(up{app='{name}'})", "window": "5m"}"#,
+            Rule::prometheus("main", "sum(up{app='{name}'})", minutes(5), 0),
+        ),
+        (
+            r#"{"source": "pods", "port": 9090, "metric": "sessions", "labels": {"kind": "ws"}}"#,
+            Rule::pods(PodScrape::new(9090, "sessions").label("kind", "ws"), quarter, 0),
+        ),
+        (
+            r#"{"source": "pods", "port": 80, "path": "/stats?format=prometheus", "metric": "sessions"}"#,
+            Rule::pods(
+                PodScrape::new(80, "sessions").path("/stats?format=prometheus"),
+                quarter,
+                0,
+            ),
+        ),
+    ] {
+        let text = format!("[{text}]");
+        let pairs = [
+            ("dormouse.dev/sleep-after", "15m"),
+            ("dormouse.dev/rules", text.as_str()),
+        ];
+        assert_eq!(sleep(&pairs).rules, [expected], "{text}");
+    }
+}
+
 /// Every line: annotation, wrong value, what the message must say beside both.
 #[test]
 fn a_wrong_value_is_named_with_the_accepted_form() {
@@ -148,7 +191,11 @@ fn a_wrong_value_is_named_with_the_accepted_form() {
         ("rules", "requests", "JSON list such as"),
         ("rules", "{}", "JSON list such as"),
         ("rules", "[]", "never idle"),
-        ("rules", r#"[{"window": "10m"}]"#, "rule 1: it has no metric"),
+        (
+            "rules",
+            r#"[{"window": "10m"}]"#,
+            "rule 1: it has no metric and no source",
+        ),
         (
             "rules",
             r#"[{"metric": "a"}, {"metric": "b c"}]"#,
@@ -167,8 +214,13 @@ fn a_wrong_value_is_named_with_the_accepted_form() {
         ),
         (
             "rules",
-            r#"[{"source": "prometheus"}]"#,
-            "`prometheus` is unknown",
+            r#"[{"source": "promtheus"}]"#,
+            "`promtheus` is unknown; did you mean prometheus?",
+        ),
+        (
+            "rules",
+            r#"[{"source": "tides"}]"#,
+            "known are observed-traffic, custom, external, resource, prometheus, pods",
         ),
         (
             "rules",
@@ -178,7 +230,57 @@ fn a_wrong_value_is_named_with_the_accepted_form() {
         (
             "rules",
             r#"[{"source": "observed-traffic", "metric": "a"}]"#,
-            "both",
+            "`metric` does not belong to this source",
+        ),
+        (
+            "rules",
+            r#"[{"metric": "a", "query": "up"}]"#,
+            "`query` does not belong to this source; write it like {\"source\": \"custom\"",
+        ),
+        (
+            "rules",
+            r#"[{"source": "external"}]"#,
+            "it has no metric; write it like {\"source\": \"external\"",
+        ),
+        (
+            "rules",
+            r#"[{"source": "resource", "resource": "c p u"}]"#,
+            "`c p u` is not the name of a resource; write it like",
+        ),
+        (
+            "rules",
+            r#"[{"source": "prometheus", "query": "up"}]"#,
+            "it has no server; write it like {\"source\": \"prometheus\"",
+        ),
+        (
+            "rules",
+            r#"[{"source": "prometheus", "server": "http://here", "query": "up"}]"#,
+            "`http://here` is not the name of a server",
+        ),
+        (
+            "rules",
+            r#"[{"source": "prometheus", "server": "main", "query": " "}]"#,
+            "it has no query",
+        ),
+        (
+            "rules",
+            r#"[{"source": "pods", "metric": "sessions"}]"#,
+            "it has no port; write it like {\"source\": \"pods\"",
+        ),
+        (
+            "rules",
+            r#"[{"source": "pods", "metric": "sessions", "port": 70000}]"#,
+            "70000",
+        ),
+        (
+            "rules",
+            r#"[{"source": "pods", "metric": "ses-sions", "port": 80}]"#,
+            "`ses-sions` is not the name of a metric",
+        ),
+        (
+            "rules",
+            r#"[{"source": "pods", "metric": "sessions", "port": 80, "path": "metrics"}]"#,
+            "`metrics` is not a path",
         ),
     ] {
         let mut pairs = annotations(&[("dormouse.dev/sleep-after", "15m")]);
