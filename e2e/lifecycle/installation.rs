@@ -62,8 +62,8 @@ impl Installation {
         }
         let local = Local::start(local::Options {
             plugins: files.to_vec(),
-            plugin_config: status_driven::config(),
-            more_grants: status_driven::grants(),
+            plugin_config: status_driven::config()?,
+            more_grants: status_driven::grants()?,
             manifests: status_driven::CRD.to_owned(),
             binary: Some(binary),
             workloads: false,

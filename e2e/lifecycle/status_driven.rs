@@ -20,58 +20,40 @@ pub fn cases() -> Vec<Case> {
 const NAMESPACE: &str = "functions";
 const NAME: &str = "resize";
 
+/// How Dormouse is installed on a real cluster; the plugin of this case is configured there, for both.
+const VALUES: &str = include_str!("../values.yaml");
+const PLUGIN: &str = "status-driven";
+
+fn plugin() -> Result<serde_json::Value> {
+    let values: serde_json::Value = serde_yaml::from_str(VALUES)?;
+    let plugin = values.pointer("/config/plugins/status-driven").cloned();
+    plugin.context("e2e/values.yaml does not configure the plugin status-driven")
+}
+
 /// How the plugin is configured for the platform of this case.
-pub fn config() -> BTreeMap<String, BTreeMap<String, String>> {
-    let keys = [
-        ("api-version", "platform.example/v1"),
-        ("kind", "Function"),
-        ("state-path", "status.state"),
-        ("event-path", "status.lastEvent"),
-        ("event-time-path", "status.lastEventTime"),
-        ("ready-states", "ready"),
-        ("asleep-states", "asleep"),
-        ("failed-states", "error"),
-        ("sleep-state", "wantsSleep"),
-        ("wake-state", "wantsWake"),
-        (
-            "default-rules",
-            r#"[{"metricName":"handled_events","windowSize":"1s","threshold":0}]"#,
-        ),
-        ("service", "{name}"),
-        ("port", "80"),
-        ("scale-interval", "250ms"),
-    ];
-    let keys = keys
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
-    BTreeMap::from([("status-driven".to_owned(), keys)])
+pub fn config() -> Result<BTreeMap<String, BTreeMap<String, String>>> {
+    let keys = serde_json::from_value(plugin()?["config"].clone())?;
+    Ok(BTreeMap::from([(PLUGIN.to_owned(), keys)]))
 }
 
 /// What it may do beyond what every plugin of the suite may.
-pub fn grants() -> Vec<(String, String, Vec<String>)> {
-    let verbs = ["get", "list", "patch-status"].map(str::to_owned).to_vec();
-    vec![("platform.example/v1".to_owned(), "Function".to_owned(), verbs)]
+pub fn grants() -> Result<Vec<(String, String, Vec<String>)>> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Grant {
+        api_version: String,
+        kind: String,
+        verbs: Vec<String>,
+    }
+    let grants: Vec<Grant> = serde_json::from_value(plugin()?["grants"]["kubernetes"].clone())?;
+    let others = grants.into_iter().filter(|grant| grant.kind == "Function");
+    Ok(others
+        .map(|grant| (grant.api_version, grant.kind, grant.verbs))
+        .collect())
 }
 
 /// The kind has to exist before the plugins are asked for the first time.
-pub const CRD: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata:
-  name: functions.platform.example
-spec:
-  group: platform.example
-  names: { kind: Function, listKind: FunctionList, plural: functions, singular: function }
-  scope: Namespaced
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      subresources: { status: {} }
-      schema:
-        openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true }
-";
+pub const CRD: &str = include_str!("../metrics/platform.yaml");
 
 fn functions(world: &World) -> Api<DynamicObject> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("platform.example", "v1", "Function"));
@@ -160,7 +142,7 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
             Ok((state(&world).await? == "asleep").then_some(()))
         })
         .await?;
-    let key = dormouse_kubernetes::SleeperKey::new("status-driven", NAMESPACE, NAME).object_name();
+    let key = dormouse_kubernetes::SleeperKey::new(PLUGIN, NAMESPACE, NAME).object_name();
     world
         .until("the Sleeper to show it", async || {
             let api = Api::<dormouse_kubernetes::Sleeper>::namespaced(world.client.clone(), NAMESPACE);

@@ -75,7 +75,7 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
     let traffic = Traffic::start(&world, ns, world.url(ns, name).await?).await?;
     let through = async {
         // Other annotations on the pods: every pod of both Deployments is replaced, twice.
-        upgrade(&world, &["podAnnotations.suite=upgraded"]).await?;
+        upgrade(&world, &["autoscaler.podAnnotations.suite=upgraded", "dlx.podAnnotations.suite=upgraded"]).await?;
         helm(&world, &["rollback", RELEASE, "--wait", "--timeout", "2m"]).await
     };
     tokio::pin!(through);
@@ -150,15 +150,15 @@ async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
         &world,
         &[
             "plugins.configMaps[0]=users-plugin",
-            &format!("plugins.settings.{stem}.grants.lifecycle=true"),
-            &format!("plugins.settings.{stem}.grants.events=true"),
-            &format!("plugins.settings.{stem}.grants.kubernetes[0].apiVersion=apps/v1"),
-            &format!("plugins.settings.{stem}.grants.kubernetes[0].kind=Deployment"),
-            &format!("plugins.settings.{stem}.grants.kubernetes[0].verbs={{get,list}}"),
-            &format!("plugins.settings.{stem}.grants.kubernetes[1].apiVersion=v1"),
-            &format!("plugins.settings.{stem}.grants.kubernetes[1].kind=Service"),
-            &format!("plugins.settings.{stem}.grants.kubernetes[1].verbs={{get,list}}"),
-            &format!("plugins.settings.{stem}.config.sleep-after=1s"),
+            &format!("config.plugins.{stem}.grants.lifecycle=true"),
+            &format!("config.plugins.{stem}.grants.events=true"),
+            &format!("config.plugins.{stem}.grants.kubernetes[0].apiVersion=apps/v1"),
+            &format!("config.plugins.{stem}.grants.kubernetes[0].kind=Deployment"),
+            &format!("config.plugins.{stem}.grants.kubernetes[0].verbs={{get,list}}"),
+            &format!("config.plugins.{stem}.grants.kubernetes[1].apiVersion=v1"),
+            &format!("config.plugins.{stem}.grants.kubernetes[1].kind=Service"),
+            &format!("config.plugins.{stem}.grants.kubernetes[1].verbs={{get,list}}"),
+            &format!("config.plugins.{stem}.config.sleep-after=1s"),
         ],
     )
     .await?;
@@ -182,7 +182,7 @@ async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
     asleep().await?;
 
     // Taken out again: what it had put to sleep is given back.
-    upgrade(&world, &["plugins.configMaps=null", &format!("plugins.settings.{stem}=null")]).await?;
+    helm(&world, &["rollback", RELEASE, "--wait", "--timeout", "2m"]).await?;
     world
         .until("everything of the plugin to be given back", async || {
             let back = phase().await?.is_none() && world.replicas(ns, name).await? == 1;

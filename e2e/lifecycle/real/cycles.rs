@@ -209,7 +209,7 @@ async fn rollout_restart(world: &World, part: &str) -> Result<()> {
         .until(&format!("the restart of {part}"), async || {
             let deployment = deployments.get(part).await?;
             let generation = deployment.metadata.generation;
-            let wanted = deployment.spec.and_then(|spec| spec.replicas);
+            let wanted = deployment.spec.replicas;
             let status = deployment.status.unwrap_or_default();
             let through = status.observed_generation == generation
                 && status.updated_replicas == wanted

@@ -135,7 +135,7 @@ async fn a_stateful_set_sleeps_and_wakes(world: Arc<World>) -> Result<()> {
     let replicas = async || {
         let set = sets.get(name).await?;
         let ready = set.status.and_then(|status| status.ready_replicas).unwrap_or(0);
-        anyhow::Ok((set.spec.and_then(|spec| spec.replicas).unwrap_or(1), ready))
+        anyhow::Ok((set.spec.replicas.unwrap_or(1), ready))
     };
     world
         .until("two ready replicas", async || {

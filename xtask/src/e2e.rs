@@ -1,0 +1,203 @@
+//! `cargo xtask e2e`: the whole system on a real Kubernetes, from nothing to nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cluster::Cluster;
+use crate::image::oci::{Arch, Image, Layer, write_archive};
+use crate::run::{Cmd, Steps};
+use crate::workspace::Workspace;
+use crate::{guests, image, tools, tutorial};
+
+/// What `cargo xtask e2e` takes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only cases whose name contains one of these
+    #[arg(value_name = "CASE")]
+    cases: Vec<String>,
+    /// Leaves the cluster running afterwards, with Dormouse on it if the last cases did not take it away
+    #[arg(long)]
+    keep: bool,
+    /// The cluster; one of this name that runs already is used and left alone
+    #[arg(long, default_value = "e2e")]
+    name: String,
+    /// A component that came out of docs/writing-a-scaler.md. Default: the document is followed first
+    #[arg(long, value_name = "FILE")]
+    user_plugin: Option<PathBuf>,
+}
+
+impl Args {
+    /// Everything, with the plugin of the tutorial that was followed already.
+    pub fn all(user_plugin: Option<PathBuf>) -> Self {
+        Self {
+            cases: Vec::new(),
+            keep: false,
+            name: "e2e".to_owned(),
+            user_plugin,
+        }
+    }
+}
+
+/// Where the release goes, and its name.
+const RELEASE: &str = "dormouse";
+/// Longer than the suite takes, or it hangs.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// Cluster up, images, chart, suite, cluster down.
+pub fn e2e(workspace: &Workspace, args: Args) -> Result<()> {
+    let missing = crate::cluster::missing();
+    if !missing.is_empty() {
+        bail!(
+            "this machine cannot run a real Kubernetes:\n  {}",
+            missing.join("\n  ")
+        );
+    }
+    let arch = Arch::of_this_machine()?;
+    let mut steps = Steps::new(9);
+    steps.run("check the tools", || {
+        tools::for_everything(workspace)?;
+        tools::for_image(workspace, arch)
+    })?;
+    steps.run(guests::WHAT, || guests::build(workspace))?;
+    let suite = steps.run("build the lifecycle suite", || build_suite(workspace))?;
+    let user_plugin = steps.run("a plugin as its user writes it", || match args.user_plugin {
+        Some(file) => Ok(file),
+        None => tutorial::follow(workspace, &tutorial::new_folder()?),
+    })?;
+    let images = steps.run("build the images", || images(workspace, arch))?;
+    let cluster = steps.run("start a real Kubernetes", || Cluster::up(workspace, &args.name))?;
+    let outcome = on(workspace, &cluster, &mut steps, &images, &suite, &user_plugin, &args.cases);
+    if let Err(error) = &outcome {
+        eprintln!("\nerror: {error:#}");
+        if let Err(error) = keep_evidence(workspace, &cluster) {
+            eprintln!("the evidence could not be kept: {error:#}");
+        }
+    }
+    if args.keep {
+        eprintln!("cluster {} is left running", args.name);
+        let _kept = cluster.keep();
+    } else {
+        steps.run("bring the cluster down", || cluster.down())?;
+    }
+    outcome
+}
+
+/// Everything that happens while the cluster is up.
+fn on(
+    workspace: &Workspace,
+    cluster: &Cluster,
+    steps: &mut Steps,
+    images: &[PathBuf],
+    suite: &Path,
+    user_plugin: &Path,
+    cases: &[String],
+) -> Result<()> {
+    steps.run("load the images, install the chart, test it", || {
+        images.iter().try_for_each(|image| cluster.load_image(image).map(|_| ()))?;
+        let adapter = cluster.load_image(&adapter(workspace, cluster)?)?;
+        eprint!("{adapter}");
+        install(workspace, cluster)
+    })?;
+    steps.run("the lifecycle suite, unchanged, and what only a real cluster can show", || {
+        let own = std::env::current_exe().context("this program cannot be found")?;
+        let mut command = cluster
+            .exec(suite)?
+            .args(cases)
+            .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
+            .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
+            .env("DORMOUSE_E2E_CHART", workspace.path("chart"))
+            .env("DORMOUSE_E2E_USER_PLUGIN", user_plugin)
+            .deadline(LIMIT);
+        let program = own.to_str().context("the path of this program is no text")?;
+        command = command.env(
+            "DORMOUSE_E2E_CLUSTER_COMMAND",
+            format!("{program} cluster --name {}", cluster.name()),
+        );
+        command.run()
+    })
+}
+
+/// Where the suite's executable is.
+fn build_suite(workspace: &Workspace) -> Result<PathBuf> {
+    let messages = workspace
+        .cargo("test")
+        .args(["--workspace", "--no-run", "--test", "lifecycle", "--message-format=json-render-diagnostics"])
+        .output()?;
+    let executable = messages.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let meant = message["reason"] == "compiler-artifact" && message["target"]["name"] == "lifecycle";
+        message["executable"].as_str().filter(|_| meant).map(PathBuf::from)
+    });
+    executable.context("cargo does not say where the lifecycle suite is")
+}
+
+fn images(workspace: &Workspace, arch: Arch) -> Result<[PathBuf; 2]> {
+    let (_, dormouse) = image::dormouse(workspace, arch, None, None)?;
+    let (_, workload) = image::workload(workspace, arch, None, None)?;
+    Ok([dormouse.file, workload.file])
+}
+
+/// A metrics server whose values a test writes.
+fn adapter(workspace: &Workspace, cluster: &Cluster) -> Result<PathBuf> {
+    let program = cluster.program("dormouse-test-adapter")?;
+    let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
+    let mut image = Image::new("dormouse.test/test-adapter:1".parse()?, Arch::of_this_machine()?, 0);
+    image.layers = vec![
+        Layer::new("test-adapter")
+            .file("/test-adapter", 0o755, bytes)?
+            .folder("/tmp", 0o1777)?,
+    ];
+    image.entrypoint = vec!["/test-adapter".to_owned()];
+    image.user = "65532:65532".to_owned();
+    let file = workspace.target().join("image").join("test-adapter-1.tar");
+    write_archive(&image, &file)?;
+    Ok(file)
+}
+
+fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
+    let kubectl = |args: &[&str]| -> Result<Cmd> { cluster.kubectl(args) };
+    for file in ["e2e/metrics/platform.yaml", "e2e/metrics/adapter.yaml"] {
+        let file = workspace.path(file);
+        kubectl(&["apply", "-f"])?.arg(file).output()?;
+    }
+    kubectl(&["rollout", "status", "-n", "custom-metrics", "deployment/adapter", "--timeout=2m"])?.run()?;
+    cluster
+        .helm(["upgrade", "--install", RELEASE])?
+        .arg(workspace.path("chart"))
+        .args(["--namespace", RELEASE, "--create-namespace", "--wait", "--timeout", "3m", "--values"])
+        .arg(workspace.path("e2e/values.yaml"))
+        .run()?;
+    cluster
+        .helm(["test", RELEASE, "--namespace", RELEASE, "--logs"])?
+        .run()
+}
+
+/// What one wants to see when something failed and the cluster is gone.
+fn keep_evidence(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
+    let folder = workspace.target().join("e2e");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let wanted: [(&str, &[&str]); 5] = [
+        ("sleepers.txt", &["get", "sleepers", "-A", "-o", "wide"]),
+        ("pods.txt", &["get", "pods", "-A", "-o", "wide"]),
+        ("events.txt", &["get", "events", "-A", "--sort-by=.lastTimestamp"]),
+        (
+            "autoscaler.log",
+            &["logs", "-n", RELEASE, "-l", "app.kubernetes.io/component=autoscaler", "--prefix", "--tail=-1"],
+        ),
+        (
+            "dlx.log",
+            &["logs", "-n", RELEASE, "-l", "app.kubernetes.io/component=dlx", "--prefix", "--tail=-1"],
+        ),
+    ];
+    for (file, args) in wanted {
+        let text = cluster.kubectl(args)?.output().unwrap_or_else(|error| format!("{error:#}\n"));
+        fs::write(folder.join(file), text)?;
+    }
+    let audit = cluster.state().join("logs/audit.log");
+    fs::copy(&audit, folder.join("audit.log")).with_context(|| format!("cannot copy {}", audit.display()))?;
+    eprintln!("what the cluster looked like is kept in {}", folder.display());
+    Ok(())
+}
