@@ -60,6 +60,8 @@ pub fn build(workspace: &Workspace, arch: Arch, program: Program) -> Result<Vec<
         .args(["--package", program.package(), "--bin", program.file()])
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags.join(&OsString::from("\u{1f}")))
         .env(&format!("CFLAGS_{underscored}"), moved.cflags())
+        // C code that says when it was compiled: never.
+        .env("SOURCE_DATE_EPOCH", "0")
         .hint("the compiler's message is above; if a download failed, check the network and run it again");
     if let Some(linker) = linking.linker() {
         let variable = format!("CARGO_TARGET_{}_LINKER", underscored.to_uppercase());
@@ -77,7 +79,8 @@ pub fn build(workspace: &Workspace, arch: Arch, program: Program) -> Result<Vec<
 /// Folders of this machine, and what the compilers write in their place: paths get into programs through the messages
 /// of panics and assertions.
 pub struct Moved {
-    /// The checkout, cargo's home and the target folder.
+    /// Cargo's home and the target folder. Not the checkout: cargo names the files of a workspace by their path in it, and
+    /// flags that differ from clone to clone would make every clone compile all dependencies again.
     folders: Vec<(PathBuf, String)>,
     /// The sources of the standard library, where they are installed. No C compiler ever sees them.
     library: (PathBuf, String),
@@ -100,7 +103,6 @@ impl Moved {
             .context("neither CARGO_HOME nor HOME is set")?;
         Ok(Self {
             folders: vec![
-                (workspace.root().to_owned(), "/dormouse".to_owned()),
                 (cargo_home, "/cargo".to_owned()),
                 (workspace.target().to_owned(), "/target".to_owned()),
             ],
@@ -148,19 +150,19 @@ mod tests {
     fn the_inner_folder_comes_last() {
         let folder = |path: &str, instead: &str| (PathBuf::from(path), instead.to_owned());
         let moved = Moved {
-            folders: vec![folder("/me/checkout/target", "/target"), folder("/me/checkout", "/dormouse")],
+            folders: vec![folder("/me/.cargo/target", "/target"), folder("/me/.cargo", "/cargo")],
             library: folder("/rust", "/rustc/0"),
         };
         assert_eq!(
             moved.cflags(),
-            "-ffile-prefix-map=/me/checkout=/dormouse -ffile-prefix-map=/me/checkout/target=/target"
+            "-ffile-prefix-map=/me/.cargo=/cargo -ffile-prefix-map=/me/.cargo/target=/target"
         );
         assert_eq!(
             moved.rustflags(),
             [
                 "--remap-path-prefix=/rust=/rustc/0",
-                "--remap-path-prefix=/me/checkout=/dormouse",
-                "--remap-path-prefix=/me/checkout/target=/target"
+                "--remap-path-prefix=/me/.cargo=/cargo",
+                "--remap-path-prefix=/me/.cargo/target=/target"
             ]
         );
     }
