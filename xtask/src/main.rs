@@ -3,9 +3,12 @@
 //! Kept to two small dependencies, because it is the first thing that compiles on a fresh clone.
 
 mod bench;
+mod chart;
 mod check;
 mod claims;
+mod cluster;
 mod demo;
+mod e2e;
 mod generated;
 mod guests;
 mod image;
@@ -54,6 +57,12 @@ enum Command {
     BuildGuests,
     /// Builds the container image, with its bill of materials; needs no container engine
     Image(image::Args),
+    /// A real Kubernetes on this machine, in namespaces of its own
+    Cluster(cluster::Args),
+    /// Runs the whole system on a real Kubernetes: cluster up, images, chart, the lifecycle suite and more, cluster down
+    E2e(e2e::Args),
+    /// Checks the Helm chart: lint, values that must be accepted or refused, invariants of what is rendered
+    Chart(chart::Args),
     /// Measures: the plugin call against bare wasmtime, the DLX against a minimal proxy
     Bench(bench::Args),
     /// Builds the API documentation
@@ -89,6 +98,9 @@ fn main() -> ExitCode {
             steps.run(guests::WHAT, || guests::build(&workspace))
         }
         Command::Image(args) => image::command(&workspace, args),
+        Command::Cluster(args) => cluster::command(&workspace, args),
+        Command::E2e(args) => e2e::e2e(&workspace, args),
+        Command::Chart(args) => chart::command(&workspace, &args),
         Command::Bench(args) => bench::bench(&workspace, &args),
         Command::Docs { open } => check::api_docs(&workspace, open),
         Command::Fmt => tools::component(&workspace, "rustfmt", "fmt")

@@ -195,6 +195,13 @@ impl Cmd {
         Err(self.not_started(&error))
     }
 
+    /// The same without a word of our own, for commands whose output people pipe.
+    pub fn hand_over(self) -> Result<()> {
+        use std::os::unix::process::CommandExt as _;
+        let error = self.command().exec();
+        Err(self.not_started(&error))
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         if self.clean_env {
