@@ -58,7 +58,10 @@ pub fn build(workspace: &Workspace, arch: Arch, program: Program) -> Result<Vec<
         .cargo(linking.subcommand())
         .args(["--locked", "--profile", "image", "--target", triple])
         .args(["--package", program.package(), "--bin", program.file()])
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags.join(&OsString::from("\u{1f}")))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            rustflags.join(&OsString::from("\u{1f}")),
+        )
         .env(&format!("CFLAGS_{underscored}"), moved.cflags())
         // C code that says when it was compiled: never.
         .env("SOURCE_DATE_EPOCH", "0")
@@ -68,11 +71,7 @@ pub fn build(workspace: &Workspace, arch: Arch, program: Program) -> Result<Vec<
         cargo = cargo.env(&variable, linker);
     }
     cargo.run()?;
-    let built = workspace
-        .target()
-        .join(triple)
-        .join("image")
-        .join(program.file());
+    let built = workspace.target().join(triple).join("image").join(program.file());
     fs::read(&built).with_context(|| format!("cannot read {}", built.display()))
 }
 
@@ -150,7 +149,10 @@ mod tests {
     fn the_inner_folder_comes_last() {
         let folder = |path: &str, instead: &str| (PathBuf::from(path), instead.to_owned());
         let moved = Moved {
-            folders: vec![folder("/me/.cargo/target", "/target"), folder("/me/.cargo", "/cargo")],
+            folders: vec![
+                folder("/me/.cargo/target", "/target"),
+                folder("/me/.cargo", "/cargo"),
+            ],
             library: folder("/rust", "/rustc/0"),
         };
         assert_eq!(

@@ -1,7 +1,7 @@
 //! `cargo xtask image --check`: whether two clones give one image.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -19,9 +19,14 @@ pub fn check(workspace: &Workspace, arch: Arch) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot delete {}", folder.display()))?;
     }
-    let here = image(workspace, arch, &origin, &folder.join("here.tar"), &mut steps)?;
     let copy = folder.join("a-clone-elsewhere");
-    steps.run("copy the checkout", || copy_checkout(workspace, &copy))?;
+    let files = steps.run("copy the checkout", || {
+        let files = files(workspace)?;
+        copy_files(workspace, &files, &copy)?;
+        Ok(files)
+    })?;
+    let here = image(workspace, arch, &origin, &folder.join("here.tar"), &mut steps)?;
+    unchanged(workspace, &files, &copy)?;
     let clone = Workspace::elsewhere(copy, folder.join("another-target"));
     let there = image(&clone, arch, &origin, &folder.join("there.tar"), &mut steps)?;
     compare(&here, &there)?;
@@ -41,23 +46,40 @@ fn image(
     oci::write_archive(&image, file)
 }
 
-/// Every file that git knows or would know; what is built stays behind.
-fn copy_checkout(workspace: &Workspace, to: &Path) -> Result<()> {
-    let files = Cmd::new("git")
+/// Every file that git knows or would know; what is built is not among them.
+fn files(workspace: &Workspace) -> Result<Vec<String>> {
+    let listing = Cmd::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .dir(workspace.root())
         .hint("the check needs a git checkout, to know which files belong to it")
         .output()?;
-    for file in files.split('\0').filter(|file| !file.is_empty()) {
-        let (from, to): (PathBuf, PathBuf) = (workspace.path(file), to.join(file));
-        // Deleted, and not committed yet.
-        if !from.exists() {
-            continue;
-        }
+    Ok(listing
+        .split('\0')
+        // One that was deleted is listed until that is committed.
+        .filter(|file| !file.is_empty() && workspace.path(file).is_file())
+        .map(str::to_owned)
+        .collect())
+}
+
+fn copy_files(workspace: &Workspace, files: &[String], to: &Path) -> Result<()> {
+    for file in files {
+        let (from, to) = (workspace.path(file), to.join(file));
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
+}
+
+/// The first build takes minutes, in which somebody may go on working.
+fn unchanged(workspace: &Workspace, files: &[String], copy: &Path) -> Result<()> {
+    for file in files {
+        if fs::read(workspace.path(file)).ok() != fs::read(copy.join(file)).ok() {
+            bail!(
+                "{file} changed while the image was built; nothing can be said about such a build, run it again"
+            );
+        }
     }
     Ok(())
 }

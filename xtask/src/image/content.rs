@@ -63,7 +63,11 @@ mod tests {
         assert!(count > 100, "{count}");
         assert_eq!(pem.matches("-----END CERTIFICATE-----\n").count(), count);
         assert!(pem.lines().all(|line| line.len() <= 64), "a line is too long");
-        let first: String = pem.lines().skip(1).take_while(|line| !line.starts_with('-')).collect();
+        let first: String = pem
+            .lines()
+            .skip(1)
+            .take_while(|line| !line.starts_with('-'))
+            .collect();
         assert_eq!(
             STANDARD.decode(first).unwrap(),
             webpki_root_certs::TLS_SERVER_ROOT_CERTS[0].as_ref()

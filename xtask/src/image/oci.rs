@@ -1,7 +1,7 @@
 //! Container images written without a container engine: an OCI image layout in one tar archive.
 //!
-//! The same input gives the same bytes on every machine: entries are sorted, owned by root, and carry the one time that
-//! the image was created at; the compressor is ours. What reads the archive is told its name in each way that is in use
+//! The same input gives the same bytes on every machine: entries are sorted, owned by root and of one time; the compressor
+//! is ours. What reads the archive is told its name in each way that is in use
 //! (see `archive`), so that containerd, Docker, Podman and skopeo need no further arguments.
 
 mod archive;
@@ -54,7 +54,7 @@ pub struct Image {
     pub reference: Reference,
     /// What it runs on.
     pub arch: Arch,
-    /// When it was made, in seconds since 1970; every file in it carries this time too.
+    /// When it was made, in seconds since 1970, as its configuration says. Files carry no time.
     pub created: u64,
     /// From the bottom to the top: what changes least comes first, so that a node fetches less of the next version.
     pub layers: Vec<Layer>,

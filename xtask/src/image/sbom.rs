@@ -61,7 +61,10 @@ pub fn write(
             package: own(&package),
         });
     }
-    let rust = Cmd::new("rustc").arg("--version").dir(workspace.root()).output()?;
+    let rust = Cmd::new("rustc")
+        .arg("--version")
+        .dir(workspace.root())
+        .output()?;
     let rust = rust
         .split(' ')
         .nth(1)
@@ -119,8 +122,18 @@ fn document(
             "copyrightText": "NOASSERTION",
             "summary": format!("Container image for linux/{}", arch.name()),
         }),
-        shipped_with_rust("rust-std", rust, "MIT OR Apache-2.0", "The standard library of Rust"),
-        shipped_with_rust("musl", "NOASSERTION", "MIT", &format!("The C library that Rust {rust} links")),
+        shipped_with_rust(
+            "rust-std",
+            rust,
+            "MIT OR Apache-2.0",
+            "The standard library of Rust",
+        ),
+        shipped_with_rust(
+            "musl",
+            "NOASSERTION",
+            "MIT",
+            &format!("The C library that Rust {rust} links"),
+        ),
     ];
     for id in ids {
         let facts = facts
@@ -165,7 +178,13 @@ fn relation(from: &str, kind: &'static str, to: &str) -> (String, &'static str, 
 fn reference(id: &Id) -> String {
     let plain: String = format!("{}-{}", id.name, id.version)
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     format!("SPDXRef-Package-{plain}")
 }
@@ -233,12 +252,7 @@ fn purl(id: &Id) -> String {
 fn licence(said: Option<&str>) -> String {
     said.map_or_else(
         || "NOASSERTION".to_owned(),
-        |said| {
-            said.split('/')
-                .map(str::trim)
-                .collect::<Vec<_>>()
-                .join(" OR ")
-        },
+        |said| said.split('/').map(str::trim).collect::<Vec<_>>().join(" OR "),
     )
 }
 

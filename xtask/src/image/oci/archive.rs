@@ -74,7 +74,7 @@ fn assemble(image: &Image) -> Result<(Vec<u8>, String, Vec<WrittenLayer>)> {
     let mut diff_ids = Vec::new();
     let mut history = Vec::new();
     for layer in &image.layers {
-        let packed = layer.pack(image.created)?;
+        let packed = layer.pack()?;
         layer_descriptors.push(descriptor(LAYER, &packed.digest, packed.bytes.len()));
         diff_ids.push(packed.diff_id);
         history.push(json!({ "created": created, "created_by": layer.title() }));
@@ -128,7 +128,7 @@ fn assemble(image: &Image) -> Result<(Vec<u8>, String, Vec<WrittenLayer>)> {
         "oci-layout".to_owned(),
         bytes(&json!({ "imageLayoutVersion": "1.0.0" }))?,
     );
-    Ok((tar(&files, image.created)?, manifest_digest, layers))
+    Ok((tar(&files)?, manifest_digest, layers))
 }
 
 /// How the container runs, in the spelling of the configuration of an image. What is empty is left out.
@@ -177,7 +177,7 @@ fn bytes(value: &Value) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec(value)?)
 }
 
-fn tar(files: &BTreeMap<String, Vec<u8>>, time: u64) -> Result<Vec<u8>> {
+fn tar(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]| -> Result<()> {
         let mut header = tar::Header::new_ustar();
@@ -186,7 +186,7 @@ fn tar(files: &BTreeMap<String, Vec<u8>>, time: u64) -> Result<Vec<u8>> {
         header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mtime(time);
+        header.set_mtime(0);
         header.set_size(bytes.len() as u64);
         header.set_cksum();
         Ok(tar.append(&header, bytes)?)

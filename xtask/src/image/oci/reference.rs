@@ -53,7 +53,10 @@ impl FromStr for Reference {
         let name_is_good = name.len() <= 255
             && name.split('/').enumerate().all(|(index, part)| {
                 let allowed = |c: char| {
-                    c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c) || (index == 0 && c == ':')
+                    c.is_ascii_lowercase()
+                        || c.is_ascii_digit()
+                        || "._-".contains(c)
+                        || (index == 0 && c == ':')
                 };
                 part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
                     && part.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
@@ -93,7 +96,18 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         for text in [
-            "", ":", "a:", ":1", "A:1", "a b:1", "a:1 2", "/a:1", "a//b:1", "a/:1", "a:-1", "a@sha256:1",
+            "",
+            ":",
+            "a:",
+            ":1",
+            "A:1",
+            "a b:1",
+            "a:1 2",
+            "/a:1",
+            "a//b:1",
+            "a/:1",
+            "a:-1",
+            "a@sha256:1",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }

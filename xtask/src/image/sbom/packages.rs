@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn the_tree_gives_packages_and_edges() {
-        let tree = "0 a v1.0.0 (/somewhere/a)\n1 b v1.0.0\n2 c v1.0.0\n1 c v1.0.0 (*)\n1 d v1.0.0 (proc-macro)\n";
+        let tree =
+            "0 a v1.0.0 (/somewhere/a)\n1 b v1.0.0\n2 c v1.0.0\n1 c v1.0.0 (*)\n1 d v1.0.0 (proc-macro)\n";
         let (packages, edges) = parse(tree).unwrap();
         assert_eq!(packages, BTreeSet::from(["a", "b", "c", "d"].map(id)));
         let expected = [("a", "b"), ("b", "c"), ("a", "c"), ("a", "d")].map(|(a, b)| (id(a), id(b)));
