@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{AutoscalerOptions, Common, DlxOptions};
-use crate::{autoscaler, demo, dlx, inspect};
+use crate::{autoscaler, check, demo, dlx, inspect, restore};
 
 /// Puts Kubernetes workloads to sleep when nobody needs them and wakes them when somebody does.
 #[derive(Debug, Parser)]
@@ -23,6 +23,10 @@ enum Command {
     Autoscaler(AutoscalerCommand),
     /// Hold the traffic of sleeping resources, wake them, forward
     Dlx(DlxCommand),
+    /// Wake everything, put every Service back and delete all Sleepers, before Dormouse is taken out
+    Restore(RestoreCommand),
+    /// Ask a running installation whether it is well
+    Check(check::Options),
     /// Show it all on an embedded Kubernetes on this machine
     Demo(demo::Options),
     /// Tools for plugin authors
@@ -54,6 +58,17 @@ struct DlxCommand {
     options: DlxOptions,
 }
 
+#[derive(Debug, Args)]
+struct RestoreCommand {
+    /// Configuration file (YAML)
+    #[arg(long, env = "DORMOUSE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    options: restore::Options,
+}
+
 #[derive(Debug, Subcommand)]
 enum PluginCommand {
     /// Show what a component imports and exports, which grants it needs, and whether this host can run it
@@ -73,6 +88,12 @@ pub fn main() -> ExitCode {
             command.common,
             command.options,
         )),
+        Command::Restore(command) => block_on(restore::run(
+            command.config.as_deref(),
+            command.common,
+            command.options,
+        )),
+        Command::Check(options) => block_on(check::run(options)),
         Command::Demo(options) => block_on(demo::run(options)),
         Command::Plugin(PluginCommand::Inspect(options)) => block_on(inspect::run(options)),
         Command::Crd => print_crd(),

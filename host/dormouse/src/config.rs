@@ -72,9 +72,15 @@ impl FromStr for Namespaced {
     }
 }
 
+impl fmt::Display for Namespaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 impl Serialize for Namespaced {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}/{}", self.namespace, self.name))
+        serializer.collect_str(self)
     }
 }
 
@@ -179,6 +185,64 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
+/// Where plugins are: directories and single files. On the command line separated by commas, in the file one or a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OneOrMany", into = "Vec<PathBuf>")]
+pub struct Places(pub Vec<PathBuf>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(vec![PathBuf::from("/plugins")])
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<PathBuf>),
+}
+
+impl From<OneOrMany> for Places {
+    fn from(said: OneOrMany) -> Self {
+        match said {
+            OneOrMany::One(text) => Self::split(&text),
+            OneOrMany::Many(places) => Self(places),
+        }
+    }
+}
+
+impl From<Places> for Vec<PathBuf> {
+    fn from(places: Places) -> Self {
+        places.0
+    }
+}
+
+impl Places {
+    fn split(text: &str) -> Self {
+        let places = text.split(',').map(str::trim).filter(|place| !place.is_empty());
+        Self(places.map(PathBuf::from).collect())
+    }
+}
+
+impl FromStr for Places {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::split(text))
+    }
+}
+
+impl fmt::Display for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, place) in self.0.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{}", place.display())?;
+        }
+        Ok(())
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -214,10 +278,10 @@ pub struct Common {
     #[arg(long, env = "KUBECONFIG")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubeconfig_path: Option<PathBuf>,
-    /// Directory with resource-scalers (*.wasm) [default: /plugins]
+    /// Directories with resource-scalers (*.wasm), or single files, separated by commas [default: /plugins]
     #[arg(long, env = "DORMOUSE_PLUGINS_DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub plugins_dir: Option<PathBuf>,
+    pub plugins_dir: Option<Places>,
     /// The DLX's own Service, as namespace/name [default: dormouse/dormouse-dlx]
     #[arg(long, env = "DORMOUSE_DLX_SERVICE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -340,6 +404,8 @@ pub struct File {
     pub dlx: DlxOptions,
     /// What each plugin may do and how it is configured, by name.
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// Sources of metrics: Prometheus servers and limits.
+    pub metrics: dormouse_metrics::Config,
 }
 
 impl File {
@@ -353,8 +419,10 @@ impl File {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_yaml::from_str(&text)
-            .with_context(|| format!("the configuration file {} is not valid", path.display()))
+        let invalid = || format!("the configuration file {} is not valid", path.display());
+        let file: Self = serde_yaml::from_str(&text).with_context(invalid)?;
+        file.metrics.check().with_context(invalid)?;
+        Ok(file)
     }
 }
 
@@ -404,6 +472,39 @@ mod tests {
         assert_eq!("1h30m".parse::<Span>().unwrap().0, Duration::from_secs(5400));
         assert!("soon".parse::<Span>().is_err());
         assert!("8090".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn plugins_may_be_in_several_places() {
+        let two = Places(vec![PathBuf::from("/plugins"), PathBuf::from("/mine/one.wasm")]);
+        assert_eq!("/plugins, /mine/one.wasm,".parse::<Places>(), Ok(two.clone()));
+        for file in [
+            "common: {pluginsDir: [/plugins, /mine/one.wasm]}",
+            "common: {pluginsDir: '/plugins,/mine/one.wasm'}",
+        ] {
+            let common = serde_yaml::from_str::<File>(file).unwrap().common;
+            // What is merged with flags goes through JSON and back.
+            let merged = overlay(&common, &Common::default()).unwrap();
+            assert_eq!(merged.plugins_dir, Some(two.clone()), "{file}");
+        }
+        assert_eq!(two.to_string(), "/plugins, /mine/one.wasm");
+    }
+
+    #[test]
+    fn a_wrong_source_of_metrics_is_found_at_start() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+        write("metrics: {prometheus: {main: {url: 'http://prometheus:9090'}}, timeout: 4s}");
+        let read = File::read(Some(file.path())).unwrap();
+        assert_eq!(read.metrics.timeout, Duration::from_secs(4));
+        for (wrong, said) in [
+            ("metrics: {prometheus: {main: {url: 'prometheus:9090'}}}", "metrics.prometheus.main.url"),
+            ("metrics: {prometheus: {main: {uri: 'http://x'}}}", "uri"),
+        ] {
+            write(wrong);
+            let error = format!("{:#}", File::read(Some(file.path())).unwrap_err());
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

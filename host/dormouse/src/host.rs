@@ -1,6 +1,5 @@
 //! What the autoscaler and the DLX start with: configuration, logs, the cluster, the plugins.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +115,8 @@ fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
         .collect()
 }
 
-fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kubernetes::Config {
+/// What the shared options say about the cluster.
+pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kubernetes::Config {
     let defaults = Timings::default();
     let span = |option: Option<crate::config::Span>, default: Duration| option.map_or(default, |span| span.0);
     let dlx = common.dlx_service.clone().unwrap_or_else(|| Namespaced {
@@ -151,15 +151,12 @@ async fn load_plugins(
     cluster: &Cluster,
     registry: &mut Registry,
 ) -> Result<Arc<PluginSet>> {
-    let directory = common
-        .plugins_dir
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("/plugins"));
+    let places = common.plugins_dir.clone().unwrap_or_default();
     let metrics = dormouse_plugin::Metrics::register(registry);
     let engine =
         HostEngine::new(EngineConfig::default(), metrics).context("the plugin engine cannot be started")?;
     let services = Arc::new(ClusterServices(cluster.clone()));
-    let plugins = PluginSet::load(&engine, &directory, &file.plugins, services).await;
+    let plugins = PluginSet::load_from(&engine, &places.0, &file.plugins, services).await;
     for status in plugins.statuses() {
         match status.state {
             LoadState::Ready { digest, .. } => {
@@ -171,12 +168,13 @@ async fn load_plugins(
         }
     }
     if plugins.plugins().is_empty() {
-        tracing::warn!(directory = %directory.display(), "no plugin is running; nothing will be put to sleep");
+        tracing::warn!(places = %places, "no plugin is running; nothing will be put to sleep");
     }
     Ok(Arc::new(plugins))
 }
 
-fn identity() -> String {
+/// Name of this process among its siblings.
+pub(crate) fn identity() -> String {
     std::env::var("POD_NAME")
         .or_else(|_| std::env::var("HOSTNAME"))
         .unwrap_or_else(|_| {
@@ -185,7 +183,8 @@ fn identity() -> String {
         })
 }
 
-fn until_signal() -> Result<CancellationToken> {
+/// A token that SIGTERM and SIGINT cancel.
+pub(crate) fn until_signal() -> Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let token = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod autoscaler;
+mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -11,4 +12,5 @@ mod host;
 mod inspect;
 pub mod local;
 pub mod requests;
+mod restore;
 mod telemetry;

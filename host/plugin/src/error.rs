@@ -40,6 +40,14 @@ pub enum PluginError {
         /// The file that was expected.
         file: String,
     },
+    /// Another file of that name was found before.
+    #[error("there are two files for plugin {plugin}; {first} is used, and this one is not")]
+    NameTaken {
+        /// The plugin's name.
+        plugin: String,
+        /// The file that is used.
+        first: String,
+    },
     /// The file name is no plugin name.
     #[error("`{name}` is no plugin name: {reason}")]
     InvalidName {
@@ -172,6 +180,7 @@ impl PluginError {
         match self {
             PluginError::Unreadable { .. } => "unreadable",
             PluginError::NoFile { .. } => "no_file",
+            PluginError::NameTaken { .. } => "name_taken",
             PluginError::InvalidName { .. } => "invalid_name",
             PluginError::TooLarge { .. } => "too_large",
             PluginError::NotAComponent { .. } => "not_a_component",

@@ -71,16 +71,35 @@ impl PluginSet {
         configs: &BTreeMap<String, PluginConfig>,
         services: Arc<dyn HostServices>,
     ) -> PluginSet {
-        let snapshot = match scan(directory) {
-            Ok(files) => Snapshot::load(engine, directory, &files, configs, &services).await,
-            Err(error) => {
-                tracing::error!(code = error.code(), "{error}");
-                Snapshot {
-                    directory: Some(error),
-                    ..Snapshot::default()
+        Self::load_from(engine, &[directory.to_owned()], configs, services).await
+    }
+
+    /// As [`PluginSet::load`], from several places, each a directory or one file: an image, a ConfigMap and a volume are
+    /// mounted at different paths. A name that is found twice belongs to the earlier place; the later file is reported, so
+    /// that nothing is replaced without anybody noticing.
+    pub async fn load_from(
+        engine: &HostEngine,
+        places: &[PathBuf],
+        configs: &BTreeMap<String, PluginConfig>,
+        services: Arc<dyn HostServices>,
+    ) -> PluginSet {
+        let mut files = Vec::new();
+        let mut unreadable = None;
+        for place in places {
+            match scan(place) {
+                Ok(found) => files.extend(found),
+                Err(error) => {
+                    tracing::error!(code = error.code(), "{error}");
+                    unreadable.get_or_insert(error);
                 }
             }
-        };
+        }
+        // Without a single place nobody knows which files there should be: each configuration would be reported as missing.
+        let unknown = files.is_empty() && unreadable.is_some();
+        let nothing = BTreeMap::new();
+        let configs = if unknown { &nothing } else { configs };
+        let mut snapshot = Snapshot::load(engine, places, &files, configs, &services).await;
+        snapshot.directory = unreadable;
         PluginSet {
             current: ArcSwap::from_pointee(snapshot),
         }
@@ -104,7 +123,7 @@ impl PluginSet {
         self.current.load().statuses.clone()
     }
 
-    /// Why the directory could not be read, if so. There are no plugins then.
+    /// Why the directory, or the first of several that failed, could not be read. What is missing from it is not known.
     #[must_use]
     pub fn directory_error(&self) -> Option<PluginError> {
         self.current.load().directory.clone()
@@ -114,12 +133,13 @@ impl PluginSet {
 impl Snapshot {
     async fn load(
         engine: &HostEngine,
-        directory: &Path,
+        places: &[PathBuf],
         files: &[PathBuf],
         configs: &BTreeMap<String, PluginConfig>,
         services: &Arc<dyn HostServices>,
     ) -> Snapshot {
         let nothing = PluginConfig::default();
+        let (files, later) = once_each(files);
         let loads = files.iter().map(|path| {
             let name = stem(path);
             let config = configs.get(&name).unwrap_or(&nothing);
@@ -129,13 +149,23 @@ impl Snapshot {
             }
         });
         let mut snapshot = Snapshot::default();
+        // Before those that are used, whose metrics are to have the last word.
+        for (path, first) in later {
+            let error = PluginError::NameTaken {
+                plugin: stem(&path),
+                first: first.display().to_string(),
+            };
+            snapshot.take(engine, stem(&path), path, Err(error));
+        }
         for (name, path, loaded) in join_all(loads).await {
             snapshot.take(engine, name, path, loaded);
         }
         let present: BTreeSet<String> = files.iter().map(|path| stem(path)).collect();
         for name in configs.keys().filter(|name| !present.contains(*name)) {
             let file = format!("{name}.wasm");
-            let path = directory.join(&file);
+            let path = places
+                .first()
+                .map_or_else(PathBuf::new, |place| place.join(&file));
             let error = PluginError::NoFile {
                 plugin: name.clone(),
                 file,
@@ -191,12 +221,31 @@ fn stem(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-/// The plugin files of a directory, sorted.
+/// The first file of each name, and the later ones of a name with the first.
+fn once_each(files: &[PathBuf]) -> (Vec<PathBuf>, Vec<(PathBuf, PathBuf)>) {
+    let mut first: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let (mut once, mut later) = (Vec::new(), Vec::new());
+    for path in files {
+        match first.get(&stem(path)) {
+            Some(earlier) => later.push((path.clone(), earlier.clone())),
+            None => {
+                first.insert(stem(path), path.clone());
+                once.push(path.clone());
+            }
+        }
+    }
+    (once, later)
+}
+
+/// The plugin files of a directory, sorted; or the one file that is named.
 ///
 /// A mounted ConfigMap or Secret holds links through a hidden `..data`, which is a link itself: what is hidden is
 /// skipped, and links are followed when a file is read.
 fn scan(directory: &Path) -> Result<Vec<PathBuf>, PluginError> {
     let failed = |error: std::io::Error| unreadable(directory, &error);
+    if directory.is_file() {
+        return Ok(vec![directory.to_owned()]);
+    }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;

@@ -92,6 +92,67 @@ async fn a_missing_directory_is_a_status_and_no_crash() {
 }
 
 #[tokio::test]
+async fn several_places_are_one_set_and_the_first_of_a_name_is_used() {
+    let mut house = House::new();
+    let (first, second) = (
+        house.directory.path().join("first"),
+        house.directory.path().join("second"),
+    );
+    for directory in [&first, &second] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    std::fs::write(first.join("both.wasm"), guest("bench")).unwrap();
+    std::fs::write(second.join("both.wasm"), b"not used").unwrap();
+    std::fs::write(second.join("other.wasm"), guest("bench")).unwrap();
+    std::fs::write(second.join("unnamed.wasm"), b"not used").unwrap();
+    house
+        .configure("both", granted("{}"))
+        .configure("other", granted("{}"));
+
+    let places = [first.clone(), second.join("other.wasm"), second.join("both.wasm")];
+    let set = PluginSet::load_from(&house.engine, &places, &house.configs, house.services.clone()).await;
+    let names: Vec<_> = set
+        .plugins()
+        .iter()
+        .map(|plugin| plugin.name().to_owned())
+        .collect();
+    assert_eq!(names, ["both", "other"], "{:?}", set.statuses());
+    assert!(set.directory_error().is_none());
+    let taken: Vec<_> = set
+        .statuses()
+        .into_iter()
+        .filter_map(|status| match status.state {
+            LoadState::Failed { error } => Some((status.path, error.to_string())),
+            LoadState::Ready { .. } => None,
+        })
+        .collect();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].0, second.join("both.wasm"));
+    assert!(
+        taken[0]
+            .1
+            .contains(&first.join("both.wasm").display().to_string()),
+        "{}",
+        taken[0].1
+    );
+    assert_eq!(house.metric(r#"dormouse_plugin_ready{plugin="both"}"#), 1.0);
+}
+
+#[tokio::test]
+async fn one_place_that_cannot_be_read_takes_nothing_from_the_others() {
+    let mut house = House::new();
+    house.file("good.wasm", guest("bench"));
+    house.configure("good", granted("{}"));
+    let places = [
+        Path::new("/nowhere/plugins").to_owned(),
+        house.directory.path().to_owned(),
+    ];
+    let set = PluginSet::load_from(&house.engine, &places, &house.configs, house.services.clone()).await;
+    assert!(set.get("good").is_some());
+    assert_eq!(set.directory_error().unwrap().code(), "unreadable");
+}
+
+#[tokio::test]
 async fn a_mounted_config_map_works() {
     let mut house = House::new();
     let root = house.directory.path();
