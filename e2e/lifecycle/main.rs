@@ -10,6 +10,7 @@
 mod crashes;
 mod defects;
 mod installation;
+mod metrics;
 mod plain;
 mod real;
 mod rollback;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         trouble::cases(),
         defects::cases(),
         status_driven::cases(),
+        metrics::cases(),
         traffic::cases(),
         crashes::cases(),
         real::cases(),
