@@ -236,7 +236,7 @@ async fn pods_say_themselves_whether_they_are_idle(world: Arc<World>) -> Result<
     let rule = r#"{"source":"pods","port":8080,"metric":"sessions","window":"1s"}"#;
     deploy(&world, ns, rule).await?;
     // Nobody knows the metric yet.
-    awake_because(&world, ns, "NoData", "no metric sessions").await?;
+    awake_because(&world, ns, "NoData", "sessions of its pods").await?;
     let object = ObjectRef {
         api_version: "apps/v1".to_owned(),
         kind: "Deployment".to_owned(),

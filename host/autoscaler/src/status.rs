@@ -58,6 +58,11 @@ pub(crate) fn is_news(sleeper: &Sleeper, update: &ConditionUpdate, now: Timestam
         Some(known) if (known.status == "True") != update.status => true,
         Some(known) if known.reason != update.reason => true,
         Some(known) if known.message == update.message => false,
+        Some(known)
+            if update.kind == condition::READINGS && rule_in(&known.message) != rule_in(&update.message) =>
+        {
+            true
+        }
         Some(known) => {
             // Since when a text stands is not recorded; the last decision and the transition are no later.
             let decided = status
@@ -69,6 +74,11 @@ pub(crate) fn is_news(sleeper: &Sleeper, update: &ConditionUpdate, now: Timestam
             now.duration_since(written) >= REFRESH
         }
     }
+}
+
+/// What the message of a reading is about. Who changes a rule wants to hear about the new one at once.
+fn rule_in(message: &str) -> &str {
+    message.split_once(": ").map_or(message, |(rule, _)| rule)
 }
 
 /// Whether a decision is worth a write: its outcome or a condition changed.

@@ -242,3 +242,31 @@ async fn what_cannot_be_asked_is_an_error_that_says_why() {
     assert!(lock(&world.api.questions).is_empty());
     assert!(plugin.slept().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_condition_follows_a_changed_rule_at_once_and_a_changed_text_soon() {
+    let mut world = World::new();
+    let with = |source: MetricSource| vec![resource("shop", "web", vec![rule(source)])];
+    let plugin = world.plugin("workloads", with(pods().0));
+    let says = |text: &str| Some(Reading::Error(text.to_owned()));
+    world.api.reads(pods().1, says("pod a does not answer"));
+    world.api.reads(usage().1, says("forbidden"));
+    world.config.overrides.scale_interval = Some(Duration::from_secs(1));
+    world.run(&[&plugin]);
+    pass(MINUTE / 2).await;
+    let key = plugin.key("shop", "web");
+    let message = || world.cluster.condition(&key, "ReadingsAvailable").unwrap().2;
+    assert!(message().contains("pod a does not answer"), "{}", message());
+    // Another text of the same trouble: written, but not in every round.
+    world.api.reads(pods().1, says("pod b does not answer"));
+    pass(MINUTE * 6).await;
+    assert!(message().contains("pod b does not answer"), "{}", message());
+    // Another rule: at once.
+    plugin.list(with(usage().0));
+    pass(Duration::from_secs(3)).await;
+    assert!(
+        message().starts_with("cpu usage over 10m: forbidden"),
+        "{}",
+        message()
+    );
+}
