@@ -106,9 +106,11 @@ impl Cluster {
         self
     }
 
-    /// Removes everything and fails if anything of it is left.
+    /// Removes everything and fails if anything of it is left. A cluster that this value did not start stays.
     pub fn down(mut self) -> Result<()> {
-        self.ours = false;
+        if !std::mem::take(&mut self.ours) {
+            return Ok(());
+        }
         let removed = Self::take_down(&self.layout);
         signals::release(&self.layout);
         removed

@@ -111,13 +111,18 @@ pub fn remove(name: &str) -> Result<()> {
     }
 }
 
-/// Every cgroup of the cluster, parents before children.
-pub fn folders(name: &str) -> Vec<PathBuf> {
-    let mut found = hierarchies()
+/// The cluster's cgroup in each hierarchy where it exists.
+pub fn tops(name: &str) -> Vec<PathBuf> {
+    hierarchies()
         .iter()
         .map(|hierarchy| at(hierarchy, name))
         .filter(|folder| folder.is_dir())
-        .collect::<Vec<_>>();
+        .collect()
+}
+
+/// Every cgroup of the cluster, parents before children.
+pub fn folders(name: &str) -> Vec<PathBuf> {
+    let mut found = tops(name);
     let mut next = 0;
     while let Some(folder) = found.get(next) {
         let children = fs::read_dir(folder)

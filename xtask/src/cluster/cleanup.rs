@@ -99,8 +99,9 @@ pub fn leftovers(layout: &Layout) -> Vec<String> {
     for pid in cgroups::processes(&layout.cgroup()) {
         found.push(format!("process {pid}, in cgroup {}", layout.cgroup()));
     }
+    // One line for each hierarchy: what is below goes with it.
     found.extend(
-        cgroups::folders(&layout.cgroup())
+        cgroups::tops(&layout.cgroup())
             .iter()
             .map(|folder| format!("cgroup {}", folder.display())),
     );

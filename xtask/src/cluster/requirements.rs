@@ -54,8 +54,8 @@ pub fn check() -> Vec<Requirement> {
             what: "Go 1.21 or newer, to build the components".to_owned(),
             problem: go_problem(),
             remedy:
-                "install Go (https://go.dev/dl/), or Debian: apt-get install golang-go; Go 1.21 and newer \
-                     fetch the version that go.mod asks for by themselves"
+                "install it from https://go.dev/dl/, or apt-get install golang-go on Debian 13 and newer; it \
+                     fetches the version that go.mod asks for by itself"
                     .to_owned(),
         },
     ];
@@ -88,9 +88,13 @@ pub fn check() -> Vec<Requirement> {
 
 /// What is missing on this machine and how to get it, one sentence each; empty when a cluster can be started.
 pub fn missing() -> Vec<String> {
+    sentences(check())
+}
+
+fn sentences(requirements: Vec<Requirement>) -> Vec<String> {
     let mut sentences = Vec::new();
     let mut packages = Vec::<String>::new();
-    for requirement in check() {
+    for requirement in requirements {
         let Some(problem) = requirement.problem else {
             continue;
         };
@@ -206,6 +210,30 @@ mod tests {
         assert_eq!(interpreter(&without), Some(false));
         assert_eq!(interpreter(b"#!/bin/sh"), None);
         assert_eq!(interpreter(&without[..70]), None);
+    }
+
+    #[test]
+    fn missing_packages_are_one_command() {
+        let requirement = |what: &str, missing: bool, remedy: &str| Requirement {
+            what: what.to_owned(),
+            problem: missing.then(|| "not found".to_owned()),
+            remedy: remedy.to_owned(),
+        };
+        let said = sentences(vec![
+            requirement("Go", true, "install it"),
+            requirement("runc", true, "apt-get install runc"),
+            requirement("ctr", true, "apt-get install containerd"),
+            requirement("containerd", true, "apt-get install containerd"),
+            requirement("nft", false, "apt-get install nftables"),
+        ]);
+        assert_eq!(
+            said,
+            [
+                "Go: not found; install it",
+                "Debian packages: apt-get install runc containerd"
+            ]
+        );
+        assert!(sentences(vec![requirement("nft", false, "apt-get install nftables")]).is_empty());
     }
 
     #[test]
