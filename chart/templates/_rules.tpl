@@ -37,11 +37,11 @@ both directions. Called with (dict "root" . "role" "autoscaler" | "dlx" | "resto
   resources: [ingresses]
   verbs: [list, watch]
 {{- end }}
-# Workloads: scaled by their scale subresource; an annotation on them fences late writes. Plugins list them.
+# Workloads: scaled by their scale subresource; an annotation on them fences late writes. Plugins list them, in both processes.
 {{- range .root.Values.rbac.workloads }}
 - apiGroups: [{{ .apiGroup | quote }}]
   resources: {{ toJson .resources }}
-  verbs: [get, {{ if eq $role "autoscaler" }}list, {{ end }}patch]
+  verbs: [get, {{ if ne $role "restore" }}list, {{ end }}patch]
 - apiGroups: [{{ .apiGroup | quote }}]
   resources:
     {{- range .resources }}

@@ -167,12 +167,15 @@ impl Comparison {
 /// Compares rendered manifests with an audit log.
 ///
 /// Requests of accounts that the manifests do not bind are of no interest. A request that was allowed counts as a use even
-/// if it then failed.
+/// if it then failed. What is refused after one of the account's bindings was deleted, while its pods end, does not count.
 ///
 /// # Errors
 /// When either cannot be read, or the log has no request of any of the accounts: then nothing was compared.
 pub fn compare(manifests: &str, audit: impl BufRead, exceptions: &[Exception]) -> Result<Comparison> {
-    let grants = grants(&objects(manifests)?)?;
+    let manifests = objects(manifests)?;
+    let grants = grants(&manifests)?;
+    let bindings = Bindings::of(&manifests);
+    let mut unbound = BTreeSet::new();
     let accounts: BTreeSet<&str> = grants.iter().map(|grant| grant.account.as_str()).collect();
     let mut used = BTreeSet::new();
     let mut denied: BTreeMap<(String, String, String, String), Denied> = BTreeMap::new();
@@ -187,10 +190,14 @@ pub fn compare(manifests: &str, audit: impl BufRead, exceptions: &[Exception]) -
             left_out(index);
             continue;
         };
+        bindings.follow(&event, &mut unbound);
         let Some((request, allowed)) = request(&event, &accounts) else {
             continue;
         };
         requests += 1;
+        if !allowed && unbound.contains(&request.account) {
+            continue;
+        }
         if allowed {
             used.insert(request);
             continue;
@@ -236,6 +243,57 @@ pub fn compare(manifests: &str, audit: impl BufRead, exceptions: &[Exception]) -
         granted: grants.len(),
         requests,
     })
+}
+
+/// Which accounts each binding binds, by resource, namespace and name.
+struct Bindings(BTreeMap<(&'static str, String, String), Vec<String>>);
+
+impl Bindings {
+    fn of(objects: &[Value]) -> Self {
+        let bindings = objects.iter().filter_map(|object| {
+            let resource = match text(object, "/kind") {
+                "ClusterRoleBinding" => "clusterrolebindings",
+                "RoleBinding" => "rolebindings",
+                _ => return None,
+            };
+            let subjects = list(object, "/subjects").iter();
+            let accounts =
+                subjects.map(|subject| format!("{}:{}", text(subject, "/namespace"), text(subject, "/name")));
+            let (namespace, name) = (
+                text(object, "/metadata/namespace"),
+                text(object, "/metadata/name"),
+            );
+            Some((
+                (resource, namespace.to_owned(), name.to_owned()),
+                accounts.collect(),
+            ))
+        });
+        Self(bindings.collect())
+    }
+
+    /// Notes which accounts have just lost or got a binding.
+    fn follow(&self, event: &Value, unbound: &mut BTreeSet<String>) {
+        let resource = match text(event, "/objectRef/resource") {
+            "clusterrolebindings" => "clusterrolebindings",
+            "rolebindings" => "rolebindings",
+            _ => return,
+        };
+        let code = event.pointer("/responseStatus/code").and_then(Value::as_u64);
+        let done = text(event, "/stage") == "ResponseComplete" && code.is_some_and(|code| code < 300);
+        let (namespace, name) = (
+            text(event, "/objectRef/namespace"),
+            text(event, "/objectRef/name"),
+        );
+        let key = (resource, namespace.to_owned(), name.to_owned());
+        let Some(accounts) = self.0.get(&key).filter(|_| done) else {
+            return;
+        };
+        match text(event, "/verb") {
+            "delete" => unbound.extend(accounts.iter().cloned()),
+            "create" | "patch" | "update" => unbound.retain(|account| !accounts.contains(account)),
+            _ => {}
+        }
+    }
 }
 
 fn left_out(index: usize) {
@@ -484,6 +542,28 @@ subjects: [{kind: ServiceAccount, namespace: d, name: x-dlx}]
         let mut lines = everything();
         lines[1] = refused.to_string();
         assert_eq!(compared(&lines, &[]).wrong(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_refused_while_the_release_goes_does_not_count() {
+        let refused = event("get", "coordination.k8s.io", "leases", "d", "one", "forbid");
+        let binding = |verb: &str| {
+            event(
+                verb,
+                "rbac.authorization.k8s.io",
+                "rolebindings",
+                "d",
+                "lease",
+                "allow",
+            )
+            .replace("system:serviceaccount:d:x-dlx", "admin")
+        };
+        let mut lines = everything();
+        lines.extend([binding("delete"), refused.clone()]);
+        assert_eq!(compared(&lines, &[]).wrong(), Vec::<String>::new());
+        // Installed again: now it counts.
+        lines.extend([binding("create"), refused]);
+        assert_eq!(compared(&lines, &[]).denied[0].times, 1);
     }
 
     #[test]
