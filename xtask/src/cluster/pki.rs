@@ -86,6 +86,7 @@ pub fn write(layout: &Layout) -> Result<()> {
     )
 }
 
+#[derive(Clone, Copy)]
 struct Subject<'a> {
     name: &'a str,
     group: &'a str,

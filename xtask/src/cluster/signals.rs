@@ -41,8 +41,8 @@ pub fn release(layout: &Layout) {
 
 /// Does something that has to be cleaned up, unless the cleaning has begun.
 pub fn unless_interrupted<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let _changes = changes();
-    if INTERRUPTED.load(Ordering::SeqCst) {
+    let _changes = lock(&CHANGES);
+    if is_interrupted() {
         bail!("interrupted");
     }
     work()
@@ -53,18 +53,30 @@ pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Waits for a clean-up after a signal, which ends the process.
+/// Keeps a clean-up after a signal from running beside another one. Once a signal has come it does not return: the
+/// process ends when everything is cleaned up, with the code that the signal asks for.
 pub fn changes() -> MutexGuard<'static, ()> {
-    CHANGES.lock().unwrap_or_else(PoisonError::into_inner)
+    let changes = lock(&CHANGES);
+    if is_interrupted() {
+        drop(changes);
+        loop {
+            std::thread::park();
+        }
+    }
+    changes
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ours() -> MutexGuard<'static, Vec<Layout>> {
-    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&OURS)
 }
 
 fn interrupted(signal: i32) {
     INTERRUPTED.store(true, Ordering::SeqCst);
-    let _changes = changes();
+    let _changes = lock(&CHANGES);
     for layout in ours().iter() {
         eprintln!("\ninterrupted: bringing cluster {} down", layout.name());
         if let Err(error) = cleanup::remove(layout) {

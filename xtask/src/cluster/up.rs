@@ -194,6 +194,7 @@ pub fn alive(layout: &Layout, name: &str) -> bool {
 /// kubectl as the administrator.
 pub fn run_kubectl(layout: &Layout, kubectl: &Path, args: &[&str]) -> Cmd {
     sandbox::in_network(layout, kubectl)
+        .arg("--request-timeout=10s")
         .args(args)
         .env("KUBECONFIG", layout.kubeconfig())
 }
