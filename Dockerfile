@@ -4,6 +4,8 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends musl-tools
 WORKDIR /src
 COPY . .
+# Seconds since 1970, for the bill of materials: git, which would know the time of the commit, is not in the context.
+ARG SOURCE_DATE_EPOCH
 RUN cargo xtask image --rootfs /rootfs
 
 FROM scratch

@@ -28,30 +28,26 @@ pub fn for_guests(workspace: &Workspace) -> Result<()> {
 /// What it takes to build static programs for an image.
 pub fn for_image(workspace: &Workspace, arch: Arch) -> Result<()> {
     c_compiler()?;
-    target(workspace, triple(arch))?;
     match linking(arch) {
-        Linking::Zig => {
-            eprintln!("      cargo-zigbuild: there");
-            Ok(())
-        }
-        Linking::Musl { compiler, .. } => match compile(compiler) {
-            Ok(()) => {
-                eprintln!("      C compiler {compiler}: works");
-                Ok(())
+        Linking::Zig => eprintln!("      cargo-zigbuild: there"),
+        Linking::Musl { compiler, .. } => {
+            if let Err(how) = compile(compiler) {
+                bail!(
+                    "`{compiler}`, which compiles the C parts of a static program for {}, does not work: {how}\n\
+                     what to do: {}",
+                    arch.name(),
+                    if compiler == MUSL {
+                        "Debian, Ubuntu: apt-get install musl-tools; Fedora: dnf install musl-gcc; Arch: pacman -S musl"
+                    } else {
+                        "install zig and cargo-zigbuild (`pip install ziglang cargo-zigbuild` has both), or a musl \
+                         cross compiler of that name"
+                    }
+                );
             }
-            Err(how) => bail!(
-                "`{compiler}`, which compiles the C parts of a static program for {}, does not work: {how}\n\
-                 what to do: {}",
-                arch.name(),
-                match compiler {
-                    MUSL => "Debian, Ubuntu: apt-get install musl-tools; Fedora: dnf install musl-gcc; Arch: pacman -S musl; \
-                             Alpine: apk add build-base",
-                    _ => "install zig and cargo-zigbuild (`cargo install cargo-zigbuild`; pip has both: \
-                          `pip install ziglang cargo-zigbuild`), or a musl cross compiler of that name",
-                }
-            ),
-        },
+            eprintln!("      C compiler {compiler}: works");
+        }
     }
+    target(workspace, triple(arch))
 }
 
 /// The wrapper of the machine's own compiler that musl comes with.
