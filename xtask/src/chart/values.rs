@@ -17,8 +17,8 @@ const VALUES: &str = "chart/values.yaml";
 const SCHEMA: &str = "chart/values.schema.json";
 const BEGIN: &str = "<!-- values: written by `cargo xtask generate` from values.yaml. Do not edit. -->";
 const END: &str = "<!-- end of values -->";
-/// Objects of the schema whose keys are Kubernetes', a plugin's or a process' own.
-const OPEN: &[&str] = &["/properties/global", "/properties/config/properties/metrics"];
+/// Objects of the schema whose keys are not the chart's.
+const OPEN: &[&str] = &["/properties/global"];
 
 /// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
