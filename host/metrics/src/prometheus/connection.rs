@@ -1,6 +1,6 @@
 //! The way to one server: client, trust and secret, made anew when one of their files changes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,6 +209,6 @@ async fn maybe(path: Option<&Path>) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
-fn secret(path: &PathBuf, content: Option<&[u8]>) -> Result<String, FileError> {
+fn secret(path: &Path, content: Option<&[u8]>) -> Result<String, FileError> {
     line(path, content.unwrap_or_default()).map(str::to_owned)
 }
