@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
+use crate::chart::values;
 use crate::run::{Cmd, Outcome};
 use crate::workspace::{Profile, Workspace};
 
@@ -45,9 +46,12 @@ pub fn up_to_date(workspace: &Workspace) -> Result<Outcome> {
 
 fn generate(workspace: &Workspace) -> Result<Vec<(&'static str, String)>> {
     crate::demo::build_binary(workspace, Profile::Dev)?;
+    let crd = ask(workspace, &["crd".to_owned()])?;
     Ok(vec![
         (COMMAND_LINE, command_line(workspace)?),
-        (CRD, ask(workspace, &["crd".to_owned()])?),
+        (CRD, crd.clone()),
+        (values::CRD, crd),
+        (values::README, values::readme(workspace)?),
     ])
 }
 
