@@ -21,7 +21,7 @@ use crate::run::Cmd;
 const LOG_LIMIT: u64 = 32 << 20;
 /// What it keeps of it.
 const LOG_KEPT: u64 = 8 << 20;
-/// How often the logs are looked at: at 50 MB/s of nonsense it is 250 MB too many, once.
+/// How often the logs are looked at.
 const LOG_PERIOD: Duration = Duration::from_secs(5);
 
 /// Sets the namespaces up, says so, and then reaps orphans and bounds logs until it is ended.
