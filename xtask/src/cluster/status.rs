@@ -1,5 +1,7 @@
 //! What of a cluster runs and works.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -46,10 +48,11 @@ pub fn print(cluster: &Cluster) -> Result<bool> {
             .filter_map(|thread| thread.join().ok())
             .collect::<Vec<_>>()
     });
+    let mut text = String::new();
     let mut fine = answers.len() == NAMES.len();
-    println!("{:24}  {:>8}  {:>8}  state", "component", "pid", "uptime");
+    writeln!(text, "{:24}  {:>8}  {:>8}  state", "component", "pid", "uptime")?;
     let keeper = sandbox::keeper(layout);
-    println!("{:24}  {}  ok", KEEPER, columns(keeper));
+    writeln!(text, "{:24}  {}  ok", KEEPER, columns(keeper))?;
     for (name, process, answer) in answers {
         let state = match answer {
             Ok(()) => "ok".to_owned(),
@@ -58,7 +61,7 @@ pub fn print(cluster: &Cluster) -> Result<bool> {
                 why
             }
         };
-        println!("{name:24}  {}  {state}", columns(process));
+        writeln!(text, "{name:24}  {}  {state}", columns(process))?;
     }
     let node = match node_ready(layout, &kubectl) {
         Ok(()) => "Ready".to_owned(),
@@ -70,13 +73,16 @@ pub fn print(cluster: &Cluster) -> Result<bool> {
             )
         }
     };
-    println!(
+    writeln!(
+        text,
         "\nnode        {node}\nKubernetes  {}\nnamespace   {}\nkubeconfig  {}\nlogs        {}",
         cluster.components.kubernetes_version(),
         layout.namespace(),
         layout.kubeconfig().display(),
         layout.logs().display()
-    );
+    )?;
+    // One write, and nobody may be left to read it: `status | head`.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(fine)
 }
 
