@@ -157,7 +157,12 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
     let answer = requests::get_with(&world.dlx_url().await?, &[("X-Dormouse-Target", &target)]).await;
     ensure!(answer.is_ok(), "{}", answer.describe());
     ensure!(answer.body.contains(NAME), "answered by {}", answer.body);
-    ensure!(state(&world).await? == "ready", "it is {}", state(&world).await?);
+    // A pod that is ready gets the request; that the platform has written it down is a moment later.
+    world
+        .until("the function to say that it is ready", async || {
+            Ok((state(&world).await? == "ready").then_some(()))
+        })
+        .await?;
     controller.abort();
     Ok(())
 }

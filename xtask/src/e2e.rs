@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::image::oci::{Arch, Image, Layer, write_archive};
 use crate::run::{Cmd, Steps};
 use crate::workspace::Workspace;
-use crate::{guests, image, tools, tutorial};
+use crate::{chart, guests, image, tools, tutorial};
 
 /// What `cargo xtask e2e` takes.
 #[derive(clap::Args)]
@@ -43,6 +43,8 @@ impl Args {
 
 /// Where the release goes, and its name.
 const RELEASE: &str = "dormouse";
+/// How the chart is installed.
+const VALUES: &str = "e2e/values.yaml";
 /// Longer than the suite takes, or it hangs.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
@@ -56,7 +58,7 @@ pub fn e2e(workspace: &Workspace, args: Args) -> Result<()> {
         );
     }
     let arch = Arch::of_this_machine()?;
-    let mut steps = Steps::new(9);
+    let mut steps = Steps::new(10);
     steps.run("check the tools", || {
         tools::for_everything(workspace)?;
         tools::for_image(workspace, arch)
@@ -117,7 +119,68 @@ fn on(
             format!("{program} cluster --name {}", cluster.name()),
         );
         command.run()
+    })?;
+    if !cases.is_empty() {
+        eprintln!("\npermissions are compared after a run of all cases only");
+        return Ok(());
+    }
+    steps.run("compare the permissions of the chart with those that were used", || {
+        permissions(workspace, cluster)
     })
+}
+
+/// Every permission that the chart grants was used, and none was missing.
+fn permissions(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
+    let log = audit_log(workspace, cluster)?;
+    let release = chart::Release {
+        name: RELEASE,
+        namespace: RELEASE,
+        values: &[workspace.path(VALUES)],
+    };
+    let compared = chart::permissions(workspace, &cluster.program("helm")?, &release, &log)?;
+    // One case takes a permission away on purpose, there only.
+    let wrong: Vec<_> = compared
+        .wrong()
+        .into_iter()
+        .filter(|line| !line.contains(" in forbidden ("))
+        .collect();
+    if !wrong.is_empty() {
+        bail!("the chart's permissions are not those that are used:\n  {}", wrong.join("\n  "));
+    }
+    eprintln!(
+        "      {} permissions, all used and none missing in {} requests",
+        compared.granted, compared.requests
+    );
+    Ok(())
+}
+
+/// The audit log in one piece, with its older parts in front.
+fn audit_log(workspace: &Workspace, cluster: &Cluster) -> Result<PathBuf> {
+    let folder = cluster.state().join("logs");
+    let mut parts = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("audit-") && name.ends_with(".log") {
+            parts.push(path);
+        }
+    }
+    parts.sort();
+    parts.push(folder.join("audit.log"));
+    let whole = evidence(workspace)?.join("audit.log");
+    let mut out = fs::File::create(&whole).with_context(|| format!("cannot write {}", whole.display()))?;
+    for part in parts {
+        let mut file = fs::File::open(&part).with_context(|| format!("cannot read {}", part.display()))?;
+        std::io::copy(&mut file, &mut out).with_context(|| format!("cannot copy {}", part.display()))?;
+    }
+    Ok(whole)
+}
+
+/// Where what is worth looking at afterwards is kept.
+fn evidence(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.target().join("e2e");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
 }
 
 /// Where the suite's executable is.
@@ -168,7 +231,7 @@ fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
         .helm(["upgrade", "--install", RELEASE])?
         .arg(workspace.path("chart"))
         .args(["--namespace", RELEASE, "--create-namespace", "--wait", "--timeout", "3m", "--values"])
-        .arg(workspace.path("e2e/values.yaml"))
+        .arg(workspace.path(VALUES))
         .run()?;
     cluster
         .helm(["test", RELEASE, "--namespace", RELEASE, "--logs"])?
@@ -177,8 +240,7 @@ fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
 
 /// What one wants to see when something failed and the cluster is gone.
 fn keep_evidence(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
-    let folder = workspace.target().join("e2e");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let folder = evidence(workspace)?;
     let wanted: [(&str, &[&str]); 5] = [
         ("sleepers.txt", &["get", "sleepers", "-A", "-o", "wide"]),
         ("pods.txt", &["get", "pods", "-A", "-o", "wide"]),
@@ -196,8 +258,7 @@ fn keep_evidence(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
         let text = cluster.kubectl(args)?.output().unwrap_or_else(|error| format!("{error:#}\n"));
         fs::write(folder.join(file), text)?;
     }
-    let audit = cluster.state().join("logs/audit.log");
-    fs::copy(&audit, folder.join("audit.log")).with_context(|| format!("cannot copy {}", audit.display()))?;
+    audit_log(workspace, cluster)?;
     eprintln!("what the cluster looked like is kept in {}", folder.display());
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Every developer command of Dormouse: `cargo xtask <command>`.
 //!
-//! Kept to two small dependencies, because it is the first thing that compiles on a fresh clone.
+//! Kept to a few small dependencies, because it is the first thing that compiles on a fresh clone.
 
 mod bench;
 mod chart;

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::run::{Line, Outcome, Steps, conclude, seconds};
 use crate::workspace::Workspace;
-use crate::{check, claims, demo, generated, guests, licences, tools, tutorial};
+use crate::{chart, check, claims, demo, e2e, generated, guests, licences, tools, tutorial};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -111,12 +111,14 @@ const TESTS: &[Suite] = &[
     },
     Suite {
         name: "real-cluster",
-        what: "the lifecycle suite on a real Kubernetes",
-        needs: &[],
-        run: |_, _| {
-            Ok(Outcome::Skipped(
-                "comes with the harness in e2e/, which does not exist yet".to_owned(),
-            ))
+        what: "the whole system on a real Kubernetes: image, chart, lifecycle suite, metrics",
+        needs: &["guests", "tutorial"],
+        run: |workspace, state| {
+            let missing = crate::cluster::missing();
+            if !missing.is_empty() {
+                return Ok(Outcome::Skipped(missing.join("; ")));
+            }
+            e2e::e2e(workspace, e2e::Args::all(state.plugin.clone())).map(|()| passed())
         },
     },
 ];
@@ -163,6 +165,12 @@ const CHECKS: &[Suite] = &[
         what: "generated reference files are up to date",
         needs: &[],
         run: |workspace, _| generated::up_to_date(workspace),
+    },
+    Suite {
+        name: "chart",
+        what: "the Helm chart: lint, values, what it renders to",
+        needs: &[],
+        run: |workspace, _| chart::suite(workspace),
     },
     Suite {
         name: "licences",

@@ -24,6 +24,9 @@ use crate::pool::Endpoint;
 use crate::rescue::Rescue;
 use crate::{DlxConfig, EndpointsView, Metrics, Target};
 
+/// How long an attempt to wake, begun before a request came, may take to fail.
+const OTHERS_ATTEMPT: Duration = Duration::from_secs(1);
+
 /// What holding needs from its surroundings.
 pub(crate) struct Gate<'a> {
     pub(crate) config: &'a DlxConfig,
@@ -62,8 +65,11 @@ impl Gate<'_> {
         let mut deadline = pin!(tokio::time::sleep_until(Instant::now() + patience));
         let mut views = target.endpoints.clone();
         let mut view = Arc::clone(&views.borrow_and_update());
-        // A failure that was there before this request is not its own: it tries again.
+        // A failure that was there before this request is not its own: it tries again. An attempt that was under way by
+        // then may still fail, so that one is not its own either.
         let old_failure = view.failure.clone();
+        let mut others = pin!(tokio::time::sleep(OTHERS_ATTEMPT));
+        let mut own = old_failure.is_none();
         let mut wake = Wake::Unasked;
         let mut turn = None;
         let mut waiting = pin!(target.ramp(self.config.release).turn());
@@ -72,6 +78,7 @@ impl Gate<'_> {
         let mut backoff = Backoff::default();
         loop {
             if let Some(failure) = &view.failure
+                && own
                 && old_failure.as_ref() != Some(failure)
             {
                 return Err(Rescue::WakeFailed(failure.cause.clone()));
@@ -112,6 +119,7 @@ impl Gate<'_> {
                     }
                     view = Arc::clone(&views.borrow_and_update());
                 }
+                () = &mut others, if !own => own = true,
                 granted = &mut waiting, if turn.is_none() => turn = Some(granted),
                 () = &mut deadline => return Err(Rescue::NotReady(patience)),
                 () = self.drained.cancelled() => return Err(Rescue::Draining),

@@ -15,6 +15,9 @@ pub const PARKED_LABEL: &str = "dormouse.dev/parked";
 /// On a workload or a Service: the epoch of the last wake, and the uid of the Sleeper (`<epoch>@<uid>`). What was decided
 /// before that wake is conditional on an older version of the object, and loses.
 pub const FENCE: &str = "dormouse.dev/epoch";
+/// A label on a Service: what its [`FENCE`] says, as `<epoch>.<uid>`. The cluster's controller copies the labels of a Service
+/// to its EndpointSlices, so slices with this label were written by a controller that knew the Service as that wake left it.
+pub const FENCE_LABEL: &str = "dormouse.dev/epoch";
 /// On Dormouse's EndpointSlices: the turn for which it was written, and the uid of the Sleeper (`<turn>@<uid>`).
 pub const TURN: &str = "dormouse.dev/turn";
 /// On Dormouse's EndpointSlices: `endpointslice.kubernetes.io/managed-by`.

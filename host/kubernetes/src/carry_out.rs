@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use self::news::News;
 pub(crate) use self::patches::slice;
 use self::patches::{park_patch, restore_patch};
-use crate::api::{FENCE, FINALIZER, Sleeper};
+use crate::api::{FENCE, FENCE_LABEL, FINALIZER, Sleeper};
 use crate::conditions;
 use crate::events::EventType;
-use crate::observe::stamped;
+use crate::observe::{as_label, stamped};
 use crate::services::ports;
 use crate::sleepers::seed;
 use crate::{Cluster, ClusterError, Seen};
@@ -236,9 +236,11 @@ impl Cluster {
 
     async fn fence_service(&self, seen: &Seen, name: &str, epoch: Epoch) -> Result<(), ClusterError> {
         let service = seen_service(seen, name)?;
+        let fence = stamped(epoch, &seen.sleeper.uid().unwrap_or_default());
         let patch = json!({"metadata": {
             "resourceVersion": service.resource_version(),
-            "annotations": {FENCE: stamped(epoch, &seen.sleeper.uid().unwrap_or_default())},
+            "annotations": {FENCE: fence},
+            "labels": {FENCE_LABEL: as_label(&fence)},
         }});
         self.patch_service(service, &patch).await
     }

@@ -59,6 +59,8 @@ pub(crate) struct ServiceVersion {
     /// None: the Service does not exist, but may have left its slice.
     pub(crate) service: Option<Service>,
     pub(crate) own: Option<EndpointSlice>,
+    /// The cluster's own slices.
+    pub(crate) others: Vec<EndpointSlice>,
 }
 
 struct Parts {
@@ -284,12 +286,18 @@ impl Cluster {
             ports: service.as_ref().map(ports).unwrap_or_default(),
             own_slice: own.as_ref().map(|slice| own_slice(slice, uid)),
             listed,
+            relisted: false,
             probe: Probe::NotAsked,
             fence: service
                 .as_ref()
                 .and_then(|service| stamp(service.annotations(), FENCE, uid)),
         };
-        Ok((seen, ServiceVersion { service, own }))
+        let version = ServiceVersion {
+            service,
+            own,
+            others,
+        };
+        Ok((seen, version))
     }
 
     /// Adds what the stage asks for.
@@ -334,6 +342,9 @@ impl Cluster {
         }
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
             seen.observation.demand = self.demand(&seen.sleeper).await;
+        }
+        if matches!(phase, Phase::Waking | Phase::Ready | Phase::Awake) {
+            self.relisted(namespace, &mut seen);
         }
         if phase == Phase::Waking {
             (seen.observation.ready_pod, seen.pods_undecided) = self.ready_pod(namespace, &seen).await;
@@ -394,6 +405,11 @@ impl Cluster {
 fn stamp(annotations: &BTreeMap<String, String>, name: &str, uid: &str) -> Option<i64> {
     let (number, owner) = annotations.get(name)?.split_once('@')?;
     (owner == uid).then(|| number.parse().ok()).flatten()
+}
+
+/// A stamp as the value of a label, which may not hold an `@`.
+pub(crate) fn as_label(stamp: &str) -> String {
+    stamp.replace('@', ".")
 }
 
 /// How [`stamp`] is written.

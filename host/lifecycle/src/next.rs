@@ -21,9 +21,10 @@ pub struct Timings {
     pub dlx_absence: Duration,
     /// How long a deleted Sleeper waits for its workload's pods before the DLX leaves all the same.
     pub farewell: Duration,
-    /// How long the DLX stays in a Service after a wake although ready pods are listed. What is listed may be a moment
-    /// old: when a wake follows a parked selector closely, the cluster's own controller may still be about to empty its
-    /// slices and fill them again. Far longer than it takes for that; meanwhile the DLX answers.
+    /// How long the DLX stays in a Service after a wake although ready pods are listed, when there is no proof that the list
+    /// is of this wake ([`crate::Service::relisted`]). It may be a moment old: when a wake follows a parked selector
+    /// closely, the cluster's own controller may still be about to empty its slices and fill them again. Far longer than
+    /// it takes for that; meanwhile the DLX answers.
     pub relist: Duration,
     /// When to look at traffic again.
     pub look: LookPolicy,
@@ -36,7 +37,7 @@ impl Default for Timings {
             give_up: Duration::from_secs(60),
             dlx_absence: Duration::from_secs(5),
             farewell: Duration::from_secs(30),
-            relist: Duration::from_secs(1),
+            relist: Duration::from_secs(10),
             look: LookPolicy::default(),
         }
     }

@@ -65,6 +65,9 @@ pub struct Service {
     pub own_slice: Option<OwnSlice>,
     /// What the cluster's own slices list.
     pub listed: Listed,
+    /// Whether it is certain that a ready pod of this wake is listed: the slices were written by a controller that knew the
+    /// Service as the wake left it. Otherwise what is listed may be a moment old.
+    pub relisted: bool,
     /// Whether every ready DLX answers on this Service's DLX ports. Only asked for while diverting.
     pub probe: Probe,
     /// The epoch that the last wake of this very Sleeper wrote on it, which defeats older attempts to park it.

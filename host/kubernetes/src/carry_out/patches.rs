@@ -12,9 +12,9 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 use crate::ClusterError;
-use crate::api::{FENCE, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, Sleeper, TURN};
+use crate::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, Sleeper, TURN};
 use crate::endpoints::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL, own_slice_name};
-use crate::observe::stamped;
+use crate::observe::{as_label, stamped};
 use crate::services::{current_selector, original_selector};
 
 /// Dormouse's slice of a Service. Each address is said to be on its node, so that nodes know which endpoints are theirs: a
@@ -109,7 +109,7 @@ pub(super) fn restore_patch(service: &Service, fence: &str) -> Result<Value, Clu
         "metadata": {"resourceVersion": service.resource_version(), "annotations": {
             PARKED_SELECTOR: null,
             FENCE: fence,
-        }},
+        }, "labels": {FENCE_LABEL: as_label(fence)}},
         "spec": {"selector": selector},
     }))
 }
@@ -161,6 +161,11 @@ mod tests {
         assert_eq!(
             annotations.into_iter().collect::<Vec<_>>(),
             [(FENCE.to_owned(), "1@u".to_owned())]
+        );
+        let labels = restored.metadata.labels.take().unwrap_or_default();
+        assert_eq!(
+            labels.into_iter().collect::<Vec<_>>(),
+            [(FENCE_LABEL.to_owned(), "1.u".to_owned())]
         );
         assert_eq!(restored, before);
     }

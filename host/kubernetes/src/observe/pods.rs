@@ -1,6 +1,6 @@
 //! Whether a wake has brought pods that take connections.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use dormouse_lifecycle::{ObjectRef, SleeperState};
@@ -8,8 +8,9 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::{Seen, WorkloadVersion};
+use super::{Seen, WorkloadVersion, as_label, stamped};
 use crate::Cluster;
+use crate::api::FENCE_LABEL;
 use crate::endpoints::{PodEndpoint, ServicePort, is_ready};
 use crate::services::{selects, tcp_ports};
 
@@ -49,6 +50,43 @@ impl Cluster {
             all &= self.any_accepts(candidates).await;
         }
         (all, undecided && !all)
+    }
+
+    /// Notes of which Services the cluster's own slices certainly list a pod of this wake: they carry the label of its
+    /// fence, and a pod that counts as an answer to it.
+    pub(super) fn relisted(&self, namespace: &str, seen: &mut Seen) {
+        let state = &seen.observation.state;
+        let age = Age::of(state, self.now(), self.inner.config.timings.drain_grace);
+        let fence = as_label(&stamped(state.epoch, &seen.sleeper.uid().unwrap_or_default()));
+        for service in &mut seen.observation.services {
+            let Some(version) = seen.services.get(&service.name) else {
+                continue;
+            };
+            let Some(object) = &version.service else { continue };
+            let young: BTreeSet<String> = tcp_ports(object)
+                .filter_map(|port| u16::try_from(port.port).ok())
+                .flat_map(|port| {
+                    self.endpoints_of(namespace, object, &ServicePort::Number(port))
+                        .ready
+                })
+                .filter(|pod| age.includes(pod.created))
+                .map(|pod| pod.uid)
+                .collect();
+            let mut listed = version
+                .others
+                .iter()
+                .filter(|slice| slice.labels().get(FENCE_LABEL) == Some(&fence))
+                .flat_map(|slice| slice.endpoints.iter().flatten())
+                .filter(|endpoint| {
+                    let conditions = endpoint.conditions.as_ref();
+                    conditions.and_then(|c| c.ready).unwrap_or(true)
+                        && !conditions.and_then(|c| c.terminating).unwrap_or(false)
+                });
+            service.relisted = listed.any(|endpoint| {
+                let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_ref());
+                uid.is_some_and(|uid| young.contains(uid))
+            });
+        }
     }
 
     async fn any_accepts(&self, candidates: Vec<PodEndpoint>) -> bool {

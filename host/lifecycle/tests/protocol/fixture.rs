@@ -71,6 +71,7 @@ pub fn service(name: &str, selector: Selector) -> Service {
         ports: vec![("http".into(), 80)],
         own_slice: None,
         listed: Listed::ReadyPods,
+        relisted: false,
         probe: Probe::NotAsked,
         fence: None,
     }

@@ -256,6 +256,9 @@ fn what_is_listed_right_after_a_wake_may_be_about_to_go() {
     let mut ready = seen(Phase::Ready, Wish::Awake);
     ready.state.since = Some(now());
     assert_eq!(waits(&ready), (WaitReason::NotListed, Some(in_secs(1))));
+    ready.services[0].relisted = true;
+    assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())], "there is proof");
+    ready.services[0].relisted = false;
     ready.state.since = Some(ago(1));
     assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())]);
     ready.state.since = Some(now());

@@ -305,6 +305,8 @@ impl Cluster {
             } else {
                 Listed::Nothing
             },
+            // Without proof, so that the time has to do.
+            relisted: false,
             probe: if objects.probe {
                 Probe::Answered
             } else {
