@@ -303,7 +303,7 @@ mod tests {
             "a": {"description": "x", "type": "string"},
         }});
         assert!(open(&closed).is_empty());
-        let mut loose = closed.clone();
+        let mut loose = closed;
         loose["additionalProperties"] = json!(true);
         assert!(open(&loose)[0].contains("accepts any key"));
         let inner = json!({"additionalProperties": false, "properties": {
