@@ -100,7 +100,10 @@ impl Linking {
     /// A linker that cargo has to be told.
     pub fn linker(self) -> Option<&'static str> {
         match self {
-            Self::Musl { compiler, links: true } => Some(compiler),
+            Self::Musl {
+                compiler,
+                links: true,
+            } => Some(compiler),
             _ => None,
         }
     }
