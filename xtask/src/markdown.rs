@@ -127,7 +127,7 @@ pub fn words_after(text: &str, phrase: &str) -> Vec<(usize, String)> {
         for rest in line.split(phrase).skip(1) {
             let word: String = rest
                 .chars()
-                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-')
                 .collect();
             if !word.is_empty() && !word.starts_with('-') {
                 found.push((index + 1, word));

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use dormouse::requests;
-use dormouse_kubernetes::WishError;
+use dormouse_kubernetes::{Sleeper, SleeperKey, WishError};
 use dormouse_lifecycle::Phase;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use crate::world::{NEVER, Wanted, World, manifests};
+use crate::world::{NEVER, PLUGIN, Wanted, World, manifests};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -142,7 +142,15 @@ async fn a_stateful_set_sleeps_and_wakes(world: Arc<World>) -> Result<()> {
             Ok((replicas().await? == (2, 2)).then_some(()))
         })
         .await?;
-    world.until_phase(ns, name, Phase::Asleep).await?;
+    let key = SleeperKey::new(PLUGIN, ns, "statefulset.db").object_name();
+    let sleepers = Api::<Sleeper>::namespaced(world.client.clone(), ns);
+    world
+        .until("it to be asleep", async || {
+            let sleeper = sleepers.get_opt(&key).await?;
+            let phase = sleeper.map(|sleeper| sleeper.status.unwrap_or_default().state.phase);
+            Ok((phase == Some(Phase::Asleep)).then_some(()))
+        })
+        .await?;
     world
         .until("no replicas", async || {
             Ok((replicas().await? == (0, 0)).then_some(()))
@@ -196,6 +204,7 @@ async fn services_that_cannot_be_diverted_say_why_on_the_sleeper(world: Arc<Worl
         world.apply(&service.to_string()).await?;
         world.apply(manifests.last().context("no Deployment")?).await?;
     }
+    let events = Api::<k8s_openapi::api::core::v1::Event>::namespaced(world.client.clone(), ns);
     for (name, _, why) in &cases {
         let message = world
             .until(&format!("a condition or an event about {name}"), async || {
@@ -205,10 +214,20 @@ async fn services_that_cannot_be_diverted_say_why_on_the_sleeper(world: Arc<Worl
                     .and_then(|sleeper| sleeper.status)
                     .map(|status| status.conditions)
                     .unwrap_or_default();
-                Ok(conditions
+                let condition = conditions
                     .into_iter()
                     .find(|condition| condition.type_ == "Divertible" && condition.status == "False")
-                    .map(|condition| condition.message))
+                    .map(|condition| condition.message);
+                // A Service that the plugin itself refuses has no Sleeper; its workload has the event.
+                let told = events
+                    .list(&kube::api::ListParams::default())
+                    .await?
+                    .items
+                    .into_iter()
+                    .filter(|event| event.involved_object.name.as_deref() == Some(*name))
+                    .filter(|event| event.reason.as_deref() == Some("UnsuitableService"))
+                    .find_map(|event| event.message);
+                Ok(condition.or(told))
             })
             .await?;
         ensure!(message.contains(why), "{name}: {message}");

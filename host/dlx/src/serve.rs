@@ -479,7 +479,8 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Gives the request to a connection, and keeps a copy if that may be needed.
+    /// Gives the request to a connection, and keeps a copy of what may be sent again: a connection that idled too long, or a
+    /// pod that is just being ended, may close without an answer.
     fn begin(
         &mut self,
         lease: Lease,
@@ -488,7 +489,7 @@ impl Exchange {
         again: bool,
     ) -> Option<impl Future<Output = Result<Answer, Failure>> + Send + use<>> {
         let request = self.request.take()?;
-        if again && lease.reused {
+        if again {
             self.request = forward::replay(&request);
         }
         Some(forward::send(lease, request, turn, limit))

@@ -1,6 +1,6 @@
 //! One bounded round for one Sleeper: observe, ask the protocol, carry out.
 
-use dormouse_lifecycle::{Next, Phase, WaitReason, Wish, next};
+use dormouse_lifecycle::{Next, Observation, Phase, Step, WaitReason, Wish, next};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -89,13 +89,21 @@ pub(crate) async fn look_and_act(
         phase,
         undecided: seen.pods_undecided,
     };
-    if !is_ours(&seen, role) {
+    let stranded = is_stranded(seen.observation());
+    if !is_ours(&seen, role) && !stranded {
         return Ok(looked(RoundOutcome::NotOurs));
     }
-    let steps = match next(seen.observation(), &cluster.config().timings) {
+    let mut steps = match next(seen.observation(), &cluster.config().timings) {
         Next::Wait { reason, until } => return Ok(looked(RoundOutcome::Waiting { reason, until })),
         Next::Act(steps) => steps,
     };
+    if !is_ours(&seen, role) {
+        // Nobody leads, perhaps. What a sleeper's clients reach is repaired all the same, and nothing else is done.
+        steps.retain(|step| matches!(step, Step::WriteSlice(_)));
+        if steps.is_empty() {
+            return Ok(looked(RoundOutcome::NotOurs));
+        }
+    }
     let mut done = 0;
     for step in steps.iter().take(max_steps) {
         match cluster.carry_out(&seen, step).await {
@@ -119,6 +127,17 @@ fn is_ours(seen: &Seen, role: Role) -> bool {
         return false;
     }
     role == Role::Leader || observation.state.wish == Wish::Awake
+}
+
+/// Whether a Service leads to nothing but DLX addresses that are gone, although there is a DLX.
+fn is_stranded(seen: &Observation) -> bool {
+    matches!(seen.state.phase, Phase::Asleep | Phase::Observing)
+        && !seen.deleting
+        && !seen.dlx.ready.is_empty()
+        && seen.services.iter().any(|service| {
+            let own = service.own_slice.as_ref();
+            own.is_some_and(|own| !own.addresses.iter().any(|address| seen.dlx.ready.contains(address)))
+        })
 }
 
 /// Puts an error that does not pass by itself where people look.

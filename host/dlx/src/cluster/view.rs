@@ -19,7 +19,10 @@ const SKEW: Duration = Duration::from_secs(2);
 /// | Awake | no, and the Service leads to them | all |
 /// | Diverting, Observing, Draining | yes; then at once | all |
 /// | Asleep | yes | none: what is still there is going |
-/// | Waking, Ready | no | all; after zero, those that are younger than the wake |
+/// | Waking, Ready | no | after zero, those that are younger than the wake; otherwise all, from Ready on |
+///
+/// A wake from other than zero does not use pods before it has fenced their workload: until then a scale-down that was
+/// decided earlier may still take them away.
 pub(super) fn view(
     state: &SleeperState,
     pods: &[PodEndpoint],
@@ -37,6 +40,7 @@ pub(super) fn view(
     });
     let counts = |pod: &&PodEndpoint| match (state.phase, young) {
         (Phase::Asleep, _) => false,
+        (Phase::Waking, _) if !state.at_zero => false,
         (_, Some(young)) => pod.created.is_some_and(|created| created >= young),
         (_, None) => true,
     };
@@ -100,7 +104,7 @@ mod tests {
             (Phase::Draining, false, (true, false, 2)),
             (Phase::Asleep, false, (true, false, 0)),
             (Phase::Asleep, true, (true, false, 0)),
-            (Phase::Waking, false, (false, false, 2)),
+            (Phase::Waking, false, (false, false, 0)),
             (Phase::Waking, true, (false, false, 1)),
             (Phase::Ready, true, (false, false, 1)),
         ];

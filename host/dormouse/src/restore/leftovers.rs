@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use dormouse_kubernetes::Scope;
-use dormouse_kubernetes::api::{FENCE, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR};
+use dormouse_kubernetes::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR};
 use dormouse_kubernetes::lifecycle::ObjectRef;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -139,7 +139,7 @@ impl Leftovers {
                 Vec::new()
             }
         };
-        let patch = json!({"metadata": {"annotations": {FENCE: null}}});
+        let patch = json!({"metadata": {"annotations": {FENCE: null}, "labels": {FENCE_LABEL: null}}});
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
         let services = fenced.iter().map(|service| {
@@ -226,6 +226,7 @@ fn unpark_patch(service: &Service) -> Result<Value> {
         "metadata": {
             "resourceVersion": service.resource_version(),
             "annotations": {PARKED_SELECTOR: null, FENCE: null},
+            "labels": {FENCE_LABEL: null},
         },
         "spec": {"selector": selector},
     }))
