@@ -16,6 +16,7 @@ pub const WHAT: &str = "build the bundled plugins (sample-scalers/) for wasm32-w
 /// Builds every folder of sample-scalers/ and puts `<folder>.wasm` into the plugins folder.
 pub fn build(workspace: &Workspace) -> Result<()> {
     let guests = guests(workspace)?;
+    workspace.claim("release", GUEST_TARGET)?;
     let rustflags = Moved::of(workspace)?.rustflags();
     let mut cargo = workspace
         .cargo("build")
@@ -24,7 +25,10 @@ pub fn build(workspace: &Workspace) -> Result<()> {
         .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
         // The same component from every checkout: its digest is what caches and images know it by.
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags.join(&OsString::from("\u{1f}")))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            rustflags.join(&OsString::from("\u{1f}")),
+        )
         .hint("the compiler's message is above; plugins may use only crates that build for wasm32-wasip2");
     for guest in &guests {
         cargo = cargo.args(["--package", &guest.package]);

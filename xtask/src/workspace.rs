@@ -93,6 +93,39 @@ impl Workspace {
             .env("DORMOUSE_PLUGINS_DIR", self.plugins())
     }
 
+    /// Makes sure that what was built of our own crates for a profile and a target came from this checkout.
+    ///
+    /// Clones share the target folder, and cargo knows a crate of a workspace by its path inside of it: it would take what
+    /// another clone has built for up to date wherever the files here are older than that. Dependencies stay.
+    pub fn claim(&self, profile: &str, target: &str) -> Result<()> {
+        // The only profile whose folder has another name, `dev`, is not built for another target by anybody.
+        let folder = self.target.join(target).join(profile);
+        let marker = folder.join("checkout");
+        let ours = self.root.to_string_lossy();
+        if fs::read_to_string(&marker).is_ok_and(|root| root == ours) {
+            return Ok(());
+        }
+        if folder.exists() {
+            let metadata = self
+                .cargo("metadata")
+                .args(["--no-deps", "--locked", "--format-version", "1"])
+                .output()?;
+            let metadata: serde_json::Value =
+                serde_json::from_str(&metadata).context("`cargo metadata` did not write JSON")?;
+            let mut clean =
+                self.cargo("clean")
+                    .args(["--quiet", "--locked", "--profile", profile, "--target", target]);
+            for package in metadata["packages"].as_array().into_iter().flatten() {
+                if let Some(name) = package["name"].as_str() {
+                    clean = clean.args(["--package", name]);
+                }
+            }
+            clean.output()?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        fs::write(&marker, ours.as_bytes()).with_context(|| format!("cannot write {}", marker.display()))
+    }
+
     /// Every Markdown file of the project, sorted.
     pub fn markdown_files(&self) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
@@ -192,6 +225,50 @@ fn cache_dir(xdg: Option<std::ffi::OsString>, home: Option<std::ffi::OsString>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_clone_has_built_is_not_taken_for_ours() {
+        let folder = env::temp_dir().join(format!("dormouse-xtask-claim-{}", std::process::id()));
+        let target = folder.join("target");
+        for clone in ["one", "other"] {
+            let root = folder.join(clone);
+            fs::create_dir_all(root.join("src")).unwrap();
+            fs::write(
+                root.join("Cargo.toml"),
+                "[package]\nname = \"dormouse-claimed\"\nversion = \"1.0.0\"\nedition = \"2024\"\n[workspace]\n",
+            )
+            .unwrap();
+            fs::write(
+                root.join("src/main.rs"),
+                format!("fn main() {{ println!(\"{clone}\") }}\n"),
+            )
+            .unwrap();
+        }
+        let host = Cmd::new("rustc")
+            .args(["--print", "host-tuple"])
+            .output()
+            .unwrap();
+        let host = host.trim();
+        let run = |clone: &str| {
+            let workspace = Workspace::elsewhere(folder.join(clone), target.clone());
+            workspace
+                .cargo("generate-lockfile")
+                .arg("--offline")
+                .output()
+                .unwrap();
+            workspace.claim("release", host).unwrap();
+            let build = workspace
+                .cargo("build")
+                .args(["--release", "--offline", "--target", host]);
+            build.output().unwrap();
+            Cmd::new(target.join(host).join("release/dormouse-claimed"))
+                .output()
+                .unwrap()
+        };
+        let said = ["one", "other", "one", "one"].map(run);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(said, ["one\n", "other\n", "one\n", "one\n"]);
+    }
 
     #[test]
     fn the_cache_follows_xdg() {

@@ -48,6 +48,7 @@ pub fn triple(arch: Arch) -> &'static str {
 /// Builds the program with the profile `image` and returns its bytes.
 pub fn build(workspace: &Workspace, arch: Arch, program: Program) -> Result<Vec<u8>> {
     let triple = triple(arch);
+    workspace.claim("image", triple)?;
     let moved = Moved::of(workspace)?;
     let linking = tools::linking(arch);
     let mut rustflags = moved.rustflags();
