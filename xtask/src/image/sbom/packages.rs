@@ -15,6 +15,9 @@ pub struct Id {
     pub version: String,
 }
 
+/// From a package to one that it uses.
+pub type Edge = (Id, Id);
+
 /// What is known about a package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -31,8 +34,8 @@ pub struct Facts {
 pub struct Graph {
     /// Linked into it, the package itself included.
     pub linked: BTreeSet<Id>,
-    /// From a linked package to one that it uses.
-    pub edges: BTreeSet<(Id, Id)>,
+    /// Between linked packages.
+    pub edges: BTreeSet<Edge>,
     /// Ran while it was built, such as procedural macros and build scripts' dependencies, and nothing more.
     pub tools: BTreeSet<Id>,
 }
@@ -57,7 +60,7 @@ pub fn graph(workspace: &Workspace, package: &str, target: &str) -> Result<Graph
 
 /// Lines of `cargo tree --prefix depth --format ' {p}'`. What was shown before is shown again without what it uses,
 /// which is no loss: its edges are known by then.
-fn parse(tree: &str) -> Result<(BTreeSet<Id>, BTreeSet<(Id, Id)>)> {
+fn parse(tree: &str) -> Result<(BTreeSet<Id>, BTreeSet<Edge>)> {
     let mut packages = BTreeSet::new();
     let mut edges = BTreeSet::new();
     let mut above: Vec<Id> = Vec::new();
