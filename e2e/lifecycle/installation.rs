@@ -3,6 +3,7 @@
 //! Everything that the two do differently is in this file: how they start, and how one breaks them on purpose.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use dormouse::local::{self, Local};
@@ -81,6 +82,15 @@ impl Installation {
     /// Whether this is a real cluster.
     pub fn is_real(&self) -> bool {
         matches!(self, Self::Real(_))
+    }
+
+    /// How long open connections may go on, as it is configured here.
+    pub fn drain_grace(&self) -> Duration {
+        match self {
+            Self::Embedded(_) => Duration::from_millis(300),
+            // As in e2e/values.yaml.
+            Self::Real(_) => Duration::from_secs(2),
+        }
     }
 
     pub async fn client(&self) -> Result<kube::Client> {

@@ -58,29 +58,25 @@ async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<
         .wish_sleep(&world.key(ns, name), "the case says so")
         .await?;
     step_until(world, ns, name, phase).await?;
-    let url = if phase == Phase::Diverting {
-        // Pods and DLX share the Service here: take the way through the DLX.
-        let port = world
-            .state(ns, name)
-            .await?
-            .ports
-            .first()
-            .map(|port| port.dlx_port)
-            .unwrap_or(0);
-        let addresses = world.dlx_addresses().await?;
-        // The slice brings the port to the DLX; only then is there traffic to disturb with.
-        let url = format!("http://{}:{port}/", addresses.first().map_or("", String::as_str));
-        world
-            .until("the DLX port", async || {
-                Ok(tokio::net::TcpStream::connect(url[7..].trim_end_matches('/'))
-                    .await
-                    .ok())
-            })
-            .await?;
-        url
-    } else {
-        world.url(ns, name).await?
-    };
+    // While diverting, pods and DLX share the Service, and afterwards nodes may take a moment to follow: take the way
+    // through the DLX, which is where demand is noticed.
+    let port = world
+        .state(ns, name)
+        .await?
+        .ports
+        .first()
+        .map(|port| port.dlx_port)
+        .unwrap_or(0);
+    let addresses = world.dlx_addresses().await?;
+    // The slice brings the port to the DLX; only then is there traffic to disturb with.
+    let url = format!("http://{}:{port}/", addresses.first().map_or("", String::as_str));
+    world
+        .until("the DLX port", async || {
+            Ok(tokio::net::TcpStream::connect(url[7..].trim_end_matches('/'))
+                .await
+                .ok())
+        })
+        .await?;
     let answer = requests::get(&url).await;
     ensure!(answer.is_ok(), "{}", answer.describe());
     let state = world.until_phase(ns, name, Phase::Awake).await?;

@@ -105,7 +105,7 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
             world.until_phase(ns, name, Phase::Draining).await?;
             tokio::time::sleep(Duration::from_millis(cycle * 20)).await;
         } else {
-            world.until_phase(ns, name, Phase::Asleep).await?;
+            world.fall_asleep(ns, name).await?;
             tokio::time::sleep(Duration::from_millis(cycle * 5)).await;
         }
         if world.state(ns, name).await?.slept != before {

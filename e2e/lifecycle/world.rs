@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use dormouse::local::{self, SYSTEM_NAMESPACE};
 use dormouse_kubernetes::api::Sleeper;
 use dormouse_kubernetes::{Cluster, SleeperKey};
-use dormouse_lifecycle::{Phase, SleeperState};
+use dormouse_lifecycle::{Phase, SleeperState, Wish};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -64,7 +64,7 @@ impl World {
             scope: dormouse_kubernetes::Scope::All,
             dlx_service: Some((SYSTEM_NAMESPACE.to_owned(), "dormouse-dlx".to_owned())),
             timings: dormouse_lifecycle::Timings {
-                drain_grace: Duration::from_millis(300),
+                drain_grace: installation.drain_grace(),
                 ..dormouse_lifecycle::Timings::default()
             },
             ..dormouse_kubernetes::Config::default()
@@ -237,12 +237,22 @@ impl World {
 
     /// Sends it to sleep as a decision of the autoscaler would, and waits until it sleeps.
     pub async fn put_to_sleep(&self, namespace: &str, name: &str) -> Result<()> {
-        self.cluster
-            .wish_sleep(&self.key(namespace, name), "the case says so")
-            .await?;
-        self.until_phase(namespace, name, Phase::Asleep).await?;
+        self.fall_asleep(namespace, name).await?;
         self.until("replicas to be 0", async || {
             Ok((self.replicas(namespace, name).await? == 0).then_some(()))
+        })
+        .await
+    }
+
+    /// Wishes it asleep until it sleeps: a request that was still on its way may turn a sleep round.
+    pub async fn fall_asleep(&self, namespace: &str, name: &str) -> Result<()> {
+        let key = self.key(namespace, name);
+        self.until(&format!("{namespace}/{name} to be Asleep"), async || {
+            let state = self.state(namespace, name).await?;
+            if state.phase == Phase::Awake && state.wish == Wish::Awake {
+                self.cluster.wish_sleep(&key, "the case says so").await?;
+            }
+            Ok((state.phase == Phase::Asleep).then_some(()))
         })
         .await
     }

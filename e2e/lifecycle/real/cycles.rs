@@ -178,7 +178,7 @@ async fn a_hundred_cycles_with_a_new_connection_every_five_milliseconds(world: A
         // In every fifth cycle the traffic never stops, and turns the sleep round wherever it is noticed.
         if cycle % 5 != 4 {
             traffic.flow(false).await?;
-            world.until_phase(ns, name, Phase::Asleep).await?;
+            world.fall_asleep(ns, name).await?;
             // The pods of before go away while the traffic comes back, at another moment in every cycle.
             tokio::time::sleep(Duration::from_millis(cycle * 7)).await;
         }

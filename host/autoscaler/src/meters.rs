@@ -62,7 +62,7 @@ impl Meters for ClusterMeters {
                 window,
             } => {
                 let read = self.usage(namespace, workloads, resource, oldest(now, *window));
-                read.await.unwrap_or_else(failed)
+                read.await.unwrap_or_else(|error| failed(&error))
             }
             Question::Prometheus {
                 namespace,
@@ -79,13 +79,13 @@ impl Meters for ClusterMeters {
                 window,
             } => {
                 let read = self.scrape(namespace, workloads, scrape, oldest(now, *window));
-                read.await.unwrap_or_else(failed)
+                read.await.unwrap_or_else(|error| failed(&error))
             }
         }
     }
 }
 
-fn failed(error: MetricError) -> Reading {
+fn failed(error: &MetricError) -> Reading {
     Reading::Error(error.to_string())
 }
 
@@ -117,7 +117,7 @@ impl ClusterMeters {
             .cluster
             .external_metric(namespace, metric, selector, self.timeout);
         match read.await {
-            Err(error) => failed(error),
+            Err(error) => failed(&error),
             Ok(values) if values.is_empty() => Reading::NoData(
                 format!("the external metrics API has no series of {metric} for {namespace}").into(),
             ),

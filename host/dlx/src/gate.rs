@@ -67,7 +67,7 @@ impl Gate<'_> {
         let mut view = Arc::clone(&views.borrow_and_update());
         // A failure that was there before this request is not its own: it tries again. An attempt that was under way by
         // then may still fail, so that one is not its own either.
-        let old_failure = view.failure.clone();
+        let mut old_failure = view.failure.clone();
         let mut others = pin!(tokio::time::sleep(OTHERS_ATTEMPT));
         let mut own = old_failure.is_none();
         let mut wake = Wake::Unasked;
@@ -119,7 +119,10 @@ impl Gate<'_> {
                     }
                     view = Arc::clone(&views.borrow_and_update());
                 }
-                () = &mut others, if !own => own = true,
+                () = &mut others, if !own => {
+                    own = true;
+                    old_failure.clone_from(&view.failure);
+                }
                 granted = &mut waiting, if turn.is_none() => turn = Some(granted),
                 () = &mut deadline => return Err(Rescue::NotReady(patience)),
                 () = self.drained.cancelled() => return Err(Rescue::Draining),

@@ -524,7 +524,6 @@ impl Line {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "lives for a moment, on the stack")]
 enum Proxied {
     /// A workload's response.
     Forwarded(Response<Incoming>, Release),
