@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -25,6 +25,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -43,7 +44,7 @@ pub struct Settings {
     /// `POD_NAMESPACE`.
     namespace: String,
     /// When the process began, in milliseconds since 1970.
-    started: u128,
+    started: i64,
 }
 
 impl Settings {
@@ -65,7 +66,7 @@ impl Settings {
             start_delay,
             pod: text("POD_NAME").unwrap_or_else(|| "workload".to_owned()),
             namespace: text("POD_NAMESPACE").unwrap_or_default(),
-            started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis(),
+            started: Timestamp::now().as_millisecond(),
         })
     }
 }
@@ -146,7 +147,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         "path": request.uri().path_and_query().map(ToString::to_string),
         "version": format!("{:?}", request.version()),
         "count": count,
-        "started": u64::try_from(server.settings.started).unwrap_or_default(),
+        "started": server.settings.started,
     });
     (
         [("content-type", "application/json"), ("x-pod", server.settings.pod.as_str())],
