@@ -106,7 +106,9 @@ impl Installation {
         match self {
             Self::Embedded(local) => local.keep_logs(),
             Self::Real(_) => {
-                println!("the logs of both processes: kubectl logs -n dormouse -l app.kubernetes.io/name=dormouse --prefix");
+                println!(
+                    "the logs of both processes: kubectl logs -n dormouse -l app.kubernetes.io/name=dormouse --prefix"
+                );
             }
         }
     }
@@ -144,7 +146,12 @@ impl Installation {
             Self::Embedded(local) => local.cluster().clear_faults_of(namespace, name),
             Self::Real(_) => {
                 for object in refusal(namespace, name) {
-                    let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                    let text = |pointer| {
+                        object
+                            .pointer(pointer)
+                            .and_then(Value::as_str)
+                            .unwrap_or_default()
+                    };
                     let key = ObjectKey {
                         api_version: text("/apiVersion").to_owned(),
                         kind: text("/kind").to_owned(),
@@ -173,7 +180,13 @@ impl Installation {
                 })
                 .count()),
             Self::Real(_) => {
-                let writes = self.audit(namespace, "deployments", "scale", Timestamp::UNIX_EPOCH, Timestamp::now())?;
+                let writes = self.audit(
+                    namespace,
+                    "deployments",
+                    "scale",
+                    Timestamp::UNIX_EPOCH,
+                    Timestamp::now(),
+                )?;
                 Ok(writes
                     .iter()
                     .filter(|request| request.verb == "update" || request.verb == "patch")
@@ -254,19 +267,23 @@ impl Installation {
         to: Timestamp,
     ) -> Result<Vec<Audited>> {
         let Self::Real(Real {
-            audit_log: Some(path), ..
+            audit_log: Some(path),
+            ..
         }) = self
         else {
             bail!("{AUDIT_LOG} does not name the audit log");
         };
-        let log = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let log =
+            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let mut found = Vec::new();
         for line in log.lines().filter(|line| line.contains(namespace)) {
             let Ok(event) = serde_json::from_str::<Value>(line) else {
                 continue;
             };
             let object = &event["objectRef"];
-            let good = event["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
+            let good = event["responseStatus"]["code"]
+                .as_u64()
+                .is_some_and(|code| code < 300);
             let meant = object["namespace"] == namespace
                 && object["resource"] == resource
                 && object["subresource"] == subresource

@@ -119,7 +119,9 @@ async fn handled(world: &World, value: &str) -> Result<()> {
 
 async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> Result<()> {
     world.namespace(NAMESPACE).await?;
-    world.apply(&manifests(NAMESPACE, NAME, &[], &[]).join("\n---\n")).await?;
+    world
+        .apply(&manifests(NAMESPACE, NAME, &[], &[]).join("\n---\n"))
+        .await?;
     let function = format!(
         "apiVersion: platform.example/v1\nkind: Function\nmetadata: {{ name: {NAME}, namespace: {NAMESPACE} }}\nspec: {{}}\n"
     );

@@ -71,7 +71,15 @@ pub fn e2e(workspace: &Workspace, args: Args) -> Result<()> {
     })?;
     let images = steps.run("build the images", || images(workspace, arch))?;
     let cluster = steps.run("start a real Kubernetes", || Cluster::up(workspace, &args.name))?;
-    let outcome = on(workspace, &cluster, &mut steps, &images, &suite, &user_plugin, &args.cases);
+    let outcome = on(
+        workspace,
+        &cluster,
+        &mut steps,
+        &images,
+        &suite,
+        &user_plugin,
+        &args.cases,
+    );
     if let Err(error) = &outcome {
         eprintln!("\nerror: {error:#}");
         if let Err(error) = keep_evidence(workspace, &cluster) {
@@ -98,35 +106,41 @@ fn on(
     cases: &[String],
 ) -> Result<()> {
     steps.run("load the images, install the chart, test it", || {
-        images.iter().try_for_each(|image| cluster.load_image(image).map(|_| ()))?;
+        images
+            .iter()
+            .try_for_each(|image| cluster.load_image(image).map(|_| ()))?;
         let adapter = cluster.load_image(&adapter(workspace, cluster)?)?;
         eprint!("{adapter}");
         install(workspace, cluster)
     })?;
-    steps.run("the lifecycle suite, unchanged, and what only a real cluster can show", || {
-        let own = std::env::current_exe().context("this program cannot be found")?;
-        let mut command = cluster
-            .exec(suite)?
-            .args(cases)
-            .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
-            .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
-            .env("DORMOUSE_E2E_CHART", workspace.path("chart"))
-            .env("DORMOUSE_E2E_USER_PLUGIN", user_plugin)
-            .deadline(LIMIT);
-        let program = own.to_str().context("the path of this program is no text")?;
-        command = command.env(
-            "DORMOUSE_E2E_CLUSTER_COMMAND",
-            format!("{program} cluster --name {}", cluster.name()),
-        );
-        command.run()
-    })?;
+    steps.run(
+        "the lifecycle suite, unchanged, and what only a real cluster can show",
+        || {
+            let own = std::env::current_exe().context("this program cannot be found")?;
+            let mut command = cluster
+                .exec(suite)?
+                .args(cases)
+                .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
+                .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
+                .env("DORMOUSE_E2E_CHART", workspace.path("chart"))
+                .env("DORMOUSE_E2E_USER_PLUGIN", user_plugin)
+                .deadline(LIMIT);
+            let program = own.to_str().context("the path of this program is no text")?;
+            command = command.env(
+                "DORMOUSE_E2E_CLUSTER_COMMAND",
+                format!("{program} cluster --name {}", cluster.name()),
+            );
+            command.run()
+        },
+    )?;
     if !cases.is_empty() {
         eprintln!("\npermissions are compared after a run of all cases only");
         return Ok(());
     }
-    steps.run("compare the permissions of the chart with those that were used", || {
-        permissions(workspace, cluster)
-    })
+    steps.run(
+        "compare the permissions of the chart with those that were used",
+        || permissions(workspace, cluster),
+    )
 }
 
 /// Every permission that the chart grants was used, and none was missing.
@@ -145,7 +159,10 @@ fn permissions(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
         .filter(|line| !line.contains(" in forbidden ("))
         .collect();
     if !wrong.is_empty() {
-        bail!("the chart's permissions are not those that are used:\n  {}", wrong.join("\n  "));
+        bail!(
+            "the chart's permissions are not those that are used:\n  {}",
+            wrong.join("\n  ")
+        );
     }
     eprintln!(
         "      {} permissions, all used and none missing in {} requests",
@@ -160,7 +177,10 @@ fn audit_log(workspace: &Workspace, cluster: &Cluster) -> Result<PathBuf> {
     let mut parts = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if name.starts_with("audit-") && name.ends_with(".log") {
             parts.push(path);
         }
@@ -187,12 +207,21 @@ fn evidence(workspace: &Workspace) -> Result<PathBuf> {
 fn build_suite(workspace: &Workspace) -> Result<PathBuf> {
     let messages = workspace
         .cargo("test")
-        .args(["--workspace", "--no-run", "--test", "lifecycle", "--message-format=json-render-diagnostics"])
+        .args([
+            "--workspace",
+            "--no-run",
+            "--test",
+            "lifecycle",
+            "--message-format=json-render-diagnostics",
+        ])
         .output()?;
     let executable = messages.lines().rev().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let meant = message["reason"] == "compiler-artifact" && message["target"]["name"] == "lifecycle";
-        message["executable"].as_str().filter(|_| meant).map(PathBuf::from)
+        message["executable"]
+            .as_str()
+            .filter(|_| meant)
+            .map(PathBuf::from)
     });
     executable.context("cargo does not say where the lifecycle suite is")
 }
@@ -207,7 +236,11 @@ fn images(workspace: &Workspace, arch: Arch) -> Result<[PathBuf; 2]> {
 fn adapter(workspace: &Workspace, cluster: &Cluster) -> Result<PathBuf> {
     let program = cluster.program("dormouse-test-adapter")?;
     let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
-    let mut image = Image::new("dormouse.test/test-adapter:1".parse()?, Arch::of_this_machine()?, 0);
+    let mut image = Image::new(
+        "dormouse.test/test-adapter:1".parse()?,
+        Arch::of_this_machine()?,
+        0,
+    );
     image.layers = vec![
         Layer::new("test-adapter")
             .file("/test-adapter", 0o755, bytes)?
@@ -226,11 +259,27 @@ fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
         let file = workspace.path(file);
         kubectl(&["apply", "-f"])?.arg(file).output()?;
     }
-    kubectl(&["rollout", "status", "-n", "custom-metrics", "deployment/adapter", "--timeout=2m"])?.run()?;
+    kubectl(&[
+        "rollout",
+        "status",
+        "-n",
+        "custom-metrics",
+        "deployment/adapter",
+        "--timeout=2m",
+    ])?
+    .run()?;
     cluster
         .helm(["upgrade", "--install", RELEASE])?
         .arg(workspace.path("chart"))
-        .args(["--namespace", RELEASE, "--create-namespace", "--wait", "--timeout", "3m", "--values"])
+        .args([
+            "--namespace",
+            RELEASE,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "3m",
+            "--values",
+        ])
         .arg(workspace.path(VALUES))
         .run()?;
     cluster
@@ -247,15 +296,34 @@ fn keep_evidence(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
         ("events.txt", &["get", "events", "-A", "--sort-by=.lastTimestamp"]),
         (
             "autoscaler.log",
-            &["logs", "-n", RELEASE, "-l", "app.kubernetes.io/component=autoscaler", "--prefix", "--tail=-1"],
+            &[
+                "logs",
+                "-n",
+                RELEASE,
+                "-l",
+                "app.kubernetes.io/component=autoscaler",
+                "--prefix",
+                "--tail=-1",
+            ],
         ),
         (
             "dlx.log",
-            &["logs", "-n", RELEASE, "-l", "app.kubernetes.io/component=dlx", "--prefix", "--tail=-1"],
+            &[
+                "logs",
+                "-n",
+                RELEASE,
+                "-l",
+                "app.kubernetes.io/component=dlx",
+                "--prefix",
+                "--tail=-1",
+            ],
         ),
     ];
     for (file, args) in wanted {
-        let text = cluster.kubectl(args)?.output().unwrap_or_else(|error| format!("{error:#}\n"));
+        let text = cluster
+            .kubectl(args)?
+            .output()
+            .unwrap_or_else(|error| format!("{error:#}\n"));
         fs::write(folder.join(file), text)?;
     }
     audit_log(workspace, cluster)?;

@@ -42,9 +42,7 @@ async fn leader(world: &World) -> Result<Option<String>> {
 
 async fn a_killed_leader_is_replaced_within_fifteen_seconds(world: Arc<World>) -> Result<()> {
     world.run_replicas("dormouse-autoscaler", 2).await?;
-    let first = world
-        .until("a leader", async || leader(&world).await)
-        .await?;
+    let first = world.until("a leader", async || leader(&world).await).await?;
     let pods = world.pods("dormouse-autoscaler").await?;
     let victim = pods
         .iter()
@@ -61,7 +59,10 @@ async fn a_killed_leader_is_replaced_within_fifteen_seconds(world: Arc<World>) -
         })
         .await?;
     let took = start.elapsed();
-    println!("          a new leader {:.1} s after the old one was killed", took.as_secs_f64());
+    println!(
+        "          a new leader {:.1} s after the old one was killed",
+        took.as_secs_f64()
+    );
     ensure!(took < Duration::from_secs(15), "after {took:?}");
     // It does not only hold the lease, it works.
     world.put_to_sleep(ns, name).await?;

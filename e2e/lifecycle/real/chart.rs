@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
-use dormouse_kubernetes::api::{PARKED_SELECTOR, Sleeper};
 use dormouse_kubernetes::SleeperKey;
+use dormouse_kubernetes::api::{PARKED_SELECTOR, Sleeper};
 use dormouse_lifecycle::Phase;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -75,7 +75,14 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
     let traffic = Traffic::start(&world, ns, world.url(ns, name).await?).await?;
     let through = async {
         // Other annotations on the pods: every pod of both Deployments is replaced, twice.
-        upgrade(&world, &["autoscaler.podAnnotations.suite=upgraded", "dlx.podAnnotations.suite=upgraded"]).await?;
+        upgrade(
+            &world,
+            &[
+                "autoscaler.podAnnotations.suite=upgraded",
+                "dlx.podAnnotations.suite=upgraded",
+            ],
+        )
+        .await?;
         helm(&world, &["rollback", RELEASE, "--wait", "--timeout", "2m"]).await
     };
     tokio::pin!(through);

@@ -43,9 +43,10 @@ async fn roles_of(world: &World, account: &str) -> Result<Vec<ClusterRole>> {
     let roles = Api::<ClusterRole>::all(world.client.clone());
     let mut found = Vec::new();
     for binding in bindings {
-        let bound = binding.subjects.iter().flatten().any(|subject| {
-            subject.name == account && subject.namespace.as_deref() == Some(SYSTEM_NAMESPACE)
-        });
+        let bound =
+            binding.subjects.iter().flatten().any(|subject| {
+                subject.name == account && subject.namespace.as_deref() == Some(SYSTEM_NAMESPACE)
+            });
         if bound {
             found.push(roles.get(&binding.role_ref.name).await?);
         }
@@ -143,10 +144,8 @@ async fn a_metric_that_nobody_serves_is_named_on_the_sleeper(world: Arc<World>) 
 async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("no-api", "web");
     by_metric(&world, ns, name).await?;
-    let adapter = Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(
-        world.client.clone(),
-        "custom-metrics",
-    );
+    let adapter =
+        Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(world.client.clone(), "custom-metrics");
     let adapters = adapter.list(&ListParams::default()).await?.items;
     let scale = async |replicas: i32| -> Result<()> {
         for found in &adapters {

@@ -68,7 +68,9 @@ async fn a_service_with_external_traffic_policy_local_wakes_through_its_node_por
         .into_iter()
         .find_map(|node| {
             let addresses = node.status?.addresses?;
-            let internal = addresses.into_iter().find(|address| address.type_ == "InternalIP");
+            let internal = addresses
+                .into_iter()
+                .find(|address| address.type_ == "InternalIP");
             internal.map(|address| address.address)
         })
         .context("no node has an InternalIP")?;
@@ -193,7 +195,10 @@ async fn services_that_cannot_be_diverted_say_why_on_the_sleeper(world: Arc<Worl
         ),
     ];
     for (name, spec, _) in &cases {
-        let annotations = [("dormouse.dev/sleep-after", "1s"), ("dormouse.dev/services", *name)];
+        let annotations = [
+            ("dormouse.dev/sleep-after", "1s"),
+            ("dormouse.dev/services", *name),
+        ];
         let manifests = manifests(ns, name, &annotations, &[]);
         let service = json!({
             "apiVersion": "v1",
@@ -240,7 +245,10 @@ async fn two_workloads_behind_one_service_are_left_alone_and_told(world: Arc<Wor
     let ns = "dual";
     world.namespace(ns).await?;
     for name in ["blue", "green"] {
-        let annotations = [("dormouse.dev/sleep-after", "1s"), ("dormouse.dev/services", "front")];
+        let annotations = [
+            ("dormouse.dev/sleep-after", "1s"),
+            ("dormouse.dev/services", "front"),
+        ];
         let manifests = manifests(ns, name, &annotations, &[]);
         world.apply(manifests.last().context("no Deployment")?).await?;
     }

@@ -54,7 +54,11 @@ async fn a_cold_start_is_taken_apart_and_our_part_is_small(world: Arc<World>) ->
                 let pods = Api::<Pod>::namespaced(world.client.clone(), ns)
                     .list(&kube::api::ListParams::default())
                     .await?;
-                let ready = world.deployment(ns, name).await?.status.and_then(|s| s.ready_replicas);
+                let ready = world
+                    .deployment(ns, name)
+                    .await?
+                    .status
+                    .and_then(|s| s.ready_replicas);
                 Ok((pods.items.len() == 1 && ready == Some(1)).then_some(()))
             })
             .await?;
@@ -138,7 +142,11 @@ async fn apart(
     let held = step("held")?;
     let moments = [
         ("client to DLX: connect, accept, route", true, held),
-        ("wake call: the plugin and its wish", true, step("plugin answered")?),
+        (
+            "wake call: the plugin and its wish",
+            true,
+            step("plugin answered")?,
+        ),
         ("replicas: the steps of the wake, sent", true, scaled.received),
         ("replicas: written by the API server", false, scaled.done),
         ("pod created by its controllers, and scheduled", false, bound.done),
@@ -165,9 +173,7 @@ async fn dlx_log(world: &World, ns: &str, since: Timestamp) -> Result<Vec<(Times
     };
     let mut steps = Vec::new();
     for pod in world.pods("dormouse-dlx").await? {
-        let text = pods
-            .logs(&pod.metadata.name.unwrap_or_default(), &recent)
-            .await?;
+        let text = pods.logs(&pod.metadata.name.unwrap_or_default(), &recent).await?;
         for line in text.lines() {
             let Ok(line) = serde_json::from_str::<Value>(line) else {
                 continue;

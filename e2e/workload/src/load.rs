@@ -222,13 +222,21 @@ async fn talk(target: &Target) -> Result<(), String> {
         .await
         .map_err(|error| format!("reading: {error}"))?;
     let mut lines: VecDeque<&[u8]> = answer.split(|byte| *byte == b'\n').collect();
-    let first = String::from_utf8_lossy(lines.pop_front().unwrap_or_default()).trim().to_owned();
+    let first = String::from_utf8_lossy(lines.pop_front().unwrap_or_default())
+        .trim()
+        .to_owned();
     if first.starts_with("HTTP/1.1 200") {
         Ok(())
     } else if first.is_empty() {
         Err("closed without an answer".to_owned())
     } else {
-        let last = lines.pop_back().filter(|line| !line.is_empty()).or_else(|| lines.pop_back());
-        Err(format!("{first}: {}", String::from_utf8_lossy(last.unwrap_or_default()).trim()))
+        let last = lines
+            .pop_back()
+            .filter(|line| !line.is_empty())
+            .or_else(|| lines.pop_back());
+        Err(format!(
+            "{first}: {}",
+            String::from_utf8_lossy(last.unwrap_or_default()).trim()
+        ))
     }
 }

@@ -112,7 +112,10 @@ pub async fn run(settings: Settings) -> Result<()> {
     });
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/echo", any(|request: Request| async { Body::new(request.into_body()).into_response() }))
+        .route(
+            "/echo",
+            any(|request: Request| async { Body::new(request.into_body()).into_response() }),
+        )
         .route("/slow", any(slow))
         .route("/status/{code}", any(status))
         .route("/metrics", get(metrics))
@@ -150,7 +153,10 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         "started": server.settings.started,
     });
     (
-        [("content-type", "application/json"), ("x-pod", server.settings.pod.as_str())],
+        [
+            ("content-type", "application/json"),
+            ("x-pod", server.settings.pod.as_str()),
+        ],
         format!("{body}\n"),
     )
         .into_response()
@@ -176,7 +182,12 @@ async fn metrics(State(server): State<Arc<Server>>) -> String {
         "# TYPE workload_requests_total counter\nworkload_requests_total {}\n",
         server.count.load(Ordering::Relaxed)
     );
-    for (name, value) in server.gauges.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for (name, value) in server
+        .gauges
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+    {
         let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
     }
     text

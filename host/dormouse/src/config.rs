@@ -498,7 +498,10 @@ mod tests {
         let read = File::read(Some(file.path())).unwrap();
         assert_eq!(read.metrics.timeout, Duration::from_secs(4));
         for (wrong, said) in [
-            ("metrics: {prometheus: {main: {url: 'prometheus:9090'}}}", "metrics.prometheus.main.url"),
+            (
+                "metrics: {prometheus: {main: {url: 'prometheus:9090'}}}",
+                "metrics.prometheus.main.url",
+            ),
             ("metrics: {prometheus: {main: {uri: 'http://x'}}}", "uri"),
         ] {
             write(wrong);

@@ -292,11 +292,7 @@ impl Cluster {
                 .as_ref()
                 .and_then(|service| stamp(service.annotations(), FENCE, uid)),
         };
-        let version = ServiceVersion {
-            service,
-            own,
-            others,
-        };
+        let version = ServiceVersion { service, own, others };
         Ok((seen, version))
     }
 

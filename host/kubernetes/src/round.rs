@@ -136,7 +136,11 @@ fn is_stranded(seen: &Observation) -> bool {
         && !seen.dlx.ready.is_empty()
         && seen.services.iter().any(|service| {
             let own = service.own_slice.as_ref();
-            own.is_some_and(|own| !own.addresses.iter().any(|address| seen.dlx.ready.contains(address)))
+            own.is_some_and(|own| {
+                !own.addresses
+                    .iter()
+                    .any(|address| seen.dlx.ready.contains(address))
+            })
         })
 }
 

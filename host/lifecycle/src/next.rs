@@ -21,11 +21,14 @@ pub struct Timings {
     pub dlx_absence: Duration,
     /// How long a deleted Sleeper waits for its workload's pods before the DLX leaves all the same.
     pub farewell: Duration,
-    /// How long the DLX stays in a Service after a wake although ready pods are listed, when there is no proof that the list
-    /// is of this wake ([`crate::Service::relisted`]). It may be a moment old: when a wake follows a parked selector
-    /// closely, the cluster's own controller may still be about to empty its slices and fill them again. Far longer than
-    /// it takes for that; meanwhile the DLX answers.
+    /// How long the DLX stays in a Service after a wake although pods of this wake are listed. The times at which pods were
+    /// created are known to the second only, so within one second a pod of before may pass for one of this wake.
+    /// Meanwhile the DLX answers.
     pub relist: Duration,
+    /// How long it stays when there is no proof that the list is of this wake ([`crate::Service::relisted`]). It may be a
+    /// moment old: when a wake follows a parked selector closely, the cluster's own controller may still be about to empty
+    /// its slices and fill them again. Far longer than it takes for that.
+    pub unproven: Duration,
     /// When to look at traffic again.
     pub look: LookPolicy,
 }
@@ -37,7 +40,8 @@ impl Default for Timings {
             give_up: Duration::from_secs(60),
             dlx_absence: Duration::from_secs(5),
             farewell: Duration::from_secs(30),
-            relist: Duration::from_secs(10),
+            relist: Duration::from_secs(1),
+            unproven: Duration::from_secs(10),
             look: LookPolicy::default(),
         }
     }

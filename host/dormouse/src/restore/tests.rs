@@ -32,6 +32,7 @@ impl World {
             timings: Timings {
                 farewell: Duration::from_secs(1),
                 relist: Duration::from_millis(50),
+                unproven: Duration::from_millis(50),
                 ..Timings::default()
             },
             ..Config::default()

@@ -83,7 +83,10 @@ impl Cluster {
                         && !conditions.and_then(|c| c.terminating).unwrap_or(false)
                 });
             service.relisted = listed.any(|endpoint| {
-                let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_ref());
+                let uid = endpoint
+                    .target_ref
+                    .as_ref()
+                    .and_then(|target| target.uid.as_ref());
                 uid.is_some_and(|uid| young.contains(uid))
             });
         }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use dormouse_kubernetes::lifecycle::{ObjectRef, Phase, Wish};
 use dormouse_kubernetes::objects::ListQuery;
 use dormouse_kubernetes::{
-    Cluster, ClusterError, Config, CustomMetric, Declared, Leadership, LeadershipConfig, MetricValue, Metrics, ObjectError,
-    Scope, SleeperKey, SleeperSpec, WishError,
+    Cluster, ClusterError, Config, CustomMetric, Declared, Leadership, LeadershipConfig, MetricValue,
+    Metrics, ObjectError, Scope, SleeperKey, SleeperSpec, WishError,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -385,10 +385,7 @@ async fn metrics_fall_back_to_the_older_version_and_remember_it() {
     let cluster = cluster(&mock).await;
     let second = Duration::from_secs(1);
     for _ in 0..2 {
-        let values = cluster
-            .custom_metric(metric("rps_per_1m"), second)
-            .await
-            .unwrap();
+        let values = cluster.custom_metric(metric("rps_per_1m"), second).await.unwrap();
         assert_eq!(values.get("web"), Some(&MetricValue::Value("250m".into())));
     }
     assert_eq!(mock.count(&Method::GET, "v1beta2"), 1);
@@ -401,12 +398,7 @@ async fn metrics_fall_back_to_the_older_version_and_remember_it() {
         path.contains("custom.metrics")
             .then(|| (500, failure(500, "InternalError")))
     });
-    assert!(
-        cluster
-            .custom_metric(metric("rps_per_1m"), second)
-            .await
-            .is_err()
-    );
+    assert!(cluster.custom_metric(metric("rps_per_1m"), second).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,6 +80,7 @@ fn config() -> Config {
             dlx_absence: Duration::from_millis(300),
             farewell: Duration::from_secs(5),
             relist: Duration::from_millis(200),
+            unproven: Duration::from_secs(2),
             look: LookPolicy {
                 settle: Duration::from_millis(10),
                 longest: Duration::from_secs(1),

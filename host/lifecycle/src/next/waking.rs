@@ -107,9 +107,11 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
 
 /// Right after a wake, what is listed may still be from before it.
 fn not_listed_long_enough(seen: &Observation, timings: &Timings) -> Option<Next> {
-    let listed = after(seen.state.since, seen.now, timings.relist);
-    let unproven = own_slices(seen).any(|service| service.selector.is_some() && !service.relisted);
-    (unproven && seen.now < listed)
+    let own = || own_slices(seen).filter(|service| service.selector.is_some());
+    let proven = own().all(|service| service.relisted);
+    let stay = if proven { timings.relist } else { timings.unproven };
+    let listed = after(seen.state.since, seen.now, stay);
+    (own_slices(seen).next().is_some() && seen.now < listed)
         .then(|| wait(WaitReason::NotListed, Some(listed)))
 }
 

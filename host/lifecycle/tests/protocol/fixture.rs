@@ -31,6 +31,7 @@ pub fn timings() -> Timings {
         dlx_absence: Duration::from_secs(5),
         farewell: Duration::from_secs(30),
         relist: Duration::from_secs(1),
+        unproven: Duration::from_secs(3),
         look: LookPolicy {
             settle: Duration::from_secs(10),
             longest: Duration::from_secs(1800),

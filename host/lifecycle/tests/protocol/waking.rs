@@ -255,12 +255,22 @@ fn the_dlx_leaves_each_service_once_its_pods_are_listed() {
 fn what_is_listed_right_after_a_wake_may_be_about_to_go() {
     let mut ready = seen(Phase::Ready, Wish::Awake);
     ready.state.since = Some(now());
-    assert_eq!(waits(&ready), (WaitReason::NotListed, Some(in_secs(1))));
+    assert_eq!(waits(&ready), (WaitReason::NotListed, Some(in_secs(3))));
     ready.services[0].relisted = true;
-    assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())], "there is proof");
-    ready.services[0].relisted = false;
+    assert_eq!(
+        waits(&ready),
+        (WaitReason::NotListed, Some(in_secs(1))),
+        "there is proof"
+    );
     ready.state.since = Some(ago(1));
     assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())]);
+    ready.services[0].relisted = false;
+    ready.state.since = Some(ago(3));
+    assert_eq!(
+        steps(&ready),
+        [Step::DeleteSlice("web".into())],
+        "it never came to proof"
+    );
     ready.state.since = Some(now());
     ready.services[0].own_slice = None;
     assert_eq!(

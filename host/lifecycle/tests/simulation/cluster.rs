@@ -19,6 +19,7 @@ pub fn timings() -> Timings {
         dlx_absence: Duration::from_secs(3),
         farewell: Duration::from_secs(10),
         relist: Duration::from_secs(1),
+        unproven: Duration::from_secs(1),
         look: LookPolicy {
             settle: Duration::from_secs(1),
             longest: Duration::from_secs(60),
