@@ -24,18 +24,23 @@ pub struct Args {
     /// The cluster; one of this name that runs already is used and left alone
     #[arg(long, default_value = "e2e")]
     name: String,
+    /// Sleep and wake cycles of the case that counts them
+    #[arg(long, default_value_t = 100)]
+    cycles: u32,
     /// A component that came out of docs/writing-a-scaler.md. Default: the document is followed first
     #[arg(long, value_name = "FILE")]
     user_plugin: Option<PathBuf>,
 }
 
 impl Args {
-    /// Everything, with the plugin of the tutorial that was followed already.
+    /// Everything but for the number of cycles, with the plugin of the tutorial that was followed already.
     pub fn all(user_plugin: Option<PathBuf>) -> Self {
         Self {
             cases: Vec::new(),
             keep: false,
             name: "e2e".to_owned(),
+            // A hundred take ten minutes.
+            cycles: 25,
             user_plugin,
         }
     }
@@ -65,8 +70,8 @@ pub fn e2e(workspace: &Workspace, args: Args) -> Result<()> {
     })?;
     steps.run(guests::WHAT, || guests::build(workspace))?;
     let suite = steps.run("build the lifecycle suite", || build_suite(workspace))?;
-    let user_plugin = steps.run("a plugin as its user writes it", || match args.user_plugin {
-        Some(file) => Ok(file),
+    let user_plugin = steps.run("a plugin as its user writes it", || match &args.user_plugin {
+        Some(file) => Ok(file.clone()),
         None => tutorial::follow(workspace, &tutorial::new_folder()?),
     })?;
     let images = steps.run("build the images", || images(workspace, arch))?;
@@ -78,7 +83,7 @@ pub fn e2e(workspace: &Workspace, args: Args) -> Result<()> {
         &images,
         &suite,
         &user_plugin,
-        &args.cases,
+        &args,
     );
     if let Err(error) = &outcome {
         eprintln!("\nerror: {error:#}");
@@ -103,7 +108,7 @@ fn on(
     images: &[PathBuf],
     suite: &Path,
     user_plugin: &Path,
-    cases: &[String],
+    args: &Args,
 ) -> Result<()> {
     steps.run("load the images, install the chart, test it", || {
         images
@@ -119,7 +124,8 @@ fn on(
             let own = std::env::current_exe().context("this program cannot be found")?;
             let mut command = cluster
                 .exec(suite)?
-                .args(cases)
+                .args(&args.cases)
+                .env("DORMOUSE_E2E_CYCLES", args.cycles.to_string())
                 .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
                 .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
                 .env("DORMOUSE_E2E_CHART", workspace.path("chart"))
@@ -133,7 +139,7 @@ fn on(
             command.run()
         },
     )?;
-    if !cases.is_empty() {
+    if !args.cases.is_empty() {
         eprintln!("\npermissions are compared after a run of all cases only");
         return Ok(());
     }
