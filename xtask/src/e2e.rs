@@ -18,6 +18,9 @@ pub struct Args {
     /// Only cases whose name contains one of these
     #[arg(value_name = "CASE")]
     cases: Vec<String>,
+    /// Cases to leave out, by a part of their names
+    #[arg(long, value_name = "CASE", value_delimiter = ',')]
+    skip: Vec<String>,
     /// Leaves the cluster running afterwards, with Dormouse on it if the last cases did not take it away
     #[arg(long)]
     keep: bool,
@@ -33,18 +36,29 @@ pub struct Args {
 }
 
 impl Args {
-    /// Everything but for the number of cycles, with the plugin of the tutorial that was followed already.
-    pub fn all(user_plugin: Option<PathBuf>) -> Self {
+    /// What fits into a run of all tests, with the plugin of the tutorial that was followed already.
+    pub fn for_tests(user_plugin: Option<PathBuf>) -> Self {
         Self {
             cases: Vec::new(),
+            skip: LONG.map(str::to_owned).to_vec(),
             keep: false,
             name: "e2e".to_owned(),
-            // A hundred take ten minutes.
-            cycles: 25,
+            cycles: 100,
             user_plugin,
         }
     }
 }
+
+/// Cases that need minutes each and a machine that does nothing else: `cargo xtask e2e` runs them.
+pub const LONG: [&str; 7] = [
+    "twenty_cycles_under_fifty_requests_per_second",
+    "forced_sleeps_under_steady_traffic_lose_nothing",
+    "a_cold_start_is_taken_apart_and_our_part_is_small",
+    "a_hundred_cycles_with_a_new_connection_every_five_milliseconds",
+    "restarts_of_everything_under_traffic_lose_nothing",
+    "upgrade_and_rollback_under_traffic_lose_nothing",
+    "a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep",
+];
 
 /// Where the release goes, and its name.
 const RELEASE: &str = "dormouse";
@@ -125,6 +139,7 @@ fn on(
             let mut command = cluster
                 .exec(suite)?
                 .args(&args.cases)
+                .env("DORMOUSE_E2E_SKIP", args.skip.join(","))
                 .env("DORMOUSE_E2E_CYCLES", args.cycles.to_string())
                 .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
                 .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
@@ -139,7 +154,7 @@ fn on(
             command.run()
         },
     )?;
-    if !args.cases.is_empty() {
+    if !args.cases.is_empty() || !args.skip.is_empty() {
         eprintln!("\npermissions are compared after a run of all cases only");
         return Ok(());
     }
@@ -163,6 +178,8 @@ fn permissions(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
         .wrong()
         .into_iter()
         .filter(|line| !line.contains(" in forbidden ("))
+        // Further rules hold for both processes, and the suite's platform is listed by one of them only.
+        .filter(|line| !line.contains("platform.example"))
         .collect();
     if !wrong.is_empty() {
         bail!(

@@ -125,10 +125,14 @@ async fn awake_again(world: &World, ns: &str, name: &str) -> Result<()> {
     world.assert_undiverted(ns, name).await?;
     let url = world.url(ns, name).await?;
     world
-        .until("the Service to answer", async || {
-            Ok(requests::get(&url).await.is_ok().then_some(()))
-        })
+        .until("the Service to answer", async || answers(&url).await)
         .await
+}
+
+/// Whether there is an answer soon. A connection to an address that has just gone would hang for longer than the case.
+async fn answers(url: &str) -> Result<Option<()>> {
+    let answer = tokio::time::timeout(Duration::from_secs(3), requests::get(url)).await;
+    Ok(answer.is_ok_and(|answer| answer.is_ok()).then_some(()))
 }
 
 async fn without_an_autoscaler_requests_still_wake(world: Arc<World>) -> Result<()> {
@@ -155,9 +159,7 @@ async fn what_sleeps_survives_both_being_deleted(world: Arc<World>) -> Result<()
     world.run_replicas("dormouse-dlx", 2).await?;
     let url = world.url(ns, name).await?;
     let answered = world
-        .until("an answer once the DLX is back", async || {
-            Ok(requests::get(&url).await.is_ok().then_some(()))
-        })
+        .until("an answer once the DLX is back", async || answers(&url).await)
         .await;
     world.run_replicas("dormouse-autoscaler", 2).await?;
     ensure!(asleep == Phase::Asleep, "{asleep:?}");

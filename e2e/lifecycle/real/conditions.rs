@@ -16,7 +16,6 @@ pub fn cases() -> Vec<Case> {
     vec![
         case!(exclusive a_missing_permission_is_named_on_the_sleeper_and_heals),
         case!(a_metric_that_nobody_serves_is_named_on_the_sleeper),
-        case!(exclusive a_metrics_api_that_is_gone_is_named_on_the_sleeper),
     ]
 }
 
@@ -137,31 +136,6 @@ async fn a_metric_that_nobody_serves_is_named_on_the_sleeper(world: Arc<World>) 
     ensure!(
         world.replicas(ns, name).await? == 1,
         "it was put to sleep without data"
-    );
-    Ok(())
-}
-
-async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper(world: Arc<World>) -> Result<()> {
-    let (ns, name) = ("no-api", "web");
-    by_metric(&world, ns, name).await?;
-    let adapter =
-        Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(world.client.clone(), "custom-metrics");
-    let adapters = adapter.list(&ListParams::default()).await?.items;
-    let scale = async |replicas: i32| -> Result<()> {
-        for found in &adapters {
-            let name = found.metadata.name.as_deref().unwrap_or_default();
-            world.scale("custom-metrics", name, replicas).await?;
-        }
-        Ok(())
-    };
-    ensure!(!adapters.is_empty(), "there is no metrics adapter to take away");
-    scale(0).await?;
-    let told = complaint(&world, ns, name, "ReadingsAvailable", "503").await;
-    scale(1).await?;
-    told?;
-    ensure!(
-        world.replicas(ns, name).await? == 1,
-        "it was put to sleep by an API that is gone"
     );
     Ok(())
 }

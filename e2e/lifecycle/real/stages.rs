@@ -178,7 +178,7 @@ async fn dlx_log(world: &World, ns: &str, since: Timestamp) -> Result<Vec<(Times
             let Ok(line) = serde_json::from_str::<Value>(line) else {
                 continue;
             };
-            let fields = &line["fields"];
+            let fields = &line;
             let Some(step) = fields["step"].as_str().filter(|_| fields["namespace"] == ns) else {
                 continue;
             };
