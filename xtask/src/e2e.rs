@@ -68,7 +68,7 @@ const VALUES: &str = "e2e/values.yaml";
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// Cluster up, images, chart, suite, cluster down.
-pub fn e2e(workspace: &Workspace, args: Args) -> Result<()> {
+pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
     let missing = crate::cluster::missing();
     if !missing.is_empty() {
         bail!(
@@ -97,7 +97,7 @@ pub fn e2e(workspace: &Workspace, args: Args) -> Result<()> {
         &images,
         &suite,
         &user_plugin,
-        &args,
+        args,
     );
     if let Err(error) = &outcome {
         eprintln!("\nerror: {error:#}");

@@ -99,7 +99,7 @@ fn main() -> ExitCode {
         }
         Command::Image(args) => image::command(&workspace, args),
         Command::Cluster(args) => cluster::command(&workspace, args),
-        Command::E2e(args) => e2e::e2e(&workspace, args),
+        Command::E2e(args) => e2e::e2e(&workspace, &args),
         Command::Chart(args) => chart::command(&workspace, &args),
         Command::Bench(args) => bench::bench(&workspace, &args),
         Command::Docs { open } => check::api_docs(&workspace, open),

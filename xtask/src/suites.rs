@@ -118,7 +118,7 @@ const TESTS: &[Suite] = &[
             if !missing.is_empty() {
                 return Ok(Outcome::Skipped(missing.join("; ")));
             }
-            e2e::e2e(workspace, e2e::Args::for_tests(state.plugin.clone()))?;
+            e2e::e2e(workspace, &e2e::Args::for_tests(state.plugin.clone()))?;
             Ok(Outcome::Passed(format!(
                 "{} long cases are left to `cargo xtask e2e`",
                 e2e::LONG.len()

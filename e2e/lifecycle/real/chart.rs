@@ -94,16 +94,7 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
         world.cluster.wish_sleep(&key, "the case says so").await?;
         sleeps += 1;
         let over = tokio::time::timeout(Duration::from_millis(1500), &mut through).await;
-        let epoch = world.state(ns, name).await?.epoch;
-        let asleep = world.state(ns, name).await?.phase != Phase::Awake;
         traffic.flow(true).await?;
-        if asleep {
-            world
-                .until("a wake", async || {
-                    Ok((world.state(ns, name).await?.epoch > epoch).then_some(()))
-                })
-                .await?;
-        }
         world.until_phase(ns, name, Phase::Awake).await?;
         if let Ok(outcome) = over {
             break outcome;
