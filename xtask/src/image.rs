@@ -29,10 +29,10 @@ pub struct Args {
     /// What the image runs on. Default: what this machine is
     #[arg(long, value_name = "ARCH")]
     arch: Option<Arch>,
-    /// The archive to write. Default: <target>/image/<name>-<version>-<arch>.tar
+    /// The archive to write. Default: NAME-VERSION-ARCH.tar in the folder image of cargo's target folder
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// What the image is called. Default: dormouse:<version>
+    /// What the image is called. Default: dormouse with its version
     #[arg(long, value_name = "REF")]
     tag: Option<Reference>,
     /// Builds dormouse.test/workload:1 instead, which answers in the pods of the end-to-end tests

@@ -93,7 +93,7 @@ impl Process {
     }
 }
 
-/// What is needed of /proc/<pid>/stat.
+/// What is needed of `/proc/<pid>/stat`.
 struct Stat {
     parent: i32,
     started: u64,
