@@ -182,14 +182,8 @@ async fn two_dlx_replicas_waking_at_once_write_replicas_once(world: Arc<World>) 
             Ok(world.state(ns, name).await?.at_zero.then_some(()))
         })
         .await?;
-    let before = world.scale_writes(ns)?;
-    let port = world
-        .state(ns, name)
-        .await?
-        .ports
-        .first()
-        .map(|port| port.dlx_port)
-        .unwrap_or(0);
+    let before = world.installation().scale_writes(ns)?;
+    let port = world.dlx_port(ns, name).await?;
     let addresses = world.dlx_addresses().await?;
     ensure!(addresses.len() == 2, "{} DLX replicas", addresses.len());
     let urls: Vec<_> = addresses
@@ -200,7 +194,7 @@ async fn two_dlx_replicas_waking_at_once_write_replicas_once(world: Arc<World>) 
     for answer in &answers {
         ensure!(answer.is_ok(), "{}", answer.describe());
     }
-    let scalings = world.scale_writes(ns)? - before;
+    let scalings = world.installation().scale_writes(ns)? - before;
     ensure!(scalings == 1, "{scalings} writes of replicas for one wake");
     ensure!(world.state(ns, name).await?.epoch == 1, "more than one wake");
     Ok(())

@@ -60,13 +60,7 @@ async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<
     step_until(world, ns, name, phase).await?;
     // While diverting, pods and DLX share the Service, and afterwards nodes may take a moment to follow: take the way
     // through the DLX, which is where demand is noticed.
-    let port = world
-        .state(ns, name)
-        .await?
-        .ports
-        .first()
-        .map(|port| port.dlx_port)
-        .unwrap_or(0);
+    let port = world.dlx_port(ns, name).await?;
     let addresses = world.dlx_addresses().await?;
     // The slice brings the port to the DLX; only then is there traffic to disturb with.
     let url = format!("http://{}:{port}/", addresses.first().map_or("", String::as_str));

@@ -7,14 +7,13 @@ use dormouse::local::{self, SYSTEM_NAMESPACE};
 use dormouse_kubernetes::api::Sleeper;
 use dormouse_kubernetes::{Cluster, SleeperKey};
 use dormouse_lifecycle::{Phase, SleeperState, Wish};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde::Deserialize;
 
-use crate::installation::{Audited, Installation};
+use crate::installation::Installation;
 
 /// Long enough for anything that should happen at all.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -244,6 +243,12 @@ impl World {
         .await
     }
 
+    /// The DLX port that stands in for the first port of its Service.
+    pub async fn dlx_port(&self, namespace: &str, name: &str) -> Result<u16> {
+        let ports = self.state(namespace, name).await?.ports;
+        Ok(ports.first().map_or(0, |port| port.dlx_port))
+    }
+
     /// Wishes it asleep until it sleeps: a request that was still on its way may turn a sleep round.
     pub async fn fall_asleep(&self, namespace: &str, name: &str) -> Result<()> {
         let key = self.key(namespace, name);
@@ -396,24 +401,6 @@ impl World {
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(Err(status.message)),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// How often replicas of Deployments of a namespace were written.
-    pub fn scale_writes(&self, namespace: &str) -> Result<usize> {
-        self.installation.scale_writes(namespace)
-    }
-
-    /// Successful requests to the API server, from its audit log.
-    pub fn audit(
-        &self,
-        namespace: &str,
-        resource: &str,
-        subresource: &str,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<Vec<Audited>> {
-        self.installation
-            .audit(namespace, resource, subresource, from, to)
     }
 
     /// Sets what the custom metrics API says about a function.

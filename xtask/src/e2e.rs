@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::cluster::Cluster;
 use crate::image::oci::{Arch, Image, Layer, write_archive};
-use crate::run::{Cmd, Steps};
+use crate::run::Steps;
 use crate::workspace::Workspace;
 use crate::{chart, guests, image, tools, tutorial};
 
@@ -49,7 +49,8 @@ impl Args {
     }
 }
 
-/// Cases that need minutes each and a machine that does nothing else: `cargo xtask e2e` runs them.
+/// Cases that a run of all tests leaves to `cargo xtask e2e`: they need time and a machine that does nothing else, and not
+/// all of them pass yet (docs/cluster.md).
 pub const LONG: [&str; 7] = [
     "twenty_cycles_under_fifty_requests_per_second",
     "forced_sleeps_under_steady_traffic_lose_nothing",
@@ -277,20 +278,20 @@ fn adapter(workspace: &Workspace, cluster: &Cluster) -> Result<PathBuf> {
 }
 
 fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
-    let kubectl = |args: &[&str]| -> Result<Cmd> { cluster.kubectl(args) };
     for file in ["e2e/metrics/platform.yaml", "e2e/metrics/adapter.yaml"] {
         let file = workspace.path(file);
-        kubectl(&["apply", "-f"])?.arg(file).output()?;
+        cluster.kubectl(["apply", "-f"])?.arg(file).output()?;
     }
-    kubectl(&[
-        "rollout",
-        "status",
-        "-n",
-        "custom-metrics",
-        "deployment/adapter",
-        "--timeout=2m",
-    ])?
-    .run()?;
+    cluster
+        .kubectl([
+            "rollout",
+            "status",
+            "-n",
+            "custom-metrics",
+            "deployment/adapter",
+            "--timeout=2m",
+        ])?
+        .run()?;
     cluster
         .helm(["upgrade", "--install", RELEASE])?
         .arg(workspace.path("chart"))

@@ -120,7 +120,7 @@ const TESTS: &[Suite] = &[
             }
             e2e::e2e(workspace, &e2e::Args::for_tests(state.plugin.clone()))?;
             Ok(Outcome::Passed(format!(
-                "{} long cases are left to `cargo xtask e2e`",
+                "{} cases are left to `cargo xtask e2e`",
                 e2e::LONG.len()
             )))
         },

@@ -126,16 +126,17 @@ async fn apart(
         .context("the workload does not say when it began")?;
     let started = Timestamp::from_millisecond(started)?;
     let seen_ready = step("pod seen ready")?;
-    let scaled = world
+    let audit = world.installation();
+    let scaled = audit
         .audit(ns, "deployments", "scale", asked, seen_ready)?
         .into_iter()
         .find(|event| event.verb == "update" || event.verb == "patch")
         .context("nobody wrote replicas")?;
-    let bound = world
+    let bound = audit
         .audit(ns, "pods", "binding", asked, seen_ready)?
         .pop()
         .context("nothing was scheduled")?;
-    let ready = world
+    let ready = audit
         .audit(ns, "pods", "status", started, seen_ready)?
         .pop()
         .context("no kubelet said that the pod is ready")?;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{Cluster, CustomMetric, MetricError, MetricValue, PodUsage, WorkloadPod};
+use dormouse_kubernetes::{
+    Cluster, CustomMetric, MetricError, MetricValue, PodUsage, WorkloadPod, WorkloadPods,
+};
 use dormouse_metrics::exposition::Wanted;
 use dormouse_metrics::{Answer, Config, ConfigError, Pod, Pods, Prometheus, Scrape};
 use dormouse_plugin::types::{ObjectRef, PodScrape};
@@ -125,6 +127,13 @@ impl ClusterMeters {
         }
     }
 
+    async fn pods_of(&self, namespace: &str, workloads: &[ObjectRef]) -> Result<WorkloadPods, MetricError> {
+        let workloads: Vec<_> = workloads.iter().map(object).collect();
+        self.cluster
+            .workload_pods(namespace, &workloads, self.timeout)
+            .await
+    }
+
     async fn usage(
         &self,
         namespace: &str,
@@ -132,11 +141,7 @@ impl ClusterMeters {
         resource: &str,
         oldest: Oldest,
     ) -> Result<Reading, MetricError> {
-        let workloads: Vec<_> = workloads.iter().map(object).collect();
-        let found = self
-            .cluster
-            .workload_pods(namespace, &workloads, self.timeout)
-            .await?;
+        let found = self.pods_of(namespace, workloads).await?;
         let mut usages = Vec::new();
         for selector in &found.selectors {
             usages.extend(self.cluster.pod_usage(namespace, selector, self.timeout).await?);
@@ -152,11 +157,7 @@ impl ClusterMeters {
         scrape: &PodScrape,
         oldest: Oldest,
     ) -> Result<Reading, MetricError> {
-        let workloads: Vec<_> = workloads.iter().map(object).collect();
-        let found = self
-            .cluster
-            .workload_pods(namespace, &workloads, self.timeout)
-            .await?;
+        let found = self.pods_of(namespace, workloads).await?;
         let pods = match to_ask(&found.pods) {
             Ok(pods) => pods,
             Err(reading) => return Ok(reading),

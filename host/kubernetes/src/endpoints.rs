@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
@@ -300,6 +300,14 @@ fn trouble(pod: &Pod) -> Option<String> {
     Some(format!("pod {}: {text}", pod.name_any()))
 }
 
+/// Whether an endpoint is ready, and whether it is terminating. Unknown readiness counts as ready, by the API's own definition.
+pub(crate) fn conditions(endpoint: &Endpoint) -> (bool, bool) {
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+    (ready, terminating)
+}
+
 /// Addresses in slices whose endpoint conditions (ready, terminating) are as asked, sorted, each once.
 pub(crate) fn addresses<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -308,10 +316,7 @@ pub(crate) fn addresses<'a>(
     let mut found: Vec<IpAddr> = slices
         .flat_map(|slice| slice.endpoints.iter().flatten())
         .filter(|endpoint| {
-            let conditions = endpoint.conditions.as_ref();
-            // Unknown readiness counts as ready, by the API's own definition.
-            let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
-            let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+            let (ready, terminating) = conditions(endpoint);
             wanted(ready, terminating)
         })
         .flat_map(|endpoint| {

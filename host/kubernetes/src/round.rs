@@ -89,15 +89,15 @@ pub(crate) async fn look_and_act(
         phase,
         undecided: seen.pods_undecided,
     };
-    let stranded = is_stranded(seen.observation());
-    if !is_ours(&seen, role) && !stranded {
+    let ours = is_ours(&seen, role);
+    if !ours && !is_stranded(seen.observation()) {
         return Ok(looked(RoundOutcome::NotOurs));
     }
     let mut steps = match next(seen.observation(), &cluster.config().timings) {
         Next::Wait { reason, until } => return Ok(looked(RoundOutcome::Waiting { reason, until })),
         Next::Act(steps) => steps,
     };
-    if !is_ours(&seen, role) {
+    if !ours {
         // Nobody leads, perhaps. What a sleeper's clients reach is repaired all the same, and nothing else is done.
         steps.retain(|step| matches!(step, Step::WriteSlice(_)));
         if steps.is_empty() {

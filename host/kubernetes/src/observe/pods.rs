@@ -6,12 +6,13 @@ use std::time::Duration;
 use dormouse_lifecycle::{ObjectRef, SleeperState};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 
 use super::{Seen, WorkloadVersion, as_label, stamped};
 use crate::Cluster;
 use crate::api::FENCE_LABEL;
-use crate::endpoints::{PodEndpoint, ServicePort, is_ready};
+use crate::endpoints::{PodEndpoint, ServicePort, conditions, is_ready};
 use crate::services::{selects, tcp_ports};
 
 /// Pods that are tried at once whether they accept connections.
@@ -38,13 +39,7 @@ impl Cluster {
         }
         let (mut all, mut undecided) = (true, false);
         for service in services {
-            let mut candidates: Vec<PodEndpoint> = tcp_ports(service)
-                .filter_map(|port| u16::try_from(port.port).ok())
-                .flat_map(|port| {
-                    self.endpoints_of(namespace, service, &ServicePort::Number(port))
-                        .ready
-                })
-                .collect();
+            let mut candidates: Vec<_> = self.behind(namespace, service).collect();
             undecided |= !candidates.is_empty();
             candidates.retain(|pod| age.includes(pod.created));
             all &= self.any_accepts(candidates).await;
@@ -62,13 +57,12 @@ impl Cluster {
             let Some(version) = seen.services.get(&service.name) else {
                 continue;
             };
-            let Some(object) = &version.service else { continue };
-            let young: BTreeSet<String> = tcp_ports(object)
-                .filter_map(|port| u16::try_from(port.port).ok())
-                .flat_map(|port| {
-                    self.endpoints_of(namespace, object, &ServicePort::Number(port))
-                        .ready
-                })
+            // Without a slice of Dormouse's nobody asks for proof.
+            let (Some(object), Some(_)) = (&version.service, &version.own) else {
+                continue;
+            };
+            let young: BTreeSet<String> = self
+                .behind(namespace, object)
                 .filter(|pod| age.includes(pod.created))
                 .map(|pod| pod.uid)
                 .collect();
@@ -77,11 +71,7 @@ impl Cluster {
                 .iter()
                 .filter(|slice| slice.labels().get(FENCE_LABEL) == Some(&fence))
                 .flat_map(|slice| slice.endpoints.iter().flatten())
-                .filter(|endpoint| {
-                    let conditions = endpoint.conditions.as_ref();
-                    conditions.and_then(|c| c.ready).unwrap_or(true)
-                        && !conditions.and_then(|c| c.terminating).unwrap_or(false)
-                });
+                .filter(|endpoint| conditions(endpoint) == (true, false));
             service.relisted = listed.any(|endpoint| {
                 let uid = endpoint
                     .target_ref
@@ -90,6 +80,16 @@ impl Cluster {
                 uid.is_some_and(|uid| young.contains(uid))
             });
         }
+    }
+
+    /// Ready pods behind any TCP port of a Service.
+    fn behind(&self, namespace: &str, service: &Service) -> impl Iterator<Item = PodEndpoint> {
+        tcp_ports(service)
+            .filter_map(|port| u16::try_from(port.port).ok())
+            .flat_map(move |port| {
+                self.endpoints_of(namespace, service, &ServicePort::Number(port))
+                    .ready
+            })
     }
 
     async fn any_accepts(&self, candidates: Vec<PodEndpoint>) -> bool {
