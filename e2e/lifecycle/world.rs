@@ -132,6 +132,15 @@ impl World {
             },
         )
         .await?;
+        if wanted.replicas == 0 {
+            return Ok(());
+        }
+        // Ready pods are in the Service some moments before the node's proxy leads there.
+        let address = self.address(namespace, name).await?;
+        self.until(&format!("{address} to lead to a pod"), async || {
+            Ok(tokio::net::TcpStream::connect(&address).await.ok())
+        })
+        .await?;
         Ok(())
     }
 
@@ -225,13 +234,18 @@ impl World {
 
     /// The Service's address, for a client.
     pub async fn url(&self, namespace: &str, name: &str) -> Result<String> {
+        Ok(format!("http://{}/", self.address(namespace, name).await?))
+    }
+
+    /// Where the Service listens: its cluster IP and its first port.
+    async fn address(&self, namespace: &str, name: &str) -> Result<String> {
         let spec = self.service(namespace, name).await?.spec.context("no spec")?;
         let ip = spec.cluster_ip.context("no cluster IP")?;
         let port = spec
             .ports
             .and_then(|ports| ports.first().map(|port| port.port))
             .context("no port")?;
-        Ok(format!("http://{ip}:{port}/"))
+        Ok(format!("{ip}:{port}"))
     }
 
     /// Sends it to sleep as a decision of the autoscaler would, and waits until it sleeps.
