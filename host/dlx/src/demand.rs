@@ -1,8 +1,9 @@
 //! Who needs what: counts that live as long as their guards, and one wake for all that wait.
 //!
 //! A wake is a future that is shared by everybody who waits for it, and only by them. It runs while at least one of them
-//! polls it; when the last one leaves, it is dropped and nothing is left. Its failure goes to those who wait at that
-//! moment and to nobody else: the next request tries again.
+//! polls it; when the last one leaves, it is dropped and nothing is left. One whose success was seen before its answer came
+//! is let come to its end by itself. Its failure goes to those who wait at that moment and to nobody else: the next request
+//! tries again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -220,6 +221,16 @@ impl ResourceState {
         self.begin(&mut wakes, target, epoch, waker, timeout, metrics)
     }
 
+    /// Nobody waits for the wake under way any longer, because what it was for has happened: it comes to its end aside, so
+    /// that it is counted and what it still has to do is done.
+    pub(crate) fn land_aside(&self) {
+        let mut wakes = lock(&self.wakes);
+        if let Some(flight) = wakes.under_way() {
+            tokio::spawn(flight);
+        }
+        wakes.flight = None;
+    }
+
     fn begin(
         self: &Arc<Self>,
         wakes: &mut Wakes,
@@ -414,6 +425,42 @@ mod tests {
             DemandReport::default(),
             "a resource that is gone is forgotten"
         );
+    }
+
+    /// Answers a moment after it was asked.
+    struct Slow;
+
+    #[async_trait]
+    impl Waker for Slow {
+        async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), WakeError> {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_that_nobody_needs_to_wait_for_comes_to_its_end() {
+        let target = crate::route::tests::target("app");
+        let (waker, metrics): (Arc<dyn Waker>, _) = (Arc::new(Slow), Arc::new(Metrics::default()));
+        for (seen, counted) in [(true, 1), (false, 1)] {
+            let flight = target
+                .state
+                .wake(&target, 1, &waker, Duration::from_secs(1), &metrics)
+                .expect("none was accepted before");
+            let mut waiting = Box::pin(flight);
+            assert!(waiting.as_mut().now_or_never().is_none(), "it takes a moment");
+            if seen {
+                target.state.land_aside();
+            }
+            drop(waiting);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert_eq!(
+                metrics.wake_ok.get(),
+                counted,
+                "its success was seen before: {seen}"
+            );
+            tokio::time::sleep(ACCEPTED_FOR).await;
+        }
     }
 
     #[test]

@@ -154,8 +154,9 @@ impl Gate<'_> {
                 *wake = Wake::Unasked;
                 self.follow(target, view, retry, wake, patience);
             }
-            // Somebody else woke it while our own wish is still on its way.
+            // The news was faster than the answer to our wish, or somebody else woke it.
             Wake::Asked(_, epoch) if !view.asleep && view.failure.is_none() && view.epoch > *epoch => {
+                target.state.land_aside();
                 *wake = Wake::Unasked;
             }
             _ => {}
