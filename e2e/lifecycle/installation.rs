@@ -180,16 +180,10 @@ impl Installation {
                 })
                 .count()),
             Self::Real(_) => {
-                let writes = self.audit(
-                    namespace,
-                    "deployments",
-                    "scale",
-                    Timestamp::UNIX_EPOCH,
-                    Timestamp::now(),
-                )?;
-                Ok(writes
+                let requests = self.audited(namespace, Timestamp::UNIX_EPOCH, Timestamp::now())?;
+                Ok(requests
                     .iter()
-                    .filter(|request| request.verb == "update" || request.verb == "patch")
+                    .filter(|request| request.is_write() && request.is_about("deployments", "scale"))
                     .count())
             }
         }
@@ -251,21 +245,27 @@ impl Installation {
 
 /// A request that the API server has answered.
 pub struct Audited {
+    pub resource: String,
+    pub subresource: String,
     pub verb: String,
+    pub user: String,
     pub received: Timestamp,
     pub done: Timestamp,
 }
 
+impl Audited {
+    pub fn is_write(&self) -> bool {
+        ["create", "update", "patch", "delete"].contains(&self.verb.as_str())
+    }
+
+    pub fn is_about(&self, resource: &str, subresource: &str) -> bool {
+        self.resource == resource && self.subresource == subresource
+    }
+}
+
 impl Installation {
     /// Successful requests about objects of a namespace that ended in a span of time, in order, from the audit log.
-    pub fn audit(
-        &self,
-        namespace: &str,
-        resource: &str,
-        subresource: &str,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<Vec<Audited>> {
+    pub fn audited(&self, namespace: &str, from: Timestamp, to: Timestamp) -> Result<Vec<Audited>> {
         let Self::Real(Real {
             audit_log: Some(path),
             ..
@@ -284,18 +284,21 @@ impl Installation {
             let good = event["responseStatus"]["code"]
                 .as_u64()
                 .is_some_and(|code| code < 300);
-            let meant = object["namespace"] == namespace
-                && object["resource"] == resource
-                && object["subresource"] == subresource
-                && event["stage"] == "ResponseComplete";
-            if !(good && meant) {
+            if !good || object["namespace"] != namespace || event["stage"] != "ResponseComplete" {
                 continue;
             }
             let moment = |field: &str| event[field].as_str().unwrap_or_default().parse::<Timestamp>();
-            let (received, done) = (moment("requestReceivedTimestamp")?, moment("stageTimestamp")?);
-            if done >= from && done <= to {
-                let verb = event["verb"].as_str().unwrap_or_default().to_owned();
-                found.push(Audited { verb, received, done });
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let audited = Audited {
+                resource: text(&object["resource"]),
+                subresource: text(&object["subresource"]),
+                verb: text(&event["verb"]),
+                user: text(&event["user"]["username"]),
+                received: moment("requestReceivedTimestamp")?,
+                done: moment("stageTimestamp")?,
+            };
+            if audited.done >= from && audited.done <= to {
+                found.push(audited);
             }
         }
         found.sort_by_key(|event| event.done);

@@ -17,6 +17,7 @@ use kube::Api;
 use kube::api::{LogParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::installation::Audited;
 use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};
 
@@ -25,11 +26,20 @@ pub fn cases() -> Vec<Case> {
 }
 
 const WAKES: usize = 11;
-/// What Dormouse may add to a cold start, in the median.
-const OURS: f64 = 20.0;
+/// What Dormouse may add to a cold start, in the median and in milliseconds.
+const MOST: f64 = 20.0;
 
-/// A stage: its name, whether it is Dormouse's, and how long it took in each wake, in milliseconds.
-type Row = (&'static str, bool, Vec<f64>);
+/// Who a stage belongs to.
+const OURS: &str = "Dormouse";
+/// The API server, at work for Dormouse.
+const SERVER: &str = "API server, for Dormouse";
+const THEIRS: &str = "";
+
+/// How much later than its news a write may be answered.
+const AFTERMATH: jiff::SignedDuration = jiff::SignedDuration::from_millis(500);
+
+/// A stage: its name, whose it is, and how long it took in each wake, in milliseconds.
+type Row = (&'static str, &'static str, Vec<f64>);
 
 async fn a_cold_start_is_taken_apart_and_our_part_is_small(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("stages", "web");
@@ -78,31 +88,52 @@ async fn a_cold_start_is_taken_apart_and_our_part_is_small(world: Arc<World>) ->
         ensure!(answer.is_ok(), "{}", answer.describe());
         world.until_phase(ns, name, Phase::Awake).await?;
         let stages = apart(&world, ns, asked, answered, &answer.body).await?;
-        for (stage, (what, ours, took)) in stages.into_iter().enumerate() {
+        for (stage, (what, whose, took)) in stages.into_iter().enumerate() {
             match rows.get_mut(stage) {
                 Some((_, _, all)) => all.push(took),
-                None => rows.push((what, ours, vec![took])),
+                None => rows.push((what, whose, vec![took])),
             }
         }
     }
-    let mut total = 0.0;
-    let mut ours = 0.0;
     println!("          a cold start, stage by stage (median and worst of {WAKES}, milliseconds)");
-    for (what, is_ours, took) in &mut rows {
-        took.sort_by(f64::total_cmp);
-        let median = took.get(took.len() / 2).copied().unwrap_or_default();
-        let worst = took.last().copied().unwrap_or_default();
-        total += median;
-        if *is_ours {
-            ours += median;
-        }
-        let whose = if *is_ours { "Dormouse" } else { "" };
-        println!("          {what:<52} {median:>8.1} {worst:>8.1}  {whose}");
+    for (what, whose, took) in &rows {
+        println!(
+            "          {what:<54} {:>7.1} {:>7.1}  {whose}",
+            median(took),
+            worst(took)
+        );
     }
-    println!("          {:<52} {total:>8.1}", "all");
-    println!("          {:<52} {ours:>8.1}", "of it Dormouse");
-    ensure!(ours <= OURS, "Dormouse took {ours:.1} ms of a cold start");
+    // Sums are made of each wake, not of medians.
+    let sum = |wanted: &dyn Fn(&str) -> bool| -> Vec<f64> {
+        let wanted: Vec<_> = rows.iter().filter(|(_, whose, _)| wanted(whose)).collect();
+        (0..WAKES)
+            .map(|wake| wanted.iter().filter_map(|(_, _, took)| took.get(wake)).sum())
+            .collect()
+    };
+    let ours = sum(&|whose| whose == OURS);
+    for (what, took) in [
+        ("from request to answer", &sum(&|_| true)),
+        (
+            "of it the API server, for Dormouse",
+            &sum(&|whose| whose == SERVER),
+        ),
+        ("of it Dormouse", &ours),
+    ] {
+        println!("          {what:<54} {:>7.1} {:>7.1}", median(took), worst(took));
+    }
+    let ours = median(&ours);
+    ensure!(ours <= MOST, "Dormouse took {ours:.1} ms of a cold start");
     Ok(())
+}
+
+fn median(took: &[f64]) -> f64 {
+    let mut sorted = took.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+fn worst(took: &[f64]) -> f64 {
+    took.iter().copied().fold(0.0, f64::max)
 }
 
 /// The stages between a request and its answer.
@@ -112,7 +143,7 @@ async fn apart(
     asked: Timestamp,
     answered: Timestamp,
     body: &str,
-) -> Result<Vec<(&'static str, bool, f64)>> {
+) -> Result<Vec<(&'static str, &'static str, f64)>> {
     let log = dlx_log(world, ns, asked).await?;
     let step = |wanted: &str| {
         log.iter()
@@ -121,48 +152,109 @@ async fn apart(
             .with_context(|| format!("no DLX logged {wanted:?} of this wake: {log:?}"))
     };
     let body: Value = serde_json::from_str(body).context("the workload's answer is no JSON")?;
-    let started = body["started"]
-        .as_i64()
-        .context("the workload does not say when it began")?;
-    let started = Timestamp::from_millisecond(started)?;
-    let seen_ready = step("pod seen ready")?;
-    let audit = world.installation();
-    let scaled = audit
-        .audit(ns, "deployments", "scale", asked, seen_ready)?
-        .into_iter()
-        .find(|event| event.verb == "update" || event.verb == "patch")
+    let said = |field: &str| {
+        let said = body[field].as_i64();
+        said.with_context(|| format!("the workload does not say {field:?}"))
+    };
+    let started = Timestamp::from_millisecond(said("started")?)?;
+    let received = Timestamp::from_microsecond(said("received")?)?;
+    let (held, seen_ready) = (step("held")?, step("pod seen ready")?);
+    let audit = world.installation().audited(ns, asked, seen_ready + AFTERMATH)?;
+    let written = |resource: &'static str, subresource: &'static str| {
+        audit
+            .iter()
+            .filter(move |event| event.is_write() && event.is_about(resource, subresource))
+    };
+    let scaled = written("deployments", "scale")
+        .next()
         .context("nobody wrote replicas")?;
-    let bound = audit
-        .audit(ns, "pods", "binding", asked, seen_ready)?
-        .pop()
+    let wished = written("sleepers", "status")
+        .find(|event| event.user == scaled.user)
+        .context("nobody wished it awake")?;
+    let bound = written("pods", "binding")
+        .next()
         .context("nothing was scheduled")?;
-    let ready = audit
-        .audit(ns, "pods", "status", started, seen_ready)?
-        .pop()
+    let ready = written("pods", "status")
+        .rfind(|event| event.received <= seen_ready)
         .context("no kubelet said that the pod is ready")?;
-    let held = step("held")?;
+    // Between the wish and the replicas the one who scaled asks and writes, some of it at once.
+    let asking = busy(
+        audit.iter().filter(|event| event.user == scaled.user),
+        wished.done,
+        scaled.received,
+    );
     let moments = [
-        ("client to DLX: connect, accept, route", true, held),
+        ("client to DLX: connect, accept, route", OURS, held),
         (
-            "wake call: the plugin and its wish",
-            true,
-            step("plugin answered")?,
+            "wake call: the plugin, until its wish is sent",
+            OURS,
+            wished.received,
         ),
-        ("replicas: the steps of the wake, sent", true, scaled.received),
-        ("replicas: written by the API server", false, scaled.done),
-        ("pod created by its controllers, and scheduled", false, bound.done),
-        ("sandbox and container started by the kubelet", false, started),
-        ("readiness noticed and reported by the kubelet", false, ready.done),
-        ("ready pod seen by the DLX", true, seen_ready),
-        ("connect, forward, first byte to the client", true, answered),
+        ("the wish, in the API server", SERVER, wished.done),
+        (
+            "steps of the wake: what the API server does for them",
+            SERVER,
+            wished.done + asking,
+        ),
+        (
+            "steps of the wake: Dormouse, until replicas are sent",
+            OURS,
+            scaled.received,
+        ),
+        ("replicas, in the API server", SERVER, scaled.done),
+        (
+            "pod created by its controllers, and scheduled",
+            THEIRS,
+            bound.done,
+        ),
+        // Without a probe the kubelet may tell before the process has come to look at the clock.
+        (
+            "sandbox and container started by the kubelet",
+            THEIRS,
+            started.min(ready.received),
+        ),
+        (
+            "readiness noticed and reported by the kubelet",
+            THEIRS,
+            ready.received,
+        ),
+        (
+            "the ready pod, in the API server",
+            THEIRS,
+            ready.done.min(seen_ready),
+        ),
+        ("ready pod seen by the DLX", OURS, seen_ready),
+        ("connect, and forward the request", OURS, received),
+        ("first answer of the workload, through the DLX", OURS, answered),
     ];
     let mut before = asked;
     let mut stages = Vec::new();
-    for (what, ours, at) in moments {
-        stages.push((what, ours, at.duration_since(before).as_secs_f64() * 1000.0));
+    for (what, whose, at) in moments {
+        stages.push((what, whose, at.duration_since(before).as_secs_f64() * 1000.0));
         before = at;
     }
     Ok(stages)
+}
+
+/// For how long of a span the API server was at work on any of these requests.
+fn busy<'a>(
+    requests: impl Iterator<Item = &'a Audited>,
+    from: Timestamp,
+    to: Timestamp,
+) -> jiff::SignedDuration {
+    let mut spans: Vec<_> = requests
+        .map(|event| (event.received.max(from), event.done.min(to)))
+        .filter(|(begun, done)| begun < done)
+        .collect();
+    spans.sort();
+    let (mut sum, mut reached) = (jiff::SignedDuration::ZERO, from);
+    for (begun, done) in spans {
+        if done > reached {
+            sum += done.duration_since(begun.max(reached));
+            reached = done;
+        }
+    }
+    sum
 }
 
 /// What the DLX that held the request logged of it.

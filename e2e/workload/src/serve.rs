@@ -8,7 +8,7 @@
 //! | `/status/<code>` | that status |
 //! | `/metrics` | Prometheus text: `workload_requests_total`, and every gauge that was set |
 //! | `POST /gauge?name=N&value=V` | sets a gauge |
-//! | anything else | JSON: pod, namespace, method, path, count, and when the process began |
+//! | anything else | JSON: pod, namespace, method, path, count; when the process began (ms) and when it got the request (µs) |
 //!
 //! HTTP/1.1 and h2c. SIGTERM: goes on until open requests have ended.
 
@@ -151,6 +151,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         "version": format!("{:?}", request.version()),
         "count": count,
         "started": server.settings.started,
+        "received": Timestamp::now().as_microsecond(),
     });
     (
         [

@@ -34,13 +34,22 @@ pub struct Cluster {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// A Sleeper that the drivers of this process are to look at.
+#[derive(Clone, Debug)]
+pub(crate) struct Poke {
+    /// Namespace and object name.
+    pub(crate) name: (String, String),
+    /// This process has moved it, and goes on with it.
+    pub(crate) moved: bool,
+}
+
 pub(crate) struct Inner {
     pub(crate) client: kube::Client,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) stores: Stores,
     pub(crate) signals: Signals,
-    pub(crate) pokes: broadcast::Sender<(String, String)>,
+    pub(crate) pokes: broadcast::Sender<Poke>,
     pub(crate) kinds: Kinds,
     pub(crate) events: EventLog,
     pub(crate) dlx: DlxClient,
@@ -263,10 +272,20 @@ impl Cluster {
             .unwrap_or_default()
     }
 
-    /// Asks every [`crate::Driver`] of this process to look at a Sleeper now.
-    pub fn poke(&self, namespace: &str, name: &str) {
+    /// Tells every [`crate::Driver`] of this process that the process has moved a Sleeper: they go on with it at once.
+    pub(crate) fn moved(&self, namespace: &str, name: &str) {
+        self.poke(namespace, name, true);
+    }
+
+    /// Asks every [`crate::Driver`] of this process to look at a Sleeper soon, even in a pause after an error.
+    pub(crate) fn nudge(&self, namespace: &str, name: &str) {
+        self.poke(namespace, name, false);
+    }
+
+    fn poke(&self, namespace: &str, name: &str, moved: bool) {
+        let name = (namespace.to_owned(), name.to_owned());
         // Without a driver nobody needs to know.
-        let _ = self.inner.pokes.send((namespace.to_owned(), name.to_owned()));
+        let _ = self.inner.pokes.send(Poke { name, moved });
     }
 
     pub(crate) fn now(&self) -> Timestamp {

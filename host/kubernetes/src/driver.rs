@@ -3,7 +3,7 @@
 mod index;
 mod queue;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use dormouse_lifecycle::{Phase, WaitReason};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::index::{Index, Name, is_urgent, name_of, wants};
 use self::queue::{Ended, Queue, Touch};
 use crate::api::Sleeper;
+use crate::cluster::Poke;
 use crate::endpoints::SERVICE_NAME_LABEL;
 use crate::round::{Looked, RoundOutcome, look_and_act};
 use crate::services::{is_parked, original_selector, selects};
@@ -33,6 +34,9 @@ const RECHECKS_PER_SECOND: u32 = 20;
 const FIRST_POLL: Duration = Duration::from_millis(20);
 /// Longest such pause.
 const LONGEST_POLL: Duration = Duration::from_secs(2);
+/// How long a wake is left to the process that asked for it before others look at it too. All of them can carry it
+/// through, but at once they only stand in each other's way.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// Where a watch tells, a look all the same, should it have been missed.
 const MISSED: Duration = Duration::from_secs(5);
 
@@ -51,6 +55,8 @@ pub struct Driver {
     role: Role,
     index: Index,
     queue: Queue,
+    /// Those that this process moved, until they are settled awake.
+    moved: HashSet<Name>,
     /// How often in a row a Sleeper was looked at without anything to tell when to look again.
     polls: HashMap<Name, u32>,
 }
@@ -58,6 +64,8 @@ pub struct Driver {
 struct Run {
     ended: Ended,
     polling: bool,
+    /// It carried out a step.
+    moved: bool,
 }
 
 impl Driver {
@@ -68,6 +76,7 @@ impl Driver {
             role,
             index: Index::default(),
             queue: Queue::default(),
+            moved: HashSet::new(),
             polls: HashMap::new(),
         }
     }
@@ -97,7 +106,7 @@ impl Driver {
                         Ok((id, run)) => (id, run),
                         Err(error) => {
                             tracing::error!(%error, "a run of the driver did not end as it should");
-                            (error.id(), Run { ended: Ended::Failed { urgent: false }, polling: false })
+                            (error.id(), Run { ended: Ended::Failed { urgent: false }, polling: false, moved: false })
                         }
                     };
                     if let Some(name) = names.remove(&id) {
@@ -105,7 +114,7 @@ impl Driver {
                     }
                 }
                 poke = pokes.recv() => match poke {
-                    Ok(name) => self.queue.touch(&name, Touch { urgent: true, hopeful: true }, Instant::now()),
+                    Ok(poke) => self.poked(poke),
                     Err(RecvError::Lagged(_)) => self.take_everything_in(),
                     Err(RecvError::Closed) => return,
                 },
@@ -119,7 +128,40 @@ impl Driver {
         }
     }
 
+    fn poked(&mut self, poke: Poke) {
+        let after = if poke.moved {
+            Duration::ZERO
+        } else {
+            self.head_start(&poke.name)
+        };
+        let touch = Touch {
+            urgent: true,
+            hopeful: true,
+            after,
+        };
+        self.queue.touch(&poke.name, touch, Instant::now());
+        if poke.moved {
+            self.moved.insert(poke.name);
+        }
+    }
+
+    /// How long a wake is left to others.
+    fn head_start(&self, name: &Name) -> Duration {
+        if self.moved.contains(name) {
+            Duration::ZERO
+        } else {
+            HEAD_START
+        }
+    }
+
     fn ended(&mut self, name: &Name, run: &Run) {
+        let is_wake = || {
+            let known = self.cluster.sleeper_named(&name.0, &name.1);
+            known.is_some_and(|sleeper| is_urgent(&sleeper))
+        };
+        if run.moved && is_wake() {
+            self.moved.insert(name.clone());
+        }
         if run.polling {
             *self.polls.entry(name.clone()).or_default() += 1;
         } else {
@@ -141,15 +183,22 @@ impl Driver {
     /// Looks at a Sleeper soon, if it is anything for this driver.
     fn touch(&mut self, name: &Name, known: Option<&Sleeper>, hopeful: bool) {
         let Some(sleeper) = known else { return };
+        let urgent = is_urgent(sleeper);
+        if !urgent {
+            self.moved.remove(name);
+        }
         if wants(sleeper, self.role) || self.has_leftovers(sleeper) {
-            self.queue.touch(
-                name,
-                Touch {
-                    urgent: is_urgent(sleeper),
-                    hopeful,
-                },
-                Instant::now(),
-            );
+            let after = if urgent {
+                self.head_start(name)
+            } else {
+                Duration::ZERO
+            };
+            let touch = Touch {
+                urgent,
+                hopeful,
+                after,
+            };
+            self.queue.touch(name, touch, Instant::now());
         }
     }
 
@@ -197,6 +246,7 @@ impl Driver {
                 self.index.update(&name, known.as_deref());
                 if known.is_none() {
                     self.polls.remove(&name);
+                    self.moved.remove(&name);
                     self.queue.forget(&name);
                 }
                 self.touch(&name, known.as_deref(), false);
@@ -285,23 +335,26 @@ fn failed(cluster: &Cluster, name: &Name) -> Run {
     Run {
         ended: Ended::Failed { urgent },
         polling: false,
+        moved: false,
     }
 }
 
 async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Result<Run, ClusterError> {
     let mut conflicts = 0_u32;
+    let mut moved = false;
     for _ in 0..ROUNDS {
         let looked = look_and_act(cluster, &name.0, &name.1, role, usize::MAX).await?;
         let settled = |ended| {
             Ok(Run {
                 ended,
                 polling: false,
+                moved,
             })
         };
         match looked.outcome {
             RoundOutcome::Gone => return settled(Ended::Gone),
             RoundOutcome::NotOurs => return settled(Ended::Settled),
-            RoundOutcome::Acted { .. } => conflicts = 0,
+            RoundOutcome::Acted { .. } => (conflicts, moved) = (0, true),
             RoundOutcome::Conflicted { .. } => {
                 // Somebody else is at work on it too. Let one of us be first.
                 let longest = Duration::from_millis(1) * 2_u32.saturating_pow(conflicts.min(8));
@@ -318,6 +371,7 @@ async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Resul
                 return Ok(Run {
                     ended: pause.map_or(Ended::Settled, Ended::Again),
                     polling,
+                    moved,
                 });
             }
         }
@@ -325,6 +379,7 @@ async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Resul
     Ok(Run {
         ended: Ended::Again(Duration::ZERO),
         polling: false,
+        moved,
     })
 }
 

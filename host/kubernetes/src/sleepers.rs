@@ -81,7 +81,7 @@ impl Cluster {
                 Err(ClusterError::Conflict { .. } | ClusterError::Exists { .. }) if retry.again().await => {}
                 Err(error) => return Err(error),
                 Ok(sleeper) => {
-                    self.poke(namespace, &name);
+                    self.moved(namespace, &name);
                     return Ok(Arc::new(sleeper));
                 }
             }
@@ -203,7 +203,7 @@ impl Cluster {
             .await;
         match deleted {
             Ok(_) => {
-                self.poke(&key.namespace, &name);
+                self.moved(&key.namespace, &name);
                 Ok(())
             }
             // Another object of that name by now: the one that was meant is gone.
@@ -229,7 +229,7 @@ impl Cluster {
             && self.put_status(&known, *status).await.is_ok()
         {
             if moved {
-                self.poke(namespace, &name);
+                self.moved(namespace, &name);
             }
             return Ok(Some(value));
         }
@@ -248,7 +248,7 @@ impl Cluster {
             match self.put_status(&sleeper, *status).await {
                 Ok(_) => {
                     if moved {
-                        self.poke(namespace, &name);
+                        self.moved(namespace, &name);
                     }
                     return Ok(Some(value));
                 }

@@ -51,7 +51,6 @@ impl PluginWaker {
             ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
             ScaleOutcome::Failed(error) => return Err(WakeError::Failed(error.to_string())),
         }
-        self.cluster.poke(&target.key.namespace, &target.key.sleeper);
         if self.is_scaled_elsewhere(target) {
             // Nobody else would say so before the autoscaler looks the next time.
             let key = sleeper_key(target);

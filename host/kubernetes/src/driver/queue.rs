@@ -30,6 +30,19 @@ pub(crate) struct Touch {
     pub(crate) urgent: bool,
     /// It may cut a pause after an error short. Not so for changes of the Sleeper itself: recording the error is one.
     pub(crate) hopeful: bool,
+    /// How long it is left to others first.
+    pub(crate) after: Duration,
+}
+
+impl Touch {
+    /// What two that came during one run amount to.
+    fn and(self, other: Self) -> Self {
+        Self {
+            urgent: self.urgent || other.urgent,
+            hopeful: self.hopeful || other.hopeful,
+            after: self.after.min(other.after),
+        }
+    }
 }
 
 /// How a run ended.
@@ -74,20 +87,22 @@ impl Queue {
     pub(crate) fn touch(&mut self, name: &Name, touch: Touch, now: Instant) {
         let entry = self.entries.entry(name.clone()).or_default();
         if entry.running {
-            let before = entry.again.unwrap_or_default();
-            let (urgent, hopeful) = (touch.urgent || before.urgent, touch.hopeful || before.hopeful);
-            entry.again = Some(Touch { urgent, hopeful });
+            entry.again = Some(entry.again.map_or(touch, |before| before.and(touch)));
             return;
         }
+        let wanted = now + touch.after;
         if entry.failures > 0 {
             if touch.hopeful {
-                let soonest = entry.not_before.unwrap_or(now).max(now);
-                let due = entry.due.map_or(soonest, |due| due.min(soonest));
-                self.schedule(name, due);
+                let soonest = entry.not_before.unwrap_or(now).max(wanted);
+                self.schedule_by(name, soonest);
             }
             return;
         }
-        self.enqueue(name, touch.urgent);
+        if touch.after.is_zero() {
+            self.enqueue(name, touch.urgent);
+        } else if !entry.queued {
+            self.schedule_by(name, wanted);
+        }
     }
 
     /// A Sleeper that is gone need not be remembered, unless it is being worked on.
@@ -127,6 +142,12 @@ impl Queue {
             self.timers.remove(&(old, name.clone()));
         }
         self.timers.insert((due, name.clone()));
+    }
+
+    /// Schedules it, unless it is due sooner already.
+    fn schedule_by(&mut self, name: &Name, due: Instant) {
+        let before = self.entries.get(name).and_then(|entry| entry.due);
+        self.schedule(name, before.map_or(due, |before| before.min(due)));
     }
 
     /// Lets those in whose time has come.
@@ -226,14 +247,19 @@ mod tests {
     const URGENT: Touch = Touch {
         urgent: true,
         hopeful: true,
+        after: Duration::ZERO,
     };
     const ORDINARY: Touch = Touch {
         urgent: false,
-        hopeful: true,
+        ..URGENT
     };
     const ECHO: Touch = Touch {
-        urgent: true,
         hopeful: false,
+        ..URGENT
+    };
+    const OTHERS: Touch = Touch {
+        after: Duration::from_millis(100),
+        ..URGENT
     };
 
     fn name(text: &str) -> Name {
@@ -322,6 +348,31 @@ mod tests {
         assert!(drain(&mut queue).is_empty());
         assert_eq!(queue.next_due().unwrap(), at + LEAST_PAUSE);
         queue.advance(at + LEAST_PAUSE);
+        assert_eq!(drain(&mut queue), ["x"]);
+    }
+
+    #[test]
+    fn what_is_left_to_others_comes_later_unless_it_becomes_ours() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.touch(&name("x"), OTHERS, now);
+        queue.touch(&name("x"), OTHERS, now + OTHERS.after / 2);
+        assert!(drain(&mut queue).is_empty());
+        assert_eq!(
+            queue.next_due(),
+            Some(now + OTHERS.after),
+            "news does not put it off further"
+        );
+        queue.touch(&name("x"), URGENT, now);
+        assert_eq!(drain(&mut queue), ["x"]);
+        assert_eq!(queue.next_due(), None);
+        queue.touch(&name("x"), OTHERS, now);
+        queue.ended(&name("x"), Ended::Settled, now, 1.0);
+        assert!(drain(&mut queue).is_empty());
+        queue.advance(now + OTHERS.after);
+        assert_eq!(drain(&mut queue), ["x"]);
+        queue.touch(&name("x"), OTHERS, now);
+        queue.touch(&name("x"), URGENT, now);
+        queue.ended(&name("x"), Ended::Settled, now, 1.0);
         assert_eq!(drain(&mut queue), ["x"]);
     }
 

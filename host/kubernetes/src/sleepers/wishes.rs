@@ -81,7 +81,7 @@ impl Cluster {
             .await?;
         if !wished.changed && wished.phase == Phase::Waking {
             // Somebody is waiting for a wake that may be in a pause after a failure.
-            self.poke(&key.namespace, &key.object_name());
+            self.nudge(&key.namespace, &key.object_name());
         }
         Ok(wished)
     }
