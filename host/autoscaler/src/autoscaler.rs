@@ -12,7 +12,8 @@ use tracing::Instrument;
 
 use crate::metrics::Metrics;
 use crate::orphans::{Roster, sweep};
-use crate::round::Line;
+use crate::readings::{Lanes, Policy};
+use crate::round::{Deciding, Line};
 use crate::{Meters, Overrides, Sleepers, Source};
 
 /// Longest delay before the first round: many sources do not all begin at once.
@@ -120,6 +121,13 @@ impl Autoscaler {
                 metrics: self.metrics.clone(),
                 settings: None,
                 watched: std::collections::BTreeMap::new(),
+                lanes: Lanes::new(
+                    Policy {
+                        concurrency: self.config.metric_concurrency,
+                        timeout: self.config.metric_timeout,
+                    },
+                    self.metrics.clone(),
+                ),
             };
             let span = tracing::info_span!("line", plugin = source.name());
             // A task of its own: a source that computes for long holds up nobody else's timers.
@@ -160,11 +168,21 @@ async fn rounds(mut line: Line, mut leads: watch::Receiver<bool>, shutdown: Canc
             let mut interval = line.effective().scale_interval;
             let mut ticks = tokio::time::interval_at(Instant::now() + jitter(&plugin, interval), interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // What was asked before this process led is of no use any more.
+            let mut deciding = Deciding::default();
             loop {
-                ticks.tick().await;
-                let begun = Instant::now();
                 let limit = line.config.round_limit;
-                let outcome = match tokio::time::timeout(limit, line.round()).await {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    decided = deciding.some() => {
+                        if tokio::time::timeout(limit, line.act(&decided)).await.is_err() {
+                            tracing::error!("{} decisions were not acted on within {limit:?}", decided.len());
+                        }
+                        continue;
+                    }
+                }
+                let begun = Instant::now();
+                let outcome = match tokio::time::timeout(limit, line.round(&mut deciding)).await {
                     Ok(Ok(())) => "ok",
                     Ok(Err(_)) => "source-failed",
                     Err(_) => {

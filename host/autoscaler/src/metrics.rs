@@ -76,7 +76,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "autoscaler_round_duration",
-            "How long a round takes",
+            "How long a round takes, up to the readings that it asks for",
             Unit::Seconds,
             metrics.duration.clone(),
         );

@@ -2,7 +2,8 @@
 //!
 //! What several rules ask is asked once in a round: a custom metric for all objects of its kind in a namespace, a query with
 //! the same text, and so on. Calls run at once, each with its own deadline, up to a bound for each source, so that a
-//! source that hangs fills its own places only. A target waits for its own readings and for nothing else.
+//! source that hangs fills its own places only. A target waits for its own readings and for nothing else; the next round
+//! comes all the same, without it.
 
 mod lanes;
 mod observed;
@@ -21,7 +22,8 @@ use jiff::Timestamp;
 use crate::metrics::Metrics;
 use crate::target::Target;
 use crate::{CustomQuestion, Meters, Question, Sleepers};
-use lanes::{Answer, Lanes};
+use lanes::Answer;
+pub(crate) use lanes::Lanes;
 use question::{Call, describe, label};
 
 type Values = BTreeMap<String, MetricValue>;
@@ -58,11 +60,10 @@ impl Readings {
         targets: &[Target],
         meters: &Arc<dyn Meters>,
         sleepers: &Arc<dyn Sleepers>,
-        policy: Policy,
+        lanes: &mut Lanes,
         metrics: Metrics,
         now: Timestamp,
     ) -> Self {
-        let mut lanes = Lanes::new(policy, metrics.clone());
         let mut readings = Self {
             plugin: plugin.to_owned(),
             metrics_resource,

@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_kubernetes::api::condition;
 use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::{ConditionUpdate, SleeperKey};
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ResourceState, Settings};
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 
 use crate::act::{Actor, Decided};
 use crate::autoscaler::{Clock, Config};
 use crate::decide::choose;
 use crate::declare::{CONCURRENCY, declare, of_plugin, retire_missing};
 use crate::metrics::Metrics;
-use crate::readings::{Policy, Readings};
+use crate::readings::{Lanes, Readings};
 use crate::status::{camel, is_news};
 use crate::target::{Target, scales_itself};
 use crate::{Effective, Meters, Sleepers, Source, SourceError};
@@ -36,6 +38,65 @@ pub(crate) struct Line {
     /// Fields that the source wants watched. A hint only: what counts is what it says in the next round, so losing
     /// this with the process loses the text of a failure at most.
     pub watched: BTreeMap<ResourceId, FieldCondition>,
+    pub lanes: Lanes,
+}
+
+/// Decisions that wait for their readings. One that waits for long holds up no other: it is left out of the rounds meanwhile.
+#[derive(Default)]
+pub(crate) struct Deciding {
+    decisions: FuturesUnordered<BoxFuture<'static, Decided>>,
+    waiting: BTreeSet<SleeperKey>,
+    /// What was up in the last round: nothing is decided about anything else.
+    up: BTreeSet<SleeperKey>,
+}
+
+impl Deciding {
+    /// Those about which nothing is being decided yet.
+    fn free(&mut self, targets: Vec<Target>) -> Vec<Target> {
+        let up: Vec<_> = targets.into_iter().filter(Target::is_up).collect();
+        self.up = up.iter().map(|target| target.key.clone()).collect();
+        up.into_iter()
+            .filter(|target| !self.waiting.contains(&target.key))
+            .collect()
+    }
+
+    /// Decides about a target as soon as its own readings are there.
+    fn begin(&mut self, target: Target, readings: Arc<Readings>, clock: Clock, settle: Duration) {
+        self.waiting.insert(target.key.clone());
+        let decision = async move {
+            let inputs = readings.inputs(&target, clock.now()).await;
+            let (decision, action) = choose(&target, &inputs, clock.now(), settle);
+            tracing::debug!(resource = %target.key, ?action, "{decision}");
+            Decided {
+                target,
+                inputs,
+                decision,
+                action,
+            }
+        };
+        self.decisions.push(decision.boxed());
+    }
+
+    /// Some decisions that are there, to be acted on together. Waits as long as there is none. May be dropped.
+    pub async fn some(&mut self) -> Vec<Decided> {
+        let mut together = Vec::new();
+        while together.len() < TOGETHER {
+            let next = if together.is_empty() {
+                self.decisions.next().await
+            } else {
+                self.decisions.next().now_or_never().flatten()
+            };
+            let Some(decided) = next else { break };
+            self.waiting.remove(&decided.target.key);
+            if self.up.contains(&decided.target.key) {
+                together.push(decided);
+            }
+        }
+        if together.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        together
+    }
 }
 
 impl Line {
@@ -46,8 +107,9 @@ impl Line {
             .over(self.settings.as_ref().unwrap_or(&Settings::default()))
     }
 
-    /// One round: everything that the source looks after, from declaration to status.
-    pub async fn round(&mut self) -> Result<(), SourceError> {
+    /// One round: everything that the source looks after, from declaration to the readings that are asked for. What is
+    /// decided by them comes out of `deciding`.
+    pub async fn round(&mut self, deciding: &mut Deciding) -> Result<(), SourceError> {
         if self.settings.is_none() {
             match self.source.settings().await {
                 Ok(settings) => self.settings = Some(settings),
@@ -74,51 +136,37 @@ impl Line {
         self.mirror(&targets).await;
         self.watch(&targets).await;
         self.note_recovery(&targets).await;
-        self.decide(targets).await;
+        self.decide(targets, deciding);
         Ok(())
     }
 
-    /// Decides about each target as soon as its own readings are there, and acts on what is there together.
-    async fn decide(&mut self, targets: Vec<Target>) {
-        let targets: Vec<_> = targets.into_iter().filter(Target::is_up).collect();
-        let policy = Policy {
-            concurrency: self.config.metric_concurrency,
-            timeout: self.config.metric_timeout,
-        };
-        let readings = Readings::start(
+    /// Asks for the readings of each target about which nothing is being decided.
+    fn decide(&mut self, targets: Vec<Target>, deciding: &mut Deciding) {
+        let targets = deciding.free(targets);
+        let readings = Arc::new(Readings::start(
             self.source.name(),
             self.effective().metrics_resource,
             &targets,
             &self.meters,
             &self.sleepers,
-            policy,
+            &mut self.lanes,
             self.metrics.clone(),
             self.clock.now(),
-        );
-        let (readings, clock, settle) = (&readings, &self.clock, self.config.settle);
-        let decided: FuturesUnordered<_> = targets
-            .into_iter()
-            .map(|target| async move {
-                let inputs = readings.inputs(&target, clock.now()).await;
-                let (decision, action) = choose(&target, &inputs, clock.now(), settle);
-                tracing::debug!(resource = %target.key, ?action, "{decision}");
-                Decided {
-                    target,
-                    inputs,
-                    decision,
-                    action,
-                }
-            })
-            .collect();
+        ));
+        for target in targets {
+            let (readings, clock) = (Arc::clone(&readings), self.clock.clone());
+            deciding.begin(target, readings, clock, self.config.settle);
+        }
+    }
+
+    /// Carries decisions out.
+    pub async fn act(&mut self, together: &[Decided]) {
         let actor = Actor {
             source: &self.source,
             sleepers: &self.sleepers,
             metrics: &self.metrics,
         };
-        let mut decided = decided.ready_chunks(TOGETHER);
-        while let Some(together) = decided.next().await {
-            self.watched.extend(actor.act(&together, clock.now()).await);
-        }
+        self.watched.extend(actor.act(together, self.clock.now()).await);
     }
 
     /// Shows what the platforms of resources that scale themselves say.

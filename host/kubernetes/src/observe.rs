@@ -228,11 +228,10 @@ impl Cluster {
             return Ok(HashMap::new());
         }
         let api = self.api::<HorizontalPodAutoscaler>(namespace);
+        // What the API server has at hand will do: a list that has to be the newest may wait for etcd while a wake waits for it.
+        let at_hand = ListParams::default().match_any();
         let listed = self
-            .ask(
-                || "HorizontalPodAutoscalers".to_owned(),
-                api.list(&ListParams::default()),
-            )
+            .ask(|| "HorizontalPodAutoscalers".to_owned(), api.list(&at_hand))
             .await;
         match listed {
             Ok(list) => Ok(list

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 pub(super) type Answer<T> = Shared<BoxFuture<'static, Arc<Result<T, String>>>>;
 
 /// The places of each source. A Prometheus server is a source of its own.
-pub(super) struct Lanes {
+pub(crate) struct Lanes {
     policy: Policy,
     metrics: Metrics,
     places: HashMap<(&'static str, String), Arc<Semaphore>>,
@@ -34,7 +34,7 @@ impl Lanes {
     }
 
     /// Asks as soon as there is a place. The deadline holds for the wait and again for the answer.
-    pub fn start<T: Send + Sync + 'static>(
+    pub(super) fn start<T: Send + Sync + 'static>(
         &mut self,
         source: &'static str,
         server: &str,

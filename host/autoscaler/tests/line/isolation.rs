@@ -129,6 +129,33 @@ async fn a_metric_that_hangs_delays_only_what_uses_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_metric_that_hangs_for_rounds_does_not_delay_the_rounds_of_others() {
+    let mut world = World::new();
+    let hanging = vec![custom("hanging", 10, "0")];
+    let plugin = world.plugin(
+        "workloads",
+        vec![resource("shop", "a", hanging), idle("shop", "b")],
+    );
+    let requests = |value| Answer::Values(vec![("b", value)]);
+    world.api.says("apps/Deployment/shop/requests_per_10m", requests("5"));
+    world
+        .api
+        .says("apps/Deployment/shop/hanging_per_10m", Answer::Hang);
+    world.config.metric_timeout = Duration::from_secs(600);
+    world.run(&[&plugin]);
+    minutes(2).await;
+    assert_eq!(world.cluster.outcome(&plugin.key("shop", "b")), "InUse");
+    world.api.says("apps/Deployment/shop/requests_per_10m", requests("0"));
+    minutes(2).await;
+    assert_eq!(plugin.slept(), ["shop/b"]);
+    let hung = "apps/Deployment/shop/hanging_per_10m";
+    let asked = world.api.calls().iter().filter(|call| *call == hung).count();
+    assert_eq!(asked, 1, "while it is under way it is not asked again");
+    minutes(8).await;
+    assert_eq!(world.cluster.outcome(&plugin.key("shop", "a")), "Error");
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_metric_is_asked_for_once_in_each_namespace() {
     let mut world = World::new();
     let rules = || {
