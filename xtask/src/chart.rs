@@ -40,6 +40,9 @@ pub struct Args {
     /// Its namespace
     #[arg(long, default_value = "dormouse", requires = "audit_log")]
     namespace: String,
+    /// Known differences, beside those that the chart lists itself
+    #[arg(long, value_name = "FILE", requires = "audit_log")]
+    exceptions: Vec<PathBuf>,
 }
 
 /// `cargo xtask chart`.
@@ -51,6 +54,7 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<()> {
             name: &args.release,
             namespace: &args.namespace,
             values: &args.values,
+            exceptions: &args.exceptions,
         };
         let comparison = permissions(workspace, &found, &release, log)?;
         let wrong = comparison.wrong();
@@ -143,6 +147,8 @@ pub struct Release<'a> {
     pub namespace: &'a str,
     /// Its files of values.
     pub values: &'a [PathBuf],
+    /// Files of exceptions beside the chart's own.
+    pub exceptions: &'a [PathBuf],
 }
 
 /// Compares the roles of a release, hooks included, with what an audit log says was used.
@@ -159,7 +165,13 @@ pub fn permissions(
     let more: Vec<String> = values.collect();
     let chart = workspace.path(CHART);
     let manifests = render(helm, &chart, release.name, release.namespace, &more)?;
-    let exceptions = rbac::exceptions(&fs::read_to_string(chart.join("rbac/exceptions.yaml"))?)?;
+    let own = chart.join("rbac/exceptions.yaml");
+    let mut exceptions = Vec::new();
+    for file in std::iter::once(&own).chain(release.exceptions) {
+        let wrong = || format!("{} cannot be used", file.display());
+        let known = fs::read_to_string(file).with_context(wrong)?;
+        exceptions.extend(rbac::exceptions(&known).with_context(wrong)?);
+    }
     let log = fs::File::open(audit_log).with_context(|| format!("cannot read {}", audit_log.display()))?;
     rbac::compare(&manifests, std::io::BufReader::new(log), &exceptions)
 }

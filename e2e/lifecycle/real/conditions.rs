@@ -16,21 +16,38 @@ pub fn cases() -> Vec<Case> {
     vec![
         case!(exclusive a_missing_permission_is_named_on_the_sleeper_and_heals),
         case!(a_metric_that_nobody_serves_is_named_on_the_sleeper),
+        case!(exclusive a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody),
     ]
 }
 
 /// The message of a condition that does not hold, once there is one that says so.
 async fn complaint(world: &World, ns: &str, name: &str, kind: &str, part: &str) -> Result<String> {
+    complaint_that(world, ns, name, kind, |message| message.contains(part))
+        .await
+        .with_context(|| format!("waiting for {part:?}"))
+}
+
+/// The same, of a message that is as wanted.
+async fn complaint_that(
+    world: &World,
+    ns: &str,
+    name: &str,
+    kind: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<String> {
     world
-        .until(&format!("{kind} of {ns}/{name} to say {part:?}"), async || {
-            let sleeper = world.sleeper(ns, name).await?.context("no Sleeper")?;
-            let conditions = sleeper.status.map(|status| status.conditions).unwrap_or_default();
-            Ok(conditions
-                .into_iter()
-                .filter(|condition| condition.type_ == kind && condition.status == "False")
-                .map(|condition| condition.message)
-                .find(|message| message.contains(part)))
-        })
+        .until(
+            &format!("{kind} of {ns}/{name} to tell what is wrong"),
+            async || {
+                let sleeper = world.sleeper(ns, name).await?.context("no Sleeper")?;
+                let conditions = sleeper.status.map(|status| status.conditions).unwrap_or_default();
+                Ok(conditions
+                    .into_iter()
+                    .filter(|condition| condition.type_ == kind && condition.status == "False")
+                    .map(|condition| condition.message)
+                    .find(|message| wanted(message)))
+            },
+        )
         .await
 }
 
@@ -137,5 +154,42 @@ async fn a_metric_that_nobody_serves_is_named_on_the_sleeper(world: Arc<World>) 
         world.replicas(ns, name).await? == 1,
         "it was put to sleep without data"
     );
+    Ok(())
+}
+
+async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
+    world: Arc<World>,
+) -> Result<()> {
+    let (ns, name) = ("no-api", "web");
+    by_metric(&world, ns, name).await?;
+    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of").await?;
+    let server = "custom-metrics";
+    world.scale(server, "adapter", 0).await?;
+    let told = async {
+        // Whichever comes first: the API server knows of no server any more, or nobody answered.
+        let part = |message: &str| {
+            ["503", "no answer", "took longer"]
+                .iter()
+                .any(|part| message.contains(part))
+        };
+        let told = complaint_that(&world, ns, name, "ReadingsAvailable", part).await?;
+        // Others are read, decided about and put to sleep meanwhile.
+        let observed = Wanted {
+            sleep_after: "1s",
+            ..Wanted::default()
+        };
+        world.deploy_known(ns, "other", observed).await?;
+        world.until_phase(ns, "other", Phase::Asleep).await?;
+        anyhow::Ok(told)
+    }
+    .await;
+    world.scale(server, "adapter", 1).await?;
+    println!("          told: {}", told?);
+    ensure!(
+        world.replicas(ns, name).await? == 1,
+        "it was put to sleep by an API that is gone"
+    );
+    // What was taken away is there again for the cases after this one.
+    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of says nothing").await?;
     Ok(())
 }

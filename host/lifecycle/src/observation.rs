@@ -104,7 +104,10 @@ impl Undivertible {
     /// The reason, in words for people.
     pub fn explain(self) -> &'static str {
         match self {
-            Self::Headless => "is headless, so clients connect to pods directly; give it a cluster IP",
+            Self::Headless => {
+                "is headless, so clients connect to pods directly and could not wake it; give it a cluster IP, or leave it out of \
+                 the Services that are named"
+            }
             Self::ExternalName => "is of type ExternalName and has no pods in this cluster",
             Self::NoSelector => "has no selector, so its endpoints belong to somebody else",
             Self::NotTcp => "has a port that is not TCP",

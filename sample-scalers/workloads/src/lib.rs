@@ -194,14 +194,7 @@ fn choose_services(
             ),
         );
     }
-    let problem = chosen.iter().find(|service| service.headless).map(|service| {
-        format!(
-            "Service `{}` is headless: its clients know the pods' addresses and could not wake it; name the Services that may be \
-             diverted in dormouse.dev/services",
-            service.name()
-        )
-    });
-    (names, problem)
+    (names, None)
 }
 
 fn resource(workload: &Workload, services: Vec<String>, sleep: Sleep) -> Resource {
@@ -234,7 +227,8 @@ impl Found {
     }
 
     /// A Service can wake only one workload, and the sleep of one would take the traffic of the other. So whoever
-    /// shares a Service with another claimant is left awake, and both hear about it.
+    /// shares a Service with another claimant is left awake, and both hear about it. The host sees that itself, and says so
+    /// on their Sleepers, where both want to sleep. Returned are those whose other has no Sleeper.
     fn complain_about_shared_services(&mut self, claimants: &[Claimant]) -> BTreeSet<usize> {
         let mut claims: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
         for (index, claimant) in claimants.iter().enumerate() {
@@ -265,7 +259,10 @@ impl Found {
                     others.join(" and ")
                 );
                 self.complain(&claimants[index].workload, "SharedService", problem);
-                shared.insert(index);
+                let is_hidden = |other: &&usize| **other != index && claimants[**other].sleep.is_none();
+                if indices.iter().any(|other| is_hidden(&other)) {
+                    shared.insert(index);
+                }
             }
         }
         shared

@@ -200,22 +200,17 @@ fn paused_is_left_awake_and_silent() {
 #[test]
 fn a_workload_that_nothing_could_wake_is_left_awake() {
     let host = Host::new();
-    let mut headless = service("shop", "peers", "db");
-    headless["spec"]["clusterIP"] = json!("None");
     host.add(deployment("lonely", &sleepy()))
         .add(deployment(
             "lost",
             &json!({"dormouse.dev/sleep-after": "15m", "dormouse.dev/services": "ghost"}),
         ))
-        .add(workload("StatefulSet", "shop", "db", &sleepy()))
-        .add(headless)
         .add(service("shop", "db", "db"));
     assert_eq!(Workloads.resources().expect("resources"), []);
     let events = events(&host);
     for ((object, reason, message), (expected, part)) in events.iter().zip([
         ("Deployment/lonely", "no Service selects its pods"),
         ("Deployment/lost", "`ghost`, but there is no such Service"),
-        ("StatefulSet/db", "`peers` is headless"),
     ]) {
         assert_eq!(
             (object.as_str(), reason.as_str()),
@@ -226,7 +221,25 @@ fn a_workload_that_nothing_could_wake_is_left_awake() {
             "{message}"
         );
     }
-    assert_eq!(events.len(), 3);
+    assert_eq!(events.len(), 2);
+}
+
+/// The host says on the Sleeper what cannot be diverted.
+#[test]
+fn a_headless_service_is_named_unless_its_owner_leaves_it_out() {
+    let host = Host::new();
+    let mut headless = service("shop", "peers", "db");
+    headless["spec"]["clusterIP"] = json!("None");
+    host.add(workload("StatefulSet", "shop", "db", &sleepy()))
+        .add(headless)
+        .add(service("shop", "db", "db"));
+    let services = || {
+        let [only] = &Workloads.resources().expect("resources")[..] else {
+            panic!("one")
+        };
+        only.services.clone()
+    };
+    assert_eq!(services(), ["db", "peers"]);
 
     // Naming the one that can be diverted is a decision that only the owner can take.
     let key = ObjectKey::new("apps/v1", "StatefulSet", "shop", "db");
@@ -234,10 +247,8 @@ fn a_workload_that_nothing_could_wake_is_left_awake() {
         &key,
         &json!({"metadata": {"annotations": {"dormouse.dev/services": "db"}}}),
     );
-    assert_eq!(
-        names(&Workloads.resources().expect("resources")),
-        ["shop/statefulset.db"]
-    );
+    assert_eq!(services(), ["db"]);
+    assert_eq!(events(&host), []);
 }
 
 #[test]
@@ -292,9 +303,10 @@ fn dual_workloads_behind_one_service_are_both_left_awake() {
         .add(service("shop", "web", "web"))
         .add(service("shop", "api", "api"))
         .add(service("lab", "web", "web"));
+    // The host refuses to divert a Service of two Sleepers, and says so on both.
     assert_eq!(
         names(&Workloads.resources().expect("resources")),
-        ["lab/web", "shop/api"]
+        ["lab/web", "shop/api", "shop/canary", "shop/web"]
     );
     let events = events(&host);
     for ((object, reason, message), (expected, other)) in events.iter().zip([

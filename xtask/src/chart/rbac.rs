@@ -112,7 +112,7 @@ impl fmt::Display for Denied {
     }
 }
 
-/// A grant that a run need not use, and why.
+/// A difference that is known, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exception {
     /// End of the account's name: `autoscaler`, `dlx`, `restore`.
@@ -121,7 +121,9 @@ pub struct Exception {
     pub resource: String,
     /// Verb.
     pub verb: String,
-    /// Why it is granted although nothing used it.
+    /// None: it is granted although a run need not use it. A namespace: there a refusal is meant.
+    pub refused_in: Option<String>,
+    /// Why.
     pub why: String,
 }
 
@@ -132,7 +134,7 @@ pub struct Comparison {
     pub unused: Vec<Grant>,
     /// Used and not granted.
     pub denied: Vec<Denied>,
-    /// Exceptions for what nobody grants any more.
+    /// Exceptions that are of no use: what nobody grants any more, refusals that did not come.
     pub stale: Vec<Exception>,
     /// Grants in all.
     pub granted: usize,
@@ -156,9 +158,15 @@ impl Comparison {
                 component,
                 resource,
                 verb,
+                refused_in,
                 ..
             } = exception;
-            format!("an exception for what is not granted: {component} {verb} {resource}")
+            match refused_in {
+                None => format!("an exception for what is not granted: {component} {verb} {resource}"),
+                Some(place) => {
+                    format!("an exception for what was not refused: {component} {verb} {resource} in {place}")
+                }
+            }
         });
         denied.chain(unused).chain(stale).collect()
     }
@@ -233,13 +241,24 @@ pub fn compare(manifests: &str, audit: impl BufRead, exceptions: &[Exception]) -
         .filter(|grant| !exceptions.iter().any(|exception| exception.covers(grant)))
         .cloned()
         .collect();
-    let stale = exceptions
+    let is_meant = |denied: &Denied| exceptions.iter().any(|exception| exception.means(denied));
+    let stale: Vec<_> = exceptions
         .iter()
-        .filter(|exception| !grants.iter().any(|grant| exception.covers(grant)));
+        .filter(|exception| match exception.refused_in {
+            None => !grants.iter().any(|grant| exception.covers(grant)),
+            Some(_) => !denied.values().any(|denied| exception.means(denied)),
+        })
+        .cloned()
+        .collect();
+    let denied = denied
+        .values()
+        .filter(|denied| !is_meant(denied))
+        .cloned()
+        .collect();
     Ok(Comparison {
         unused,
-        denied: denied.into_values().collect(),
-        stale: stale.cloned().collect(),
+        denied,
+        stale,
         granted: grants.len(),
         requests,
     })
@@ -303,7 +322,8 @@ fn left_out(index: usize) {
     );
 }
 
-/// The list of exceptions: YAML, a list of `component`, `resource`, `verbs` and `why`.
+/// The list of exceptions: YAML, a list of `component`, `resource`, `verbs` and `why`; with `refusedIn`, a namespace, of
+/// refusals that are meant.
 ///
 /// # Errors
 /// When it is not such a list, or a reason is missing.
@@ -324,6 +344,7 @@ pub fn exceptions(yaml: &str) -> Result<Vec<Exception>> {
             component: component.to_owned(),
             resource: resource.to_owned(),
             verb: verb.to_owned(),
+            refused_in: entry["refusedIn"].as_str().map(str::to_owned),
             why: why.to_owned(),
         }));
     }
@@ -331,14 +352,25 @@ pub fn exceptions(yaml: &str) -> Result<Vec<Exception>> {
 }
 
 impl Exception {
+    /// Whether it excuses that a grant is not used.
     fn covers(&self, grant: &Grant) -> bool {
-        let account = grant
-            .account
-            .rsplit_once(':')
-            .map_or(grant.account.as_str(), |(_, name)| name);
-        (account == self.component || account.ends_with(&format!("-{}", self.component)))
+        self.refused_in.is_none()
+            && self.is_about(&grant.account)
             && self.resource == dotted(&grant.resource, &grant.group)
             && self.verb == grant.verb
+    }
+
+    /// Whether a refusal was meant.
+    fn means(&self, denied: &Denied) -> bool {
+        self.refused_in.as_ref() == Some(&denied.namespace)
+            && self.is_about(&denied.account)
+            && self.resource == denied.resource
+            && self.verb == denied.verb
+    }
+
+    fn is_about(&self, account: &str) -> bool {
+        let account = account.rsplit_once(':').map_or(account, |(_, name)| name);
+        account == self.component || account.ends_with(&format!("-{}", self.component))
     }
 }
 
@@ -591,6 +623,24 @@ subjects: [{kind: ServiceAccount, namespace: d, name: x-dlx}]
         let wrong = compared(&everything(), &stale).wrong();
         assert_eq!(wrong, ["an exception for what is not granted: dlx get pods"]);
         assert!(exceptions("[{component: dlx, resource: pods, verbs: [get]}]").is_err());
+    }
+
+    #[test]
+    fn a_refusal_that_is_meant_is_meant_in_its_place_only() {
+        let list =
+            "[{component: dlx, resource: pods, verbs: [delete], refusedIn: shop, why: a case takes it away}]";
+        let meant = exceptions(list).unwrap();
+        let mut lines = everything();
+        let wrong = compared(&lines, &meant).wrong();
+        assert_eq!(
+            wrong,
+            ["an exception for what was not refused: dlx delete pods in shop"]
+        );
+        lines.push(event("delete", "", "pods", "shop", "p", "forbid"));
+        assert_eq!(compared(&lines, &meant).wrong(), Vec::<String>::new());
+        lines.push(event("delete", "", "pods", "other", "p", "forbid"));
+        let denied = compared(&lines, &meant).denied;
+        assert_eq!((denied.len(), denied[0].namespace.as_str()), (1, "other"));
     }
 
     #[test]

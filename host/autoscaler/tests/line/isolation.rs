@@ -137,7 +137,9 @@ async fn a_metric_that_hangs_for_rounds_does_not_delay_the_rounds_of_others() {
         vec![resource("shop", "a", hanging), idle("shop", "b")],
     );
     let requests = |value| Answer::Values(vec![("b", value)]);
-    world.api.says("apps/Deployment/shop/requests_per_10m", requests("5"));
+    world
+        .api
+        .says("apps/Deployment/shop/requests_per_10m", requests("5"));
     world
         .api
         .says("apps/Deployment/shop/hanging_per_10m", Answer::Hang);
@@ -145,7 +147,9 @@ async fn a_metric_that_hangs_for_rounds_does_not_delay_the_rounds_of_others() {
     world.run(&[&plugin]);
     minutes(2).await;
     assert_eq!(world.cluster.outcome(&plugin.key("shop", "b")), "InUse");
-    world.api.says("apps/Deployment/shop/requests_per_10m", requests("0"));
+    world
+        .api
+        .says("apps/Deployment/shop/requests_per_10m", requests("0"));
     minutes(2).await;
     assert_eq!(plugin.slept(), ["shop/b"]);
     let hung = "apps/Deployment/shop/hanging_per_10m";

@@ -109,7 +109,8 @@ impl Cluster {
         self.sole_owner(&sleeper)
     }
 
-    /// Two Sleepers must not pull at one Service: it belongs to the older one.
+    /// Two Sleepers must not pull at one Service. Between plugins it belongs to the older one, so that nobody takes it away
+    /// from another; of one plugin's neither gets it: nobody could tell which of the two its requests need.
     fn sole_owner(&self, sleeper: &Sleeper) -> Result<(), WishError> {
         let age = |sleeper: &Sleeper| {
             (
@@ -124,13 +125,22 @@ impl Cluster {
                 .services
                 .iter()
                 .find(|name| sleeper.spec.services.contains(name));
-            if let Some(name) = shared.filter(|_| age(&other) < age(sleeper)) {
-                let text = format!(
-                    "Service {name} belongs to Sleeper {}, which is older",
-                    other.name_any()
-                );
-                return Err(WishError::Unsupported(text));
+            if other.name_any() == sleeper.name_any() || other.metadata.deletion_timestamp.is_some() {
+                continue;
             }
+            let Some(name) = shared else { continue };
+            let other_name = other.name_any();
+            let text = if other.spec.plugin == sleeper.spec.plugin {
+                format!(
+                    "Service {name} also leads to what Sleeper {other_name} puts to sleep, and its requests could wake only one; \
+                     give each a Service of its own"
+                )
+            } else if age(&other) < age(sleeper) {
+                format!("Service {name} belongs to Sleeper {other_name}, which is older")
+            } else {
+                continue;
+            };
+            return Err(WishError::Unsupported(text));
         }
         Ok(())
     }

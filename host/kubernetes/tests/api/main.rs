@@ -252,31 +252,51 @@ async fn sleep_does_not_win_over_a_wake_that_the_cache_has_not_seen() {
     assert_eq!(mock.get(SLEEPER).unwrap()["status"]["wish"], "Awake");
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_younger_of_two_sleepers_does_not_get_the_service_of_the_older() {
-    let mock = Mock::default();
+/// A cluster with the usual Sleeper and an older one for the same Service.
+async fn with_an_older_one_of(mock: &Mock, plugin: &str) -> Cluster {
+    let name = format!("old.{plugin}");
     let mut older = sleeper(&json!({}));
+    older["metadata"]["name"] = json!(name);
     older["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
     older["spec"]["resource"] = json!("old");
+    older["spec"]["plugin"] = json!(plugin);
     mock.put(
-        "/apis/dormouse.dev/v1alpha1/namespaces/shop/sleepers/old.workloads",
+        &format!("/apis/dormouse.dev/v1alpha1/namespaces/shop/sleepers/{name}"),
         older,
     );
     let mut younger = sleeper(&json!({}));
     younger["metadata"]["creationTimestamp"] = json!("2026-01-02T00:00:00Z");
     mock.put(SLEEPER, younger);
-    let cluster = cluster(&mock).await;
-    assert!(matches!(
-        cluster.wish_sleep(&key(), "idle").await,
-        Err(WishError::Unsupported(_))
-    ));
+    cluster(mock).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_younger_plugin_does_not_get_the_service_of_an_older_one() {
+    let mock = Mock::default();
+    let cluster = with_an_older_one_of(&mock, "elder").await;
+    let refused = cluster.wish_sleep(&key(), "idle").await;
     assert!(
-        cluster
-            .wish_sleep(&SleeperKey::new("workloads", "shop", "old"), "idle")
-            .await
-            .unwrap()
-            .changed
+        matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("old.elder, which is older")),
+        "{refused:?}"
     );
+    let older = SleeperKey::new("elder", "shop", "old");
+    assert!(cluster.wish_sleep(&older, "idle").await.unwrap().changed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_of_one_plugin_neither_gets_the_service_of_both() {
+    let mock = Mock::default();
+    let cluster = with_an_older_one_of(&mock, "workloads").await;
+    for (key, other) in [
+        (key(), "old.workloads"),
+        (SleeperKey::new("workloads", "shop", "old"), "web.workloads"),
+    ] {
+        let refused = cluster.wish_sleep(&key, "idle").await;
+        assert!(
+            matches!(&refused, Err(WishError::Unsupported(text)) if text.contains(other)),
+            "{refused:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
