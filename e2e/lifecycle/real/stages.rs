@@ -157,6 +157,7 @@ async fn apart(
         said.with_context(|| format!("the workload does not say {field:?}"))
     };
     let started = Timestamp::from_millisecond(said("started")?)?;
+    let listening = Timestamp::from_microsecond(said("listening")?)?;
     let received = Timestamp::from_microsecond(said("received")?)?;
     let (held, seen_ready) = (step("held")?, step("pod seen ready")?);
     let audit = world.installation().audited(ns, asked, seen_ready + AFTERMATH)?;
@@ -224,6 +225,11 @@ async fn apart(
             ready.done.min(seen_ready),
         ),
         ("ready pod seen by the DLX", OURS, seen_ready),
+        (
+            "the workload, until it listens",
+            THEIRS,
+            listening.max(seen_ready).min(received),
+        ),
         ("connect, and forward the request", OURS, received),
         ("first answer of the workload, through the DLX", OURS, answered),
     ];

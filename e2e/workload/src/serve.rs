@@ -8,7 +8,7 @@
 //! | `/status/<code>` | that status |
 //! | `/metrics` | Prometheus text: `workload_requests_total`, and every gauge that was set |
 //! | `POST /gauge?name=N&value=V` | sets a gauge |
-//! | anything else | JSON: pod, namespace, method, path, count; when the process began (ms) and when it got the request (µs) |
+//! | anything else | JSON: pod, namespace, method, path, count; when the process began (ms), listened and got the request (µs) |
 //!
 //! HTTP/1.1 and h2c. SIGTERM: goes on until open requests have ended.
 
@@ -89,6 +89,8 @@ pub fn span(text: &str) -> Result<Duration> {
 
 struct Server {
     settings: Settings,
+    /// When it began to listen, in microseconds since 1970.
+    listening: i64,
     count: AtomicU64,
     gauges: Mutex<BTreeMap<String, f64>>,
 }
@@ -107,6 +109,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         .with_context(|| format!("port {} cannot be opened", settings.port))?;
     let server = Arc::new(Server {
         settings,
+        listening: Timestamp::now().as_microsecond(),
         count: AtomicU64::new(0),
         gauges: Mutex::default(),
     });
@@ -151,6 +154,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         "version": format!("{:?}", request.version()),
         "count": count,
         "started": server.settings.started,
+        "listening": server.listening,
         "received": Timestamp::now().as_microsecond(),
     });
     (

@@ -1,10 +1,23 @@
 //! A client from a kubeconfig or from within a pod.
 
 use std::path::Path;
+use std::time::Duration;
 
+use kube::client::ClientBuilder;
+use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
 
 use crate::ClusterError;
+
+/// Answers 429, 503 and 504 are tried again this often, with these pauses.
+const RETRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Requests that may wait to be sent.
+const WAITING: usize = 1024;
 
 /// A client for the cluster of this kubeconfig; without one, of the environment (`KUBECONFIG`, `~/.kube/config`) or, in a
 /// pod, of the pod.
@@ -26,7 +39,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client, ClusterEr
                 .map_err(|error| told(&error))?
         }
     };
-    kube::Client::try_from(config).map_err(|error| ClusterError::Configuration(error.to_string()))
+    from_config(config)
 }
 
 /// A client for the cluster of a kubeconfig given as text.
@@ -39,5 +52,18 @@ pub async fn client_from_kubeconfig(yaml: &str) -> Result<kube::Client, ClusterE
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| told(&error))?;
-    kube::Client::try_from(config).map_err(|error| told(&error))
+    from_config(config)
+}
+
+/// A moment in which the API server, or who stands behind it, is overloaded or restarts is bridged. What lasts longer is told as
+/// it is: whoever asked has a deadline of their own, and would see nothing but that otherwise.
+fn from_config(mut config: kube::Config) -> Result<kube::Client, ClusterError> {
+    let told = |error: &dyn std::fmt::Display| ClusterError::Configuration(error.to_string());
+    config.default_retry = false;
+    let policy =
+        RetryPolicy::new(FIRST_PAUSE, LONGEST_PAUSE, RETRIES, false).map_err(|error| told(&error))?;
+    let builder = ClientBuilder::try_from(config).map_err(|error| told(&error))?;
+    // Whoever tries again needs a service that can be shared.
+    let builder = builder.with_layer(&BufferLayer::new(WAITING));
+    Ok(builder.with_layer(&RetryLayer::new(policy)).build())
 }
