@@ -35,7 +35,16 @@ pub struct Case {
     exclusive: bool,
     /// Whether it needs a real cluster.
     real: bool,
+    /// It takes no longer, or it hangs.
+    limit: Duration,
     run: fn(Arc<World>) -> LocalBoxFuture<'static, Result<()>>,
+}
+
+impl Case {
+    /// With another limit.
+    fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
 }
 
 /// Declares a case from an async function.
@@ -45,6 +54,7 @@ macro_rules! case {
             name: stringify!($function),
             exclusive: false,
             real: false,
+            limit: $crate::LIMIT,
             run: |world| Box::pin($function(world)),
         }
     };
@@ -53,13 +63,14 @@ macro_rules! case {
             name: stringify!($function),
             exclusive: true,
             real: false,
+            limit: $crate::LIMIT,
             run: |world| Box::pin($function(world)),
         }
     };
 }
 pub(crate) use case;
 
-/// No case takes longer, or it hangs.
+/// What cases may take that do not say otherwise.
 const LIMIT: Duration = Duration::from_secs(180);
 /// Cases at once, where they do not disturb each other.
 const AT_ONCE: usize = 4;
@@ -168,10 +179,10 @@ async fn one(world: Arc<World>, case: Case) -> Option<(&'static str, anyhow::Err
     let start = Instant::now();
     // A task of its own, so that a panic in one case is that case's failure.
     let task = tokio::task::spawn_local((case.run)(world));
-    let outcome = match tokio::time::timeout(LIMIT, task).await {
+    let outcome = match tokio::time::timeout(case.limit, task).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => Err(anyhow!("panicked: {panic}")),
-        Err(_) => Err(anyhow!("still running after {} s", LIMIT.as_secs())),
+        Err(_) => Err(anyhow!("still running after {} s", case.limit.as_secs())),
     };
     let took = start.elapsed().as_secs_f64();
     match outcome {

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dormouse_kubernetes::lifecycle::ObjectRef;
-use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue};
+use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue, Sleeper};
 use dormouse_lifecycle::Phase;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 
 use crate::world::{Wanted, World};
 use crate::{Case, case};
@@ -31,6 +32,8 @@ pub fn cases() -> Vec<Case> {
         case!(the_adapter_of_external_metrics_is_read_and_a_denied_client_hears_why),
         case!(an_external_metric_puts_to_sleep_when_its_sum_is_low_enough),
         case!(pods_say_themselves_whether_they_are_idle),
+        // Other cases say that there is no metrics-server.
+        case!(exclusive what_metrics_server_measures_decides_as_long_as_it_is_there),
     ];
     let real = real.into_iter().map(|case| Case { real: true, ..case });
     anywhere.into_iter().chain(real).collect()
@@ -94,7 +97,7 @@ async fn usage_without_metrics_server_says_what_is_missing(world: Arc<World>) ->
         r#"{"source":"resource","resource":"cpu","threshold":"50m","window":"1s"}"#,
     )
     .await?;
-    awake_because(&world, ns, "ReadingFailed", "").await
+    awake_because(&world, ns, "ReadingFailed", "is metrics-server installed?").await
 }
 
 async fn a_page_that_is_no_metrics_keeps_its_workload_awake(world: Arc<World>) -> Result<()> {
@@ -227,6 +230,50 @@ async fn an_external_metric_puts_to_sleep_when_its_sum_is_low_enough(world: Arc<
     ensure!(
         decision.outcome == "InUse" && decision.inputs.iter().any(|input| input.contains("85")),
         "{decision:?}"
+    );
+    Ok(())
+}
+
+const METRICS_SERVER: &str = include_str!("../metrics/metrics-server.yaml");
+
+async fn what_metrics_server_measures_decides_as_long_as_it_is_there(world: Arc<World>) -> Result<()> {
+    world.apply(METRICS_SERVER).await?;
+    let outcome = measured(&world).await;
+    // An API without its server would be in the way of others, such as the end of namespaces.
+    Api::<APIService>::all(world.client.clone())
+        .delete("v1beta1.metrics.k8s.io", &DeleteParams::default())
+        .await?;
+    outcome
+}
+
+async fn measured(world: &World) -> Result<()> {
+    let rule = |resource: &str, threshold: &str| {
+        format!(r#"{{"source":"resource","resource":"{resource}","window":"30s","threshold":"{threshold}"}}"#)
+    };
+    let (low, high) = ("measured-low", "measured-high");
+    deploy(world, low, &rule("cpu", "4")).await?;
+    deploy(world, high, &rule("memory", "1")).await?;
+    for ns in [low, high] {
+        world
+            .until("a measured pod", async || {
+                let usage = world.cluster.pod_usage(ns, "app=web", SECOND).await;
+                Ok(usage.is_ok_and(|pods| !pods.is_empty()).then_some(()))
+            })
+            .await?;
+    }
+    world.until_phase(low, "web", Phase::Asleep).await?;
+    let decision = |sleeper: Option<Sleeper>| sleeper.and_then(|sleeper| sleeper.status?.last_decision);
+    world
+        .until("memory to be in use", async || {
+            let last = decision(world.sleeper(high, "web").await?);
+            Ok(last.filter(|last| last.outcome == "InUse").map(|_| ()))
+        })
+        .await?;
+    world.scale("metrics-server", "metrics-server", 0).await?;
+    awake_because(world, high, "ReadingFailed", "unavailable").await?;
+    ensure!(
+        world.replicas(high, "web").await? == 1,
+        "it was put to sleep unmeasured"
     );
     Ok(())
 }

@@ -68,7 +68,7 @@ const VALUES: &str = "e2e/values.yaml";
 /// What its permissions and their use differ in, because of what the suite does.
 const EXCEPTIONS: &str = "e2e/rbac-exceptions.yaml";
 /// Longer than the suite takes, or it hangs.
-const LIMIT: Duration = Duration::from_secs(40 * 60);
+const LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Cluster up, images, chart, suite, cluster down.
 pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
@@ -131,8 +131,13 @@ fn on(
         images
             .iter()
             .try_for_each(|image| cluster.load_image(image).map(|_| ()))?;
-        let adapter = cluster.load_image(&adapter(workspace, cluster)?)?;
-        eprint!("{adapter}");
+        // A metrics server whose values a test writes, and the one of resource metrics.
+        for program in ["dormouse-test-adapter", "metrics-server"] {
+            eprint!(
+                "{}",
+                cluster.load_image(&component(workspace, cluster, program)?)?
+            );
+        }
         install(workspace, cluster)
     })?;
     steps.run(
@@ -252,23 +257,25 @@ fn images(workspace: &Workspace, arch: Arch) -> Result<[PathBuf; 2]> {
     Ok([dormouse.file, workload.file])
 }
 
-/// A metrics server whose values a test writes.
-fn adapter(workspace: &Workspace, cluster: &Cluster) -> Result<PathBuf> {
-    let program = cluster.program("dormouse-test-adapter")?;
+/// An image of a program that was built with the cluster: `dormouse.test/<name>:1`.
+fn component(workspace: &Workspace, cluster: &Cluster, program: &str) -> Result<PathBuf> {
+    let name = program.trim_start_matches("dormouse-");
+    let program = cluster.program(program)?;
     let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     let mut image = Image::new(
-        "dormouse.test/test-adapter:1".parse()?,
+        format!("dormouse.test/{name}:1").parse()?,
         Arch::of_this_machine()?,
         0,
     );
+    let path = format!("/{name}");
     image.layers = vec![
-        Layer::new("test-adapter")
-            .file("/test-adapter", 0o755, bytes)?
+        Layer::new(name)
+            .file(&path, 0o755, bytes)?
             .folder("/tmp", 0o1777)?,
     ];
-    image.entrypoint = vec!["/test-adapter".to_owned()];
+    image.entrypoint = vec![path];
     image.user = "65532:65532".to_owned();
-    let file = workspace.target().join("image").join("test-adapter-1.tar");
+    let file = workspace.target().join("image").join(format!("{name}-1.tar"));
     write_archive(&image, &file)?;
     Ok(file)
 }

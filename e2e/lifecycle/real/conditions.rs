@@ -168,7 +168,7 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
     let told = async {
         // Whichever comes first: the API server knows of no server any more, or nobody answered.
         let part = |message: &str| {
-            ["503", "unable to handle", "not answered", "took longer"]
+            ["unavailable", "not answered", "took longer"]
                 .iter()
                 .any(|part| message.contains(part))
         };

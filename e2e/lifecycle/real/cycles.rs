@@ -18,7 +18,7 @@ use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
     vec![
-        case!(exclusive a_hundred_cycles_with_a_new_connection_every_five_milliseconds),
+        case!(exclusive a_hundred_cycles_with_a_new_connection_every_five_milliseconds).within(HUNDRED),
         case!(exclusive restarts_of_everything_under_traffic_lose_nothing),
     ]
 }
@@ -26,6 +26,9 @@ pub fn cases() -> Vec<Case> {
 const EVERY: Duration = Duration::from_millis(5);
 /// Requests that are open at once, at most: those beyond wait for a place.
 const OPEN: usize = 2_000;
+
+/// A cycle takes six seconds or so: pods have to end, and start.
+const HUNDRED: Duration = Duration::from_secs(30 * 60);
 
 /// How many cycles, where a hundred take too long.
 const CYCLES: &str = "DORMOUSE_E2E_CYCLES";
@@ -213,6 +216,9 @@ async fn a_hundred_cycles_with_a_new_connection_every_five_milliseconds(world: A
             to_zero += 1;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+        if cycle % 10 == 9 {
+            println!("          {} of {cycles} cycles, {to_zero} to zero", cycle + 1);
+        }
     }
     let (sent, lost) = traffic.end().await?;
     println!("          {to_zero} of {cycles} cycles reached zero");

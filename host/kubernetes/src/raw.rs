@@ -32,8 +32,9 @@ pub(crate) async fn send(
         let body = collect(response.into_body(), ERROR_LIMIT, &what)
             .await
             .unwrap_or_default();
-        let told = serde_json::from_slice::<Status>(&body)
-            .unwrap_or_else(|_| Status::failure(&String::from_utf8_lossy(&body[..body.len().min(200)]), ""));
+        let told = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| {
+            Status::failure(String::from_utf8_lossy(&body[..body.len().min(200)]).trim(), "")
+        });
         Err(ClusterError::of(
             what(),
             kube::Error::Api(told.with_code(status.as_u16()).boxed()),

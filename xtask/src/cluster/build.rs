@@ -56,6 +56,12 @@ const RECIPES: &[Recipe] = &[
         "sigs.k8s.io/custom-metrics-apiserver/test-adapter",
         150,
     ),
+    recipe(
+        "metrics-server",
+        "metrics-server",
+        "sigs.k8s.io/metrics-server/cmd/metrics-server",
+        120,
+    ),
 ];
 
 const fn recipe(name: &'static str, module: &'static str, package: &'static str, seconds: u32) -> Recipe {

@@ -406,6 +406,39 @@ async fn without_any_dlx_what_sleeps_is_woken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_leads_to_a_dlx_that_is_gone_is_repaired_without_a_leader() {
+    let world = World::new().await;
+    let first = Dlx::start(&world).await;
+    {
+        let _leader = drive(&world.cluster, Role::Leader);
+        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world.until_asleep().await;
+    }
+    assert_eq!(world.behind_the_service(), [first.address.to_string()]);
+    drop(first);
+    let second = Dlx::start(&world).await;
+    let waker = world.another_process().await;
+    let _driver = drive(&waker, Role::Waker);
+    let begun = tokio::time::Instant::now();
+    while world.behind_the_service() != [second.address.to_string()] {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", world.behind_the_service());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let sleeper = world.until_asleep().await;
+    assert_eq!(
+        phase(&sleeper),
+        Phase::Asleep,
+        "nothing else is done without a leader"
+    );
+    // The node's proxy follows a moment later.
+    let address = world.api.service_address("shop", "web", PORT).unwrap();
+    while !matches!(request(address).await, Ok(status) if status == 200) {
+        assert!(begun.elapsed() < PATIENCE, "nobody answers");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demand_at_the_last_moment_keeps_it_awake() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
