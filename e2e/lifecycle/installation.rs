@@ -2,7 +2,7 @@
 //!
 //! Everything that the two do differently is in this file: how they start, and how one breaks them on purpose.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -273,8 +273,12 @@ impl Installation {
         else {
             bail!("{AUDIT_LOG} does not name the audit log");
         };
-        let log =
-            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let mut log = String::new();
+        for part in audit_logs(path, from)? {
+            let text = std::fs::read_to_string(&part)
+                .with_context(|| format!("{} cannot be read", part.display()))?;
+            log.push_str(&text);
+        }
         let mut found = Vec::new();
         for line in log.lines().filter(|line| line.contains(namespace)) {
             let Ok(event) = serde_json::from_str::<Value>(line) else {
@@ -304,6 +308,25 @@ impl Installation {
         found.sort_by_key(|event| event.done);
         Ok(found)
     }
+}
+
+/// The audit log and those that it was before it was rotated, as far as they may tell of a moment or later.
+fn audit_logs(path: &Path, from: Timestamp) -> Result<Vec<PathBuf>> {
+    let folder = path.parent().context("the audit log is in no folder")?;
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let is_older = name.starts_with("audit-") && name.ends_with(".log");
+        let written = Timestamp::try_from(entry.metadata()?.modified()?)?;
+        if is_older && written >= from {
+            parts.push(entry.path());
+        }
+    }
+    parts.sort();
+    parts.push(path.to_owned());
+    Ok(parts)
 }
 
 /// What makes a real API server refuse to scale one Deployment up.

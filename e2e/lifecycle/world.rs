@@ -307,14 +307,17 @@ impl World {
 
     /// Running pods of a part of Dormouse.
     pub async fn pods(&self, app: &str) -> Result<Vec<Pod>> {
+        let mut pods = self.pods_with_ending(app).await?;
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(pods)
+    }
+
+    /// With those that were told to end and still run.
+    async fn pods_with_ending(&self, app: &str) -> Result<Vec<Pod>> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE)
             .list(&ListParams::default().labels(&local::labels_of(app)))
             .await?;
-        Ok(pods
-            .items
-            .into_iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .collect())
+        Ok(pods.items)
     }
 
     /// Kills a part of Dormouse without a chance to clean up; its Deployment brings a new one.
@@ -338,7 +341,11 @@ impl World {
                 .await?
                 .status
                 .unwrap_or_default();
-            let pods = self.pods(app).await?.len();
+            // Who wants none of them wants none at work.
+            let pods = match replicas {
+                0 => self.pods_with_ending(app).await?.len(),
+                _ => self.pods(app).await?.len(),
+            };
             let ready = status.ready_replicas.unwrap_or(0) == replicas;
             Ok((ready && i32::try_from(pods).is_ok_and(|pods| pods == replicas)).then_some(()))
         })

@@ -1,9 +1,11 @@
 //! What is wrong shows where people look: on the Sleeper and in its events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
+use dormouse_kubernetes::CustomMetric;
 use dormouse_lifecycle::Phase;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
 use kube::Api;
@@ -112,7 +114,7 @@ async fn a_missing_permission_is_named_on_the_sleeper_and_heals(world: Arc<World
     }
     let told = async {
         // The authoriser hears of it a moment later.
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let key = world.key(ns, name);
         world.cluster.wish_sleep(&key, "the case says so").await?;
         complaint(&world, ns, name, "Divertible", "cannot update resource").await
@@ -189,7 +191,20 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
         world.replicas(ns, name).await? == 1,
         "it was put to sleep by an API that is gone"
     );
-    // What was taken away is there again for the cases after this one.
-    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of says nothing").await?;
+    // What was taken away is there again for the cases after this one. The API server takes half a minute to notice.
+    let metric = CustomMetric {
+        group: "apps",
+        kind: "Deployment",
+        namespace: ns,
+        metric: "unheard_of_per_1s",
+        selector: None,
+    };
+    world
+        .until("the metrics API to be there again", async || {
+            let read = world.cluster.custom_metric(metric, Duration::from_secs(5)).await;
+            Ok(read.ok())
+        })
+        .await?;
+    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of_per_1s says nothing").await?;
     Ok(())
 }

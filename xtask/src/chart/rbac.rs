@@ -112,7 +112,7 @@ impl fmt::Display for Denied {
     }
 }
 
-/// A difference that is known, and why.
+/// A grant that a run need not use, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exception {
     /// End of the account's name: `autoscaler`, `dlx`, `restore`.
@@ -121,9 +121,7 @@ pub struct Exception {
     pub resource: String,
     /// Verb.
     pub verb: String,
-    /// None: it is granted although a run need not use it. A namespace: there a refusal is meant.
-    pub refused_in: Option<String>,
-    /// Why.
+    /// Why it is granted although nothing used it.
     pub why: String,
 }
 
@@ -134,7 +132,7 @@ pub struct Comparison {
     pub unused: Vec<Grant>,
     /// Used and not granted.
     pub denied: Vec<Denied>,
-    /// Exceptions that are of no use: what nobody grants any more, refusals that did not come.
+    /// Exceptions for what nobody grants any more.
     pub stale: Vec<Exception>,
     /// Grants in all.
     pub granted: usize,
@@ -158,15 +156,9 @@ impl Comparison {
                 component,
                 resource,
                 verb,
-                refused_in,
                 ..
             } = exception;
-            match refused_in {
-                None => format!("an exception for what is not granted: {component} {verb} {resource}"),
-                Some(place) => {
-                    format!("an exception for what was not refused: {component} {verb} {resource} in {place}")
-                }
-            }
+            format!("an exception for what is not granted: {component} {verb} {resource}")
         });
         denied.chain(unused).chain(stale).collect()
     }
@@ -175,15 +167,14 @@ impl Comparison {
 /// Compares rendered manifests with an audit log.
 ///
 /// Requests of accounts that the manifests do not bind are of no interest. A request that was allowed counts as a use even
-/// if it then failed. What is refused after one of the account's bindings was deleted, while its pods end, does not count.
+/// if it then failed. A refusal of what is granted is not the chart's fault: the bindings went while pods were ending, a case
+/// had taken them away, or the API server had just begun and did not know them yet. What is never allowed shows as unused.
 ///
 /// # Errors
 /// When either cannot be read, or the log has no request of any of the accounts: then nothing was compared.
 pub fn compare(manifests: &str, audit: impl BufRead, exceptions: &[Exception]) -> Result<Comparison> {
     let manifests = objects(manifests)?;
     let grants = grants(&manifests)?;
-    let bindings = Bindings::of(&manifests);
-    let mut unbound = BTreeSet::new();
     let accounts: BTreeSet<&str> = grants.iter().map(|grant| grant.account.as_str()).collect();
     let mut used = BTreeSet::new();
     let mut denied: BTreeMap<(String, String, String, String), Denied> = BTreeMap::new();
@@ -198,16 +189,15 @@ pub fn compare(manifests: &str, audit: impl BufRead, exceptions: &[Exception]) -
             left_out(index);
             continue;
         };
-        bindings.follow(&event, &mut unbound);
         let Some((request, allowed)) = request(&event, &accounts) else {
             continue;
         };
         requests += 1;
-        if !allowed && unbound.contains(&request.account) {
-            continue;
-        }
         if allowed {
             used.insert(request);
+            continue;
+        }
+        if grants.iter().any(|grant| grant.allows(&request)) {
             continue;
         }
         let resource = dotted(&request.resource, &request.group);
@@ -241,78 +231,16 @@ pub fn compare(manifests: &str, audit: impl BufRead, exceptions: &[Exception]) -
         .filter(|grant| !exceptions.iter().any(|exception| exception.covers(grant)))
         .cloned()
         .collect();
-    let is_meant = |denied: &Denied| exceptions.iter().any(|exception| exception.means(denied));
-    let stale: Vec<_> = exceptions
+    let stale = exceptions
         .iter()
-        .filter(|exception| match exception.refused_in {
-            None => !grants.iter().any(|grant| exception.covers(grant)),
-            Some(_) => !denied.values().any(|denied| exception.means(denied)),
-        })
-        .cloned()
-        .collect();
-    let denied = denied
-        .values()
-        .filter(|denied| !is_meant(denied))
-        .cloned()
-        .collect();
+        .filter(|exception| !grants.iter().any(|grant| exception.covers(grant)));
     Ok(Comparison {
         unused,
-        denied,
-        stale,
+        denied: denied.into_values().collect(),
+        stale: stale.cloned().collect(),
         granted: grants.len(),
         requests,
     })
-}
-
-/// Which accounts each binding binds, by resource, namespace and name.
-struct Bindings(BTreeMap<(&'static str, String, String), Vec<String>>);
-
-impl Bindings {
-    fn of(objects: &[Value]) -> Self {
-        let bindings = objects.iter().filter_map(|object| {
-            let resource = match text(object, "/kind") {
-                "ClusterRoleBinding" => "clusterrolebindings",
-                "RoleBinding" => "rolebindings",
-                _ => return None,
-            };
-            let subjects = list(object, "/subjects").iter();
-            let accounts =
-                subjects.map(|subject| format!("{}:{}", text(subject, "/namespace"), text(subject, "/name")));
-            let (namespace, name) = (
-                text(object, "/metadata/namespace"),
-                text(object, "/metadata/name"),
-            );
-            Some((
-                (resource, namespace.to_owned(), name.to_owned()),
-                accounts.collect(),
-            ))
-        });
-        Self(bindings.collect())
-    }
-
-    /// Notes which accounts have just lost or got a binding.
-    fn follow(&self, event: &Value, unbound: &mut BTreeSet<String>) {
-        let resource = match text(event, "/objectRef/resource") {
-            "clusterrolebindings" => "clusterrolebindings",
-            "rolebindings" => "rolebindings",
-            _ => return,
-        };
-        let code = event.pointer("/responseStatus/code").and_then(Value::as_u64);
-        let done = text(event, "/stage") == "ResponseComplete" && code.is_some_and(|code| code < 300);
-        let (namespace, name) = (
-            text(event, "/objectRef/namespace"),
-            text(event, "/objectRef/name"),
-        );
-        let key = (resource, namespace.to_owned(), name.to_owned());
-        let Some(accounts) = self.0.get(&key).filter(|_| done) else {
-            return;
-        };
-        match text(event, "/verb") {
-            "delete" => unbound.extend(accounts.iter().cloned()),
-            "create" | "patch" | "update" => unbound.retain(|account| !accounts.contains(account)),
-            _ => {}
-        }
-    }
 }
 
 fn left_out(index: usize) {
@@ -322,8 +250,7 @@ fn left_out(index: usize) {
     );
 }
 
-/// The list of exceptions: YAML, a list of `component`, `resource`, `verbs` and `why`; with `refusedIn`, a namespace, of
-/// refusals that are meant.
+/// The list of exceptions: YAML, a list of `component`, `resource`, `verbs` and `why`.
 ///
 /// # Errors
 /// When it is not such a list, or a reason is missing.
@@ -344,7 +271,6 @@ pub fn exceptions(yaml: &str) -> Result<Vec<Exception>> {
             component: component.to_owned(),
             resource: resource.to_owned(),
             verb: verb.to_owned(),
-            refused_in: entry["refusedIn"].as_str().map(str::to_owned),
             why: why.to_owned(),
         }));
     }
@@ -352,25 +278,14 @@ pub fn exceptions(yaml: &str) -> Result<Vec<Exception>> {
 }
 
 impl Exception {
-    /// Whether it excuses that a grant is not used.
     fn covers(&self, grant: &Grant) -> bool {
-        self.refused_in.is_none()
-            && self.is_about(&grant.account)
+        let account = grant
+            .account
+            .rsplit_once(':')
+            .map_or(grant.account.as_str(), |(_, name)| name);
+        (account == self.component || account.ends_with(&format!("-{}", self.component)))
             && self.resource == dotted(&grant.resource, &grant.group)
             && self.verb == grant.verb
-    }
-
-    /// Whether a refusal was meant.
-    fn means(&self, denied: &Denied) -> bool {
-        self.refused_in.as_ref() == Some(&denied.namespace)
-            && self.is_about(&denied.account)
-            && self.resource == denied.resource
-            && self.verb == denied.verb
-    }
-
-    fn is_about(&self, account: &str) -> bool {
-        let account = account.rsplit_once(':').map_or(account, |(_, name)| name);
-        account == self.component || account.ends_with(&format!("-{}", self.component))
     }
 }
 
@@ -577,25 +492,15 @@ subjects: [{kind: ServiceAccount, namespace: d, name: x-dlx}]
     }
 
     #[test]
-    fn what_is_refused_while_the_release_goes_does_not_count() {
+    fn a_refusal_of_what_is_granted_does_not_count_unless_it_never_is_allowed() {
         let refused = event("get", "coordination.k8s.io", "leases", "d", "one", "forbid");
-        let binding = |verb: &str| {
-            event(
-                verb,
-                "rbac.authorization.k8s.io",
-                "rolebindings",
-                "d",
-                "lease",
-                "allow",
-            )
-            .replace("system:serviceaccount:d:x-dlx", "admin")
-        };
         let mut lines = everything();
-        lines.extend([binding("delete"), refused.clone()]);
+        lines.push(refused.clone());
         assert_eq!(compared(&lines, &[]).wrong(), Vec::<String>::new());
-        // Installed again: now it counts.
-        lines.extend([binding("create"), refused]);
-        assert_eq!(compared(&lines, &[]).denied[0].times, 1);
+        lines.retain(|line| !line.contains("leases"));
+        lines.push(refused);
+        let compared = compared(&lines, &[]);
+        assert_eq!((compared.unused.len(), compared.denied.len()), (1, 0));
     }
 
     #[test]
@@ -623,24 +528,6 @@ subjects: [{kind: ServiceAccount, namespace: d, name: x-dlx}]
         let wrong = compared(&everything(), &stale).wrong();
         assert_eq!(wrong, ["an exception for what is not granted: dlx get pods"]);
         assert!(exceptions("[{component: dlx, resource: pods, verbs: [get]}]").is_err());
-    }
-
-    #[test]
-    fn a_refusal_that_is_meant_is_meant_in_its_place_only() {
-        let list =
-            "[{component: dlx, resource: pods, verbs: [delete], refusedIn: shop, why: a case takes it away}]";
-        let meant = exceptions(list).unwrap();
-        let mut lines = everything();
-        let wrong = compared(&lines, &meant).wrong();
-        assert_eq!(
-            wrong,
-            ["an exception for what was not refused: dlx delete pods in shop"]
-        );
-        lines.push(event("delete", "", "pods", "shop", "p", "forbid"));
-        assert_eq!(compared(&lines, &meant).wrong(), Vec::<String>::new());
-        lines.push(event("delete", "", "pods", "other", "p", "forbid"));
-        let denied = compared(&lines, &meant).denied;
-        assert_eq!((denied.len(), denied[0].namespace.as_str()), (1, "other"));
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub fn component(name: &str) -> Option<Component> {
                 // When it is ended, watches end at once; else it sits on them for a minute without answering anybody.
                 "--shutdown-watch-termination-grace-period=2s",
                 "--audit-log-maxsize=64",
-                "--audit-log-maxbackup=2",
+                "--audit-log-maxbackup=20",
                 "--profiling=false",
             ]);
             args.extend([
