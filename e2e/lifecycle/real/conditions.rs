@@ -205,6 +205,13 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
             Ok(read.ok())
         })
         .await?;
-    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of_per_1s says nothing").await?;
+    complaint(
+        &world,
+        ns,
+        name,
+        "ReadingsAvailable",
+        "unheard_of_per_1s says nothing",
+    )
+    .await?;
     Ok(())
 }
