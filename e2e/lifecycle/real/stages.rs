@@ -22,7 +22,7 @@ use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
-    vec![case!(exclusive a_cold_start_is_taken_apart_and_our_part_is_small)]
+    vec![case!(a_cold_start_is_taken_apart_and_our_part_is_small).measuring()]
 }
 
 const WAKES: usize = 11;
