@@ -232,6 +232,36 @@ impl World {
         Err(last.context(format!("waited {} s in vain for {what}", PATIENCE.as_secs())))
     }
 
+    /// The message of a condition of its Sleeper that does not hold, once there is one that says so.
+    pub async fn complaint(&self, namespace: &str, name: &str, kind: &str, part: &str) -> Result<String> {
+        self.complaint_that(namespace, name, kind, |message| message.contains(part))
+            .await
+            .with_context(|| format!("waiting for {part:?}"))
+    }
+
+    /// The same, of a message that is as wanted.
+    pub async fn complaint_that(
+        &self,
+        namespace: &str,
+        name: &str,
+        kind: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        self.until(
+            &format!("{kind} of {namespace}/{name} to tell what is wrong"),
+            async || {
+                let sleeper = self.sleeper(namespace, name).await?.context("no Sleeper")?;
+                let conditions = sleeper.status.map(|status| status.conditions).unwrap_or_default();
+                Ok(conditions
+                    .into_iter()
+                    .filter(|condition| condition.type_ == kind && condition.status == "False")
+                    .map(|condition| condition.message)
+                    .find(|message| wanted(message)))
+            },
+        )
+        .await
+    }
+
     /// The Service's address, for a client.
     pub async fn url(&self, namespace: &str, name: &str) -> Result<String> {
         Ok(format!("http://{}/", self.address(namespace, name).await?))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse_kubernetes::CustomMetric;
 use dormouse_lifecycle::Phase;
@@ -20,37 +20,6 @@ pub fn cases() -> Vec<Case> {
         case!(a_metric_that_nobody_serves_is_named_on_the_sleeper),
         case!(exclusive a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody),
     ]
-}
-
-/// The message of a condition that does not hold, once there is one that says so.
-async fn complaint(world: &World, ns: &str, name: &str, kind: &str, part: &str) -> Result<String> {
-    complaint_that(world, ns, name, kind, |message| message.contains(part))
-        .await
-        .with_context(|| format!("waiting for {part:?}"))
-}
-
-/// The same, of a message that is as wanted.
-async fn complaint_that(
-    world: &World,
-    ns: &str,
-    name: &str,
-    kind: &str,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<String> {
-    world
-        .until(
-            &format!("{kind} of {ns}/{name} to tell what is wrong"),
-            async || {
-                let sleeper = world.sleeper(ns, name).await?.context("no Sleeper")?;
-                let conditions = sleeper.status.map(|status| status.conditions).unwrap_or_default();
-                Ok(conditions
-                    .into_iter()
-                    .filter(|condition| condition.type_ == kind && condition.status == "False")
-                    .map(|condition| condition.message)
-                    .find(|message| wanted(message)))
-            },
-        )
-        .await
 }
 
 /// The cluster roles of one of Dormouse's service accounts.
@@ -117,7 +86,9 @@ async fn a_missing_permission_is_named_on_the_sleeper_and_heals(world: Arc<World
         tokio::time::sleep(Duration::from_secs(2)).await;
         let key = world.key(ns, name);
         world.cluster.wish_sleep(&key, "the case says so").await?;
-        complaint(&world, ns, name, "Divertible", "cannot update resource").await
+        world
+            .complaint(ns, name, "Divertible", "cannot update resource")
+            .await
     }
     .await;
     for role in roles {
@@ -151,7 +122,9 @@ async fn by_metric(world: &World, ns: &str, name: &str) -> Result<()> {
 async fn a_metric_that_nobody_serves_is_named_on_the_sleeper(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("no-metric", "web");
     by_metric(&world, ns, name).await?;
-    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of").await?;
+    world
+        .complaint(ns, name, "ReadingsAvailable", "unheard_of")
+        .await?;
     ensure!(
         world.replicas(ns, name).await? == 1,
         "it was put to sleep without data"
@@ -164,7 +137,9 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
 ) -> Result<()> {
     let (ns, name) = ("no-api", "web");
     by_metric(&world, ns, name).await?;
-    complaint(&world, ns, name, "ReadingsAvailable", "unheard_of").await?;
+    world
+        .complaint(ns, name, "ReadingsAvailable", "unheard_of")
+        .await?;
     let server = "custom-metrics";
     world.scale(server, "adapter", 0).await?;
     let told = async {
@@ -174,7 +149,7 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
                 .iter()
                 .any(|part| message.contains(part))
         };
-        let told = complaint_that(&world, ns, name, "ReadingsAvailable", part).await?;
+        let told = world.complaint_that(ns, name, "ReadingsAvailable", part).await?;
         // Others are read, decided about and put to sleep meanwhile.
         let observed = Wanted {
             sleep_after: "1s",
@@ -205,13 +180,8 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
             Ok(read.ok())
         })
         .await?;
-    complaint(
-        &world,
-        ns,
-        name,
-        "ReadingsAvailable",
-        "unheard_of_per_1s says nothing",
-    )
-    .await?;
+    world
+        .complaint(ns, name, "ReadingsAvailable", "unheard_of_per_1s says nothing")
+        .await?;
     Ok(())
 }

@@ -168,23 +168,6 @@ async fn a_stateful_set_sleeps_and_wakes(world: Arc<World>) -> Result<()> {
     Ok(())
 }
 
-/// What its Sleeper says of why it is not diverted.
-async fn undivertible(world: &World, ns: &str, name: &str) -> Result<String> {
-    world
-        .until(&format!("a condition about the Services of {name}"), async || {
-            let sleeper = world.sleeper(ns, name).await?;
-            let conditions = sleeper
-                .and_then(|sleeper| sleeper.status)
-                .unwrap_or_default()
-                .conditions;
-            Ok(conditions
-                .into_iter()
-                .find(|condition| condition.type_ == "Divertible" && condition.status == "False")
-                .map(|condition| condition.message))
-        })
-        .await
-}
-
 async fn services_that_cannot_be_diverted_say_why_on_the_sleeper(world: Arc<World>) -> Result<()> {
     let ns = "undivertible";
     world.namespace(ns).await?;
@@ -227,7 +210,7 @@ async fn services_that_cannot_be_diverted_say_why_on_the_sleeper(world: Arc<Worl
         world.apply(manifests.last().context("no Deployment")?).await?;
     }
     for (name, _, why) in &cases {
-        let message = undivertible(&world, ns, name).await?;
+        let message = world.complaint(ns, name, "Divertible", "").await?;
         ensure!(message.contains(why), "{name}: {message}");
         ensure!(world.replicas(ns, name).await? == 1, "{name} was scaled");
     }
@@ -253,7 +236,7 @@ async fn two_workloads_behind_one_service_are_left_alone_and_told(world: Arc<Wor
     });
     world.apply(&front.to_string()).await?;
     for (name, other) in [("blue", "green"), ("green", "blue")] {
-        let message = undivertible(&world, ns, name).await?;
+        let message = world.complaint(ns, name, "Divertible", "").await?;
         ensure!(
             message.contains("Service front") && message.contains(other),
             "{name}: {message}"

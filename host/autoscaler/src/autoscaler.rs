@@ -10,10 +10,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::deciding::Deciding;
 use crate::metrics::Metrics;
 use crate::orphans::{Roster, sweep};
 use crate::readings::{Lanes, Policy};
-use crate::round::{Deciding, Line};
+use crate::round::Line;
 use crate::{Meters, Overrides, Sleepers, Source};
 
 /// Longest delay before the first round: many sources do not all begin at once.

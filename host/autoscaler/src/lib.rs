@@ -17,6 +17,7 @@
 //! tested with scripted fakes and a paused clock.
 
 pub mod decide;
+mod deciding;
 pub mod declare;
 
 mod act;

@@ -259,8 +259,10 @@ impl Found {
                     others.join(" and ")
                 );
                 self.complain(&claimants[index].workload, "SharedService", problem);
-                let is_hidden = |other: &&usize| **other != index && claimants[**other].sleep.is_none();
-                if indices.iter().any(|other| is_hidden(&other)) {
+                if indices
+                    .iter()
+                    .any(|&other| other != index && claimants[other].sleep.is_none())
+                {
                     shared.insert(index);
                 }
             }
