@@ -6,7 +6,7 @@ mod queue;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use dormouse_lifecycle::{Phase, WaitReason};
+use dormouse_lifecycle::{Phase, WaitReason, Wish};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::broadcast::error::RecvError;
@@ -18,7 +18,7 @@ use self::index::{Index, Name, is_urgent, name_of, wants};
 use self::queue::{Ended, Queue, Touch};
 use crate::api::Sleeper;
 use crate::cluster::Poke;
-use crate::endpoints::SERVICE_NAME_LABEL;
+use crate::endpoints::leads_astray;
 use crate::round::{Looked, RoundOutcome, look_and_act};
 use crate::services::{is_parked, original_selector, selects};
 use crate::store::{Change, ChangedKind};
@@ -34,8 +34,8 @@ const RECHECKS_PER_SECOND: u32 = 20;
 const FIRST_POLL: Duration = Duration::from_millis(20);
 /// Longest such pause.
 const LONGEST_POLL: Duration = Duration::from_secs(2);
-/// How long a wake is left to the process that asked for it before others look at it too. All of them can carry it
-/// through, but at once they only stand in each other's way.
+/// How long a wake is left to the process that asked for it, and all else to the leader, before others look at it too. All
+/// of them can do it, but at once they only stand in each other's way.
 const HEAD_START: Duration = Duration::from_millis(100);
 /// Where a watch tells, a look all the same, should it have been missed.
 const MISSED: Duration = Duration::from_secs(5);
@@ -91,6 +91,10 @@ impl Driver {
         loop {
             self.queue.advance(Instant::now());
             while let Some(name) = self.queue.pop() {
+                if self.is_left_alone(&name) {
+                    self.queue.ended(&name, Ended::Settled, Instant::now(), 1.0);
+                    continue;
+                }
                 let polls = self.polls.get(&name).copied().unwrap_or(0);
                 let task = runs.spawn(run(self.cluster.clone(), name.clone(), self.role, polls));
                 names.insert(task.id(), name);
@@ -188,10 +192,11 @@ impl Driver {
             self.moved.remove(name);
         }
         if wants(sleeper, self.role) || self.has_leftovers(sleeper) {
-            let after = if urgent {
-                self.head_start(name)
-            } else {
-                Duration::ZERO
+            let after = match self.role {
+                _ if urgent => self.head_start(name),
+                Role::Leader => Duration::ZERO,
+                // Replicas of the DLX would all see the same at once.
+                Role::Waker => HEAD_START.mul_f64(rand::random_range(1.0..3.0)),
             };
             let touch = Touch {
                 urgent,
@@ -209,26 +214,29 @@ impl Driver {
         }
     }
 
+    /// Whether it sleeps, or is on the way there, and its Services lead to no DLX that is gone: nothing more is asked of
+    /// who does not lead, and there may be many. From the reflectors: no request is made.
+    fn is_left_alone(&self, name: &Name) -> bool {
+        let known = self.cluster.sleeper_named(&name.0, &name.1);
+        let Some(sleeper) = known.filter(|_| self.role == Role::Waker && !self.moved.contains(name)) else {
+            return false;
+        };
+        let wish = sleeper.status.as_ref().map(|status| status.state.wish);
+        let ready = self.cluster.dlx_endpoints().ready;
+        !matches!(wish, None | Some(Wish::Awake))
+            && !sleeper.spec.services.iter().any(|service| {
+                let own = self.cluster.own_slice(&name.0, service);
+                own.is_some_and(|own| leads_astray(&own, &ready))
+            })
+    }
+
     /// Whether a Service of an awake Sleeper still shows Dormouse's hand: something came too late, and has to be put right.
     fn has_leftovers(&self, sleeper: &Sleeper) -> bool {
         let namespace = sleeper.namespace().unwrap_or_default();
         sleeper.spec.services.iter().any(|service| {
-            self.cluster
-                .service(&namespace, service)
-                .is_some_and(|service| is_parked(&service))
-                || self
-                    .cluster
-                    .inner
-                    .stores
-                    .slices
-                    .get(&namespace, &crate::endpoints::own_slice_name(service))
-                    .is_some_and(|slice| {
-                        crate::endpoints::is_own(slice.labels())
-                            && slice
-                                .labels()
-                                .get(SERVICE_NAME_LABEL)
-                                .is_some_and(|name| name == service)
-                    })
+            let known = self.cluster.service(&namespace, service);
+            known.is_some_and(|service| is_parked(&service))
+                || self.cluster.own_slice(&namespace, service).is_some()
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -188,6 +188,17 @@ impl Cluster {
         nodes
     }
 
+    /// Dormouse's slice of a Service, as the reflector shows it.
+    pub(crate) fn own_slice(&self, namespace: &str, service: &str) -> Option<Arc<EndpointSlice>> {
+        let slice = self
+            .inner
+            .stores
+            .slices
+            .get(namespace, &own_slice_name(service))?;
+        let of = slice.labels().get(SERVICE_NAME_LABEL);
+        (is_own(slice.labels()) && of.is_some_and(|of| of == service)).then_some(slice)
+    }
+
     /// Every address at which a DLX may be.
     fn dlx_addresses(&self) -> Vec<IpAddr> {
         let Some((namespace, service)) = &self.inner.config.dlx_service else {
@@ -345,6 +356,13 @@ pub(crate) fn is_own(labels: &BTreeMap<String, String>) -> bool {
     labels
         .get(MANAGED_BY_LABEL)
         .is_some_and(|manager| manager == crate::api::MANAGED_BY)
+}
+
+/// Whether some of a slice's addresses are those of a DLX that is gone, although another is ready. An address that is
+/// missing may wait; one too many costs requests.
+pub(crate) fn leads_astray(slice: &EndpointSlice, ready: &[IpAddr]) -> bool {
+    let addresses = addresses(std::iter::once(slice), |_, _| true);
+    !ready.is_empty() && addresses.iter().any(|address| !ready.contains(address))
 }
 
 /// Name of Dormouse's slice of a Service.

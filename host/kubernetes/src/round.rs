@@ -1,12 +1,13 @@
 //! One bounded round for one Sleeper: observe, ask the protocol, carry out.
 
-use dormouse_lifecycle::{Next, Observation, Phase, Step, WaitReason, Wish, next};
+use dormouse_lifecycle::{Next, Phase, Step, WaitReason, Wish, next};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::api::{Sleeper, condition};
 use crate::conditions::ConditionUpdate;
 use crate::driver::Role;
+use crate::endpoints::leads_astray;
 use crate::{Carried, Cluster, ClusterError, Seen, SleeperKey};
 
 /// What became of a round.
@@ -90,7 +91,7 @@ pub(crate) async fn look_and_act(
         undecided: seen.pods_undecided,
     };
     let ours = is_ours(&seen, role);
-    if !ours && !is_stranded(seen.observation()) {
+    if !ours && !is_astray(cluster, &seen) {
         return Ok(looked(RoundOutcome::NotOurs));
     }
     let mut steps = match next(seen.observation(), &cluster.config().timings) {
@@ -129,18 +130,18 @@ fn is_ours(seen: &Seen, role: Role) -> bool {
     role == Role::Leader || observation.state.wish == Wish::Awake
 }
 
-/// Whether a Service leads to nothing but DLX addresses that are gone, although there is a DLX.
-fn is_stranded(seen: &Observation) -> bool {
-    matches!(seen.state.phase, Phase::Asleep | Phase::Observing)
-        && !seen.deleting
-        && !seen.dlx.ready.is_empty()
-        && seen.services.iter().any(|service| {
-            let own = service.own_slice.as_ref();
-            own.is_some_and(|own| {
-                !own.addresses
-                    .iter()
-                    .any(|address| seen.dlx.ready.contains(address))
-            })
+/// Whether a Service leads to a DLX that is gone, although another is there. Only if its slice is the one that the
+/// reflectors show: one that is younger may know of a DLX that they do not know yet.
+fn is_astray(cluster: &Cluster, seen: &Seen) -> bool {
+    let (namespace, observation) = (seen.sleeper().namespace().unwrap_or_default(), seen.observation());
+    observation.state.phase.is_away()
+        && !observation.deleting
+        && seen.services.iter().any(|(service, version)| {
+            let known = cluster.own_slice(&namespace, service);
+            let (Some(own), Some(known)) = (&version.own, known) else {
+                return false;
+            };
+            own.resource_version() == known.resource_version() && leads_astray(own, &observation.dlx.ready)
         })
 }
 

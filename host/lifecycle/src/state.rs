@@ -36,9 +36,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether traffic may still arrive at the DLX because Dormouse sent it there.
-    pub fn is_diverted(self) -> bool {
-        self != Phase::Awake
+    /// Whether new connections are meant for the DLX, or about to be.
+    pub fn is_away(self) -> bool {
+        matches!(
+            self,
+            Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep
+        )
     }
 }
 
@@ -161,11 +164,8 @@ impl SleeperState {
     /// Counts the turns of the traffic: odd towards the DLX, even back to the pods. Written on Dormouse's slices, so
     /// that a slice of this turn is never the very version that a late delete of an earlier turn has in mind.
     pub fn turn(&self) -> i64 {
-        let away = matches!(
-            self.phase,
-            Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep
-        );
-        self.epoch.saturating_mul(2).saturating_add(i64::from(away))
+        let away = i64::from(self.phase.is_away());
+        self.epoch.saturating_mul(2).saturating_add(away)
     }
 
     /// Pods created before this moment do not count as ready: they are from before the workload was at zero and may be

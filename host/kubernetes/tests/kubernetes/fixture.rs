@@ -200,6 +200,14 @@ impl World {
             .collect()
     }
 
+    pub async fn until_behind_the_service(&self, wanted: &[String]) {
+        let begun = tokio::time::Instant::now();
+        while self.behind_the_service() != wanted {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", self.behind_the_service());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Successful writes to the workload's scale, as replicas.
     pub fn scale_writes(&self) -> Vec<i64> {
         let requests = self.api.api_requests();
@@ -242,6 +250,7 @@ pub fn drive(cluster: &Cluster, role: Role) -> DropGuard {
 /// A DLX: answers probes on the allocated ports, holds requests, wakes, forwards, and tells of demand.
 pub struct Dlx {
     pub address: Ipv4Addr,
+    admin: u16,
     pub held: Arc<AtomicU64>,
     _guard: DropGuard,
 }
@@ -276,15 +285,24 @@ impl Dlx {
         };
         tokio::spawn(serve(admin, shared.clone(), shutdown.clone()));
         tokio::spawn(listen(address, shared.clone(), shutdown.clone()));
-        world
-            .api
-            .apply_yaml(&manifest(&[IpAddr::from(address)], port))
-            .unwrap();
-        Self {
+        let dlx = Self {
             address,
+            admin: port,
             held: Arc::clone(&shared.held),
             _guard: shutdown.drop_guard(),
-        }
+        };
+        dlx.list_with(world, &[]);
+        dlx
+    }
+
+    /// Lists it as an endpoint of the DLX's Service, with replicas that do not exist.
+    pub fn list_with(&self, world: &World, others: &[Ipv4Addr]) {
+        let all: Vec<IpAddr> = std::iter::once(&self.address)
+            .chain(others)
+            .copied()
+            .map(IpAddr::from)
+            .collect();
+        world.api.apply_yaml(&manifest(&all, self.admin)).unwrap();
     }
 
     /// Takes it off the Service of the DLX and ends it.

@@ -7,6 +7,7 @@
 
 mod fixture;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use dormouse_embedded::Fault;
@@ -420,10 +421,9 @@ async fn a_service_that_leads_to_a_dlx_that_is_gone_is_repaired_without_a_leader
     let waker = world.another_process().await;
     let _driver = drive(&waker, Role::Waker);
     let begun = tokio::time::Instant::now();
-    while world.behind_the_service() != [second.address.to_string()] {
-        assert!(begun.elapsed() < PATIENCE, "{:?}", world.behind_the_service());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world
+        .until_behind_the_service(&[second.address.to_string()])
+        .await;
     let sleeper = world.until_asleep().await;
     assert_eq!(
         phase(&sleeper),
@@ -436,6 +436,35 @@ async fn a_service_that_leads_to_a_dlx_that_is_gone_is_repaired_without_a_leader
         assert!(begun.elapsed() < PATIENCE, "nobody answers");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_is_one_that_leads_to_some_that_are_gone() {
+    let world = World::new().await;
+    let dlx = Dlx::start(&world).await;
+    let gone = Ipv4Addr::new(127, 40, 255, 1);
+    let only = [dlx.address.to_string()];
+    let both = [only[0].clone(), gone.to_string()];
+    {
+        let _leader = drive(&world.cluster, Role::Leader);
+        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world.until_asleep().await;
+        dlx.list_with(&world, &[gone]);
+        world.until_behind_the_service(&both).await;
+    }
+    dlx.list_with(&world, &[]);
+    let waker = world.another_process().await;
+    let _driver = drive(&waker, Role::Waker);
+    world.until_behind_the_service(&only).await;
+    let sleeper = world.until_asleep().await;
+    assert_eq!(phase(&sleeper), Phase::Asleep);
+
+    // A replica that is missing is the leader's business.
+    dlx.list_with(&world, &[gone]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.behind_the_service(), only);
+    let _leader = drive(&world.cluster, Role::Leader);
+    world.until_behind_the_service(&both).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
