@@ -53,21 +53,11 @@ async fn deploy(world: &World, ns: &str, rule: &str) -> Result<()> {
 /// Waits until the Sleeper says why there is no reading, and makes sure that the workload stays awake over it.
 async fn awake_because(world: &World, ns: &str, reason: &str, part: &str) -> Result<()> {
     world
-        .until(
-            &format!("ReadingsAvailable of {ns}/web to say {part:?}"),
-            async || {
-                let sleeper = world.sleeper(ns, "web").await?.context("no Sleeper")?;
-                let conditions = sleeper.status.map(|status| status.conditions).unwrap_or_default();
-                let told = conditions.iter().any(|condition| {
-                    condition.type_ == "ReadingsAvailable"
-                        && condition.status == "False"
-                        && condition.reason == reason
-                        && condition.message.contains(part)
-                });
-                Ok(told.then_some(()))
-            },
-        )
-        .await?;
+        .complaint_that(ns, "web", "ReadingsAvailable", |condition| {
+            condition.reason == reason && condition.message.contains(part)
+        })
+        .await
+        .with_context(|| format!("waiting for {reason}: {part:?}"))?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(
         world.replicas(ns, "web").await? == 1 && world.state(ns, "web").await?.phase == Phase::Awake,

@@ -10,6 +10,7 @@ use dormouse_lifecycle::{Phase, SleeperState, Wish};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde::Deserialize;
 
@@ -234,18 +235,20 @@ impl World {
 
     /// The message of a condition of its Sleeper that does not hold, once there is one that says so.
     pub async fn complaint(&self, namespace: &str, name: &str, kind: &str, part: &str) -> Result<String> {
-        self.complaint_that(namespace, name, kind, |message| message.contains(part))
-            .await
-            .with_context(|| format!("waiting for {part:?}"))
+        self.complaint_that(namespace, name, kind, |condition| {
+            condition.message.contains(part)
+        })
+        .await
+        .with_context(|| format!("waiting for {part:?}"))
     }
 
-    /// The same, of a message that is as wanted.
+    /// The same, of a condition that is as wanted.
     pub async fn complaint_that(
         &self,
         namespace: &str,
         name: &str,
         kind: &str,
-        wanted: impl Fn(&str) -> bool,
+        wanted: impl Fn(&Condition) -> bool,
     ) -> Result<String> {
         self.until(
             &format!("{kind} of {namespace}/{name} to tell what is wrong"),
@@ -255,8 +258,8 @@ impl World {
                 Ok(conditions
                     .into_iter()
                     .filter(|condition| condition.type_ == kind && condition.status == "False")
-                    .map(|condition| condition.message)
-                    .find(|message| wanted(message)))
+                    .find(|condition| wanted(condition))
+                    .map(|condition| condition.message))
             },
         )
         .await

@@ -110,6 +110,30 @@ const TESTS: &[Suite] = &[
         },
     },
     Suite {
+        name: "cluster",
+        what: "`cargo xtask cluster`: it works, and nothing of it stays behind, however it ends",
+        needs: &["tools"],
+        run: |workspace, _| {
+            let missing = crate::cluster::missing();
+            if !missing.is_empty() {
+                return Ok(Outcome::Skipped(missing.join("; ")));
+            }
+            // The selection of unit-integration, so that nothing is compiled again.
+            workspace
+                .cargo("test")
+                .args([
+                    "--workspace",
+                    "--all-features",
+                    "--test",
+                    "cluster",
+                    "--",
+                    "--ignored",
+                ])
+                .run()
+                .map(|()| passed())
+        },
+    },
+    Suite {
         name: "real-cluster",
         what: "the whole system on a real Kubernetes: image, chart, lifecycle suite, metrics",
         needs: &["guests", "tutorial"],

@@ -1,8 +1,8 @@
 //! A cluster works, and nothing of it stays behind, however it ends.
 //!
 //! These tests start real clusters, so they need what `cargo xtask cluster doctor` lists and are left out unless asked for:
-//! `cargo test --profile xtask --package xtask --test cluster -- --ignored`. Each looks at the machine itself and does not
-//! ask the program under test whether it has cleaned up.
+//! `cargo xtask test cluster`. Each looks at the machine itself and does not ask the program under test whether it has
+//! cleaned up.
 #![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
 
 use std::collections::BTreeSet;

@@ -7,9 +7,11 @@ use anyhow::{Result, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse_kubernetes::CustomMetric;
 use dormouse_lifecycle::Phase;
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::json;
 
 use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};
@@ -19,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         case!(exclusive a_missing_permission_is_named_on_the_sleeper_and_heals),
         case!(a_metric_that_nobody_serves_is_named_on_the_sleeper),
         case!(exclusive a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody),
+        case!(exclusive a_metrics_api_that_hangs_or_talks_nonsense_is_named_on_the_sleeper),
     ]
 }
 
@@ -140,16 +143,16 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
     world
         .complaint(ns, name, "ReadingsAvailable", "unheard_of")
         .await?;
-    let server = "custom-metrics";
-    world.scale(server, "adapter", 0).await?;
+    world.scale(SERVER, "adapter", 0).await?;
     let told = async {
         // Whichever comes first: the API server knows of no server any more, or nobody answered.
-        let part = |message: &str| {
-            ["unavailable", "not answered", "took longer"]
-                .iter()
-                .any(|part| message.contains(part))
-        };
-        let told = world.complaint_that(ns, name, "ReadingsAvailable", part).await?;
+        let told = world
+            .complaint_that(ns, name, "ReadingsAvailable", |condition| {
+                ["unavailable", "not answered", "took longer"]
+                    .iter()
+                    .any(|part| condition.message.contains(part))
+            })
+            .await?;
         // Others are read, decided about and put to sleep meanwhile.
         let observed = Wanted {
             sleep_after: "1s",
@@ -160,13 +163,21 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
         anyhow::Ok(told)
     }
     .await;
-    world.scale(server, "adapter", 1).await?;
+    world.scale(SERVER, "adapter", 1).await?;
     println!("          told: {}", told?);
     ensure!(
         world.replicas(ns, name).await? == 1,
         "it was put to sleep by an API that is gone"
     );
-    // What was taken away is there again for the cases after this one. The API server takes half a minute to notice.
+    // What was taken away is there again for the cases after this one.
+    answers_again(&world, ns, name).await
+}
+
+/// The namespace of the real server of custom metrics.
+const SERVER: &str = "custom-metrics";
+
+/// Until the metrics API answers and the Sleeper says so. The API server takes half a minute to notice.
+async fn answers_again(world: &World, ns: &str, name: &str) -> Result<()> {
     let metric = CustomMetric {
         group: "apps",
         kind: "Deployment",
@@ -182,6 +193,60 @@ async fn a_metrics_api_that_is_gone_is_named_on_the_sleeper_and_delays_nobody(
         .await?;
     world
         .complaint(ns, name, "ReadingsAvailable", "unheard_of_per_1s says nothing")
+        .await?;
+    Ok(())
+}
+
+async fn a_metrics_api_that_hangs_or_talks_nonsense_is_named_on_the_sleeper(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("mute-api", "web");
+    by_metric(&world, ns, name).await?;
+    answers_again(&world, ns, name).await?;
+
+    // It accepts connections and says nothing: its process is stopped.
+    signal_the_server(&world, "-STOP").await?;
+    let hangs = world
+        .complaint(ns, name, "ReadingsAvailable", "not answered")
+        .await;
+    signal_the_server(&world, "-CONT").await?;
+    println!("          told: {}", hangs?);
+    answers_again(&world, ns, name).await?;
+
+    // Something answers that does not speak TLS.
+    lead_to(&world, "writer").await?;
+    let nonsense = world
+        .complaint(ns, name, "ReadingsAvailable", "unavailable")
+        .await;
+    lead_to(&world, "api").await?;
+    println!("          told: {}", nonsense?);
+    answers_again(&world, ns, name).await?;
+    ensure!(
+        world.replicas(ns, name).await? == 1,
+        "it was put to sleep without data"
+    );
+    Ok(())
+}
+
+async fn signal_the_server(world: &World, signal: &str) -> Result<()> {
+    let exec = [
+        "kubectl",
+        "exec",
+        "--namespace",
+        SERVER,
+        "deploy/adapter",
+        "--container",
+        "hand",
+        "--",
+    ];
+    let mut all = exec.to_vec();
+    all.extend(["killall", signal, "test-adapter"]);
+    world.installation().cluster_command(&all).await
+}
+
+/// Which port of the server is behind its API.
+async fn lead_to(world: &World, port: &str) -> Result<()> {
+    let patch = Patch::Merge(json!({ "spec": { "ports": [{ "port": 443, "targetPort": port }] } }));
+    Api::<Service>::namespaced(world.client.clone(), SERVER)
+        .patch("custom-metrics-apiserver", &PatchParams::default(), &patch)
         .await?;
     Ok(())
 }

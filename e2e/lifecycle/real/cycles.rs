@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
 use dormouse_lifecycle::Phase;
@@ -68,7 +68,8 @@ impl Traffic {
             let mut lost = Vec::new();
             let mut note = |answer: requests::Answer| {
                 if !answer.is_ok() {
-                    lost.push(format!("{} after {:?}", answer.describe(), answer.took));
+                    let now = jiff::Timestamp::now();
+                    lost.push(format!("{now}: {} after {:?}", answer.describe(), answer.took));
                 }
             };
             while !ends.load(Ordering::Relaxed) {
@@ -169,13 +170,14 @@ async fn client_pod(world: &World, ns: &str, url: &str) -> Result<String> {
 }
 
 pub fn none_lost(sent: u64, lost: &[String]) -> Result<()> {
-    ensure!(
-        lost.is_empty(),
-        "{} of {sent} lost, such as {:?}",
+    let Some(last) = lost.last() else {
+        return Ok(());
+    };
+    bail!(
+        "{} of {sent} lost: {:?} … {last:?}",
         lost.len(),
-        &lost[..lost.len().min(5)]
-    );
-    Ok(())
+        &lost[..lost.len().min(4)]
+    )
 }
 
 async fn workload(world: &World, ns: &str, name: &str) -> Result<()> {

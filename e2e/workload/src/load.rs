@@ -202,7 +202,11 @@ async fn exchange(target: &Target) -> Result<Duration, String> {
     let begun = Instant::now();
     match tokio::time::timeout(PATIENCE, talk(target)).await {
         Ok(Ok(())) => Ok(begun.elapsed()),
-        Ok(Err(why)) => Err(format!("{why} after {} ms", begun.elapsed().as_millis())),
+        Ok(Err(why)) => Err(format!(
+            "{}: {why} after {} ms",
+            jiff::Timestamp::now(),
+            begun.elapsed().as_millis()
+        )),
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }

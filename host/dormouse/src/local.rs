@@ -543,7 +543,9 @@ pub fn workload(
                         from("START_DELAY", "metadata.annotations['embedded.dormouse.dev/start-delay']"),
                     ],
                     "ports": [{ "name": "http", "containerPort": 8080 }],
-                    "readinessProbe": { "httpGet": { "path": "/", "port": "http" }, "periodSeconds": 1 },
+                    // Patient: on a node without processor to spare a probe may take long, and a pod that fails one leaves its
+                    // Service although it serves, with nobody to hold the requests of an awake workload.
+                    "readinessProbe": { "httpGet": { "path": "/", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10 },
                 }] },
             },
         },
