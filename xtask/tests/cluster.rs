@@ -143,7 +143,9 @@ impl Subject {
                 let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
                 if let Some(mark) = marks.iter().find(|mark| text.contains(mark.as_str())) {
-                    found.push(format!("{mark} in /proc/{pid}/{file}"));
+                    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+                    found.push(format!("{mark} in /proc/{pid}/{file} of {command}"));
                 }
             }
         }

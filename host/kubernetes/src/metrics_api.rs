@@ -83,8 +83,23 @@ impl Cluster {
                 what: what(),
                 message: error.to_string(),
             })?;
-        let body = send(&self.inner.client, request, LIMIT, timeout, &what).await?;
+        let body = send(&self.inner.client, request, LIMIT, timeout, &what)
+            .await
+            .map_err(with_where_to_look)?;
         parse(&body, what)
+    }
+}
+
+/// Another server answers for these APIs, and only the API server knows what is wrong between the two.
+fn with_where_to_look(error: ClusterError) -> ClusterError {
+    match error {
+        ClusterError::Unavailable { what, message } => ClusterError::Unavailable {
+            what,
+            message: format!(
+                "{message} (`kubectl get apiservices` shows whether the server of this API is available)"
+            ),
+        },
+        other => other,
     }
 }
 

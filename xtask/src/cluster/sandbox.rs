@@ -200,8 +200,9 @@ fn without_authority(layout: &Layout) -> Result<PathBuf> {
 /// containerd's client for the images of pods.
 pub fn ctr(layout: &Layout) -> Result<Cmd> {
     let keeper = keeper(layout).ok_or_else(|| anyhow!("cluster {} does not run", layout.name()))?;
-    // From outside, so that archives anywhere on this machine can be read.
-    Ok(Cmd::new("ctr")
+    // It sees this machine's files, so that archives anywhere can be read. It needs no network: by being in the cluster's it is
+    // found when the cluster is taken away, whatever became of who started it.
+    Ok(in_network(layout, "ctr")
         .arg("--address")
         .arg(format!(
             "/proc/{}/root/run/containerd/containerd.sock",

@@ -65,6 +65,7 @@ async fn whatever_goes_wrong_is_an_error_and_never_an_empty_list() {
         }),
         (503, failure(503, "ServiceUnavailable"), |error| {
             matches!(error, MetricError::Cluster(ClusterError::Unavailable { .. }))
+                && error.to_string().contains("kubectl get apiservices")
         }),
         (400, failure(400, "BadRequest"), |error| {
             matches!(error, MetricError::Cluster(ClusterError::Invalid { .. }))
