@@ -358,11 +358,12 @@ pub(crate) fn is_own(labels: &BTreeMap<String, String>) -> bool {
         .is_some_and(|manager| manager == crate::api::MANAGED_BY)
 }
 
-/// Whether some of a slice's addresses are those of a DLX that is gone, although another is ready. An address that is
-/// missing may wait; one too many costs requests.
+/// Whether a slice leads to a DLX that is gone, or to nobody, although there is one that is ready. Ready ones that are missing
+/// besides another may wait; one too many costs requests.
 pub(crate) fn leads_astray(slice: &EndpointSlice, ready: &[IpAddr]) -> bool {
     let addresses = addresses(std::iter::once(slice), |_, _| true);
-    !ready.is_empty() && addresses.iter().any(|address| !ready.contains(address))
+    let leads_right = !addresses.is_empty() && addresses.iter().all(|address| ready.contains(address));
+    !ready.is_empty() && !leads_right
 }
 
 /// Name of Dormouse's slice of a Service.
@@ -387,6 +388,31 @@ mod tests {
             value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:01Z");
         }
         serde_json::from_value(value).unwrap()
+    }
+
+    #[rstest]
+    #[case(&["127.0.0.1"], &["127.0.0.1"], false)]
+    #[case(&["127.0.0.1"], &["127.0.0.1", "127.0.0.2"], false)]
+    #[case(&["127.0.0.1", "127.0.0.2"], &["127.0.0.1"], true)]
+    #[case(&["127.0.0.2"], &["127.0.0.1"], true)]
+    #[case(&[], &["127.0.0.1"], true)]
+    #[case(&["127.0.0.2"], &[], false)]
+    #[case(&[], &[], false)]
+    fn a_slice_leads_astray_only_if_there_is_somebody_to_lead_to(
+        #[case] listed: &[&str],
+        #[case] ready: &[&str],
+        #[case] astray: bool,
+    ) {
+        let endpoints: Vec<_> = listed
+            .iter()
+            .map(|address| json!({ "addresses": [address] }))
+            .collect();
+        let slice = json!({ "metadata": {}, "addressType": "IPv4", "endpoints": endpoints });
+        let ready: Vec<IpAddr> = ready.iter().map(|address| address.parse().unwrap()).collect();
+        assert_eq!(
+            leads_astray(&serde_json::from_value(slice).unwrap(), &ready),
+            astray
+        );
     }
 
     #[rstest]
