@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use dormouse::requests;
 use dormouse_lifecycle::Phase;
 
@@ -116,12 +116,7 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
         world.until_phase(ns, name, Phase::Awake).await?;
     }
     let (sent, lost) = traffic.end().await?;
-    ensure!(
-        lost.is_empty(),
-        "{} of {sent} lost, such as {:?}",
-        lost.len(),
-        &lost[..lost.len().min(5)]
-    );
+    none_lost(sent, &lost)?;
     ensure!(slept >= 15, "only {slept} of 20 cycles reached Asleep");
     println!("          {sent} requests in 20 cycles ({slept} to zero), 0 lost");
     Ok(())
@@ -155,12 +150,7 @@ async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> R
     }
     world.until_phase(ns, name, Phase::Awake).await?;
     let (sent, lost) = traffic.end().await?;
-    ensure!(
-        lost.is_empty(),
-        "{} of {sent} lost, such as {:?}",
-        lost.len(),
-        &lost[..lost.len().min(5)]
-    );
+    none_lost(sent, &lost)?;
     world.assert_undiverted(ns, name).await
 }
 
@@ -238,4 +228,16 @@ async fn killing_the_autoscaler_at_random_moments_loses_nothing(world: Arc<World
     let answer = requests::get(&url).await;
     ensure!(answer.is_ok(), "{}", answer.describe());
     Ok(())
+}
+
+/// Fails if any request was lost, and says which: the first ones and the last.
+pub fn none_lost(sent: impl std::fmt::Display, lost: &[String]) -> Result<()> {
+    let Some(last) = lost.last() else {
+        return Ok(());
+    };
+    bail!(
+        "{} of {sent} lost: {:?} … {last:?}",
+        lost.len(),
+        &lost[..lost.len().min(4)]
+    )
 }

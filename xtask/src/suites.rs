@@ -42,6 +42,12 @@ fn passed() -> Outcome {
     Outcome::Passed(String::new())
 }
 
+/// What becomes of a suite that needs a real Kubernetes where none can run.
+fn without_cluster() -> Option<Outcome> {
+    let missing = crate::cluster::missing();
+    (!missing.is_empty()).then(|| Outcome::Skipped(missing.join("; ")))
+}
+
 const TESTS: &[Suite] = &[
     Suite {
         name: "tools",
@@ -114,9 +120,8 @@ const TESTS: &[Suite] = &[
         what: "`cargo xtask cluster`: it works, and nothing of it stays behind, however it ends",
         needs: &["tools"],
         run: |workspace, _| {
-            let missing = crate::cluster::missing();
-            if !missing.is_empty() {
-                return Ok(Outcome::Skipped(missing.join("; ")));
+            if let Some(skipped) = without_cluster() {
+                return Ok(skipped);
             }
             // The selection of unit-integration, so that nothing is compiled again.
             workspace
@@ -138,9 +143,8 @@ const TESTS: &[Suite] = &[
         what: "the whole system on a real Kubernetes: image, chart, lifecycle suite, metrics",
         needs: &["guests", "tutorial"],
         run: |workspace, state| {
-            let missing = crate::cluster::missing();
-            if !missing.is_empty() {
-                return Ok(Outcome::Skipped(missing.join("; ")));
+            if let Some(skipped) = without_cluster() {
+                return Ok(skipped);
             }
             e2e::e2e(workspace, &e2e::Args::for_tests(state.plugin.clone()))?;
             Ok(Outcome::Passed(format!(

@@ -18,7 +18,8 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use super::cycles::{Traffic, none_lost};
+use super::cycles::Traffic;
+use crate::traffic::none_lost;
 use crate::world::{NEVER, Wanted, World, managed};
 use crate::{Case, case};
 

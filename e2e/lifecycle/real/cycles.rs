@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
 use dormouse_lifecycle::Phase;
@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
 
+use crate::traffic::none_lost;
 use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};
 
@@ -167,17 +168,6 @@ async fn client_pod(world: &World, ns: &str, url: &str) -> Result<String> {
         })
         .await?;
     Ok(control)
-}
-
-pub fn none_lost(sent: u64, lost: &[String]) -> Result<()> {
-    let Some(last) = lost.last() else {
-        return Ok(());
-    };
-    bail!(
-        "{} of {sent} lost: {:?} … {last:?}",
-        lost.len(),
-        &lost[..lost.len().min(4)]
-    )
 }
 
 async fn workload(world: &World, ns: &str, name: &str) -> Result<()> {
