@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dormouse::requests;
 use dormouse_lifecycle::Phase;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};
@@ -26,7 +27,7 @@ struct Traffic {
     flowing: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<Vec<String>>,
+    task: tokio::task::JoinHandle<Vec<Lost>>,
 }
 
 impl Traffic {
@@ -48,13 +49,17 @@ impl Traffic {
                 }
                 while let Some(Ok(answer)) = open.try_join_next() {
                     if !answer.is_ok() {
-                        lost.push(format!("{} after {:?}", answer.describe(), answer.took));
+                        lost.push(Lost::now(format!(
+                            "{} after {:?}",
+                            answer.describe(),
+                            answer.took
+                        )));
                     }
                 }
             }
             while let Some(Ok(answer)) = open.join_next().await {
                 if !answer.is_ok() {
-                    lost.push(answer.describe());
+                    lost.push(Lost::now(answer.describe()));
                 }
             }
             lost
@@ -71,7 +76,7 @@ impl Traffic {
         self.flowing.store(on, Ordering::Relaxed);
     }
 
-    async fn end(self) -> Result<(usize, Vec<String>)> {
+    async fn end(self) -> Result<(usize, Vec<Lost>)> {
         self.ended.store(true, Ordering::Relaxed);
         let lost = self.task.await?;
         Ok((self.sent.load(Ordering::Relaxed), lost))
@@ -116,7 +121,7 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
         world.until_phase(ns, name, Phase::Awake).await?;
     }
     let (sent, lost) = traffic.end().await?;
-    none_lost(sent, &lost)?;
+    none_lost(sent, lost)?;
     ensure!(slept >= 15, "only {slept} of 20 cycles reached Asleep");
     println!("          {sent} requests in 20 cycles ({slept} to zero), 0 lost");
     Ok(())
@@ -150,7 +155,7 @@ async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> R
     }
     world.until_phase(ns, name, Phase::Awake).await?;
     let (sent, lost) = traffic.end().await?;
-    none_lost(sent, &lost)?;
+    none_lost(sent, lost)?;
     world.assert_undiverted(ns, name).await
 }
 
@@ -230,14 +235,47 @@ async fn killing_the_autoscaler_at_random_moments_loses_nothing(world: Arc<World
     Ok(())
 }
 
-/// Fails if any request was lost, and says which: the first ones and the last.
-pub fn none_lost(sent: impl std::fmt::Display, lost: &[String]) -> Result<()> {
-    let Some(last) = lost.last() else {
+/// A request that was not answered.
+#[derive(Debug)]
+pub struct Lost {
+    at: Timestamp,
+    what: String,
+}
+
+impl Lost {
+    pub fn now(what: String) -> Self {
+        Self {
+            at: Timestamp::now(),
+            what,
+        }
+    }
+
+    /// From a line that begins with the time, as the client pod writes it.
+    pub fn told(line: &str) -> Result<Self> {
+        let (at, what) = line.split_once(": ").context("no time and reason")?;
+        Ok(Self {
+            at: at.parse()?,
+            what: format!("from a pod: {what}"),
+        })
+    }
+}
+
+/// Losses that are no further apart than this are told as one.
+const APART: SignedDuration = SignedDuration::from_millis(500);
+
+/// Fails if any request was lost, and says when, and how the first of each time was.
+pub fn none_lost(sent: impl std::fmt::Display, mut lost: Vec<Lost>) -> Result<()> {
+    if lost.is_empty() {
         return Ok(());
-    };
-    bail!(
-        "{} of {sent} lost: {:?} … {last:?}",
-        lost.len(),
-        &lost[..lost.len().min(4)]
-    )
+    }
+    lost.sort_by_key(|one| one.at);
+    let times = lost.chunk_by(|one, next| next.at.duration_since(one.at) <= APART);
+    let told: Vec<_> = times
+        .map(|time| match time {
+            [one] => format!("{}: {}", one.at, one.what),
+            [first, .., last] => format!("{} from {} to {}: {}", time.len(), first.at, last.at, first.what),
+            [] => String::new(),
+        })
+        .collect();
+    bail!("{} of {sent} lost: {}", lost.len(), told.join("; "))
 }

@@ -105,7 +105,7 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
     world.until_phase(ns, name, Phase::Awake).await?;
     let (sent, lost) = traffic.end().await?;
     println!("          {sleeps} sleeps during an upgrade and a rollback");
-    none_lost(sent, &lost)
+    none_lost(sent, lost)
 }
 
 async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
 
-use crate::traffic::none_lost;
+use crate::traffic::{Lost, none_lost};
 use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};
 
@@ -50,7 +50,7 @@ pub struct Traffic {
     flowing: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
-    node: tokio::task::JoinHandle<Vec<String>>,
+    node: tokio::task::JoinHandle<Vec<Lost>>,
     /// The pod's control port.
     pod: String,
 }
@@ -69,8 +69,11 @@ impl Traffic {
             let mut lost = Vec::new();
             let mut note = |answer: requests::Answer| {
                 if !answer.is_ok() {
-                    let now = jiff::Timestamp::now();
-                    lost.push(format!("{now}: {} after {:?}", answer.describe(), answer.took));
+                    lost.push(Lost::now(format!(
+                        "{} after {:?}",
+                        answer.describe(),
+                        answer.took
+                    )));
                 }
             };
             while !ends.load(Ordering::Relaxed) {
@@ -107,15 +110,18 @@ impl Traffic {
     }
 
     /// Requests of both, and those that were not answered.
-    pub async fn end(self) -> Result<(u64, Vec<String>)> {
+    pub async fn end(self) -> Result<(u64, Vec<Lost>)> {
         self.flow(false).await?;
         self.ended.store(true, Ordering::Relaxed);
         let mut lost = self.node.await?;
         let summary = requests::fetch(&format!("{}/end", self.pod)).await?;
         let summary: Value = serde_json::from_str(&summary).context("the client pod's summary")?;
-        let failures = summary["failures"].as_array().cloned().unwrap_or_default();
         let failed = summary["failed"].as_u64().context("no count of failures")?;
-        lost.extend(failures.iter().map(|failure| format!("from the pod: {failure}")));
+        let lost_here = u64::try_from(lost.len())?;
+        for failure in summary["failures"].as_array().into_iter().flatten() {
+            let line = failure.as_str().context("a failure is no text")?;
+            lost.push(Lost::told(line).with_context(|| format!("the client pod's failure {line:?}"))?);
+        }
         ensure!(
             failed == 0 || !lost.is_empty(),
             "the pod counts {failed} failures and names none"
@@ -126,7 +132,7 @@ impl Traffic {
             "          {here} requests from the node, {sent} from a pod (median {} ms, worst {} ms), {} lost",
             summary["p50_ms"],
             summary["max_ms"],
-            lost.len()
+            lost_here + failed
         );
         Ok((here + sent, lost))
     }
@@ -214,7 +220,7 @@ async fn a_hundred_cycles_with_a_new_connection_every_five_milliseconds(world: A
     }
     let (sent, lost) = traffic.end().await?;
     println!("          {to_zero} of {cycles} cycles reached zero");
-    none_lost(sent, &lost)?;
+    none_lost(sent, lost)?;
     ensure!(
         to_zero * 4 >= cycles * 3,
         "only {to_zero} of {cycles} cycles reached zero"
@@ -289,5 +295,5 @@ async fn restarts_of_everything_under_traffic_lose_nothing(world: Arc<World>) ->
     }
     world.until_phase(ns, name, Phase::Awake).await?;
     let (sent, lost) = traffic.end().await?;
-    none_lost(sent, &lost)
+    none_lost(sent, lost)
 }

@@ -2,7 +2,7 @@
 //!
 //! Workloads and Services are read first and the Sleeper last, all of them fresh. A write that is conditional on the version
 //! of a workload can then never slip past a wake that the observation has not seen. What belongs to a stage only is asked for
-//! in that stage: a probe while diverting, demand while draining, connections to pods while waking.
+//! in that stage: probes while diverted, demand while draining, connections to pods while waking.
 
 mod pods;
 
@@ -11,8 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Listed, ObjectRef, Observation, OwnSlice, Phase, Probe, Selector, Service as SeenService,
-    Workload,
+    Demand, Dlx, Listed, ObjectRef, Observation, OwnSlice, Phase, Service as SeenService, Workload,
 };
 use futures::StreamExt;
 use futures::future::{try_join, try_join_all, try_join3};
@@ -286,7 +285,7 @@ impl Cluster {
             own_slice: own.as_ref().map(|slice| own_slice(slice, uid)),
             listed,
             relisted: false,
-            probe: Probe::NotAsked,
+            answers: BTreeMap::new(),
             fence: service
                 .as_ref()
                 .and_then(|service| stamp(service.annotations(), FENCE, uid)),
@@ -332,9 +331,7 @@ impl Cluster {
             },
             sleeper,
         };
-        if !deleting && phase == Phase::Diverting {
-            self.probe(&mut seen).await;
-        }
+        self.probe(&mut seen).await;
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
             seen.observation.demand = self.demand(&seen.sleeper).await;
         }
@@ -362,36 +359,35 @@ impl Cluster {
             .all(|service| service.listed == Listed::Nothing)
     }
 
-    /// Asks every DLX, on every port of every Service, whether it stands in for this Sleeper.
+    /// Asks the DLX replicas that matter, on every port of a Service, whether they stand in for this Sleeper.
     async fn probe(&self, seen: &mut Seen) {
         let uid = seen.sleeper.uid().unwrap_or_default();
-        let wanted: Vec<_> = seen
+        let asked: Vec<_> = seen
             .observation
             .services
             .iter()
-            .map(|service| seen.observation.wanted_slice(service))
+            .map(|service| {
+                (
+                    seen.observation.to_ask(service),
+                    seen.observation.dlx_ports(service),
+                )
+            })
             .collect();
-        for (service, wanted) in seen.observation.services.iter_mut().zip(wanted) {
-            // Before the slice is as it should be, the answer would be of no use.
-            let unparked = matches!(service.selector, Some(Selector::Pods(_)));
-            if !unparked || wanted.addresses.is_empty() || service.own_slice.as_ref() != Some(&wanted) {
-                continue;
-            }
-            let targets: Vec<_> = wanted
-                .addresses
+        for (service, (asked, ports)) in seen.observation.services.iter_mut().zip(asked) {
+            let targets: Vec<_> = asked
                 .iter()
-                .flat_map(|ip| wanted.ports.iter().map(|(_, port)| SocketAddr::new(*ip, *port)))
+                .flat_map(|ip| ports.iter().map(|(_, port)| SocketAddr::new(*ip, *port)))
                 .collect();
+            service.answers = asked.into_iter().map(|ip| (ip, Ok(()))).collect();
             let failed = futures::stream::iter(targets)
-                .map(|address| self.inner.dlx.probe(address, &uid))
+                .map(async |target| Some((target.ip(), self.inner.dlx.probe(target, &uid).await.err()?)))
                 .buffer_unordered(PROBES)
-                .filter_map(|answer| std::future::ready(answer.err()))
+                .filter_map(std::future::ready)
                 .collect::<Vec<_>>()
                 .await;
-            service.probe = failed
-                .into_iter()
-                .min()
-                .map_or(Probe::Answered, Probe::Unanswered);
+            service
+                .answers
+                .extend(failed.into_iter().map(|(ip, how)| (ip, Err(how))));
         }
     }
 }

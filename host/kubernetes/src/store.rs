@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use futures::StreamExt;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch_kind};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -176,7 +178,22 @@ impl Signals {
     }
 }
 
-/// Keeps a store up to date until it is cancelled. Errors of the watch are retried with backoff by kube.
+/// First pause after an error of a watch.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest such pause, before jitter that may double it. kube's own goes up to a minute, after an API server that was
+/// restarted for instance, and for so long a DLX would not know what fell asleep. There are few of us.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+}
+
+/// Keeps a store up to date until it is cancelled. Errors of the watch are retried, with growing pauses.
 pub(crate) async fn reflect<K: Kept>(
     api: Api<K>,
     store: Arc<Store<K>>,
@@ -185,7 +202,8 @@ pub(crate) async fn reflect<K: Kept>(
     metrics: Metrics,
     cancel: CancellationToken,
 ) {
-    let stream = watch_kind(api, watcher::Config::default()).default_backoff();
+    let pauses = ExponentialBackoff::from(pauses());
+    let stream = watch_kind(api, watcher::Config::default()).backoff(pauses);
     let mut stream = std::pin::pin!(stream);
     let mut fresh: Option<HashMap<(String, String), K>> = None;
     loop {
@@ -255,6 +273,7 @@ fn apply<K: Kept>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backon::BackoffBuilder;
     use k8s_openapi::api::core::v1::Service;
 
     fn service(namespace: &str, name: &str, version: &str, port: i32) -> Service {
@@ -324,6 +343,18 @@ mod tests {
         assert!(fixture.store.get("a", "goes").is_none());
         let version = fixture.store.get("a", "same").and_then(|s| s.resource_version());
         assert_eq!(version.as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_watch_is_never_away_for_long() {
+        let pauses: Vec<_> = pauses().build().take(50).collect();
+        assert_eq!(pauses.len(), 50, "it is never given up");
+        assert!(pauses[0] < FIRST_PAUSE * 2, "{pauses:?}");
+        assert!(
+            pauses.iter().all(|pause| *pause <= LONGEST_PAUSE * 2),
+            "{pauses:?}"
+        );
+        assert!(pauses[49] >= LONGEST_PAUSE, "{pauses:?}");
     }
 
     #[test]

@@ -56,8 +56,7 @@ pub enum Step {
     SetState(Box<SleeperState>),
     /// Find DLX ports for these Service ports (service, port name, port) and record them on the Sleeper.
     AllocatePorts(Vec<(String, String, u16)>),
-    /// Create or update Dormouse's slice of this Service so that it lists every ready DLX on the allocated ports, and the
-    /// turn ([`SleeperState::turn`]).
+    /// Create or update Dormouse's slice of this Service so that it is [`Observation::wanted_slice`].
     WriteSlice(String),
     /// Replace the selector of this Service by one that matches no pod, keeping the original in an annotation.
     ParkSelector(String),
@@ -83,7 +82,7 @@ pub enum WaitReason {
     Settled,
     /// No DLX is ready, so nothing can be diverted.
     NoDlx,
-    /// A DLX does not answer for a Service yet.
+    /// A DLX that is ready does not answer for a Service yet.
     Probe(String),
     /// The Services are being left by the cluster's own endpoints.
     EndpointsLeaving,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{DivertedPort, Epoch, ObjectRef, SleeperState};
+use crate::{DivertedPort, Epoch, ObjectRef, Phase, SleeperState};
 
 /// Everything that [`crate::next`] looks at.
 ///
@@ -68,8 +68,8 @@ pub struct Service {
     /// Whether it is certain that a ready pod of this wake is listed: the slices were written by a controller that knew the
     /// Service as the wake left it. Otherwise what is listed may be a moment old.
     pub relisted: bool,
-    /// Whether every ready DLX answers on this Service's DLX ports. Only asked for while diverting.
-    pub probe: Probe,
+    /// Whether those of [`Observation::to_ask`] answer on this Service's DLX ports; if not, which and how.
+    pub answers: BTreeMap<IpAddr, Result<(), String>>,
     /// The epoch that the last wake of this very Sleeper wrote on it, which defeats older attempts to park it.
     pub fence: Option<Epoch>,
 }
@@ -139,18 +139,6 @@ pub enum Listed {
     ReadyPods,
 }
 
-/// Result of probing the DLX ports of a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Probe {
-    /// Not asked.
-    #[default]
-    NotAsked,
-    /// Every ready DLX answered as this Sleeper's stand-in.
-    Answered,
-    /// At least one did not; the text says which and how.
-    Unanswered(String),
-}
-
 /// The DLX as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dlx {
@@ -173,8 +161,68 @@ pub enum Demand {
 }
 
 impl Observation {
-    /// The slice that a Service should have, given the DLX and the allocated ports.
+    /// Whom to ask, before anything is decided, whether it answers on the DLX ports of a Service.
+    ///
+    /// A DLX that is ready may still not know this Sleeper: what it watches may come late, or not at all for a while. To
+    /// lead to it would be to lead to a closed port. So a slice names who has answered, and whom it named already.
+    pub fn to_ask(&self, service: &Service) -> Vec<IpAddr> {
+        let (false, Some(selector)) = (self.deleting, &service.selector) else {
+            return Vec::new();
+        };
+        let ready = || self.dlx.ready.iter().copied();
+        let new = || ready().filter(|address| !self.is_named(service, *address));
+        match self.state.phase {
+            Phase::Awake => Vec::new(),
+            // Once more before the pods are taken out.
+            Phase::Diverting if matches!(selector, Selector::Pods(_)) => ready().collect(),
+            Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => new().collect(),
+            // A wake does not wait for answers as long as there is somebody to lead to.
+            Phase::Waking | Phase::Ready => {
+                let new: Vec<_> = new().collect();
+                let needed = service.own_slice.is_some() && new.len() == self.dlx.ready.len();
+                if needed { new } else { Vec::new() }
+            }
+        }
+    }
+
+    /// The slice that a Service should have: the DLX replicas that answer, on the allocated ports.
     pub fn wanted_slice(&self, service: &Service) -> OwnSlice {
+        let answers = |address: &IpAddr| match service.answers.get(address) {
+            Some(answer) => answer.is_ok(),
+            None => self.is_named(service, *address),
+        };
+        let mut addresses: Vec<_> = self.dlx.ready.iter().copied().filter(answers).collect();
+        addresses.sort();
+        let turn = Some(self.state.turn());
+        match &service.own_slice {
+            // Nobody answers. What is there is not worse than nothing, and may come back.
+            Some(own) if addresses.is_empty() => OwnSlice { turn, ..own.clone() },
+            _ => OwnSlice {
+                addresses,
+                ports: self.dlx_ports(service),
+                turn,
+            },
+        }
+    }
+
+    /// Whether the slice of a Service is as it should be, as far as anybody is there to be named in it.
+    pub(crate) fn needs_slice(&self, service: &Service) -> bool {
+        let wanted = self.wanted_slice(service);
+        !wanted.addresses.is_empty() && service.own_slice.as_ref() != Some(&wanted)
+    }
+
+    /// Whether Dormouse's slice of a Service, written for this Sleeper, names this DLX on every port.
+    fn is_named(&self, service: &Service, address: IpAddr) -> bool {
+        service.own_slice.as_ref().is_some_and(|own| {
+            let ports = self.dlx_ports(service);
+            own.turn.is_some()
+                && own.addresses.contains(&address)
+                && ports.iter().all(|port| own.ports.contains(port))
+        })
+    }
+
+    /// The DLX ports of a Service, by name.
+    pub fn dlx_ports(&self, service: &Service) -> Vec<(String, u16)> {
         let mut ports: Vec<_> = self
             .state
             .ports
@@ -183,13 +231,7 @@ impl Observation {
             .map(|port: &DivertedPort| (port.name.clone(), port.dlx_port))
             .collect();
         ports.sort();
-        let mut addresses = self.dlx.ready.clone();
-        addresses.sort();
-        OwnSlice {
-            addresses,
-            ports,
-            turn: Some(self.state.turn()),
-        }
+        ports
     }
 
     /// Service ports without a DLX port.

@@ -21,7 +21,7 @@ pub enum Phase {
     /// Pods answer, Dormouse is not in the path.
     #[default]
     Awake,
-    /// The DLX joins the Services; then their selectors are parked.
+    /// The DLX answers and joins the Services; then their selectors are parked.
     Diverting,
     /// All new connections go to the DLX, which forwards and counts. Replicas are untouched.
     Observing,

@@ -252,6 +252,7 @@ pub struct Dlx {
     pub address: Ipv4Addr,
     admin: u16,
     pub held: Arc<AtomicU64>,
+    learnt: CancellationToken,
     _guard: DropGuard,
 }
 
@@ -268,15 +269,27 @@ struct Shared {
 impl Dlx {
     /// Starts one on an address of its own and lists it as the only endpoint of the DLX's Service.
     pub async fn start(world: &World) -> Self {
+        let dlx = Self::begin(world, 0).await;
+        dlx.learn();
+        dlx.list_with(world, &[]);
+        dlx
+    }
+
+    /// Starts one more, which is not listed and knows no Sleeper before it learns.
+    pub async fn another(&self, world: &World) -> Self {
+        Self::begin(world, self.admin).await
+    }
+
+    async fn begin(world: &World, admin: u16) -> Self {
         let address = Ipv4Addr::new(
             127,
             40,
             std::process::id().to_le_bytes()[0],
             NEXT.fetch_add(1, Ordering::SeqCst),
         );
-        let admin = TcpListener::bind((address, 0)).await.unwrap();
+        let admin = TcpListener::bind((address, admin)).await.unwrap();
         let port = admin.local_addr().unwrap().port();
-        let shutdown = CancellationToken::new();
+        let (shutdown, learnt) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {
             cluster: world.another_process().await,
             key: world.key.clone(),
@@ -284,18 +297,22 @@ impl Dlx {
             client: Client::builder(TokioExecutor::new()).build_http(),
         };
         tokio::spawn(serve(admin, shared.clone(), shutdown.clone()));
-        tokio::spawn(listen(address, shared.clone(), shutdown.clone()));
-        let dlx = Self {
+        tokio::spawn(listen(address, shared.clone(), learnt.clone(), shutdown.clone()));
+        Self {
             address,
             admin: port,
             held: Arc::clone(&shared.held),
+            learnt,
             _guard: shutdown.drop_guard(),
-        };
-        dlx.list_with(world, &[]);
-        dlx
+        }
     }
 
-    /// Lists it as an endpoint of the DLX's Service, with replicas that do not exist.
+    /// From now on it knows of Sleepers.
+    pub fn learn(&self) {
+        self.learnt.cancel();
+    }
+
+    /// Lists it as an endpoint of the DLX's Service, with others.
     pub fn list_with(&self, world: &World, others: &[Ipv4Addr]) {
         let all: Vec<IpAddr> = std::iter::once(&self.address)
             .chain(others)
@@ -335,8 +352,9 @@ ports: [{{name: admin, port: {port}, protocol: TCP}}]
     )
 }
 
-/// Listens on every port that is allocated.
-async fn listen(address: Ipv4Addr, shared: Shared, shutdown: CancellationToken) {
+/// Listens on every port that is allocated, once it has learnt of them.
+async fn listen(address: Ipv4Addr, shared: Shared, learnt: CancellationToken, shutdown: CancellationToken) {
+    learnt.cancelled().await;
     let mut changes = shared.cluster.changes();
     let listening = Mutex::new(BTreeMap::new());
     loop {

@@ -7,7 +7,6 @@
 
 mod fixture;
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use dormouse_embedded::Fault;
@@ -442,14 +441,15 @@ async fn a_service_that_leads_to_a_dlx_that_is_gone_is_repaired_without_a_leader
 async fn so_is_one_that_leads_to_some_that_are_gone() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
-    let gone = Ipv4Addr::new(127, 40, 255, 1);
+    let second = dlx.another(&world).await;
+    second.learn();
     let only = [dlx.address.to_string()];
-    let both = [only[0].clone(), gone.to_string()];
+    let both = [only[0].clone(), second.address.to_string()];
     {
         let _leader = drive(&world.cluster, Role::Leader);
         world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
         world.until_asleep().await;
-        dlx.list_with(&world, &[gone]);
+        dlx.list_with(&world, &[second.address]);
         world.until_behind_the_service(&both).await;
     }
     dlx.list_with(&world, &[]);
@@ -460,11 +460,39 @@ async fn so_is_one_that_leads_to_some_that_are_gone() {
     assert_eq!(phase(&sleeper), Phase::Asleep);
 
     // A replica that is missing is the leader's business.
-    dlx.list_with(&world, &[gone]);
+    dlx.list_with(&world, &[second.address]);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.behind_the_service(), only);
     let _leader = drive(&world.cluster, Role::Leader);
     world.until_behind_the_service(&both).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
+    let world = World::new().await;
+    let dlx = Dlx::start(&world).await;
+    let late = dlx.another(&world).await;
+    dlx.list_with(&world, &[late.address]);
+    let _leader = drive(&world.cluster, Role::Leader);
+    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world.until("diverting", |s| phase(s) == Phase::Diverting).await;
+    let begun = tokio::time::Instant::now();
+    let address = world.api.service_address("shop", "web", PORT).unwrap();
+    while begun.elapsed() < Duration::from_secs(1) {
+        let behind = world.behind_the_service();
+        assert!(!behind.contains(&late.address.to_string()), "{behind:?}");
+        assert_eq!(request(address).await.unwrap(), 200);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    late.learn();
+    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world.until_asleep().await;
+    let mut both = [dlx.address, late.address];
+    both.sort_unstable();
+    world
+        .until_behind_the_service(&both.map(|address| address.to_string()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use super::common::{act_state, after, existing, record, settled, wait, wake};
 use super::waking::awake;
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Demand, Listed, Observation, Phase, Probe, Selector, Wish};
+use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish};
 
 /// Awake, and wished observed or asleep.
 pub(super) fn begin(seen: &Observation, _timings: &Timings) -> Next {
@@ -38,7 +38,8 @@ pub(super) fn undivertible(seen: &Observation) -> Option<String> {
     })
 }
 
-/// The slices first, then a probe, then the selectors: a Service always has somebody behind it.
+/// Every DLX answers, then joins the Services, then the selectors are parked: a Service always has somebody behind it, and
+/// never somebody who does not know it yet.
 pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
     if let Some(rollback) = cannot_divert(seen, timings) {
         return rollback;
@@ -62,14 +63,7 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
     if !slices.is_empty() {
         return unless_overdue("the slices of the DLX could not be written", Next::Act(slices));
     }
-    let unanswered = existing(seen)
-        .filter(|(_, selector)| !matches!(selector, Selector::Parked(_)))
-        .find_map(|(service, _)| match &service.probe {
-            Probe::Answered => None,
-            Probe::NotAsked => Some(format!("Service {}: it was not asked", service.name)),
-            Probe::Unanswered(why) => Some(format!("Service {}: {why}", service.name)),
-        });
-    if let Some(why) = unanswered {
+    if let Some(why) = silent(seen) {
         let what = format!("the DLX does not answer for {why}");
         return unless_overdue(&what, wait(WaitReason::Probe(why), Some(until)));
     }
@@ -95,7 +89,7 @@ pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Ne
             let (now, reason) = (seen.now, seen.state.reason.clone());
             act_state(seen, |state| state.enter(Phase::Draining, now, reason))
         }
-        Wish::Observed | Wish::Awake => settled(),
+        Wish::Observed | Wish::Awake => settled_if_answered(seen),
     }
 }
 
@@ -194,7 +188,37 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
     if !seen.state.at_zero {
         return act_state(seen, |state| state.at_zero = true);
     }
-    settled()
+    settled_if_answered(seen)
+}
+
+/// Settled, unless a Service leads to no DLX that is ready. A ready one that is missing beside another can wait until the
+/// next look.
+fn settled_if_answered(seen: &Observation) -> Next {
+    match existing(seen).find(|(service, _)| !has_stand_in(seen, service)) {
+        Some((service, _)) => wait(
+            WaitReason::Probe(format!("Service {}: nobody answers", service.name)),
+            None,
+        ),
+        None => settled(),
+    }
+}
+
+/// Whether a DLX that is ready is behind this Service, or about to be.
+fn has_stand_in(seen: &Observation, service: &Service) -> bool {
+    let addresses = seen.wanted_slice(service).addresses;
+    addresses.iter().any(|address| seen.dlx.ready.contains(address))
+}
+
+/// Which ready DLX does not answer for a Service whose pods are still to be taken out, and how.
+fn silent(seen: &Observation) -> Option<String> {
+    existing(seen)
+        .filter(|(_, selector)| !matches!(selector, Selector::Parked(_)))
+        .flat_map(|(service, _)| seen.dlx.ready.iter().map(move |address| (service, address)))
+        .find_map(|(service, address)| match service.answers.get(address) {
+            Some(Ok(())) => None,
+            Some(Err(why)) => Some(format!("Service {}: {why}", service.name)),
+            None => Some(format!("Service {}: {address} was not asked", service.name)),
+        })
 }
 
 /// While diverted: slices follow the DLX, selectors stay parked, and without any DLX the resource wakes (fail open).
@@ -232,14 +256,14 @@ pub(super) fn no_dlx(seen: &Observation, timings: &Timings) -> Option<Next> {
 
 pub(super) fn stale_slices(seen: &Observation) -> Vec<Step> {
     existing(seen)
-        .filter(|(service, _)| service.own_slice.as_ref() != Some(&seen.wanted_slice(service)))
+        .filter(|(service, _)| seen.needs_slice(service))
         .map(|(service, _)| Step::WriteSlice(service.name.clone()))
         .collect()
 }
 
 pub(super) fn parks(seen: &Observation) -> Vec<Step> {
     existing(seen)
-        .filter(|(_, selector)| matches!(selector, Selector::Pods(_)))
+        .filter(|(service, selector)| matches!(selector, Selector::Pods(_)) && has_stand_in(seen, service))
         .map(|(service, _)| Step::ParkSelector(service.name.clone()))
         .collect()
 }

@@ -161,12 +161,7 @@ pub(super) fn stale_leftovers(seen: &Observation) -> Vec<Step> {
         return Vec::new();
     }
     existing(seen)
-        .filter(|(service, _)| {
-            service
-                .own_slice
-                .as_ref()
-                .is_some_and(|own| *own != seen.wanted_slice(service))
-        })
+        .filter(|(service, _)| service.own_slice.is_some() && seen.needs_slice(service))
         .map(|(service, _)| Step::WriteSlice(service.name.clone()))
         .collect()
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, DivertedPort, Dlx, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice, Phase, Probe,
-    Selector, Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas, next,
+    Demand, DivertedPort, Dlx, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice, Phase, Selector,
+    Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas, next,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -66,16 +66,18 @@ pub fn workload(name: &str, replicas: i32) -> Workload {
 }
 
 pub fn service(name: &str, selector: Selector) -> Service {
-    Service {
+    let mut service = Service {
         name: name.into(),
         selector: Some(selector),
         ports: vec![("http".into(), 80)],
         own_slice: None,
         listed: Listed::ReadyPods,
         relisted: false,
-        probe: Probe::NotAsked,
+        answers: BTreeMap::new(),
         fence: None,
-    }
+    };
+    answer(&mut service, &[1, 2, 3]);
+    service
 }
 
 pub fn dlx(last: &[u8]) -> Dlx {
@@ -145,7 +147,6 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
     ) {
         park(&mut seen);
         seen.services[0].listed = Listed::Nothing;
-        seen.services[0].probe = Probe::Answered;
     }
     if phase != Phase::Awake {
         give_slice(&mut seen);
@@ -163,7 +164,20 @@ pub fn park(seen: &mut Observation) {
     }
 }
 
-/// Dormouse's slices, as they should be.
+/// These DLX answer for the Service.
+pub fn answer(service: &mut Service, last: &[u8]) {
+    service
+        .answers
+        .extend(dlx(last).ready.into_iter().map(|address| (address, Ok(()))));
+}
+
+/// This DLX refuses connections to the Service's ports.
+pub fn refuse(service: &mut Service, last: u8) {
+    let address = IpAddr::V4(Ipv4Addr::new(127, 0, 9, last));
+    service.answers.insert(address, Err(format!("{address} refused")));
+}
+
+/// Dormouse's slices, as they should be, where all of the DLX answer.
 pub fn give_slice(seen: &mut Observation) {
     for index in 0..seen.services.len() {
         seen.services[index].own_slice = Some(seen.wanted_slice(&seen.services[index]));

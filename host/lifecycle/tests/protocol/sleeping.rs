@@ -1,7 +1,7 @@
 //! Awake to Asleep.
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Listed, Observation, Phase, Probe, Selector, Service, Step, Undivertible, WaitReason, Wish,
+    Demand, Dlx, Listed, Observation, Phase, Selector, Service, Step, Undivertible, WaitReason, Wish,
     WorkloadReplicas,
 };
 use rstest::rstest;
@@ -136,7 +136,7 @@ fn without_services_no_dlx_is_needed(#[case] services: Vec<Service>) {
     }
 }
 
-// Diverting: slices, probe, selectors, endpoints
+// Diverting: answers, slices, selectors, endpoints
 
 fn diverting() -> Observation {
     let mut diverting = seen(Phase::Diverting, Wish::Asleep);
@@ -146,46 +146,57 @@ fn diverting() -> Observation {
         service.selector = Some(Selector::Pods(labels()));
         service.listed = Listed::ReadyPods;
         service.own_slice = None;
-        service.probe = Probe::NotAsked;
     }
     diverting
 }
 
 #[test]
-fn the_dlx_joins_then_answers_then_the_selectors_are_parked_then_the_pods_leave() {
+fn every_dlx_answers_and_joins_then_the_selectors_are_parked_then_the_pods_leave() {
     let mut seen = diverting();
+    seen.services
+        .iter_mut()
+        .for_each(|service| service.answers.clear());
+    assert_eq!(
+        waits(&seen).0,
+        WaitReason::Probe("Service web: 127.0.9.1 was not asked".into()),
+        "nobody joins unasked"
+    );
+
+    seen.services
+        .iter_mut()
+        .for_each(|service| answer(service, &[1, 2]));
+    refuse(&mut seen.services[1], 2);
     assert_eq!(
         steps(&seen),
         [Step::WriteSlice("web".into()), Step::WriteSlice("api".into())]
     );
+    let joined = |seen: &Observation, index: usize| seen.wanted_slice(&seen.services[index]).addresses;
+    assert_eq!(joined(&seen, 0), dlx(&[1, 2]).ready);
+    assert_eq!(joined(&seen, 1), dlx(&[1]).ready, "who refuses does not join");
 
     give_slice(&mut seen);
-    assert_eq!(
-        waits(&seen).0,
-        WaitReason::Probe("Service web: it was not asked".into())
-    );
-
-    seen.services[0].probe = Probe::Answered;
-    seen.services[1].probe = Probe::Unanswered("127.0.9.2:20001 refused".into());
-    let reason = WaitReason::Probe("Service api: 127.0.9.2:20001 refused".into());
+    let reason = WaitReason::Probe("Service api: 127.0.9.2 refused".into());
     assert_eq!(
         waits(&seen),
         (reason, Some(in_secs(50))),
         "given up a minute after it began"
     );
 
-    seen.services[1].probe = Probe::Answered;
+    answer(&mut seen.services[1], &[2]);
+    assert_eq!(steps(&seen), [Step::WriteSlice("api".into())]);
+
+    give_slice(&mut seen);
     assert_eq!(
         steps(&seen),
         [Step::ParkSelector("web".into()), Step::ParkSelector("api".into())]
     );
 
     park(&mut seen);
-    seen.services[0].probe = Probe::NotAsked;
+    seen.services[0].answers.clear();
     assert_eq!(
         waits(&seen),
         (WaitReason::EndpointsLeaving, Some(in_secs(50))),
-        "parked Services need no probe"
+        "of parked Services nobody need be asked again"
     );
 
     seen.services
@@ -200,7 +211,6 @@ fn only_what_is_left_is_parked() {
     let mut seen = diverting();
     give_slice(&mut seen);
     seen.services[0].selector = Some(Selector::Parked(labels()));
-    seen.services[1].probe = Probe::Answered;
     assert_eq!(steps(&seen), [Step::ParkSelector("api".into())]);
 }
 
@@ -227,15 +237,12 @@ fn the_slice_names_every_dlx_and_port_in_order() {
 #[rstest]
 #[case::ports(|seen: &mut Observation| seen.state.ports.clear(), "ports")]
 #[case::slices(|seen: &mut Observation| seen.services[0].own_slice = None, "slices")]
-#[case::probe(|seen: &mut Observation| seen.services[0].probe = Probe::Unanswered("refused".into()), "does not answer")]
+#[case::answers(|seen: &mut Observation| { refuse(&mut seen.services[0], 2); give_slice(seen); }, "does not answer")]
 #[case::selectors(|_: &mut Observation| (), "parked")]
 #[case::endpoints(park, "endpoints do not leave")]
 fn diverting_is_given_up(#[case] change: fn(&mut Observation), #[case] text: &str) {
     let mut seen = diverting();
     give_slice(&mut seen);
-    seen.services
-        .iter_mut()
-        .for_each(|service| service.probe = Probe::Answered);
     change(&mut seen);
     seen.state.since = Some(ago(59));
     assert_ne!(
@@ -285,6 +292,96 @@ fn slices_follow_the_dlx(
     let mut diverted = seen(phase, Wish::Asleep);
     diverted.dlx = dlx(ready);
     assert_eq!(steps(&diverted), [Step::WriteSlice("web".into())]);
+}
+
+#[rstest]
+fn who_does_not_answer_joins_later(#[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase) {
+    let mut diverted = seen(phase, Wish::Asleep);
+    let before = dormouse_lifecycle::next(&diverted, &timings());
+    diverted.dlx = dlx(&[1, 2, 3]);
+    refuse(&mut diverted.services[0], 3);
+    assert_eq!(
+        dormouse_lifecycle::next(&diverted, &timings()),
+        before,
+        "there are others, so everything goes on"
+    );
+
+    diverted.dlx = dlx(&[1, 3]);
+    assert_eq!(steps(&diverted), [Step::WriteSlice("web".into())]);
+    let wanted = diverted.wanted_slice(&diverted.services[0]);
+    assert_eq!(
+        wanted.addresses,
+        dlx(&[1]).ready,
+        "who is gone leaves all the same"
+    );
+
+    answer(&mut diverted.services[0], &[3]);
+    let wanted = diverted.wanted_slice(&diverted.services[0]);
+    assert_eq!(wanted.addresses, dlx(&[1, 3]).ready);
+}
+
+#[rstest]
+fn while_nobody_answers_the_slice_stays_as_it_is(#[values(Phase::Observing, Phase::Asleep)] phase: Phase) {
+    let mut astray = seen(
+        phase,
+        if phase == Phase::Asleep {
+            Wish::Asleep
+        } else {
+            Wish::Observed
+        },
+    );
+    astray.dlx = dlx(&[3]);
+    refuse(&mut astray.services[0], 3);
+    let polled = (WaitReason::Probe("Service web: nobody answers".into()), None);
+    assert_eq!(waits(&astray), polled);
+
+    astray.services[0].selector = Some(Selector::Pods(labels()));
+    assert_eq!(waits(&astray), polled, "pods are not taken out for nobody");
+    astray.services[0].own_slice = None;
+    assert_eq!(waits(&astray), polled, "nobody is not joined");
+
+    answer(&mut astray.services[0], &[3]);
+    let both = [Step::WriteSlice("web".into()), Step::ParkSelector("web".into())];
+    assert_eq!(steps(&astray), both);
+}
+
+#[rstest]
+fn only_those_are_asked_whose_answer_matters(
+    #[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
+) {
+    let asked = |seen: &Observation| seen.to_ask(&seen.services[0]);
+    let mut seen = seen(phase, Wish::Asleep);
+    assert_eq!(asked(&seen), dlx(&[]).ready, "all are in the slice");
+    seen.dlx = dlx(&[2, 3]);
+    assert_eq!(asked(&seen), dlx(&[3]).ready);
+    seen.state.ports[0].dlx_port += 1;
+    assert_eq!(asked(&seen), dlx(&[2, 3]).ready, "on another port");
+
+    seen.state.phase = Phase::Diverting;
+    seen.state.ports[0].dlx_port -= 1;
+    assert_eq!(asked(&seen), dlx(&[3]).ready);
+    seen.services[0].selector = Some(Selector::Pods(labels()));
+    assert_eq!(
+        asked(&seen),
+        dlx(&[2, 3]).ready,
+        "all, before the pods are taken out"
+    );
+
+    for waking in [Phase::Waking, Phase::Ready] {
+        seen.state.phase = waking;
+        seen.dlx = dlx(&[2, 3]);
+        assert_eq!(asked(&seen), dlx(&[]).ready, "there is somebody");
+        seen.dlx = dlx(&[3]);
+        assert_eq!(asked(&seen), dlx(&[3]).ready);
+    }
+    seen.services[0].own_slice = None;
+    assert_eq!(asked(&seen), dlx(&[]).ready, "nobody joins any more");
+    seen.state.phase = Phase::Awake;
+    assert_eq!(asked(&seen), dlx(&[]).ready);
+    seen.state.phase = phase;
+    assert_eq!(asked(&seen), dlx(&[3]).ready);
+    seen.deleting = true;
+    assert_eq!(asked(&seen), dlx(&[]).ready);
 }
 
 #[rstest]

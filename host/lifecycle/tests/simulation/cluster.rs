@@ -1,11 +1,11 @@
 //! A cluster with just enough in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Probe, Selector, Service,
+    Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Selector, Service,
     SleeperState, Timings, Workload,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -78,9 +78,10 @@ pub struct Cluster {
     pub workloads: Vec<SimWorkload>,
     pub pods: Vec<Pod>,
     pub dlx: Vec<u8>,
+    /// Those DLX that know the Sleeper's ports. The others refuse connections to them.
+    knowing: BTreeSet<u8>,
     pub absent_since: Option<Timestamp>,
     pub demand: Demand,
-    pub probe: bool,
     versions: u64,
     /// The replicas that the workloads' controllers believe to be wished.
     believed: Vec<i32>,
@@ -106,8 +107,8 @@ impl Cluster {
             pods: Vec::new(),
             absent_since: dlx.is_empty().then_some(now),
             dlx,
+            knowing: BTreeSet::new(),
             demand: Demand::None,
-            probe: true,
             versions: 0,
             believed: Vec::new(),
             unsynced: SignedDuration::ZERO,
@@ -239,7 +240,49 @@ impl Cluster {
             (true, since) => since,
             (false, _) => None,
         };
+        // A pod that comes back at its address has read all there is before it is ready. Another one may have read it before
+        // the Sleeper was there.
+        let named: BTreeSet<_> = self
+            .services
+            .iter()
+            .flat_map(|service| self.named(service))
+            .collect();
+        self.knowing.retain(|last| dlx.contains(last));
+        self.knowing
+            .extend(dlx.iter().filter(|last| named.contains(last)));
         self.dlx = dlx;
+    }
+
+    /// A DLX learns of the Sleeper's ports.
+    pub fn learn(&mut self, last: u8) {
+        if self.dlx.contains(&last) {
+            self.knowing.insert(last);
+        }
+    }
+
+    pub fn all_learn(&mut self) {
+        self.knowing.extend(&self.dlx);
+    }
+
+    /// Nobody knows ports that were just given.
+    pub fn forget_ports(&mut self) {
+        self.knowing.clear();
+    }
+
+    /// Which DLX that is ready a Service leads to, although it does not know the Sleeper.
+    pub fn led_to_ignorant(&self, service: &SimService) -> Option<u8> {
+        let mut named = self.named(service);
+        named.find(|last| self.dlx.contains(last) && !self.knowing.contains(last))
+    }
+
+    fn named<'a>(&self, service: &'a SimService) -> impl Iterator<Item = u8> + use<'a> {
+        let slices = service.slice.iter();
+        slices.flat_map(|slice| {
+            slice.content.addresses.iter().map(|address| match address {
+                IpAddr::V4(address) => address.octets()[3],
+                IpAddr::V6(address) => address.octets()[15],
+            })
+        })
     }
 
     /// A GitOps tool puts back what the manifest says.
@@ -308,11 +351,7 @@ impl Cluster {
             },
             // Without proof, so that the time has to do.
             relisted: false,
-            probe: if objects.probe {
-                Probe::Answered
-            } else {
-                Probe::Unanswered("refused".into())
-            },
+            answers: BTreeMap::new(),
             fence: service.fence,
         });
         let workloads = objects.workloads.iter().map(|workload| Workload {
@@ -322,7 +361,7 @@ impl Cluster {
             autoscaler_minimum: None,
             fence: workload.fence,
         });
-        Some(Observation {
+        let mut seen = Observation {
             now: self.now,
             state: sleeper.state.clone(),
             deleting: sleeper.deleting,
@@ -331,11 +370,7 @@ impl Cluster {
             workloads: workloads.collect(),
             services: services.collect(),
             dlx: Dlx {
-                ready: objects
-                    .dlx
-                    .iter()
-                    .map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 9, *last)))
-                    .collect(),
+                ready: objects.dlx.iter().map(|last| address_of(*last)).collect(),
                 absent_since: objects.absent_since,
             },
             demand: self.demand.clone(),
@@ -343,6 +378,19 @@ impl Cluster {
                 .pods
                 .iter()
                 .any(|pod| pod.ready && since.is_none_or(|since| pod.created >= since)),
-        })
+        };
+        let asked: Vec<_> = seen.services.iter().map(|service| seen.to_ask(service)).collect();
+        for (service, asked) in seen.services.iter_mut().zip(asked) {
+            let answers = asked.into_iter().map(|address| {
+                let knows = self.knowing.iter().any(|last| address_of(*last) == address);
+                (address, if knows { Ok(()) } else { Err("refused".into()) })
+            });
+            service.answers = answers.collect();
+        }
+        Some(seen)
     }
+}
+
+fn address_of(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 0, 9, last))
 }

@@ -140,6 +140,7 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
                 });
             }
             sleeper.version = version;
+            cluster.forget_ports();
         }
         Step::WriteSlice(name) => {
             let index = position(cluster, name);

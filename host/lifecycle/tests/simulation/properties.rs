@@ -32,7 +32,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => who().prop_map(Event::Revert),
         1 => who().prop_map(Event::ScaleUp),
         1 => prop_oneof![Just(None), (0_u64..3).prop_map(Some)].prop_map(Event::Demand),
-        1 => any::<bool>().prop_map(Event::Probe),
+        2 => (1_u8..=3).prop_map(Event::Learn),
     ]
 }
 

@@ -43,7 +43,8 @@ pub enum Event {
     Revert(usize),
     ScaleUp(usize),
     Demand(Option<u64>),
-    Probe(bool),
+    /// A DLX learns of the Sleeper's ports.
+    Learn(u8),
     Delete,
 }
 
@@ -142,7 +143,7 @@ impl World {
                     Some(count) => Demand::Some(*count),
                 };
             }
-            Event::Probe(answers) => self.cluster.probe = *answers,
+            Event::Learn(last) => self.cluster.learn(*last),
             Event::Delete => self.cluster.delete_sleeper(),
         }
         self.check()
@@ -169,6 +170,7 @@ impl World {
     fn round(&mut self, who: usize) -> Result<(), String> {
         self.executors[who].observe(&self.cluster);
         while self.step(who)? == Outcome::Done {}
+        self.cluster.all_learn();
         self.cluster.watch_workloads();
         self.cluster.sync_workloads();
         self.check()?;
@@ -179,7 +181,7 @@ impl World {
         self.check()
     }
 
-    /// No Service is ever left with neither pods nor DLX.
+    /// No Service is ever left with neither pods nor DLX, or leads to a DLX that does not know it.
     fn check(&mut self) -> Result<(), String> {
         if let Some(sleeper) = &self.cluster.sleeper
             && sleeper.deleting
@@ -191,6 +193,13 @@ impl World {
                 .is_some_and(|since| self.cluster.now >= since + patience);
         }
         for service in &self.cluster.services {
+            if let Some(last) = self.cluster.led_to_ignorant(service) {
+                return Err(format!(
+                    "Service {} leads to DLX {last}, which does not know it, in phase {:?}",
+                    service.name,
+                    self.phase()
+                ));
+            }
             let dlx = service
                 .slice
                 .as_ref()
@@ -209,7 +218,6 @@ impl World {
     /// Without new wishes, everything ends up as wished, in a bounded number of rounds.
     pub fn settle(&mut self) -> Result<(), String> {
         self.cluster.demand = Demand::None;
-        self.cluster.probe = true;
         const ROUNDS: usize = 120;
         let mut last = None;
         for _ in 0..ROUNDS {
