@@ -4,6 +4,7 @@ mod availability;
 mod chart;
 mod conditions;
 mod cycles;
+mod node;
 mod services;
 mod stages;
 

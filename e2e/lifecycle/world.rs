@@ -137,12 +137,19 @@ impl World {
             return Ok(());
         }
         // Ready pods are in the Service some moments before the node's proxy leads there.
+        self.until_connected(PATIENCE, namespace, name).await
+    }
+
+    /// Waits until the node leads from the Service to somebody who accepts connections.
+    pub async fn until_connected(&self, patience: Duration, namespace: &str, name: &str) -> Result<()> {
         let address = self.address(namespace, name).await?;
-        self.until(&format!("{address} to lead to a pod"), async || {
-            Ok(tokio::net::TcpStream::connect(&address).await.ok())
+        self.until_within(patience, &format!("{address} to lead to somebody"), async || {
+            // A packet that comes before the node's rules gets no answer, nor do those that repeat it.
+            let attempt = tokio::net::TcpStream::connect(&address);
+            let connected = tokio::time::timeout(Duration::from_secs(1), attempt).await;
+            Ok(connected.ok().and_then(Result::ok).map(|_| ()))
         })
-        .await?;
-        Ok(())
+        .await
     }
 
     /// Deploys, and waits for the Sleeper.
@@ -220,7 +227,17 @@ impl World {
 
     /// Asks until there is an answer, for a bounded time. An error is the last that was seen.
     pub async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        self.until_within(PATIENCE, what, ask).await
+    }
+
+    /// The same, where it may take longer.
+    pub async fn until_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        ask: impl AsyncFn() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + patience;
         let mut last = anyhow!("not so");
         while Instant::now() < deadline {
             match ask().await {
@@ -230,7 +247,7 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(last.context(format!("waited {} s in vain for {what}", PATIENCE.as_secs())))
+        Err(last.context(format!("waited {} s in vain for {what}", patience.as_secs())))
     }
 
     /// The message of a condition of its Sleeper that does not hold, once there is one that says so.

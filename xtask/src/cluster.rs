@@ -31,6 +31,7 @@ pub use self::commands::{Args, command};
 use self::layout::Layout;
 use self::process::Process;
 pub use self::requirements::missing;
+pub use self::up::ProxyMode;
 use crate::run::Cmd;
 use crate::workspace::Workspace;
 
@@ -49,7 +50,7 @@ pub struct Cluster {
 impl Cluster {
     /// Builds what is missing and starts a cluster. One of this name that runs already is used as it is, and is not
     /// brought down; remains of one are removed first.
-    pub fn up(workspace: &Workspace, name: &str) -> Result<Self> {
+    pub fn up(workspace: &Workspace, name: &str, proxy: ProxyMode) -> Result<Self> {
         let (layout, components) = Self::named(workspace, name)?;
         let missing = missing();
         if !missing.is_empty() {
@@ -73,7 +74,7 @@ impl Cluster {
         );
         signals::guard(&layout);
         let mut cluster = Self::of(layout, components, true);
-        match up::start(&cluster.layout, &cluster.components) {
+        match up::start(&cluster.layout, &cluster.components, proxy) {
             Ok(stages) => {
                 cluster.stages = Some(stages);
                 Ok(cluster)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ProxyMode};
 use crate::image::oci::{Arch, Image, Layer, write_archive};
 use crate::run::Steps;
 use crate::workspace::Workspace;
@@ -27,6 +27,9 @@ pub struct Args {
     /// The cluster; one of this name that runs already is used and left alone
     #[arg(long, default_value = "e2e")]
     name: String,
+    /// How kube-proxy leads to what is behind a Service
+    #[arg(long, value_enum, default_value_t)]
+    proxy_mode: ProxyMode,
     /// Sleep and wake cycles of the case that counts them
     #[arg(long, default_value_t = 100)]
     cycles: u32,
@@ -43,6 +46,7 @@ impl Args {
             skip: LONG.map(str::to_owned).to_vec(),
             keep: false,
             name: "e2e".to_owned(),
+            proxy_mode: ProxyMode::default(),
             cycles: 100,
             user_plugin,
         }
@@ -87,7 +91,9 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
         None => tutorial::follow(workspace, &tutorial::new_folder()?),
     })?;
     let images = steps.run("build the images", || images(workspace, arch))?;
-    let cluster = steps.run("start a real Kubernetes", || Cluster::up(workspace, &args.name))?;
+    let cluster = steps.run("start a real Kubernetes", || {
+        Cluster::up(workspace, &args.name, args.proxy_mode)
+    })?;
     let outcome = on(
         workspace,
         &cluster,

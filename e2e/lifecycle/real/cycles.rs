@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
 
+use super::node;
 use crate::traffic::{Lost, none_lost};
 use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};
@@ -20,7 +21,7 @@ use crate::{Case, case};
 pub fn cases() -> Vec<Case> {
     vec![
         case!(exclusive a_hundred_cycles_with_a_new_connection_every_five_milliseconds).within(HUNDRED),
-        case!(exclusive restarts_of_everything_under_traffic_lose_nothing),
+        case!(exclusive restarts_of_everything_under_traffic_lose_nothing).within(RESTARTS),
     ]
 }
 
@@ -30,6 +31,9 @@ const OPEN: usize = 2_000;
 
 /// A cycle takes six seconds or so: pods have to end, and start.
 const HUNDRED: Duration = Duration::from_secs(30 * 60);
+
+/// The node may need two minutes of it.
+const RESTARTS: Duration = Duration::from_secs(6 * 60);
 
 /// How many cycles, where a hundred take too long.
 const CYCLES: &str = "DORMOUSE_E2E_CYCLES";
@@ -293,6 +297,20 @@ async fn restarts_of_everything_under_traffic_lose_nothing(world: Arc<World>) ->
         restarted.with_context(|| format!("restarting {what}"))?;
         cycled.with_context(|| format!("during the restart of {what}"))?;
     }
+    // Nodes may not follow yet, so the pods that they lead to stay, although nobody needs them.
+    world.until_phase(ns, name, Phase::Awake).await?;
+    traffic.flow(false).await?;
+    world.cluster.wish_sleep(&key, "the case says so").await?;
+    world.until_phase(ns, name, Phase::Draining).await?;
+    tokio::time::sleep(world.installation().drain_grace() + Duration::from_secs(3)).await;
+    let (replicas, state) = (world.replicas(ns, name).await?, world.state(ns, name).await?);
+    ensure!(
+        replicas > 0 && state.phase == Phase::Draining,
+        "{replicas} replicas in {:?} right after an outage",
+        state.phase
+    );
+    traffic.flow(true).await?;
+    node::until_it_follows(&world).await?;
     world.until_phase(ns, name, Phase::Awake).await?;
     let (sent, lost) = traffic.end().await?;
     none_lost(sent, lost)

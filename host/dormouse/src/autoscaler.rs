@@ -83,6 +83,7 @@ fn leadership(host: &Host, options: &AutoscalerOptions) -> Option<Leadership> {
         client,
         config,
         host.cluster.metrics().clone(),
+        host.cluster.outages().clone(),
         host.shutdown.clone(),
     ))
 }

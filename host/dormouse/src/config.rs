@@ -306,6 +306,10 @@ pub struct Common {
     #[arg(long, env = "DORMOUSE_DRAIN_GRACE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_grace: Option<Span>,
+    /// How long after an outage of the API server nothing is scaled to zero [default: 2m]
+    #[arg(long, env = "DORMOUSE_OUTAGE_GRACE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outage_grace: Option<Span>,
     /// How long a workload is left alone before its traffic is first looked at [default: 10s]
     #[arg(long, env = "DORMOUSE_LOOK_SETTLE")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -132,6 +132,7 @@ pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kuber
         ports: common.dlx_ports.map(|ports| ports.0).unwrap_or_default(),
         timings: Timings {
             drain_grace: span(common.drain_grace, defaults.drain_grace),
+            outage_grace: span(common.outage_grace, defaults.outage_grace),
             dlx_absence: span(common.dlx_absence, defaults.dlx_absence),
             look: LookPolicy {
                 settle: span(common.look_settle, defaults.look.settle),

@@ -388,6 +388,8 @@ fn config_file(options: &Options) -> String {
             "namespace": "*",
             "dlxService": format!("{SYSTEM_NAMESPACE}/dormouse-dlx"),
             "drainGrace": options.pace.drain_grace,
+            // The only proxy is in this process.
+            "outageGrace": "0s",
             "lookSettle": options.pace.look_settle,
             "lookLongest": options.pace.look_longest,
             "dlxAbsence": "3s",

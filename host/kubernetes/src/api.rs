@@ -20,6 +20,8 @@ pub const FENCE: &str = "dormouse.dev/epoch";
 pub const FENCE_LABEL: &str = "dormouse.dev/epoch";
 /// On Dormouse's EndpointSlices: the turn for which it was written, and the uid of the Sleeper (`<turn>@<uid>`).
 pub const TURN: &str = "dormouse.dev/turn";
+/// On the Lease of the leader: when the API server was last known to be away.
+pub const LAST_OUTAGE: &str = "dormouse.dev/last-outage";
 /// On Dormouse's EndpointSlices: `endpointslice.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "dormouse.dev";
 

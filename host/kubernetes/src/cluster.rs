@@ -22,7 +22,7 @@ use crate::endpoints::DlxAbsence;
 use crate::events::EventLog;
 use crate::metrics_api::MetricsApi;
 use crate::store::{Change, ChangedKind, Hook, Kept, Signals, Store, reflect};
-use crate::{ClusterError, Config, Metrics, Scope, SleeperKey};
+use crate::{ClusterError, Config, Metrics, Outages, Scope, SleeperKey};
 
 /// How many changes a listener may lag behind before it has to look at everything.
 const CHANGE_BACKLOG: usize = 4096;
@@ -54,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) events: EventLog,
     pub(crate) dlx: DlxClient,
     pub(crate) absence: DlxAbsence,
+    pub(crate) outages: Outages,
     pub(crate) metrics_api: MetricsApi,
     pub(crate) cancel: CancellationToken,
     _guard: DropGuard,
@@ -97,9 +98,11 @@ impl Cluster {
             revision: watch::Sender::new(0),
             changes: broadcast::channel(CHANGE_BACKLOG).0,
         };
+        let outages = Outages::default();
         let reflectors = Reflectors {
             signals: &signals,
             metrics: &metrics,
+            outages: &outages,
             cancel: &cancel,
         };
 
@@ -132,6 +135,7 @@ impl Cluster {
             events: EventLog::start(client.clone(), &config, metrics.clone(), cancel.child_token()),
             dlx: DlxClient::new(config.dlx_timeout),
             absence: DlxAbsence::default(),
+            outages,
             metrics_api: MetricsApi::default(),
             pokes: broadcast::channel(CHANGE_BACKLOG).0,
             _guard: cancel.clone().drop_guard(),
@@ -197,6 +201,11 @@ impl Cluster {
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// What is known of outages of the API server.
+    pub fn outages(&self) -> &Outages {
+        &self.inner.outages
     }
 
     /// The metrics, to be registered by the process.
@@ -359,6 +368,7 @@ where
 struct Reflectors<'a> {
     signals: &'a Signals,
     metrics: &'a Metrics,
+    outages: &'a Outages,
     cancel: &'a CancellationToken,
 }
 
@@ -375,6 +385,7 @@ impl Reflectors<'_> {
             self.signals.clone(),
             hook,
             self.metrics.clone(),
+            self.outages.clone(),
             self.cancel.child_token(),
         ));
         store

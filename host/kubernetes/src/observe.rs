@@ -326,6 +326,7 @@ impl Cluster {
                     ready: found.ready,
                     absent_since: found.absent_since,
                 },
+                last_outage: self.inner.outages.last(),
                 demand: Demand::Unknown,
                 ready_pod: false,
             },

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use futures::StreamExt;
+use jiff::Timestamp;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch_kind};
 use kube::{Api, Resource, ResourceExt};
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::Outages;
 use crate::metrics::Metrics;
 
 /// Kinds that are watched.
@@ -200,6 +202,7 @@ pub(crate) async fn reflect<K: Kept>(
     signals: Signals,
     hook: Hook<K>,
     metrics: Metrics,
+    outages: Outages,
     cancel: CancellationToken,
 ) {
     let pauses = ExponentialBackoff::from(pauses());
@@ -215,6 +218,7 @@ pub(crate) async fn reflect<K: Kept>(
         match event {
             Err(error) => {
                 metrics.watch_error(K::KIND);
+                outages.failed(&error, Timestamp::now());
                 tracing::warn!(kind = K::KIND.plural(), %error, "watch failed, trying again");
                 *store.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             }

@@ -15,6 +15,9 @@ use crate::{Epoch, LookPolicy, ObjectRef, Observation, Phase, SleeperState, Wish
 pub struct Timings {
     /// How long connections that are open when a Service is diverted may go on before its pods go away.
     pub drain_grace: Duration,
+    /// How long after an outage of the API server nothing is scaled to zero: nodes that have not heard of the diversion yet
+    /// still lead to the pods.
+    pub outage_grace: Duration,
     /// How long diverting or draining may take before it is given up and rolled back.
     pub give_up: Duration,
     /// How long no DLX may be ready before what it stands in for is woken.
@@ -37,6 +40,8 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             drain_grace: Duration::from_secs(5),
+            // client-go pauses for up to a minute between attempts, and the first that gets through may be turned away once more.
+            outage_grace: Duration::from_secs(120),
             give_up: Duration::from_secs(60),
             dlx_absence: Duration::from_secs(5),
             farewell: Duration::from_secs(30),
@@ -86,7 +91,7 @@ pub enum WaitReason {
     Probe(String),
     /// The Services are being left by the cluster's own endpoints.
     EndpointsLeaving,
-    /// Open connections are given time.
+    /// Open connections are given time, or nodes that may not have heard of the diversion.
     Grace,
     /// Demand could not be asked from every DLX.
     DemandUnknown,

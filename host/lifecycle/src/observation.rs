@@ -30,6 +30,8 @@ pub struct Observation {
     pub services: Vec<Service>,
     /// The DLX.
     pub dlx: Dlx,
+    /// When the API server was last known to be away. Nodes may lead where they led before for a while after that.
+    pub last_outage: Option<Timestamp>,
     /// Demand that the DLX reports. Only asked for where it matters: while draining.
     pub demand: Demand,
     /// A ready, non-terminating pod accepts connections. Pods created before [`SleeperState::pods_since`] do not count.

@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 use super::build::Components;
 use super::layout::Layout;
+use super::up::ProxyMode;
 use super::{Cluster, cleanup, keeper, requirements, sandbox, status};
 use crate::run::Cmd;
 use crate::workspace::Workspace;
@@ -36,7 +37,11 @@ enum Action {
     /// Builds Kubernetes and its companions from source, once for this user (about 15 minutes); `up` does it too
     Build,
     /// Starts a cluster and waits until its node is Ready
-    Up,
+    Up {
+        /// How kube-proxy leads to what is behind a Service
+        #[arg(long, value_enum, default_value_t)]
+        proxy_mode: ProxyMode,
+    },
     /// Ends and removes a cluster, whatever state it is in
     Down,
     /// What runs and works
@@ -99,7 +104,7 @@ pub fn command(workspace: &Workspace, args: Args) -> Result<()> {
     }
     match args.command {
         Action::Build => Components::pinned(workspace, &layout.bin())?.build(),
-        Action::Up => up(workspace, name),
+        Action::Up { proxy_mode } => up(workspace, name, proxy_mode),
         Action::Down => {
             let there = !cleanup::leftovers(&layout).is_empty();
             Cluster::take_down(&layout)?;
@@ -156,8 +161,8 @@ pub fn command(workspace: &Workspace, args: Args) -> Result<()> {
     }
 }
 
-fn up(workspace: &Workspace, name: &str) -> Result<()> {
-    let cluster = Cluster::up(workspace, name)?;
+fn up(workspace: &Workspace, name: &str, proxy_mode: ProxyMode) -> Result<()> {
+    let cluster = Cluster::up(workspace, name, proxy_mode)?;
     let cluster = cluster.keep();
     let layout = &cluster.layout;
     match &cluster.stages {
@@ -223,7 +228,7 @@ fn elsewhere(workspace: &Workspace, layout: &Layout, action: Action, kubeconfig:
             "only its owner can load images into it: `kind load image-archive <archive>`, `minikube image load \
              <archive>`, `k3s ctr images import <archive>`, or push the image to a registry that it can pull from",
         ),
-        Action::Up => refused("it runs already: nothing to bring up"),
+        Action::Up { .. } => refused("it runs already: nothing to bring up"),
         Action::Down => refused("it is not ours to bring down"),
         Action::Restart { .. } => refused("its components are not ours to restart"),
         Action::Logs { .. } => refused("its logs are not on this machine"),

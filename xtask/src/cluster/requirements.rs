@@ -24,6 +24,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("iptables", "iptables"),
     ("conntrack", "conntrack"),
     ("busybox", "busybox-static"),
     ("nsenter", "util-linux"),

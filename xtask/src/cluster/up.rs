@@ -26,6 +26,25 @@ const AUDIT_POLICY: &str = include_str!("../../../e2e/cluster/config/audit-polic
 const COREFILE: &str = include_str!("../../../e2e/cluster/config/Corefile");
 const SYSTEM: &str = include_str!("../../../e2e/cluster/config/system.yaml");
 
+/// How the node leads to what is behind a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProxyMode {
+    /// kube-proxy's own default
+    #[default]
+    Iptables,
+    /// Refuses a few connections of tens of thousands when endpoints change: the kernel's doing
+    Nftables,
+}
+
+impl ProxyMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
 /// When the stages were reached, for the summary.
 pub struct Stages(Vec<(&'static str, Duration)>);
 
@@ -41,12 +60,12 @@ impl Stages {
 }
 
 /// Starts everything. The caller holds the lock, has removed what was there, and removes what is there on an error.
-pub fn start(layout: &Layout, components: &Components) -> Result<Stages> {
+pub fn start(layout: &Layout, components: &Components, proxy: ProxyMode) -> Result<Stages> {
     let began = Instant::now();
     let mut stages = Vec::new();
     let starter = Starter { layout, components };
 
-    unless_interrupted(|| prepare(layout))?;
+    unless_interrupted(|| prepare(layout, proxy))?;
     let program = std::env::current_exe().context("cannot find this program")?;
     sandbox::create(layout, &program)?;
     stages.push(("namespaces", began.elapsed()));
@@ -219,7 +238,7 @@ pub fn node_ready(layout: &Layout, kubectl: &Path) -> Result<()> {
 }
 
 /// Folders, identities, configuration.
-fn prepare(layout: &Layout) -> Result<()> {
+fn prepare(layout: &Layout, proxy: ProxyMode) -> Result<()> {
     let state = layout.state();
     for folder in ["", "logs", "pids", "cni", "etcd", "pod-logs"] {
         let folder = state.join(folder);
@@ -240,7 +259,7 @@ fn prepare(layout: &Layout) -> Result<()> {
         ),
         ("cni/dormouse.conflist", CNI.to_owned()),
         ("kubelet.yaml", KUBELET.replace("@cgroup@", &layout.cgroup())),
-        ("kube-proxy.yaml", KUBE_PROXY.to_owned()),
+        ("kube-proxy.yaml", KUBE_PROXY.replace("@proxy@", proxy.name())),
         ("audit-policy.yaml", AUDIT_POLICY.to_owned()),
         ("Corefile", COREFILE.to_owned()),
         ("system.yaml", SYSTEM.to_owned()),
@@ -287,7 +306,7 @@ mod tests {
 
     #[test]
     fn every_placeholder_is_known() {
-        let known = ["@snapshotter@", "@cni@", "@cgroup@"];
+        let known = ["@snapshotter@", "@cni@", "@cgroup@", "@proxy@"];
         for text in [CONTAINERD, KUBELET, KUBE_PROXY, CNI] {
             let text = known
                 .iter()

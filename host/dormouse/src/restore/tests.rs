@@ -1,6 +1,8 @@
 use dormouse_embedded::{EmbeddedCluster, Fault};
 use dormouse_kubernetes::lifecycle::Timings;
-use dormouse_kubernetes::{Leadership, LeadershipConfig, Metrics, Scope, client_from_kubeconfig, crd};
+use dormouse_kubernetes::{
+    Leadership, LeadershipConfig, Metrics, Outages, Scope, client_from_kubeconfig, crd,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use rstest::rstest;
@@ -279,7 +281,13 @@ async fn a_leader_stops_when_its_lease_is_taken_and_goes_on_when_it_is_given_bac
         ..LeadershipConfig::new("dormouse", "dormouse-autoscaler", "leader")
     };
     let stop = CancellationToken::new();
-    let leader = Leadership::start(world.client.clone(), election, Metrics::default(), stop.clone());
+    let leader = Leadership::start(
+        world.client.clone(),
+        election,
+        Metrics::default(),
+        Outages::default(),
+        stop.clone(),
+    );
     let until = async |wanted: bool| {
         let mut leads = leader.watch();
         let changed = leads.wait_for(|leads| *leads == wanted);

@@ -14,7 +14,7 @@ use dormouse_kubernetes::lifecycle::{ObjectRef, Phase, Wish};
 use dormouse_kubernetes::objects::ListQuery;
 use dormouse_kubernetes::{
     Cluster, ClusterError, Config, CustomMetric, Declared, Leadership, LeadershipConfig, MetricValue,
-    Metrics, ObjectError, Scope, SleeperKey, SleeperSpec, WishError,
+    Metrics, ObjectError, Outages, Scope, SleeperKey, SleeperSpec, WishError,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -482,12 +482,43 @@ async fn unknown_kinds_are_not_found_and_asked_for_again() {
 }
 
 fn candidate(mock: &Mock, identity: &str) -> (Leadership, CancellationToken) {
+    candidate_with(mock, identity, Outages::default())
+}
+
+fn candidate_with(mock: &Mock, identity: &str, outages: Outages) -> (Leadership, CancellationToken) {
     let shutdown = CancellationToken::new();
     let config = LeadershipConfig::new("shop", "dormouse", identity);
     (
-        Leadership::start(mock.client(), config, Metrics::default(), shutdown.clone()),
+        Leadership::start(
+            mock.client(),
+            config,
+            Metrics::default(),
+            outages,
+            shutdown.clone(),
+        ),
         shutdown,
     )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_knows_of_an_outage_before_its_time() {
+    let mock = Mock::default();
+    mock.rule(|_, path, _| (!path.contains("/leases")).then(|| (503, failure(503, "ServiceUnavailable"))));
+    let witness = Cluster::start(mock.client(), Config::default());
+    while witness.outages().last().is_none() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (one, leave) = candidate_with(&mock, "one", witness.outages().clone());
+    one.watch().wait_for(|leads| *leads).await.unwrap();
+    // The lease was created; it is noted when it is renewed.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    leave.cancel();
+    one.finished().await;
+
+    let new = Outages::default();
+    let (two, _stay) = candidate_with(&mock, "two", new.clone());
+    two.watch().wait_for(|leads| *leads).await.unwrap();
+    assert!(new.last().is_some() && new.last() <= witness.outages().last());
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,6 +76,7 @@ fn config() -> Config {
         readiness_timeout: Duration::from_secs(10),
         timings: Timings {
             drain_grace: Duration::from_millis(50),
+            outage_grace: Duration::ZERO,
             give_up: Duration::from_secs(10),
             dlx_absence: Duration::from_millis(300),
             farewell: Duration::from_secs(5),

@@ -93,16 +93,18 @@ pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Ne
     }
 }
 
-/// Nothing new reaches the pods. Give what is open its grace, then ask once more whether anybody needs them.
+/// Nothing new reaches the pods, as far as nodes know of it. Give them and what is open their grace, then ask once more whether anybody needs them.
 pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
     if let Some(next) = keep_diverted(seen, timings) {
         return next;
     }
-    let give_up = after(
-        seen.state.since,
-        seen.now,
-        timings.give_up.saturating_add(timings.drain_grace),
-    );
+    let drained = after(seen.state.since, seen.now, timings.drain_grace);
+    let caught_up = seen
+        .last_outage
+        .filter(|_| existing(seen).next().is_some())
+        .map(|last| after(Some(last), seen.now, timings.outage_grace));
+    let grace = caught_up.map_or(drained, |caught_up| caught_up.max(drained));
+    let give_up = after(Some(grace), seen.now, timings.give_up);
     let overdue = seen.now >= give_up;
     if existing(seen).any(|(service, _)| service.listed == Listed::ReadyPods) {
         if overdue {
@@ -114,7 +116,6 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
         }
         return wait(WaitReason::EndpointsLeaving, Some(give_up));
     }
-    let grace = after(seen.state.since, seen.now, timings.drain_grace);
     if seen.now < grace {
         return wait(WaitReason::Grace, Some(grace));
     }

@@ -27,6 +27,7 @@ pub fn in_secs(seconds: i64) -> Timestamp {
 pub fn timings() -> Timings {
     Timings {
         drain_grace: Duration::from_secs(5),
+        outage_grace: Duration::from_secs(120),
         give_up: Duration::from_secs(60),
         dlx_absence: Duration::from_secs(5),
         farewell: Duration::from_secs(30),
@@ -138,6 +139,7 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
         workloads: vec![workload("web", if phase == Phase::Asleep { 0 } else { 3 })],
         services: vec![service("web", Selector::Pods(labels()))],
         dlx: dlx(&[1, 2]),
+        last_outage: None,
         demand: Demand::None,
         ready_pod: phase != Phase::Asleep,
     };

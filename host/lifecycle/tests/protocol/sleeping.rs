@@ -456,6 +456,25 @@ fn draining(
 }
 
 #[test]
+fn pods_stay_until_nodes_have_caught_up_with_an_outage() {
+    let mut draining = seen(Phase::Draining, Wish::Asleep);
+    draining.state.since = Some(ago(100));
+    draining.last_outage = Some(ago(119));
+    assert_eq!(waits(&draining), (WaitReason::Grace, Some(in_secs(1))));
+    draining.last_outage = Some(ago(120));
+    assert_eq!(phase_after(&draining), Phase::Asleep);
+
+    draining.demand = Demand::Unknown;
+    let reason = (WaitReason::DemandUnknown, Some(in_secs(60)));
+    assert_eq!(waits(&draining), reason, "given up a minute after that");
+
+    draining.last_outage = Some(ago(1));
+    draining.demand = Demand::None;
+    draining.services.clear();
+    assert_eq!(phase_after(&draining), Phase::Asleep, "nothing leads to its pods");
+}
+
+#[test]
 fn asleep_records_what_to_restore() {
     let mut drained = seen(Phase::Draining, Wish::Asleep);
     drained.state.since = Some(ago(5));

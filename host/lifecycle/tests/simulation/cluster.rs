@@ -15,6 +15,7 @@ pub const READINESS_TIMEOUT: Duration = Duration::from_secs(30);
 pub fn timings() -> Timings {
     Timings {
         drain_grace: Duration::from_secs(2),
+        outage_grace: Duration::from_secs(10),
         give_up: Duration::from_secs(20),
         dlx_absence: Duration::from_secs(3),
         farewell: Duration::from_secs(10),
@@ -373,6 +374,7 @@ impl Cluster {
                 ready: objects.dlx.iter().map(|last| address_of(*last)).collect(),
                 absent_since: objects.absent_since,
             },
+            last_outage: None,
             demand: self.demand.clone(),
             ready_pod: objects
                 .pods
