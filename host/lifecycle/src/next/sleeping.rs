@@ -93,7 +93,8 @@ pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Ne
     }
 }
 
-/// Nothing new reaches the pods, as far as nodes know of it. Give them and what is open their grace, then ask once more whether anybody needs them.
+/// Nothing new reaches the pods, as far as nodes know of it. Give nodes and open connections their grace, then ask once more
+/// whether anybody needs the pods.
 pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
     if let Some(next) = keep_diverted(seen, timings) {
         return next;
