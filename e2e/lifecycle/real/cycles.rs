@@ -297,19 +297,6 @@ async fn restarts_of_everything_under_traffic_lose_nothing(world: Arc<World>) ->
         restarted.with_context(|| format!("restarting {what}"))?;
         cycled.with_context(|| format!("during the restart of {what}"))?;
     }
-    // Nodes may not follow yet, so the pods that they lead to stay, although nobody needs them.
-    world.until_phase(ns, name, Phase::Awake).await?;
-    traffic.flow(false).await?;
-    world.cluster.wish_sleep(&key, "the case says so").await?;
-    world.until_phase(ns, name, Phase::Draining).await?;
-    tokio::time::sleep(world.installation().drain_grace() + Duration::from_secs(3)).await;
-    let (replicas, state) = (world.replicas(ns, name).await?, world.state(ns, name).await?);
-    ensure!(
-        replicas > 0 && state.phase == Phase::Draining,
-        "{replicas} replicas in {:?} right after an outage",
-        state.phase
-    );
-    traffic.flow(true).await?;
     node::until_it_follows(&world).await?;
     world.until_phase(ns, name, Phase::Awake).await?;
     let (sent, lost) = traffic.end().await?;

@@ -306,7 +306,7 @@ pub struct Common {
     #[arg(long, env = "DORMOUSE_DRAIN_GRACE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_grace: Option<Span>,
-    /// How long after an outage of the API server nothing is scaled to zero [default: 2m]
+    /// How long after an outage of the API server nothing goes to sleep [default: 2m]
     #[arg(long, env = "DORMOUSE_OUTAGE_GRACE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outage_grace: Option<Span>,

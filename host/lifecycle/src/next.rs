@@ -15,8 +15,7 @@ use crate::{Epoch, LookPolicy, ObjectRef, Observation, Phase, SleeperState, Wish
 pub struct Timings {
     /// How long connections that are open when a Service is diverted may go on before its pods go away.
     pub drain_grace: Duration,
-    /// How long after an outage of the API server nothing is scaled to zero: nodes that have not heard of the diversion yet
-    /// still lead to the pods.
+    /// How long after an outage of the API server nothing is taken away that nodes may still lead to: no pods, and no DLX.
     pub outage_grace: Duration,
     /// How long diverting or draining may take before it is given up and rolled back.
     pub give_up: Duration,

@@ -1,12 +1,12 @@
 //! From Awake to Asleep.
 
-use super::common::{act_state, after, existing, record, settled, wait, wake};
+use super::common::{act_state, after, catching_up, existing, record, settled, wait, wake};
 use super::waking::awake;
 use super::{Next, Step, Timings, WaitReason};
 use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish};
 
 /// Awake, and wished observed or asleep.
-pub(super) fn begin(seen: &Observation, _timings: &Timings) -> Next {
+pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
     if let Some(why) = undivertible(seen) {
         return act_state(seen, |state| {
             state.wish = Wish::Awake;
@@ -22,6 +22,9 @@ pub(super) fn begin(seen: &Observation, _timings: &Timings) -> Next {
             } => wait(WaitReason::NoDlx, None),
             repairs => repairs,
         };
+    }
+    if let Some(until) = catching_up(seen, timings) {
+        return wait(WaitReason::Grace, Some(until));
     }
     let missing = seen.unallocated();
     if !missing.is_empty() {
@@ -69,6 +72,12 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
     }
     let parks = parks(seen);
     if !parks.is_empty() {
+        if let Some(until) = catching_up(seen, timings) {
+            return unless_overdue(
+                "nodes may not have caught up",
+                wait(WaitReason::Grace, Some(until)),
+            );
+        }
         return unless_overdue("the Services could not be parked", Next::Act(parks));
     }
     // From here on `since` of the next phase says from when on no new connection reached the pods.

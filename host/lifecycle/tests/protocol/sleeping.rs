@@ -456,6 +456,28 @@ fn draining(
 }
 
 #[test]
+fn nothing_is_taken_away_before_nodes_have_caught_up_with_an_outage() {
+    let mut awake = seen(Phase::Awake, Wish::Asleep);
+    let mut parking = diverting();
+    give_slice(&mut parking);
+    let mut ready = seen(Phase::Ready, Wish::Awake);
+    for seen in [&mut awake, &mut parking, &mut ready] {
+        seen.last_outage = Some(ago(119));
+    }
+    let until = Some(in_secs(1));
+    assert_eq!(waits(&awake), (WaitReason::Grace, until));
+    assert_eq!(waits(&parking), (WaitReason::Grace, until));
+    assert_eq!(waits(&ready), (WaitReason::NotListed, until));
+
+    for seen in [&mut awake, &mut parking, &mut ready] {
+        seen.last_outage = Some(ago(120));
+    }
+    assert!(matches!(steps(&awake)[..], [Step::AllocatePorts(_)]));
+    assert!(steps(&parking).contains(&Step::ParkSelector("web".into())));
+    assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())]);
+}
+
+#[test]
 fn pods_stay_until_nodes_have_caught_up_with_an_outage() {
     let mut draining = seen(Phase::Draining, Wish::Asleep);
     draining.state.since = Some(ago(100));
