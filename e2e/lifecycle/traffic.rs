@@ -49,17 +49,13 @@ impl Traffic {
                 }
                 while let Some(Ok(answer)) = open.try_join_next() {
                     if !answer.is_ok() {
-                        lost.push(Lost::now(format!(
-                            "{} after {:?}",
-                            answer.describe(),
-                            answer.took
-                        )));
+                        lost.push(Lost::now(&answer));
                     }
                 }
             }
             while let Some(Ok(answer)) = open.join_next().await {
                 if !answer.is_ok() {
-                    lost.push(Lost::now(answer.describe()));
+                    lost.push(Lost::now(&answer));
                 }
             }
             lost
@@ -243,10 +239,10 @@ pub struct Lost {
 }
 
 impl Lost {
-    pub fn now(what: String) -> Self {
+    pub fn now(answer: &requests::Answer) -> Self {
         Self {
             at: Timestamp::now(),
-            what,
+            what: format!("{} after {:?}", answer.describe(), answer.took),
         }
     }
 

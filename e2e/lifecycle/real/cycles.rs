@@ -73,11 +73,7 @@ impl Traffic {
             let mut lost = Vec::new();
             let mut note = |answer: requests::Answer| {
                 if !answer.is_ok() {
-                    lost.push(Lost::now(format!(
-                        "{} after {:?}",
-                        answer.describe(),
-                        answer.took
-                    )));
+                    lost.push(Lost::now(&answer));
                 }
             };
             while !ends.load(Ordering::Relaxed) {

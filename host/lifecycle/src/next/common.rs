@@ -41,9 +41,21 @@ pub(super) fn wake(seen: &Observation, timings: &Timings, reason: &str) -> Next 
 /// Until when nodes may not have caught up with an outage of the API server. What is added and what is taken away may reach
 /// them at once then, in any order, so nothing that they may still lead to is taken away.
 pub(super) fn catching_up(seen: &Observation, timings: &Timings) -> Option<Timestamp> {
+    caught_up(seen, timings).filter(|until| seen.now < *until)
+}
+
+/// The moment, or the one at which nodes have caught up if that is later.
+pub(super) fn no_sooner_than_caught_up(
+    seen: &Observation,
+    timings: &Timings,
+    moment: Timestamp,
+) -> Timestamp {
+    caught_up(seen, timings).map_or(moment, |until| until.max(moment))
+}
+
+fn caught_up(seen: &Observation, timings: &Timings) -> Option<Timestamp> {
     let last = seen.last_outage.filter(|_| existing(seen).next().is_some())?;
-    let until = after(Some(last), seen.now, timings.outage_grace);
-    (seen.now < until).then_some(until)
+    Some(after(Some(last), seen.now, timings.outage_grace))
 }
 
 pub(super) fn existing(seen: &Observation) -> impl Iterator<Item = (&Service, &Selector)> {

@@ -1,6 +1,8 @@
 //! From Awake to Asleep.
 
-use super::common::{act_state, after, catching_up, existing, record, settled, wait, wake};
+use super::common::{
+    act_state, after, catching_up, existing, no_sooner_than_caught_up, record, settled, wait, wake,
+};
 use super::waking::awake;
 use super::{Next, Step, Timings, WaitReason};
 use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish};
@@ -109,11 +111,7 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
         return next;
     }
     let drained = after(seen.state.since, seen.now, timings.drain_grace);
-    let caught_up = seen
-        .last_outage
-        .filter(|_| existing(seen).next().is_some())
-        .map(|last| after(Some(last), seen.now, timings.outage_grace));
-    let grace = caught_up.map_or(drained, |caught_up| caught_up.max(drained));
+    let grace = no_sooner_than_caught_up(seen, timings, drained);
     let give_up = after(Some(grace), seen.now, timings.give_up);
     let overdue = seen.now >= give_up;
     if existing(seen).any(|(service, _)| service.listed == Listed::ReadyPods) {

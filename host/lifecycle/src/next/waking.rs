@@ -1,6 +1,8 @@
 //! Back to Awake, from wherever it stands, and out of the way.
 
-use super::common::{act_state, after, catching_up, existing, settled, wait, wake, wanted_replicas};
+use super::common::{
+    act_state, after, existing, no_sooner_than_caught_up, settled, wait, wake, wanted_replicas,
+};
 use super::{Next, Step, Timings, WaitReason};
 use crate::{Listed, Observation, Phase, Selector, Service};
 
@@ -111,7 +113,12 @@ fn not_listed_long_enough(seen: &Observation, timings: &Timings) -> Option<Next>
     let proven = own().all(|service| service.relisted);
     let stay = if proven { timings.relist } else { timings.unproven };
     let listed = after(seen.state.since, seen.now, stay);
-    let listed = catching_up(seen, timings).map_or(listed, |until| until.max(listed));
+    // A DLX that is gone is no help to nodes that are behind.
+    let listed = if seen.dlx.ready.is_empty() {
+        listed
+    } else {
+        no_sooner_than_caught_up(seen, timings, listed)
+    };
     (own_slices(seen).next().is_some() && seen.now < listed)
         .then(|| wait(WaitReason::NotListed, Some(listed)))
 }

@@ -468,6 +468,13 @@ fn nothing_is_taken_away_before_nodes_have_caught_up_with_an_outage() {
     assert_eq!(waits(&awake), (WaitReason::Grace, until));
     assert_eq!(waits(&parking), (WaitReason::Grace, until));
     assert_eq!(waits(&ready), (WaitReason::NotListed, until));
+    let mut alone = ready.clone();
+    alone.dlx = dlx(&[]);
+    assert_eq!(
+        steps(&alone),
+        [Step::DeleteSlice("web".into())],
+        "a slice that leads to nobody goes all the same"
+    );
 
     for seen in [&mut awake, &mut parking, &mut ready] {
         seen.last_outage = Some(ago(120));
