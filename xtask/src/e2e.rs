@@ -86,11 +86,16 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
     })?;
     steps.run(guests::WHAT, || guests::build(workspace))?;
     let suite = steps.run("build the lifecycle suite", || build_suite(workspace))?;
+    let scratch = Scratch {
+        folder: tutorial::new_folder()?,
+        // Its volume is in it.
+        keep: args.keep,
+    };
     let user_plugin = steps.run("a plugin as its user writes it", || match &args.user_plugin {
         Some(file) => Ok(file.clone()),
-        None => tutorial::follow(workspace, &tutorial::new_folder()?),
+        None => tutorial::follow(workspace, &scratch.folder),
     })?;
-    let images = steps.run("build the images", || images(workspace, arch))?;
+    let images = steps.run("build the images", || images(workspace, arch, &user_plugin))?;
     let cluster = steps.run("start a real Kubernetes", || {
         Cluster::up(workspace, &args.name, args.proxy_mode)
     })?;
@@ -116,6 +121,23 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
         steps.run("bring the cluster down", || cluster.down())?;
     }
     outcome
+}
+
+/// Where the tutorial is followed: half a gigabyte, once it is built.
+struct Scratch {
+    folder: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.keep || !self.folder.exists() {
+            return;
+        }
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            eprintln!("{} is left behind: {error}", self.folder.display());
+        }
+    }
 }
 
 /// Everything that happens while the cluster is up.
@@ -252,10 +274,18 @@ fn build_suite(workspace: &Workspace) -> Result<PathBuf> {
     executable.context("cargo does not say where the lifecycle suite is")
 }
 
-fn images(workspace: &Workspace, arch: Arch) -> Result<[PathBuf; 2]> {
+fn images(workspace: &Workspace, arch: Arch, user_plugin: &Path) -> Result<[PathBuf; 3]> {
     let (_, dormouse) = image::dormouse(workspace, arch, None, None)?;
-    let (_, workload) = image::workload(workspace, arch, None, None)?;
-    Ok([dormouse.file, workload.file])
+    let (mut image, workload) = image::workload(workspace, arch, None, None)?;
+    // As above, with the plugin in it, for an init container to copy.
+    let bytes = fs::read(user_plugin).with_context(|| format!("cannot read {}", user_plugin.display()))?;
+    image.reference = "dormouse.test/plugin:1".parse()?;
+    image
+        .layers
+        .push(Layer::new("a plugin").file("/plugin.wasm", 0o644, bytes)?);
+    let file = workspace.target().join("image").join("plugin-1.tar");
+    write_archive(&image, &file)?;
+    Ok([dormouse.file, workload.file, file])
 }
 
 /// An image of a program that was built with the cluster: `dormouse.test/<name>:1`.

@@ -1,6 +1,6 @@
 //! The chart: upgraded, rolled back, extended by a user's own plugin, and at last uninstalled.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use dormouse_kubernetes::api::{PARKED_SELECTOR, Sleeper};
 use dormouse_lifecycle::Phase;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::core::ObjectMeta;
 use serde_json::json;
 
 use super::cycles::Traffic;
@@ -26,7 +27,7 @@ use crate::{Case, case};
 pub fn cases() -> Vec<Case> {
     vec![
         case!(exclusive upgrade_and_rollback_under_traffic_lose_nothing),
-        case!(exclusive a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep),
+        case!(exclusive a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_asleep),
         case!(exclusive uninstalling_wakes_everything_and_leaves_nothing_parked),
     ]
 }
@@ -36,6 +37,8 @@ const CHART: &str = "DORMOUSE_E2E_CHART";
 /// Names the component that came out of docs/writing-a-scaler.md.
 const USER_PLUGIN: &str = "DORMOUSE_E2E_USER_PLUGIN";
 const RELEASE: &str = "dormouse";
+/// What the places are called where the user keeps the plugin.
+const KEPT: &str = "users-plugin";
 
 fn chart() -> Result<String> {
     std::env::var(CHART).with_context(|| format!("{CHART} does not name the chart"))
@@ -108,7 +111,7 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
     none_lost(sent, lost)
 }
 
-async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
+async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_asleep(
     world: Arc<World>,
 ) -> Result<()> {
     let file = std::env::var_os(USER_PLUGIN)
@@ -119,17 +122,9 @@ async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
         .and_then(|stem| stem.to_str())
         .context("the component has no name")?
         .to_owned();
-    let component = std::fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let maps = Api::<ConfigMap>::namespaced(world.client.clone(), SYSTEM_NAMESPACE);
-    let map = ConfigMap {
-        metadata: kube::core::ObjectMeta {
-            name: Some("users-plugin".to_owned()),
-            ..kube::core::ObjectMeta::default()
-        },
-        binary_data: Some([(format!("{stem}.wasm"), ByteString(component))].into()),
-        ..ConfigMap::default()
-    };
-    maps.create(&PostParams::default(), &map).await?;
+    keep_in_config_map(&world, &stem, &file).await?;
+    let folder = file.parent().context("the component is in no folder")?;
+    keep_in_volume(&world, folder).await?;
 
     // What the tutorial's plugin looks after: Deployments with its own label.
     let (ns, name) = ("users-day", "web");
@@ -145,22 +140,34 @@ async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
     Api::<Deployment>::namespaced(world.client.clone(), ns)
         .patch(name, &PatchParams::default(), &Patch::Merge(&taken))
         .await?;
-    upgrade(
-        &world,
+    let without = revision(&world).await?;
+    let granted = format!("config.plugins.{stem}.grants");
+    let granted = [
+        format!("{granted}.lifecycle=true"),
+        format!("{granted}.events=true"),
+        format!("{granted}.kubernetes[0].apiVersion=apps/v1"),
+        format!("{granted}.kubernetes[0].kind=Deployment"),
+        format!("{granted}.kubernetes[0].verbs={{get,list}}"),
+        format!("{granted}.kubernetes[1].apiVersion=v1"),
+        format!("{granted}.kubernetes[1].kind=Service"),
+        format!("{granted}.kubernetes[1].verbs={{get,list}}"),
+        format!("config.plugins.{stem}.config.sleep-after=1s"),
+    ];
+    let copy = format!("{{/workload,copy,/plugin.wasm,/plugins/{stem}.wasm}}");
+    let copies = format!("plugins.initContainers[0].command={copy}");
+    let places: [&[&str]; 3] = [
+        &[&format!("plugins.configMaps={{{KEPT}}}")],
         &[
-            "plugins.configMaps[0]=users-plugin",
-            &format!("config.plugins.{stem}.grants.lifecycle=true"),
-            &format!("config.plugins.{stem}.grants.events=true"),
-            &format!("config.plugins.{stem}.grants.kubernetes[0].apiVersion=apps/v1"),
-            &format!("config.plugins.{stem}.grants.kubernetes[0].kind=Deployment"),
-            &format!("config.plugins.{stem}.grants.kubernetes[0].verbs={{get,list}}"),
-            &format!("config.plugins.{stem}.grants.kubernetes[1].apiVersion=v1"),
-            &format!("config.plugins.{stem}.grants.kubernetes[1].kind=Service"),
-            &format!("config.plugins.{stem}.grants.kubernetes[1].verbs={{get,list}}"),
-            &format!("config.plugins.{stem}.config.sleep-after=1s"),
+            "plugins.configMaps={}",
+            &format!("plugins.persistentVolumeClaim.claimName={KEPT}"),
         ],
-    )
-    .await?;
+        &[
+            "plugins.persistentVolumeClaim.claimName=",
+            "plugins.initContainers[0].name=users",
+            "plugins.initContainers[0].image=dormouse.test/plugin:1",
+            &copies,
+        ],
+    ];
     let key = SleeperKey::new(&stem, ns, name);
     let sleepers = Api::<Sleeper>::namespaced(world.client.clone(), ns);
     let phase = async || {
@@ -175,13 +182,23 @@ async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
             })
             .await
     };
-    asleep().await?;
-    let answer = requests::get(&world.url(ns, name).await?).await;
-    ensure!(answer.is_ok(), "{}", answer.describe());
-    asleep().await?;
+    for place in places {
+        let granted = granted.iter().map(String::as_str);
+        upgrade(&world, &granted.chain(place.iter().copied()).collect::<Vec<_>>()).await?;
+        asleep().await.with_context(|| format!("with {place:?}"))?;
+        let answer = requests::get(&world.url(ns, name).await?).await;
+        ensure!(answer.is_ok(), "with {place:?}: {}", answer.describe());
+        // The plugin that wakes is that of the DLX; that of the autoscaler has to be there too.
+        asleep().await.with_context(|| format!("with {place:?}"))?;
+    }
 
     // Taken out again: what it had put to sleep is given back.
-    helm(&world, &["rollback", RELEASE, "--wait", "--timeout", "2m"]).await?;
+    let without = without.to_string();
+    helm(
+        &world,
+        &["rollback", RELEASE, &without, "--wait", "--timeout", "2m"],
+    )
+    .await?;
     world
         .until("everything of the plugin to be given back", async || {
             let back = phase().await?.is_none() && world.replicas(ns, name).await? == 1;
@@ -195,6 +212,63 @@ async fn a_users_own_plugin_comes_from_a_config_map_and_leaves_nothing_asleep(
             Ok(requests::get(&url).await.is_ok().then_some(()))
         })
         .await
+}
+
+async fn keep_in_config_map(world: &World, stem: &str, file: &Path) -> Result<()> {
+    let component = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let map = ConfigMap {
+        metadata: named(KEPT),
+        binary_data: Some([(format!("{stem}.wasm"), ByteString(component))].into()),
+        ..ConfigMap::default()
+    };
+    let maps = Api::<ConfigMap>::namespaced(world.client.clone(), SYSTEM_NAMESPACE);
+    maps.create(&PostParams::default(), &map).await?;
+    Ok(())
+}
+
+/// A claim of a volume that is a folder of the node, which is this machine.
+async fn keep_in_volume(world: &World, folder: &Path) -> Result<()> {
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": { "name": KEPT },
+        "spec": {
+            "capacity": { "storage": "1Gi" },
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "by-hand",
+            "hostPath": { "path": folder, "type": "Directory" },
+        },
+    });
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": { "name": KEPT, "namespace": SYSTEM_NAMESPACE },
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "by-hand",
+            "volumeName": KEPT,
+            "resources": { "requests": { "storage": "1Gi" } },
+        },
+    });
+    world.apply(&volume.to_string()).await?;
+    world.apply(&claim.to_string()).await
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The latest revision of the release. Helm keeps each in a Secret.
+async fn revision(world: &World) -> Result<u64> {
+    let secrets = Api::<Secret>::namespaced(world.client.clone(), SYSTEM_NAMESPACE);
+    let ours = ListParams::default().labels(&format!("owner=helm,name={RELEASE}"));
+    let found = secrets.list_metadata(&ours).await?;
+    found
+        .into_iter()
+        .filter_map(|secret| secret.metadata.labels?.get("version")?.parse().ok())
+        .max()
+        .context("Helm keeps no revision of the release")
 }
 
 async fn uninstalling_wakes_everything_and_leaves_nothing_parked(world: Arc<World>) -> Result<()> {

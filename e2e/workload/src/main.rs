@@ -3,8 +3,10 @@
 mod load;
 mod serve;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// A small HTTP server and client for pods of the end-to-end tests
@@ -21,6 +23,8 @@ enum Command {
     Serve,
     /// Sends a GET on a new connection every so often, and counts
     Load(load::Args),
+    /// Copies a file, as an init container that brings a plugin does
+    Copy { from: PathBuf, to: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -36,6 +40,9 @@ fn main() -> ExitCode {
         match cli.command {
             None | Some(Command::Serve) => serve::run(serve::Settings::from_env()?).await.map(|()| true),
             Some(Command::Load(args)) => load::run(args).await,
+            Some(Command::Copy { from, to }) => std::fs::copy(&from, &to)
+                .map(|_| true)
+                .with_context(|| format!("{} cannot be copied to {}", from.display(), to.display())),
         }
     });
     match outcome {

@@ -306,7 +306,7 @@ pub struct Common {
     #[arg(long, env = "DORMOUSE_DRAIN_GRACE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_grace: Option<Span>,
-    /// How long after an outage of the API server nothing goes to sleep [default: 2m]
+    /// How long after an outage of the API server nothing goes to sleep, and no DLX leaves a Service [default: 2m]
     #[arg(long, env = "DORMOUSE_OUTAGE_GRACE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outage_grace: Option<Span>,
@@ -318,7 +318,7 @@ pub struct Common {
     #[arg(long, env = "DORMOUSE_LOOK_LONGEST")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub look_longest: Option<Span>,
-    /// How long no DLX may be ready before sleepers are woken [default: 5s]
+    /// How long no DLX may be ready, or answer for a Service, before sleepers are woken [default: 5s]
     #[arg(long, env = "DORMOUSE_DLX_ABSENCE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dlx_absence: Option<Span>,

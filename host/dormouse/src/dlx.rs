@@ -13,6 +13,7 @@ use dormouse_kubernetes::{Driver, Role};
 use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
 use http::HeaderName;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
@@ -28,6 +29,9 @@ pub async fn run(config: Option<&Path>, common: Common, options: DlxOptions) -> 
     let common = overlay(&file.common, &common)?;
     let options = overlay(&file.dlx, &options)?;
     let mut host = Host::start(common, &file, true).await?;
+    // The leader reads on its Lease what was before its start. A DLX reads no Lease, so it may have started right after an
+    // outage for all it knows: for a while it does not leave a Service after a wake, unless the leader says so.
+    host.cluster.outages().assume_one_until(Timestamp::now());
 
     let settings = plugin_settings(&host.plugins).await;
     let metrics = dormouse_dlx::Metrics::default();

@@ -19,6 +19,8 @@ use clap::Args;
 use dormouse_kubernetes::lifecycle::{ObjectRef, Phase, Wish};
 use dormouse_kubernetes::{Cluster, Config, Driver, Role, Sleeper, SleeperKey};
 use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
@@ -123,12 +125,13 @@ async fn restore(
         }
     };
     let settled = match &seized {
-        Some(seized) if seized.had_leader => begun + patience.settle,
+        Some(seized) if seized.had_leader() => begun + patience.settle,
         _ => begun,
     };
     let mut work = Work {
         leftovers: Leftovers::new(client.clone(), config.scope.clone()),
         sleepers: sleepers(&client, &config),
+        lease: seized.as_ref().and_then(|seized| seized.before.clone()),
         wake_limit: patience.wake_limit,
         waking: HashMap::new(),
         workloads: HashSet::new(),
@@ -178,6 +181,8 @@ fn sleepers(client: &Client, config: &Config) -> Api<Sleeper> {
 struct Work {
     leftovers: Leftovers,
     sleepers: Api<Sleeper>,
+    /// The autoscaler's Lease as it left it.
+    lease: Option<Lease>,
     wake_limit: Duration,
     /// Since when a Sleeper, by uid, is on its way back.
     waking: HashMap<String, Instant>,
@@ -199,6 +204,9 @@ impl Work {
         let mut seen = HashSet::new();
         if self.list_patiently().await.is_some() {
             let cluster = connect(client, config).await;
+            if let Some(lease) = &self.lease {
+                cluster.outages().hear_from(lease);
+            }
             let stop = CancellationToken::new();
             let _stop = stop.clone().drop_guard();
             let driver = Driver::new(cluster.clone(), Role::Leader).run(stop);
@@ -210,7 +218,7 @@ impl Work {
                     break;
                 }
                 self.nudge(&cluster, &left).await;
-                self.tell(&left, settled);
+                self.tell(&left, settled, caught_up(&cluster));
                 tokio::time::sleep(TICK).await;
             }
             cluster.shutdown();
@@ -290,11 +298,18 @@ impl Work {
     }
 
     /// A line when something changed, or nothing did for a while.
-    fn tell(&mut self, left: &[Sleeper], settled: Instant) {
-        let line = match left.len() {
+    fn tell(&mut self, left: &[Sleeper], settled: Instant, caught_up: Option<Timestamp>) {
+        let mut line = match left.len() {
             0 => "none left; waiting until the leader of before has noticed".to_owned(),
             some => format!("{some} left: {}", counts(left)),
         };
+        let phase = |sleeper: &Sleeper| sleeper.status.as_ref().map(|status| status.state.phase);
+        let held = left.iter().any(|sleeper| phase(sleeper) == Some(Phase::Ready));
+        if let Some(until) = caught_up.filter(|_| held) {
+            line += &format!(
+                "; the API server was away, so the DLX stays in their Services until nodes have caught up, at {until:.0}"
+            );
+        }
         let now = Instant::now();
         let news = self
             .told
@@ -312,6 +327,12 @@ impl Work {
         let services = self.leftovers.find().await;
         describe(sleepers, services, &self.trouble)
     }
+}
+
+/// When nodes have caught up with the last outage of the API server, if that is still to come.
+fn caught_up(cluster: &Cluster) -> Option<Timestamp> {
+    let until = cluster.outages().last()? + cluster.config().timings.outage_grace;
+    (until > Timestamp::now()).then_some(until)
 }
 
 /// Connects as often as it takes: the deadline is outside.

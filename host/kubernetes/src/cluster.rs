@@ -18,9 +18,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::api::Sleeper;
 use crate::discovery::Kinds;
 use crate::dlx_client::DlxClient;
-use crate::endpoints::DlxAbsence;
 use crate::events::EventLog;
 use crate::metrics_api::MetricsApi;
+use crate::since::Since;
 use crate::store::{Change, ChangedKind, Hook, Kept, Signals, Store, reflect};
 use crate::{ClusterError, Config, Metrics, Outages, Scope, SleeperKey};
 
@@ -53,7 +53,10 @@ pub(crate) struct Inner {
     pub(crate) kinds: Kinds,
     pub(crate) events: EventLog,
     pub(crate) dlx: DlxClient,
-    pub(crate) absence: DlxAbsence,
+    /// Since when no DLX has been ready.
+    pub(crate) absence: Since<()>,
+    /// Since when no DLX has answered for a Service of a Sleeper, by namespace and name.
+    pub(crate) unanswered: Since<(String, String)>,
     pub(crate) outages: Outages,
     pub(crate) metrics_api: MetricsApi,
     pub(crate) cancel: CancellationToken,
@@ -134,7 +137,8 @@ impl Cluster {
             kinds: Kinds::new(client.clone(), config.request_timeout),
             events: EventLog::start(client.clone(), &config, metrics.clone(), cancel.child_token()),
             dlx: DlxClient::new(config.dlx_timeout),
-            absence: DlxAbsence::default(),
+            absence: Since::default(),
+            unanswered: Since::default(),
             outages,
             metrics_api: MetricsApi::default(),
             pokes: broadcast::channel(CHANGE_BACKLOG).0,

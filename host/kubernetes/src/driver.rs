@@ -256,6 +256,8 @@ impl Driver {
                     self.polls.remove(&name);
                     self.moved.remove(&name);
                     self.queue.forget(&name);
+                    let now = self.cluster.now();
+                    self.cluster.inner.unanswered.update(name.clone(), false, now);
                 }
                 self.touch(&name, known.as_deref(), false);
             }
@@ -413,7 +415,7 @@ fn pause(
         WaitReason::NoReadyPod | WaitReason::NotListed | WaitReason::EndpointsLeaving | WaitReason::NoDlx => {
             (Some(MISSED), false)
         }
-        WaitReason::Grace => (None, false),
+        WaitReason::Grace | WaitReason::CatchingUp => (None, false),
         WaitReason::Settled => match (role, looked.phase) {
             (Role::Leader, Phase::Asleep | Phase::Observing) => {
                 let sleepers = u32::try_from(cluster.sleepers().len()).unwrap_or(u32::MAX);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -96,18 +96,6 @@ pub struct DlxEndpoints {
     pub absent_since: Option<Timestamp>,
 }
 
-/// Remembers since when no DLX has been ready.
-#[derive(Default)]
-pub(crate) struct DlxAbsence(Mutex<Option<Timestamp>>);
-
-impl DlxAbsence {
-    fn update(&self, absent: bool, now: Timestamp) -> Option<Timestamp> {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *since = if absent { Some(since.unwrap_or(now)) } else { None };
-        *since
-    }
-}
-
 impl Cluster {
     /// Ready pods behind a Service port. From the reflectors: no request is made.
     pub fn endpoints(&self, namespace: &str, service: &str, port: &ServicePort) -> Endpoints {
@@ -143,7 +131,7 @@ impl Cluster {
     pub fn dlx_endpoints(&self) -> DlxEndpoints {
         let Some((namespace, service)) = &self.inner.config.dlx_service else {
             return DlxEndpoints {
-                absent_since: self.inner.absence.update(true, self.now()),
+                absent_since: self.inner.absence.update((), true, self.now()),
                 ..DlxEndpoints::default()
             };
         };
@@ -163,7 +151,7 @@ impl Cluster {
                 .filter(|port| port.name.as_deref() == Some("admin"))
                 .find_map(|port| u16::try_from(port.port?).ok())
         });
-        let absent_since = self.inner.absence.update(ready.is_empty(), self.now());
+        let absent_since = self.inner.absence.update((), ready.is_empty(), self.now());
         DlxEndpoints {
             ready,
             draining,
@@ -455,16 +443,6 @@ mod tests {
         assert_eq!(one_family(both), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
         let six = vec!["fd00::1".parse().unwrap()];
         assert_eq!(one_family(six.clone()), six);
-    }
-
-    #[test]
-    fn absence_is_remembered_from_its_beginning() {
-        let absence = DlxAbsence::default();
-        let at = |second| Timestamp::from_second(second).unwrap();
-        assert_eq!(absence.update(true, at(1)), Some(at(1)));
-        assert_eq!(absence.update(true, at(5)), Some(at(1)));
-        assert_eq!(absence.update(false, at(6)), None);
-        assert_eq!(absence.update(true, at(7)), Some(at(7)));
     }
 
     #[test]

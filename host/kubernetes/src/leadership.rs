@@ -9,14 +9,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::Api;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
-use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::LAST_OUTAGE;
 use crate::cluster::{limited, optional};
 use crate::{ClusterError, Metrics, Outages};
 
@@ -200,7 +199,7 @@ impl Candidate {
                 Err(error) => Err(error),
             };
         };
-        self.hear_of_outages(&lease);
+        self.outages.hear_from(&lease);
         let current = lease.spec.clone().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != current) {
             self.seen = Some((current.clone(), begun));
@@ -214,7 +213,7 @@ impl Candidate {
             return Ok(());
         }
         lease.spec = Some(self.spec(Some(&current)));
-        self.tell_of_outages(&mut lease);
+        self.outages.note_on(&mut lease);
         match limited(
             patience,
             what,
@@ -234,22 +233,6 @@ impl Candidate {
                 Ok(())
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// What those before us saw. A new process cannot know it from its own watches.
-    fn hear_of_outages(&self, lease: &Lease) {
-        let told = lease.annotations().get(LAST_OUTAGE);
-        if let Some(last) = told.and_then(|last| last.parse().ok()) {
-            self.outages.heard(last, Timestamp::now());
-        }
-    }
-
-    fn tell_of_outages(&self, lease: &mut Lease) {
-        if let Some(last) = self.outages.last() {
-            lease
-                .annotations_mut()
-                .insert(LAST_OUTAGE.to_owned(), last.to_string());
         }
     }
 

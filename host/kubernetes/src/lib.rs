@@ -35,6 +35,7 @@ mod prune;
 mod raw;
 mod round;
 mod services;
+mod since;
 mod sleepers;
 mod store;
 

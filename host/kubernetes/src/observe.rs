@@ -326,6 +326,7 @@ impl Cluster {
                     ready: found.ready,
                     absent_since: found.absent_since,
                 },
+                unanswered_since: None,
                 last_outage: self.inner.outages.last(),
                 demand: Demand::Unknown,
                 ready_pod: false,
@@ -333,6 +334,9 @@ impl Cluster {
             sleeper,
         };
         self.probe(&mut seen).await;
+        let unanswered = !deleting && phase.is_away() && seen.observation.unanswered().is_some();
+        let key = (namespace.to_owned(), seen.sleeper.name_any());
+        seen.observation.unanswered_since = self.inner.unanswered.update(key, unanswered, self.now());
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
             seen.observation.demand = self.demand(&seen.sleeper).await;
         }

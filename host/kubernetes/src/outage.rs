@@ -6,7 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
 use kube::runtime::watcher;
+
+use crate::api::LAST_OUTAGE;
 
 /// What this process knows of outages, from its own watches and from others by way of the Lease.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +22,30 @@ impl Outages {
         *self.known()
     }
 
-    /// Somebody else knows of one. Clocks may differ, but nobody has seen the future.
-    pub(crate) fn heard(&self, last: Timestamp, now: Timestamp) {
+    /// What those before us saw and noted on the Lease. A process cannot know from its own watches what was before its start.
+    pub fn hear_from(&self, lease: &Lease) {
+        let told = lease.annotations().get(LAST_OUTAGE);
+        if let Some(last) = told.and_then(|last| last.parse().ok()) {
+            self.heard(last, Timestamp::now());
+        }
+    }
+
+    /// Notes it on the Lease, for those after us.
+    pub(crate) fn note_on(&self, lease: &mut Lease) {
+        if let Some(last) = self.last() {
+            lease
+                .annotations_mut()
+                .insert(LAST_OUTAGE.to_owned(), last.to_string());
+        }
+    }
+
+    /// For a process that reads no Lease: up to now there may have been one, for all it knows.
+    pub fn assume_one_until(&self, now: Timestamp) {
+        self.heard(now, now);
+    }
+
+    /// Clocks may differ, but nobody has seen the future.
+    fn heard(&self, last: Timestamp, now: Timestamp) {
         let mut known = self.known();
         *known = known.max(Some(last.min(now)));
     }
@@ -84,6 +110,30 @@ mod tests {
         let outages = Outages::default();
         outages.failed(&error, at(5));
         assert_eq!(outages.last(), away.then(|| at(5)));
+    }
+
+    #[test]
+    fn who_reads_no_lease_assumes_one_before_its_start() {
+        let outages = Outages::default();
+        outages.assume_one_until(at(5));
+        assert_eq!(outages.last(), Some(at(5)));
+    }
+
+    #[test]
+    fn it_is_noted_on_the_lease_and_heard_from_there() {
+        let (before, after) = (Outages::default(), Outages::default());
+        let mut lease = Lease::default();
+        before.note_on(&mut lease);
+        assert_eq!(lease, Lease::default(), "there was none");
+        before.heard(at(4), at(9));
+        before.note_on(&mut lease);
+        after.hear_from(&lease);
+        assert_eq!(after.last(), Some(at(4)));
+        lease
+            .annotations_mut()
+            .insert(LAST_OUTAGE.to_owned(), "yesterday".to_owned());
+        after.hear_from(&lease);
+        assert_eq!(after.last(), Some(at(4)), "what cannot be read is nothing new");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::api::{Sleeper, condition};
 use crate::conditions::ConditionUpdate;
 use crate::driver::Role;
 use crate::endpoints::leads_astray;
+use crate::events::EventType;
 use crate::{Carried, Cluster, ClusterError, Seen, SleeperKey};
 
 /// What became of a round.
@@ -95,7 +96,12 @@ pub(crate) async fn look_and_act(
         return Ok(looked(RoundOutcome::NotOurs));
     }
     let mut steps = match next(seen.observation(), &cluster.config().timings) {
-        Next::Wait { reason, until } => return Ok(looked(RoundOutcome::Waiting { reason, until })),
+        Next::Wait { reason, until } => {
+            if let (WaitReason::CatchingUp, Role::Leader, Some(until)) = (&reason, role, until) {
+                tell_of_outage(cluster, seen.sleeper(), until);
+            }
+            return Ok(looked(RoundOutcome::Waiting { reason, until }));
+        }
         Next::Act(steps) => steps,
     };
     if !ours {
@@ -107,6 +113,10 @@ pub(crate) async fn look_and_act(
     }
     let mut done = 0;
     for step in steps.iter().take(max_steps) {
+        if cluster.outages().last() != seen.observation().last_outage {
+            // Nodes may not hear of what this was decided on.
+            return Ok(looked(RoundOutcome::Conflicted { steps: done }));
+        }
         match cluster.carry_out(&seen, step).await {
             Ok(Carried::Done) => done += 1,
             Ok(Carried::Conflicted) => return Ok(looked(RoundOutcome::Conflicted { steps: done })),
@@ -143,6 +153,14 @@ fn is_astray(cluster: &Cluster, seen: &Seen) -> bool {
             };
             own.resource_version() == known.resource_version() && leads_astray(own, &observation.dlx.ready)
         })
+}
+
+/// Why it does not go on, although nothing seems to be in its way. Only who leads knows of outages for certain.
+fn tell_of_outage(cluster: &Cluster, sleeper: &Sleeper, until: Timestamp) {
+    let message = format!(
+        "the API server was away: nothing that nodes may still lead to is taken away before {until:.0}"
+    );
+    cluster.tell(sleeper, EventType::Normal, "NodesCatchingUp", &message);
 }
 
 /// Puts an error that does not pass by itself where people look.

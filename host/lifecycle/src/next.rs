@@ -19,7 +19,7 @@ pub struct Timings {
     pub outage_grace: Duration,
     /// How long diverting or draining may take before it is given up and rolled back.
     pub give_up: Duration,
-    /// How long no DLX may be ready before what it stands in for is woken.
+    /// How long no DLX may be ready, or none that is ready may answer for a Service, before what it stands in for is woken.
     pub dlx_absence: Duration,
     /// How long a deleted Sleeper waits for its workload's pods before the DLX leaves all the same.
     pub farewell: Duration,
@@ -90,8 +90,10 @@ pub enum WaitReason {
     Probe(String),
     /// The Services are being left by the cluster's own endpoints.
     EndpointsLeaving,
-    /// Open connections are given time, or nodes that may not have heard of the diversion.
+    /// Open connections are given time.
     Grace,
+    /// The API server was away, and nodes may not have caught up.
+    CatchingUp,
     /// Demand could not be asked from every DLX.
     DemandUnknown,
     /// No ready pod yet.
@@ -120,7 +122,7 @@ pub fn next(seen: &Observation, timings: &Timings) -> Next {
         return waking::farewell(seen, timings);
     }
     match (seen.state.wish, seen.state.phase) {
-        (Wish::Awake, Phase::Awake) => waking::awake(seen),
+        (Wish::Awake, Phase::Awake) => waking::awake(seen, timings),
         (Wish::Awake, Phase::Waking) => waking::waking(seen),
         (Wish::Awake, Phase::Ready) => waking::ready(seen, timings),
         // A wake sets wish and phase in one write, so this is somebody's edit by hand: treat it as a wake.

@@ -30,6 +30,8 @@ pub struct Observation {
     pub services: Vec<Service>,
     /// The DLX.
     pub dlx: Dlx,
+    /// Since when there has been a diverted Service for which no DLX that is ready answers, if so.
+    pub unanswered_since: Option<Timestamp>,
     /// When the API server was last known to be away. Nodes may lead where they led before for a while after that.
     pub last_outage: Option<Timestamp>,
     /// Demand that the DLX reports. Only asked for where it matters: while draining.
@@ -205,6 +207,21 @@ impl Observation {
                 turn,
             },
         }
+    }
+
+    /// A Service that has no DLX behind it that is ready, nor any that could be led to.
+    pub fn unanswered(&self) -> Option<&Service> {
+        let existing = |service: &&Service| service.selector.is_some();
+        self.services
+            .iter()
+            .filter(existing)
+            .find(|service| !self.has_stand_in(service))
+    }
+
+    /// Whether a DLX that is ready is behind this Service, or about to be.
+    pub(crate) fn has_stand_in(&self, service: &Service) -> bool {
+        let addresses = self.wanted_slice(service).addresses;
+        addresses.iter().any(|address| self.dlx.ready.contains(address))
     }
 
     /// Whether the slice of a Service is as it should be, as far as anybody is there to be named in it.

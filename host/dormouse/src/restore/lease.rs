@@ -22,8 +22,8 @@ pub(super) struct Seized {
     leases: Api<Lease>,
     name: String,
     identity: String,
-    /// Somebody held it, and has to notice first.
-    pub(super) had_leader: bool,
+    /// As it was before we took it.
+    pub(super) before: Option<Lease>,
 }
 
 impl Seized {
@@ -40,15 +40,15 @@ impl Seized {
             leases: Api::namespaced(client, &lease.namespace),
             name: lease.name.clone(),
             identity: format!("restore-{identity}"),
-            had_leader: false,
+            before: None,
         };
         let begun = Instant::now();
         // Half of the time is for restoring without it.
         let until = begun + deadline.duration_since(begun) / 2;
         loop {
             let error = match seized.write(&seized.identity, lasts + KEEP).await {
-                Ok(held) => {
-                    seized.had_leader = held;
+                Ok(before) => {
+                    seized.before = before;
                     return Ok(seized);
                 }
                 Err(error) => error,
@@ -61,6 +61,13 @@ impl Seized {
             }
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// Whether somebody held it, and has to notice first.
+    pub(super) fn had_leader(&self) -> bool {
+        let spec = self.before.as_ref().and_then(|lease| lease.spec.as_ref());
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
+        holder.is_some_and(|holder| !holder.is_empty() && holder != self.identity)
     }
 
     /// Leaves it taken, but not for ever.
@@ -80,8 +87,8 @@ impl Seized {
         }
     }
 
-    /// Writes the holder; tells whether somebody else held it.
-    async fn write(&self, holder: &str, lasts: Duration) -> Result<bool> {
+    /// Writes the holder, and tells how the Lease was before.
+    async fn write(&self, holder: &str, lasts: Duration) -> Result<Option<Lease>> {
         let spec = |transitions: i32| LeaseSpec {
             holder_identity: Some(holder.to_owned()),
             lease_duration_seconds: Some(i32::try_from(lasts.as_secs()).unwrap_or(i32::MAX)),
@@ -91,7 +98,7 @@ impl Seized {
             ..LeaseSpec::default()
         };
         let params = PostParams::default();
-        let Some(mut found) = asked(self.leases.get_opt(&self.name)).await? else {
+        let Some(found) = asked(self.leases.get_opt(&self.name)).await? else {
             let metadata = ObjectMeta {
                 name: Some(self.name.clone()),
                 ..ObjectMeta::default()
@@ -101,13 +108,15 @@ impl Seized {
                 spec: Some(spec(0)),
             };
             asked(self.leases.create(&params, &lease)).await?;
-            return Ok(false);
+            return Ok(None);
         };
-        let before = found.spec.take().unwrap_or_default();
-        let holder_before = before.holder_identity.unwrap_or_default();
-        found.spec = Some(spec(before.lease_transitions.unwrap_or(0) + 1));
-        asked(self.leases.replace(&self.name, &params, &found)).await?;
-        Ok(!holder_before.is_empty() && holder_before != self.identity)
+        let transitions = found.spec.as_ref().and_then(|spec| spec.lease_transitions);
+        let lease = Lease {
+            spec: Some(spec(transitions.unwrap_or(0) + 1)),
+            ..found.clone()
+        };
+        asked(self.leases.replace(&self.name, &params, &lease)).await?;
+        Ok(Some(found))
     }
 }
 

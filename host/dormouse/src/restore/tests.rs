@@ -121,6 +121,30 @@ impl World {
         self.sleeper(name, sleeping_status(name)).await;
     }
 
+    /// A DLX that is ready, as its own Service shows it.
+    fn dlx(&self) {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "dormouse-dlx-1", "namespace": "dormouse", "labels": {
+                "kubernetes.io/service-name": "dormouse-dlx",
+            }},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.1.2.3"], "conditions": {"ready": true}}],
+        });
+        self.api.apply_yaml(&slice.to_string()).unwrap();
+    }
+
+    async fn leader_saw_an_outage(&self, last: Timestamp) {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "dormouse-autoscaler", "annotations": {"dormouse.dev/last-outage": last.to_string()}},
+            "spec": {},
+        });
+        let lease: Lease = serde_json::from_value(lease).unwrap();
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "dormouse");
+        leases.create(&PostParams::default(), &lease).await.unwrap();
+    }
+
     async fn restore(&self, seconds: u64) -> Result<()> {
         let lease = "dormouse/dormouse-autoscaler".parse::<Namespaced>().unwrap();
         let patience = Patience {
@@ -218,6 +242,26 @@ async fn nothing_is_left_although_neither_autoscaler_nor_dlx_runs() {
     );
 }
 
+/// Nodes that are behind may hear that the DLX has left before they hear that the pods are there.
+#[tokio::test]
+async fn the_dlx_leaves_only_after_nodes_have_caught_up_with_an_outage() {
+    let mut world = World::with_crd().await;
+    let grace = Duration::from_secs(8);
+    world.config.timings.outage_grace = grace;
+    world.dlx();
+    world.sleeping("web", true).await;
+    let last = Timestamp::now();
+    world.leader_saw_an_outage(last).await;
+    let (outcome, ()) = tokio::join!(world.restore(30), async {
+        while world.sleepers() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    outcome.unwrap();
+    assert!(Timestamp::now() >= last + grace);
+    world.assert_untouched("web");
+}
+
 #[tokio::test]
 async fn one_that_refuses_is_named_with_what_undoes_it_and_delays_nobody() {
     let world = World::with_crd().await;
@@ -302,7 +346,7 @@ async fn a_leader_stops_when_its_lease_is_taken_and_goes_on_when_it_is_given_bac
     let seized = Seized::take(world.client.clone(), &lease, "job", lasts, deadline)
         .await
         .unwrap();
-    assert!(seized.had_leader);
+    assert!(seized.had_leader());
     until(false).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!leader.leads());

@@ -496,6 +496,24 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_nobody_who_is_left_answers_it_wakes() {
+    let world = World::new().await;
+    let dlx = Dlx::start(&world).await;
+    let deaf = dlx.another(&world).await;
+    let _leader = drive(&world.cluster, Role::Leader);
+    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world.until_asleep().await;
+
+    // The only one that is ready does not know the Sleeper, and never will.
+    deaf.list_with(&world, &[]);
+    drop(dlx);
+    let woken = world.until_awake().await;
+    let reason = woken.status.clone().unwrap().state.reason;
+    assert_eq!(reason, "no DLX answers for Service web");
+    world.assert_restored();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demand_at_the_last_moment_keeps_it_awake() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;

@@ -44,16 +44,8 @@ pub(super) fn catching_up(seen: &Observation, timings: &Timings) -> Option<Times
     caught_up(seen, timings).filter(|until| seen.now < *until)
 }
 
-/// The moment, or the one at which nodes have caught up if that is later.
-pub(super) fn no_sooner_than_caught_up(
-    seen: &Observation,
-    timings: &Timings,
-    moment: Timestamp,
-) -> Timestamp {
-    caught_up(seen, timings).map_or(moment, |until| until.max(moment))
-}
-
-fn caught_up(seen: &Observation, timings: &Timings) -> Option<Timestamp> {
+/// When nodes have caught up with the last outage, be it to come or past.
+pub(super) fn caught_up(seen: &Observation, timings: &Timings) -> Option<Timestamp> {
     let last = seen.last_outage.filter(|_| existing(seen).next().is_some())?;
     Some(after(Some(last), seen.now, timings.outage_grace))
 }

@@ -1,11 +1,9 @@
 //! From Awake to Asleep.
 
-use super::common::{
-    act_state, after, catching_up, existing, no_sooner_than_caught_up, record, settled, wait, wake,
-};
+use super::common::{act_state, after, catching_up, caught_up, existing, record, settled, wait, wake};
 use super::waking::awake;
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish};
+use crate::{Demand, Listed, Observation, Phase, Selector, Wish};
 
 /// Awake, and wished observed or asleep.
 pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
@@ -17,7 +15,7 @@ pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
     }
     let services = existing(seen).count();
     if services > 0 && seen.dlx.ready.is_empty() {
-        return match awake(seen) {
+        return match awake(seen, timings) {
             Next::Wait {
                 reason: WaitReason::Settled,
                 ..
@@ -26,7 +24,7 @@ pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
         };
     }
     if let Some(until) = catching_up(seen, timings) {
-        return wait(WaitReason::Grace, Some(until));
+        return wait(WaitReason::CatchingUp, Some(until));
     }
     let missing = seen.unallocated();
     if !missing.is_empty() {
@@ -77,7 +75,7 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
         if let Some(until) = catching_up(seen, timings) {
             return unless_overdue(
                 "nodes may not have caught up",
-                wait(WaitReason::Grace, Some(until)),
+                wait(WaitReason::CatchingUp, Some(until)),
             );
         }
         return unless_overdue("the Services could not be parked", Next::Act(parks));
@@ -100,7 +98,7 @@ pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Ne
             let (now, reason) = (seen.now, seen.state.reason.clone());
             act_state(seen, |state| state.enter(Phase::Draining, now, reason))
         }
-        Wish::Observed | Wish::Awake => settled_if_answered(seen),
+        Wish::Observed | Wish::Awake => settled(),
     }
 }
 
@@ -111,7 +109,7 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
         return next;
     }
     let drained = after(seen.state.since, seen.now, timings.drain_grace);
-    let grace = no_sooner_than_caught_up(seen, timings, drained);
+    let grace = caught_up(seen, timings).map_or(drained, |until| until.max(drained));
     let give_up = after(Some(grace), seen.now, timings.give_up);
     let overdue = seen.now >= give_up;
     if existing(seen).any(|(service, _)| service.listed == Listed::ReadyPods) {
@@ -125,7 +123,12 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
         return wait(WaitReason::EndpointsLeaving, Some(give_up));
     }
     if seen.now < grace {
-        return wait(WaitReason::Grace, Some(grace));
+        let reason = if seen.now < drained {
+            WaitReason::Grace
+        } else {
+            WaitReason::CatchingUp
+        };
+        return wait(reason, Some(grace));
     }
     match &seen.demand {
         Demand::Some(count) => wake(
@@ -192,30 +195,15 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
         .map(|workload| Step::Scale(workload.object.clone(), 0))
         .collect();
     if !downs.is_empty() {
-        return Next::Act(downs);
+        return match catching_up(seen, timings) {
+            Some(until) => wait(WaitReason::CatchingUp, Some(until)),
+            None => Next::Act(downs),
+        };
     }
     if !seen.state.at_zero {
         return act_state(seen, |state| state.at_zero = true);
     }
-    settled_if_answered(seen)
-}
-
-/// Settled, unless a Service leads to no DLX that is ready. A ready one that is missing beside another can wait until the
-/// next look.
-fn settled_if_answered(seen: &Observation) -> Next {
-    match existing(seen).find(|(service, _)| !has_stand_in(seen, service)) {
-        Some((service, _)) => wait(
-            WaitReason::Probe(format!("Service {}: nobody answers", service.name)),
-            None,
-        ),
-        None => settled(),
-    }
-}
-
-/// Whether a DLX that is ready is behind this Service, or about to be.
-fn has_stand_in(seen: &Observation, service: &Service) -> bool {
-    let addresses = seen.wanted_slice(service).addresses;
-    addresses.iter().any(|address| seen.dlx.ready.contains(address))
+    settled()
 }
 
 /// Which ready DLX does not answer for a Service whose pods are still to be taken out, and how.
@@ -230,7 +218,8 @@ fn silent(seen: &Observation) -> Option<String> {
         })
 }
 
-/// While diverted: slices follow the DLX, selectors stay parked, and without any DLX the resource wakes (fail open).
+/// While diverted: slices follow the DLX, selectors stay parked, and without any DLX, or any that answers, the resource wakes
+/// (fail open).
 pub(super) fn keep_diverted(seen: &Observation, timings: &Timings) -> Option<Next> {
     if let Some(next) = cannot_divert(seen, timings) {
         return Some(next);
@@ -241,7 +230,21 @@ pub(super) fn keep_diverted(seen: &Observation, timings: &Timings) -> Option<Nex
     }
     let mut steps = stale_slices(seen);
     steps.extend(parks(seen));
-    (!steps.is_empty()).then_some(Next::Act(steps))
+    if !steps.is_empty() {
+        return Some(Next::Act(steps));
+    }
+    nobody_answers(seen, timings)
+}
+
+/// A DLX is ready, but none that a Service leads to, and those that are ready do not answer for it.
+fn nobody_answers(seen: &Observation, timings: &Timings) -> Option<Next> {
+    let why = format!("no DLX answers for Service {}", seen.unanswered()?.name);
+    let until = after(seen.unanswered_since, seen.now, timings.dlx_absence);
+    Some(if seen.now >= until {
+        wake(seen, timings, &why)
+    } else {
+        wait(WaitReason::Probe(why), Some(until))
+    })
 }
 
 /// A Service changed so that nothing can stand in for it, or nobody is there to stand in.
@@ -272,7 +275,7 @@ pub(super) fn stale_slices(seen: &Observation) -> Vec<Step> {
 
 pub(super) fn parks(seen: &Observation) -> Vec<Step> {
     existing(seen)
-        .filter(|(service, selector)| matches!(selector, Selector::Pods(_)) && has_stand_in(seen, service))
+        .filter(|(service, selector)| matches!(selector, Selector::Pods(_)) && seen.has_stand_in(service))
         .map(|(service, _)| Step::ParkSelector(service.name.clone()))
         .collect()
 }

@@ -1,16 +1,16 @@
 //! Back to Awake, from wherever it stands, and out of the way.
 
-use super::common::{
-    act_state, after, existing, no_sooner_than_caught_up, settled, wait, wake, wanted_replicas,
-};
+use super::common::{act_state, after, catching_up, existing, settled, wait, wake, wanted_replicas};
 use super::{Next, Step, Timings, WaitReason};
 use crate::{Listed, Observation, Phase, Selector, Service};
 
 /// Settled, except for what came too late: a slice or a parked selector that an executor wrote on an old decision, or that
 /// an executor with an old view did not see when it ended the wake.
-pub(super) fn awake(seen: &Observation) -> Next {
+pub(super) fn awake(seen: &Observation, timings: &Timings) -> Next {
     if restores(seen).is_empty() {
-        return leave(seen).unwrap_or_else(settled);
+        return behind(seen, timings)
+            .or_else(|| leave(seen))
+            .unwrap_or_else(settled);
     }
     let now = seen.now;
     act_state(seen, |state| {
@@ -113,14 +113,17 @@ fn not_listed_long_enough(seen: &Observation, timings: &Timings) -> Option<Next>
     let proven = own().all(|service| service.relisted);
     let stay = if proven { timings.relist } else { timings.unproven };
     let listed = after(seen.state.since, seen.now, stay);
-    // A DLX that is gone is no help to nodes that are behind.
-    let listed = if seen.dlx.ready.is_empty() {
-        listed
-    } else {
-        no_sooner_than_caught_up(seen, timings, listed)
-    };
-    (own_slices(seen).next().is_some() && seen.now < listed)
-        .then(|| wait(WaitReason::NotListed, Some(listed)))
+    own_slices(seen).next()?;
+    if seen.now < listed {
+        return Some(wait(WaitReason::NotListed, Some(listed)));
+    }
+    behind(seen, timings)
+}
+
+/// Nodes that have not caught up may hear that the DLX leaves before they hear of the pods. One that is gone is no help to them.
+fn behind(seen: &Observation, timings: &Timings) -> Option<Next> {
+    own_slices(seen).next().filter(|_| !seen.dlx.ready.is_empty())?;
+    catching_up(seen, timings).map(|until| wait(WaitReason::CatchingUp, Some(until)))
 }
 
 /// A deleted Sleeper leaves nothing parked and nothing at zero.

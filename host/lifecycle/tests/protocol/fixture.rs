@@ -139,6 +139,7 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
         workloads: vec![workload("web", if phase == Phase::Asleep { 0 } else { 3 })],
         services: vec![service("web", Selector::Pods(labels()))],
         dlx: dlx(&[1, 2]),
+        unanswered_since: None,
         last_outage: None,
         demand: Demand::None,
         ready_pod: phase != Phase::Asleep,

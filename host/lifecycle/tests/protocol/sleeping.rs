@@ -332,7 +332,11 @@ fn while_nobody_answers_the_slice_stays_as_it_is(#[values(Phase::Observing, Phas
     );
     astray.dlx = dlx(&[3]);
     refuse(&mut astray.services[0], 3);
-    let polled = (WaitReason::Probe("Service web: nobody answers".into()), None);
+    astray.unanswered_since = Some(ago(4));
+    let polled = (
+        WaitReason::Probe("no DLX answers for Service web".into()),
+        Some(in_secs(1)),
+    );
     assert_eq!(waits(&astray), polled);
 
     astray.services[0].selector = Some(Selector::Pods(labels()));
@@ -343,6 +347,25 @@ fn while_nobody_answers_the_slice_stays_as_it_is(#[values(Phase::Observing, Phas
     answer(&mut astray.services[0], &[3]);
     let both = [Step::WriteSlice("web".into()), Step::ParkSelector("web".into())];
     assert_eq!(steps(&astray), both);
+}
+
+#[rstest]
+fn when_nobody_answers_for_long_it_wakes(
+    #[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
+) {
+    let mut astray = seen(phase, Wish::Asleep);
+    astray.dlx = dlx(&[3]);
+    refuse(&mut astray.services[0], 3);
+    astray.unanswered_since = Some(ago(5));
+    assert_eq!(rolls_back(&astray), "no DLX answers for Service web");
+
+    // One that is ready and led to is enough.
+    astray.dlx = dlx(&[1, 3]);
+    assert_eq!(steps(&astray), [Step::WriteSlice("web".into())]);
+    let mut gone = astray.clone();
+    gone.services[0].selector = None;
+    gone.dlx = dlx(&[3]);
+    assert_eq!(gone.unanswered(), None, "a Service that is gone needs nobody");
 }
 
 #[rstest]
@@ -465,9 +488,9 @@ fn nothing_is_taken_away_before_nodes_have_caught_up_with_an_outage() {
         seen.last_outage = Some(ago(119));
     }
     let until = Some(in_secs(1));
-    assert_eq!(waits(&awake), (WaitReason::Grace, until));
-    assert_eq!(waits(&parking), (WaitReason::Grace, until));
-    assert_eq!(waits(&ready), (WaitReason::NotListed, until));
+    for seen in [&awake, &parking, &ready] {
+        assert_eq!(waits(seen), (WaitReason::CatchingUp, until));
+    }
     let mut alone = ready.clone();
     alone.dlx = dlx(&[]);
     assert_eq!(
@@ -489,7 +512,7 @@ fn pods_stay_until_nodes_have_caught_up_with_an_outage() {
     let mut draining = seen(Phase::Draining, Wish::Asleep);
     draining.state.since = Some(ago(100));
     draining.last_outage = Some(ago(119));
-    assert_eq!(waits(&draining), (WaitReason::Grace, Some(in_secs(1))));
+    assert_eq!(waits(&draining), (WaitReason::CatchingUp, Some(in_secs(1))));
     draining.last_outage = Some(ago(120));
     assert_eq!(phase_after(&draining), Phase::Asleep);
 
@@ -501,6 +524,18 @@ fn pods_stay_until_nodes_have_caught_up_with_an_outage() {
     draining.demand = Demand::None;
     draining.services.clear();
     assert_eq!(phase_after(&draining), Phase::Asleep, "nothing leads to its pods");
+}
+
+/// Somebody may have put a selector back just before the outage.
+#[test]
+fn nothing_is_scaled_down_before_nodes_have_caught_up_with_an_outage() {
+    let mut asleep = seen(Phase::Asleep, Wish::Asleep);
+    asleep.workloads[0].replicas = 3;
+    asleep.state.at_zero = false;
+    asleep.last_outage = Some(ago(119));
+    assert_eq!(waits(&asleep), (WaitReason::CatchingUp, Some(in_secs(1))));
+    asleep.last_outage = Some(ago(120));
+    assert_eq!(steps(&asleep), [Step::Scale(web(), 0)]);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use dormouse_lifecycle::{
 };
 use jiff::{SignedDuration, Timestamp};
 
+use crate::node::Node;
+
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub fn timings() -> Timings {
@@ -81,8 +83,11 @@ pub struct Cluster {
     pub dlx: Vec<u8>,
     /// Those DLX that know the Sleeper's ports. The others refuse connections to them.
     knowing: BTreeSet<u8>,
+    /// Those that learn of nothing any more.
+    deaf: BTreeSet<u8>,
     pub absent_since: Option<Timestamp>,
     pub demand: Demand,
+    pub node: Node,
     versions: u64,
     /// The replicas that the workloads' controllers believe to be wished.
     believed: Vec<i32>,
@@ -109,7 +114,9 @@ impl Cluster {
             absent_since: dlx.is_empty().then_some(now),
             dlx,
             knowing: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             demand: Demand::None,
+            node: Node::default(),
             versions: 0,
             believed: Vec::new(),
             unsynced: SignedDuration::ZERO,
@@ -233,6 +240,7 @@ impl Cluster {
             self.sync_workloads();
         }
         self.now += span;
+        self.node_catches_up();
     }
 
     pub fn set_dlx(&mut self, dlx: Vec<u8>) {
@@ -241,28 +249,39 @@ impl Cluster {
             (true, since) => since,
             (false, _) => None,
         };
-        // A pod that comes back at its address has read all there is before it is ready. Another one may have read it before
-        // the Sleeper was there.
+        // One that comes back at its address is the same and knows what it knew, or has read all there is before it was ready.
+        // Another one may have read it before the Sleeper was there.
         let named: BTreeSet<_> = self
             .services
             .iter()
             .flat_map(|service| self.named(service))
             .collect();
-        self.knowing.retain(|last| dlx.contains(last));
         self.knowing
             .extend(dlx.iter().filter(|last| named.contains(last)));
         self.dlx = dlx;
+        self.node_loses_dlx();
     }
 
     /// A DLX learns of the Sleeper's ports.
     pub fn learn(&mut self, last: u8) {
-        if self.dlx.contains(&last) {
+        if self.dlx.contains(&last) && !self.deaf.contains(&last) {
             self.knowing.insert(last);
         }
     }
 
     pub fn all_learn(&mut self) {
-        self.knowing.extend(&self.dlx);
+        self.knowing
+            .extend(self.dlx.iter().filter(|last| !self.deaf.contains(last)));
+    }
+
+    /// A DLX is ready, but learns of nothing from now on.
+    pub fn deafen(&mut self, last: u8) {
+        self.deaf.insert(last);
+    }
+
+    /// How many DLX are ready and know the Sleeper.
+    pub fn answering(&self) -> usize {
+        self.dlx.iter().filter(|last| self.knowing.contains(last)).count()
     }
 
     /// Nobody knows ports that were just given.
@@ -276,7 +295,7 @@ impl Cluster {
         named.find(|last| self.dlx.contains(last) && !self.knowing.contains(last))
     }
 
-    fn named<'a>(&self, service: &'a SimService) -> impl Iterator<Item = u8> + use<'a> {
+    pub fn named<'a>(&self, service: &'a SimService) -> impl Iterator<Item = u8> + use<'a> {
         let slices = service.slice.iter();
         slices.flat_map(|slice| {
             slice.content.addresses.iter().map(|address| match address {
@@ -374,7 +393,8 @@ impl Cluster {
                 ready: objects.dlx.iter().map(|last| address_of(*last)).collect(),
                 absent_since: objects.absent_since,
             },
-            last_outage: None,
+            unanswered_since: None,
+            last_outage: self.last_outage(),
             demand: self.demand.clone(),
             ready_pod: objects
                 .pods

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use dormouse_lifecycle::{DivertedPort, Next, Observation, Phase, Step, Wish, next};
+use jiff::Timestamp;
 
 use crate::cluster::{Cluster, Slice, timings};
 
@@ -19,6 +20,8 @@ pub struct Executor {
     pub role: Role,
     /// Objects that were read; the Sleeper is read later.
     pub objects: Option<Cluster>,
+    /// Since when it has seen that no DLX answers.
+    unanswered_since: Option<Timestamp>,
     plan: Option<Plan>,
 }
 
@@ -48,8 +51,14 @@ impl Executor {
         Self {
             role,
             objects: None,
+            unanswered_since: None,
             plan: None,
         }
+    }
+
+    /// What was decided is not carried out any more.
+    pub fn requests_fail(&mut self) {
+        self.plan = None;
     }
 
     pub fn crash(&mut self) {
@@ -66,9 +75,12 @@ impl Executor {
         let Some(objects) = self.objects.take() else {
             return;
         };
-        let (Some(sleeper), Some(seen)) = (&cluster.sleeper, cluster.observe(&objects)) else {
+        let (Some(sleeper), Some(mut seen)) = (&cluster.sleeper, cluster.observe(&objects)) else {
             return;
         };
+        let unanswered = seen.state.phase.is_away() && !seen.deleting && seen.unanswered().is_some();
+        self.unanswered_since = unanswered.then(|| self.unanswered_since.unwrap_or(seen.now));
+        seen.unanswered_since = self.unanswered_since;
         if self.role == Role::Waker && (seen.state.wish != Wish::Awake || seen.deleting) {
             return;
         }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod executor;
+mod node;
 mod properties;
 mod regressions;
 mod world;

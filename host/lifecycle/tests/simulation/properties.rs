@@ -33,6 +33,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => who().prop_map(Event::ScaleUp),
         1 => prop_oneof![Just(None), (0_u64..3).prop_map(Some)].prop_map(Event::Demand),
         2 => (1_u8..=3).prop_map(Event::Learn),
+        1 => (1_u8..=3).prop_map(Event::Deafen),
+        1 => Just(Event::Outage),
+        3 => (0_usize..2, any::<bool>()).prop_map(|(service, of_pods)| Event::NodeHears(service, of_pods)),
     ]
 }
 

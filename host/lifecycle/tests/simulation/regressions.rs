@@ -294,3 +294,36 @@ fn a_farewell_does_not_trust_pods_that_are_about_to_go() {
     world.settle().unwrap();
     assert!(world.cluster.sleeper.is_none());
 }
+
+/// An executor whose view of the slices is old ends a wake without knowing that the DLX is there. Nodes are behind, and
+/// may not have heard of the pods.
+#[test]
+fn a_leftover_stays_until_nodes_have_caught_up() {
+    let mut world = leaders();
+    play(
+        &mut world,
+        &[WishSleep, ReadObjects(0), Run(1, 4), Outage, WishWake],
+    );
+    run_to(&mut world, 1, Phase::Ready);
+    play(&mut world, &[ReadSleeper(0), Step(0), Run(0, 1)]);
+    assert_eq!(world.phase(), Phase::Awake);
+    play(&mut world, &[NodeHears(0, false), Run(0, 2)]);
+    world.settle().unwrap();
+}
+
+/// Somebody puts a selector back just before a scale-down, and the node hears no more than that.
+#[test]
+fn a_scale_down_waits_until_nodes_have_caught_up() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(
+        &mut world,
+        &[Revert(0), SyncService(0), WatchServices, SyncService(0)],
+    );
+    assert!(world.cluster.services[0].listed);
+    play(&mut world, &[Outage, Run(0, 4)]);
+    assert_eq!(world.cluster.workloads[0].replicas, 2);
+    world.settle().unwrap();
+    assert_eq!(world.cluster.workloads[0].replicas, 0);
+}

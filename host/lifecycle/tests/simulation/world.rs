@@ -45,6 +45,12 @@ pub enum Event {
     Demand(Option<u64>),
     /// A DLX learns of the Sleeper's ports.
     Learn(u8),
+    /// A DLX learns of nothing any more.
+    Deafen(u8),
+    /// The API server is away for a moment.
+    Outage,
+    /// A node that is behind hears of the pods of a Service, or else of its DLX.
+    NodeHears(usize, bool),
     Delete,
 }
 
@@ -144,6 +150,12 @@ impl World {
                 };
             }
             Event::Learn(last) => self.cluster.learn(*last),
+            Event::Deafen(last) => self.cluster.deafen(*last),
+            Event::Outage => {
+                self.cluster.outage();
+                self.executors.iter_mut().for_each(Executor::requests_fail);
+            }
+            Event::NodeHears(service, of_pods) => self.cluster.node_hears(*service, *of_pods),
             Event::Delete => self.cluster.delete_sleeper(),
         }
         self.check()
@@ -181,7 +193,7 @@ impl World {
         self.check()
     }
 
-    /// No Service is ever left with neither pods nor DLX, or leads to a DLX that does not know it.
+    /// No Service ever leads to nobody, to pods that are gone, or to a DLX that does not know it.
     fn check(&mut self) -> Result<(), String> {
         if let Some(sleeper) = &self.cluster.sleeper
             && sleeper.deleting
@@ -192,7 +204,7 @@ impl World {
                 .since
                 .is_some_and(|since| self.cluster.now >= since + patience);
         }
-        for service in &self.cluster.services {
+        for (index, service) in self.cluster.services.iter().enumerate() {
             if let Some(last) = self.cluster.led_to_ignorant(service) {
                 return Err(format!(
                     "Service {} leads to DLX {last}, which does not know it, in phase {:?}",
@@ -200,13 +212,11 @@ impl World {
                     self.phase()
                 ));
             }
-            let dlx = service
-                .slice
-                .as_ref()
-                .is_some_and(|slice| !slice.content.addresses.is_empty());
-            if !service.listed && !dlx && !self.farewell_over {
+            if let Some(what) = self.cluster.led_astray(index)
+                && !self.farewell_over
+            {
                 return Err(format!(
-                    "Service {} has nobody behind it in phase {:?}",
+                    "Service {} {what} in phase {:?}",
                     service.name,
                     self.phase()
                 ));
@@ -270,7 +280,7 @@ impl World {
         }
         let stale = self.cluster.services.iter().any(|service| {
             let listed = service.slice.as_ref().map(|slice| slice.content.addresses.len());
-            listed != Some(self.cluster.dlx.len())
+            listed != Some(self.cluster.answering())
         });
         let state = &sleeper.state;
         let diverted = |phase: Phase, wrong: bool| {
