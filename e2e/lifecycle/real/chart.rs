@@ -28,9 +28,12 @@ pub fn cases() -> Vec<Case> {
     vec![
         case!(exclusive upgrade_and_rollback_under_traffic_lose_nothing),
         case!(exclusive a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_asleep),
-        case!(exclusive uninstalling_wakes_everything_and_leaves_nothing_parked),
+        case!(exclusive uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_nothing_parked).within(UNINSTALL),
     ]
 }
+
+/// Two minutes of it nodes are given to catch up.
+const UNINSTALL: Duration = Duration::from_secs(6 * 60);
 
 /// Names the chart.
 const CHART: &str = "DORMOUSE_E2E_CHART";
@@ -51,6 +54,7 @@ async fn helm(world: &World, args: &[&str]) -> Result<()> {
     world.installation().cluster_command(&all).await
 }
 
+/// `values` are flags, such as `--set`.
 async fn upgrade(world: &World, values: &[&str]) -> Result<()> {
     let chart = chart()?;
     let mut args = vec![
@@ -62,9 +66,7 @@ async fn upgrade(world: &World, values: &[&str]) -> Result<()> {
         "--timeout",
         "2m",
     ];
-    for value in values {
-        args.extend(["--set", value]);
-    }
+    args.extend(values);
     helm(world, &args).await
 }
 
@@ -82,8 +84,8 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
         upgrade(
             &world,
             &[
-                "autoscaler.podAnnotations.suite=upgraded",
-                "dlx.podAnnotations.suite=upgraded",
+                "--set=autoscaler.podAnnotations.suite=upgraded",
+                "--set=dlx.podAnnotations.suite=upgraded",
             ],
         )
         .await?;
@@ -141,7 +143,7 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
         .patch(name, &PatchParams::default(), &Patch::Merge(&taken))
         .await?;
     let without = revision(&world).await?;
-    let granted = format!("config.plugins.{stem}.grants");
+    let granted = format!("--set=config.plugins.{stem}.grants");
     let granted = [
         format!("{granted}.lifecycle=true"),
         format!("{granted}.events=true"),
@@ -151,21 +153,20 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
         format!("{granted}.kubernetes[1].apiVersion=v1"),
         format!("{granted}.kubernetes[1].kind=Service"),
         format!("{granted}.kubernetes[1].verbs={{get,list}}"),
-        format!("config.plugins.{stem}.config.sleep-after=1s"),
+        format!("--set=config.plugins.{stem}.config.sleep-after=1s"),
     ];
     let copy = format!("{{/workload,copy,/plugin.wasm,/plugins/{stem}.wasm}}");
-    let copies = format!("plugins.initContainers[0].command={copy}");
     let places: [&[&str]; 3] = [
-        &[&format!("plugins.configMaps={{{KEPT}}}")],
+        &[&format!("--set=plugins.configMaps={{{KEPT}}}")],
         &[
-            "plugins.configMaps={}",
-            &format!("plugins.persistentVolumeClaim.claimName={KEPT}"),
+            "--set-json=plugins.configMaps=[]",
+            &format!("--set=plugins.persistentVolumeClaim.claimName={KEPT}"),
         ],
         &[
-            "plugins.persistentVolumeClaim.claimName=",
-            "plugins.initContainers[0].name=users",
-            "plugins.initContainers[0].image=dormouse.test/plugin:1",
-            &copies,
+            "--set=plugins.persistentVolumeClaim.claimName=",
+            "--set=plugins.initContainers[0].name=users",
+            "--set=plugins.initContainers[0].image=dormouse.test/plugin:1",
+            &format!("--set=plugins.initContainers[0].command={copy}"),
         ],
     ];
     let key = SleeperKey::new(&stem, ns, name);
@@ -271,9 +272,11 @@ async fn revision(world: &World) -> Result<u64> {
         .context("Helm keeps no revision of the release")
 }
 
-async fn uninstalling_wakes_everything_and_leaves_nothing_parked(world: Arc<World>) -> Result<()> {
+async fn uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_nothing_parked(world: Arc<World>) -> Result<()> {
     let ns = "uninstall";
     let names = ["one", "two", "three"];
+    // The API server is about to be away, and nodes may need more than the minute that other cases give them.
+    upgrade(&world, &["--set=config.common.outageGrace=2m"]).await?;
     for name in names {
         let wanted = Wanted {
             sleep_after: NEVER,
@@ -282,7 +285,15 @@ async fn uninstalling_wakes_everything_and_leaves_nothing_parked(world: Arc<Worl
         world.deploy_known(ns, name, wanted).await?;
         world.put_to_sleep(ns, name).await?;
     }
-    helm(&world, &["uninstall", RELEASE, "--wait", "--timeout", "3m"]).await?;
+    let traffic = Traffic::start(&world, ns, world.url(ns, "one").await?).await?;
+    world
+        .installation()
+        .cluster_command(&["restart", "kube-apiserver"])
+        .await?;
+    traffic.flow(true).await?;
+    helm(&world, &["uninstall", RELEASE, "--wait", "--timeout", "5m"]).await?;
+    let (sent, lost) = traffic.end().await?;
+    none_lost(sent, lost)?;
     for name in names {
         ensure!(world.replicas(ns, name).await? == 1, "{name} was left at zero");
         world.assert_undiverted(ns, name).await?;
