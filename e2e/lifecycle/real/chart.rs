@@ -28,7 +28,8 @@ pub fn cases() -> Vec<Case> {
     vec![
         case!(exclusive upgrade_and_rollback_under_traffic_lose_nothing),
         case!(exclusive a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_asleep),
-        case!(exclusive uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_nothing_parked).within(UNINSTALL),
+        case!(exclusive uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_nothing_parked)
+            .within(UNINSTALL),
     ]
 }
 
@@ -272,7 +273,9 @@ async fn revision(world: &World) -> Result<u64> {
         .context("Helm keeps no revision of the release")
 }
 
-async fn uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_nothing_parked(world: Arc<World>) -> Result<()> {
+async fn uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_nothing_parked(
+    world: Arc<World>,
+) -> Result<()> {
     let ns = "uninstall";
     let names = ["one", "two", "three"];
     // The API server is about to be away, and nodes may need more than the minute that other cases give them.
