@@ -161,7 +161,25 @@ pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
                 .collect(),
         ),
         Some(leaves) => leaves,
-        None => Next::Act(vec![Step::RemoveFinalizer]),
+        None => forget(seen, timings),
+    }
+}
+
+/// The DLX has left all Services, but nodes take a moment to follow. It answers for this Sleeper as long as that is there.
+fn forget(seen: &Observation, timings: &Timings) -> Next {
+    if existing(seen).next().is_none() {
+        return Next::Act(vec![Step::RemoveFinalizer]);
+    }
+    if seen.state.phase != Phase::Awake {
+        let now = seen.now;
+        return act_state(seen, |state| {
+            state.enter(Phase::Awake, now, "the Sleeper is being deleted");
+        });
+    }
+    let left = seen.state.since;
+    match left.map(|left| after(Some(left), seen.now, timings.drain_grace)) {
+        Some(until) if seen.now < until => wait(WaitReason::Grace, Some(until)),
+        _ => Next::Act(vec![Step::RemoveFinalizer]),
     }
 }
 

@@ -61,7 +61,24 @@ fn waking_restores_scales_and_fences_before_the_dlx_leaves() {
     assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
 
     leaving.services[0].own_slice = None;
-    assert_eq!(steps(&leaving), [Step::RemoveFinalizer]);
+    assert_eq!(phase_after(&leaving), Phase::Awake);
+}
+
+/// The DLX closes its ports when the Sleeper has gone, and nodes take a moment to hear that it has left.
+#[test]
+fn it_stays_until_nodes_have_followed() {
+    let mut left = deleted(Phase::Awake, Wish::Awake);
+    left.state.since = Some(ago(4));
+    assert_eq!(waits(&left), (WaitReason::Grace, Some(in_secs(1))));
+    left.state.since = Some(ago(5));
+    assert_eq!(steps(&left), [Step::RemoveFinalizer]);
+    left.state.since = None;
+    assert_eq!(steps(&left), [Step::RemoveFinalizer], "it was never away");
+
+    let mut gone = deleted(Phase::Ready, Wish::Awake);
+    gone.services[0].own_slice = None;
+    gone.services[0].selector = None;
+    assert_eq!(steps(&gone), [Step::RemoveFinalizer], "nobody is led anywhere");
 }
 
 #[test]
@@ -91,7 +108,7 @@ fn ready_is_not_a_trap() {
     let mut leaving = deleted(Phase::Ready, Wish::Awake);
     assert_eq!(steps(&leaving), [Step::DeleteSlice("web".into())]);
     leaving.services[0].own_slice = None;
-    assert_eq!(steps(&leaving), [Step::RemoveFinalizer]);
+    assert_eq!(phase_after(&leaving), Phase::Awake);
     park(&mut leaving);
     assert_eq!(steps(&leaving), [Step::RestoreSelector("web".into())]);
 }
