@@ -216,7 +216,18 @@ impl World {
     }
 
     pub async fn until_phase(&self, namespace: &str, name: &str, phase: Phase) -> Result<SleeperState> {
-        self.until(&format!("{namespace}/{name} to be {phase:?}"), async || {
+        self.until_phase_within(PATIENCE, namespace, name, phase).await
+    }
+
+    pub async fn until_phase_within(
+        &self,
+        patience: Duration,
+        namespace: &str,
+        name: &str,
+        phase: Phase,
+    ) -> Result<SleeperState> {
+        let what = format!("{namespace}/{name} to be {phase:?}");
+        self.until_within(patience, &what, async || {
             Ok(self.sleeper(namespace, name).await?.and_then(|sleeper| {
                 let state = sleeper.status.map(|status| status.state).unwrap_or_default();
                 (state.phase == phase).then_some(state)

@@ -145,11 +145,7 @@ async fn without_an_autoscaler_requests_still_wake(world: Arc<World>) -> Result<
     world.run_replicas("dormouse-autoscaler", 0).await?;
     let answer = requests::get(&world.url(ns, name).await?).await;
     // A DLX that has just started does not know of outages before, so it leaves no Service for `outageGrace`.
-    let awake = world
-        .until_within(LEAVES, "it to be awake", async || {
-            Ok((world.state(ns, name).await?.phase == Phase::Awake).then_some(()))
-        })
-        .await;
+    let awake = world.until_phase_within(LEAVES, ns, name, Phase::Awake).await;
     world.run_replicas("dormouse-autoscaler", 2).await?;
     ensure!(answer.is_ok(), "{}", answer.describe());
     awake?;

@@ -219,7 +219,10 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
 async fn keep_in_config_map(world: &World, stem: &str, file: &Path) -> Result<()> {
     let component = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let map = ConfigMap {
-        metadata: named(KEPT),
+        metadata: ObjectMeta {
+            name: Some(KEPT.to_owned()),
+            ..ObjectMeta::default()
+        },
         binary_data: Some([(format!("{stem}.wasm"), ByteString(component))].into()),
         ..ConfigMap::default()
     };
@@ -252,13 +255,6 @@ async fn keep_in_volume(world: &World, folder: &Path) -> Result<()> {
     });
     world.apply(&volume.to_string()).await?;
     world.apply(&claim.to_string()).await
-}
-
-fn named(name: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name.to_owned()),
-        ..ObjectMeta::default()
-    }
 }
 
 /// The latest revision of the release. Helm keeps each in a Secret.

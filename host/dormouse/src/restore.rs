@@ -331,7 +331,7 @@ impl Work {
 
 /// When nodes have caught up with the last outage of the API server, if that is still to come.
 fn caught_up(cluster: &Cluster) -> Option<Timestamp> {
-    let until = cluster.outages().last()? + cluster.config().timings.outage_grace;
+    let until = cluster.config().timings.caught_up(cluster.outages().last()?);
     (until > Timestamp::now()).then_some(until)
 }
 

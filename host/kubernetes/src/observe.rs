@@ -334,7 +334,7 @@ impl Cluster {
             sleeper,
         };
         self.probe(&mut seen).await;
-        let unanswered = !deleting && phase.is_away() && seen.observation.unanswered().is_some();
+        let unanswered = seen.observation.unanswered().is_some();
         let key = (namespace.to_owned(), seen.sleeper.name_any());
         seen.observation.unanswered_since = self.inner.unanswered.update(key, unanswered, self.now());
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {

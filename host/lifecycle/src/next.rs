@@ -35,6 +35,13 @@ pub struct Timings {
     pub look: LookPolicy,
 }
 
+impl Timings {
+    /// When nodes have caught up with an outage of the API server.
+    pub fn caught_up(&self, outage: Timestamp) -> Timestamp {
+        common::after(Some(outage), outage, self.outage_grace)
+    }
+}
+
 impl Default for Timings {
     fn default() -> Self {
         Self {

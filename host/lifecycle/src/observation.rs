@@ -209,12 +209,12 @@ impl Observation {
         }
     }
 
-    /// A Service that has no DLX behind it that is ready, nor any that could be led to.
+    /// A Service that should be diverted, and has no DLX behind it that is ready, nor any that could be led to.
     pub fn unanswered(&self) -> Option<&Service> {
-        let existing = |service: &&Service| service.selector.is_some();
+        let diverted = self.state.phase.is_away() && !self.deleting;
         self.services
             .iter()
-            .filter(existing)
+            .filter(|service| diverted && service.selector.is_some())
             .find(|service| !self.has_stand_in(service))
     }
 

@@ -47,7 +47,7 @@ pub(super) fn catching_up(seen: &Observation, timings: &Timings) -> Option<Times
 /// When nodes have caught up with the last outage, be it to come or past.
 pub(super) fn caught_up(seen: &Observation, timings: &Timings) -> Option<Timestamp> {
     let last = seen.last_outage.filter(|_| existing(seen).next().is_some())?;
-    Some(after(Some(last), seen.now, timings.outage_grace))
+    Some(timings.caught_up(last))
 }
 
 pub(super) fn existing(seen: &Observation) -> impl Iterator<Item = (&Service, &Selector)> {

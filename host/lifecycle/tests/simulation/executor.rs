@@ -78,7 +78,7 @@ impl Executor {
         let (Some(sleeper), Some(mut seen)) = (&cluster.sleeper, cluster.observe(&objects)) else {
             return;
         };
-        let unanswered = seen.state.phase.is_away() && !seen.deleting && seen.unanswered().is_some();
+        let unanswered = seen.unanswered().is_some();
         self.unanswered_since = unanswered.then(|| self.unanswered_since.unwrap_or(seen.now));
         seen.unanswered_since = self.unanswered_since;
         if self.role == Role::Waker && (seen.state.wish != Wish::Awake || seen.deleting) {
