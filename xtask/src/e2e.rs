@@ -86,14 +86,17 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
     })?;
     steps.run(guests::WHAT, || guests::build(workspace))?;
     let suite = steps.run("build the lifecycle suite", || build_suite(workspace))?;
-    let scratch = Scratch {
-        folder: tutorial::new_folder()?,
-        // Its volume is in it.
-        keep: args.keep,
-    };
-    let user_plugin = steps.run("a plugin as its user writes it", || match &args.user_plugin {
-        Some(file) => Ok(file.clone()),
-        None => tutorial::follow(workspace, &scratch.folder),
+    let (user_plugin, _tutorial) = steps.run("a plugin as its user writes it", || {
+        if let Some(file) = &args.user_plugin {
+            return Ok((file.clone(), None));
+        }
+        let tutorial = tutorial::Followed::anew(workspace)?;
+        Ok(if args.keep {
+            // A volume of the cluster is in its folder.
+            (tutorial.keep(), None)
+        } else {
+            (tutorial.plugin().to_owned(), Some(tutorial))
+        })
     })?;
     let images = steps.run("build the images", || images(workspace, arch, &user_plugin))?;
     let cluster = steps.run("start a real Kubernetes", || {
@@ -121,23 +124,6 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
         steps.run("bring the cluster down", || cluster.down())?;
     }
     outcome
-}
-
-/// Where the tutorial is followed: half a gigabyte, once it is built.
-struct Scratch {
-    folder: PathBuf,
-    keep: bool,
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if self.keep || !self.folder.exists() {
-            return;
-        }
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            eprintln!("{} is left behind: {error}", self.folder.display());
-        }
-    }
 }
 
 /// Everything that happens while the cluster is up.

@@ -1,7 +1,6 @@
 //! `cargo xtask test` and `cargo xtask check`: every suite by name, in order, with a table at the end.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -24,10 +23,8 @@ pub struct Args {
 /// What earlier suites leave for later ones.
 #[derive(Default)]
 struct State {
-    /// Where the tutorial was followed.
-    folder: Option<PathBuf>,
-    /// The component that came out of it.
-    plugin: Option<PathBuf>,
+    /// The tutorial, with the component that came out of it.
+    tutorial: Option<tutorial::Followed>,
 }
 
 struct Suite {
@@ -97,10 +94,8 @@ const TESTS: &[Suite] = &[
         what: "docs/writing-a-scaler.md, word for word, outside of the workspace",
         needs: &["tools"],
         run: |workspace, state| {
-            let folder = state.folder.insert(tutorial::new_folder()?);
-            let plugin = tutorial::follow(workspace, folder)?;
-            let note = format!("{} KiB", fs::metadata(&plugin)?.len().div_ceil(1024));
-            state.plugin = Some(plugin);
+            let tutorial = state.tutorial.insert(tutorial::Followed::anew(workspace)?);
+            let note = format!("{} KiB", fs::metadata(tutorial.plugin())?.len().div_ceil(1024));
             Ok(Outcome::Passed(note))
         },
     },
@@ -109,10 +104,10 @@ const TESTS: &[Suite] = &[
         what: "the demo with the plugin of the tutorial, every step checked",
         needs: &["guests", "tutorial"],
         run: |workspace, state| {
-            let Some(plugin) = &state.plugin else {
+            let Some(tutorial) = &state.tutorial else {
                 bail!("the tutorial left no plugin")
             };
-            demo::checked(workspace, Some(plugin.clone())).map(|()| passed())
+            demo::checked(workspace, Some(tutorial.plugin().to_owned())).map(|()| passed())
         },
     },
     Suite {
@@ -146,7 +141,11 @@ const TESTS: &[Suite] = &[
             if let Some(skipped) = without_cluster() {
                 return Ok(skipped);
             }
-            e2e::e2e(workspace, &e2e::Args::for_tests(state.plugin.clone()))?;
+            let plugin = state
+                .tutorial
+                .as_ref()
+                .map(|tutorial| tutorial.plugin().to_owned());
+            e2e::e2e(workspace, &e2e::Args::for_tests(plugin))?;
             Ok(Outcome::Passed(format!(
                 "{} cases are left to `cargo xtask e2e`",
                 e2e::LONG.len()
@@ -290,16 +289,6 @@ fn run_all(workspace: &Workspace, suites: &[&Suite]) -> Result<()> {
             outcome,
             took: if missing.is_some() { Duration::ZERO } else { took },
         });
-    }
-    if let Some(folder) = state.folder.filter(|folder| folder.exists()) {
-        let all_well = !lines
-            .iter()
-            .any(|line| line.suite.starts_with("tutorial") && matches!(line.outcome, Outcome::Failed(_)));
-        if all_well {
-            fs::remove_dir_all(&folder)?;
-        } else {
-            eprintln!("\nthe tutorial's folder is kept: {}", folder.display());
-        }
     }
     conclude(&lines, start.elapsed())
 }

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
 
 use crate::markdown;
 use crate::run::{Cmd, Steps};
@@ -29,31 +30,49 @@ enum Action {
 
 /// `cargo xtask tutorial`.
 pub fn command(workspace: &Workspace, folder: Option<PathBuf>) -> Result<()> {
-    let folder = match folder {
-        Some(folder) => std::env::current_dir()?.join(folder),
-        None => new_folder()?,
-    };
     let mut steps = Steps::new(2);
     steps.run("check the tools", || tools::for_guests(workspace))?;
-    let plugin = steps.run(&format!("follow {DOCUMENT} in {}", folder.display()), || {
-        follow(workspace, &folder)
+    let plugin = steps.run(&format!("follow {DOCUMENT}"), || match folder {
+        Some(folder) => follow(workspace, &std::env::current_dir()?.join(folder)),
+        None => Ok(Followed::anew(workspace)?.keep()),
     })?;
     println!("{}", plugin.display());
     Ok(())
 }
 
-/// A name for a new folder outside of every workspace.
-pub fn new_folder() -> Result<PathBuf> {
-    // Not named by the time: a left-over of a process of the same number is found out below, not silently used.
-    let base = std::env::temp_dir().join(format!("dormouse-tutorial-{}", std::process::id()));
-    if base.exists() {
-        fs::remove_dir_all(&base).with_context(|| format!("cannot delete {}", base.display()))?;
+/// The document, followed in a folder of its own that goes away with this: half a gigabyte, once it is built.
+pub struct Followed {
+    plugin: PathBuf,
+    folder: TempDir,
+}
+
+impl Followed {
+    /// After a failure the folder stays, to be looked at.
+    pub fn anew(workspace: &Workspace) -> Result<Self> {
+        let folder = TempDir::with_prefix("dormouse-tutorial-")?;
+        match follow(workspace, &folder.path().join("work")) {
+            Ok(plugin) => Ok(Self { plugin, folder }),
+            Err(error) => Err(error.context(format!(
+                "the tutorial's folder is kept: {}",
+                folder.keep().display()
+            ))),
+        }
     }
-    Ok(base)
+
+    /// The component that came out.
+    pub fn plugin(&self) -> &Path {
+        &self.plugin
+    }
+
+    /// Leaves the folder where it is.
+    pub fn keep(self) -> PathBuf {
+        let _kept = self.folder.keep();
+        self.plugin
+    }
 }
 
 /// Follows the document and returns the component that came out.
-pub fn follow(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
+fn follow(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
     let document = workspace.path(DOCUMENT);
     let text =
         fs::read_to_string(&document).with_context(|| format!("cannot read {}", document.display()))?;
