@@ -142,12 +142,13 @@ impl FromStr for Strategy {
 }
 
 /// Held requests are let go in the order of their arrival, a few at a time: a workload that has just started, and
-/// whose listen backlog is short, is not met by the whole burst at once.
+/// whose listen backlog is short, is not met by the whole burst at once. A backlog of 128 is common; what does not fit is
+/// dropped by the kernel, and costs its request a second or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleaseRamp {
     /// Requests that go first.
     pub initial: usize,
-    /// Each success lets one more go at a time, up to this many.
+    /// Each response that begins lets one more go at a time, up to this many. Two DLX together fill a common backlog.
     pub maximum: usize,
     /// A request gives up its turn when its response begins, or after this time: slow answers must not hold up others.
     pub pause: Duration,
@@ -157,8 +158,8 @@ impl Default for ReleaseRamp {
     fn default() -> Self {
         Self {
             initial: 16,
-            maximum: 512,
-            pause: Duration::from_millis(5),
+            maximum: 64,
+            pause: Duration::from_millis(100),
         }
     }
 }

@@ -82,14 +82,31 @@ async fn await_head(
     limit: Option<Duration>,
     progress: Option<body::Progress>,
 ) -> Option<Sent> {
-    if let Some(turn) = turn {
-        let pause = turn.ramp().pause();
-        let early = timeout(pause, &mut sent).await;
-        turn.done();
-        if let Ok(sent) = early {
-            return Some(sent);
-        }
+    let passed = match turn {
+        None => None,
+        Some(turn) => match timeout(turn.pause(), &mut sent).await {
+            Err(_) => Some(turn.pass_on()),
+            Ok(answer) => {
+                if answer.is_ok() {
+                    turn.answered();
+                }
+                return Some(answer);
+            }
+        },
+    };
+    let answer = within(limit, sent, progress).await;
+    if let (Some(passed), Some(Ok(_))) = (passed, &answer) {
+        passed.answered();
     }
+    answer
+}
+
+/// The answer, unless the limit passes without a sign of the client's sending more.
+async fn within(
+    limit: Option<Duration>,
+    mut sent: Pin<&mut impl Future<Output = Sent>>,
+    progress: Option<body::Progress>,
+) -> Option<Sent> {
     let Some(limit) = limit else {
         return Some(sent.await);
     };

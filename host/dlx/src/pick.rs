@@ -1,7 +1,8 @@
 //! Which endpoint, and whose turn it is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -35,8 +36,8 @@ pub(crate) fn pick<'a>(
 /// Lets held requests go in the order of their arrival, a few at a time and then more and more.
 ///
 /// Whoever waits queues for a turn; only those who have one watch for an endpoint and dial. A turn ends when the response
-/// begins or after a short pause, and each good one adds another, so the number of turns doubles with every
-/// round as in TCP's slow start.
+/// begins or after a pause. Each response that begins adds another turn, so the number of turns doubles with every round
+/// as in TCP's slow start; a pause adds none, because a workload that says nothing may not even have accepted.
 #[derive(Debug)]
 pub(crate) struct Ramp {
     turns: Arc<Semaphore>,
@@ -57,46 +58,65 @@ impl Ramp {
     /// Waits for a turn, first come, first served.
     pub(crate) async fn turn(self: Arc<Self>) -> Turn {
         let permit = Arc::clone(&self.turns).acquire_owned().await.ok();
-        Turn { ramp: self, permit }
+        Turn {
+            ramp: self,
+            _permit: permit,
+        }
     }
 
-    pub(crate) fn pause(&self) -> std::time::Duration {
-        self.settings.pause
-    }
-}
-
-/// The right to go.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    ramp: Arc<Ramp>,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Turn {
-    pub(crate) fn ramp(&self) -> &Ramp {
-        &self.ramp
-    }
-
-    /// Ends the turn after a success: two may follow.
-    pub(crate) fn done(mut self) {
+    fn widen(&self) {
         let wider = self
-            .ramp
             .width
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |width| {
-                (width < self.ramp.settings.maximum).then_some(width + 1)
+                (width < self.settings.maximum).then_some(width + 1)
             })
             .is_ok();
         if wider {
-            self.ramp.turns.add_permits(1);
+            self.turns.add_permits(1);
         }
-        self.permit = None;
+    }
+}
+
+/// The right to go. Ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    ramp: Arc<Ramp>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// How long it may last.
+    pub(crate) fn pause(&self) -> Duration {
+        self.ramp.settings.pause
+    }
+
+    /// Ends the turn after a response: two may follow.
+    pub(crate) fn answered(self) {
+        self.ramp.widen();
+    }
+
+    /// Ends the turn while the response is still to come: one may follow.
+    pub(crate) fn pass_on(self) -> Passed {
+        Passed(Arc::downgrade(&self.ramp))
+    }
+}
+
+/// A turn that ended before its response began. Does not keep the ramp: the burst may be over by then.
+#[derive(Debug)]
+pub(crate) struct Passed(Weak<Ramp>);
+
+impl Passed {
+    /// The response has begun: one more may go.
+    pub(crate) fn answered(self) {
+        if let Some(ramp) = self.0.upgrade() {
+            ramp.widen();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn ramp(initial: usize, maximum: usize) -> Arc<Ramp> {
         Arc::new(Ramp::new(ReleaseRamp {
@@ -115,7 +135,7 @@ mod tests {
                 .map(|_| futures::FutureExt::now_or_never(Arc::clone(&ramp).turn()))
                 .collect();
             rounds.push(turns.len());
-            turns.into_iter().flatten().for_each(Turn::done);
+            turns.into_iter().flatten().for_each(Turn::answered);
         }
         assert_eq!(rounds, [2, 4, 5, 5]);
     }
@@ -125,6 +145,18 @@ mod tests {
         let ramp = ramp(1, 8);
         drop(Arc::clone(&ramp).turn().await);
         assert_eq!(ramp.turns.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_is_passed_on_adds_one_only_when_its_response_begins() {
+        let ramp = ramp(1, 8);
+        let first = Arc::clone(&ramp).turn().await.pass_on();
+        let second = Arc::clone(&ramp).turn().await.pass_on();
+        assert_eq!(ramp.turns.available_permits(), 1, "nobody has answered");
+        first.answered();
+        assert_eq!(ramp.turns.available_permits(), 2);
+        drop(ramp);
+        second.answered();
     }
 
     #[test]

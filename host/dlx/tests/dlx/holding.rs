@@ -190,6 +190,43 @@ async fn slow_answers_do_not_hold_up_the_others() {
 }
 
 #[tokio::test]
+async fn a_workload_that_does_not_answer_is_not_met_by_more_and_more() {
+    let pause = Duration::from_millis(50);
+    let world = World::with(dormouse_dlx::DlxConfig {
+        release: ReleaseRamp {
+            initial: 1,
+            maximum: 64,
+            pause,
+        },
+        ..config()
+    })
+    .await;
+    let all_in = Arc::new(tokio::sync::Barrier::new(10));
+    let pod = Pod::start(move |_| {
+        let all_in = Arc::clone(&all_in);
+        async move {
+            all_in.wait().await;
+            Response::new(text("ok"))
+        }
+    })
+    .await;
+    let workload = world.workload("app", asleep());
+    world.route(&workload);
+    let requests: Vec<_> = (0..10).map(|_| world.getting()).collect();
+    world.until_held("app", 10).await;
+    let begun = Instant::now();
+    workload.awake(&[pod.address]);
+    for request in requests {
+        assert_eq!(request.await.unwrap().status, 200);
+    }
+    let took = begun.elapsed();
+    assert!(
+        took >= pause * 9,
+        "one went after each pause; had a pause counted as an answer, all would be through after four: {took:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_failed_wake_is_503_with_its_cause_and_is_not_cached() {
     let (world, pod) = (World::new().await, Pod::named("here").await);
     let workload = world.workload(
