@@ -2,8 +2,8 @@
 //!
 //! A wake is a future that is shared by everybody who waits for it, and only by them. It runs while at least one of them
 //! polls it; when the last one leaves, it is dropped and nothing is left. One whose success was seen before its answer came
-//! is let come to its end by itself. Its failure goes to those who wait at that moment and to nobody else: the next request
-//! tries again.
+//! is let come to its end by itself. What fails for now only is tried again within the wake. Its failure goes to those who
+//! wait at that moment and to nobody else: the next request tries again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +34,9 @@ pub enum WakeError {
     /// It was refused or failed. The text is shown to clients: no secrets.
     #[error("{0}")]
     Failed(String),
+    /// It failed for now, as when the API server does not answer: it is tried again for as long as requests may be held.
+    #[error("{0}")]
+    Transient(String),
     /// No answer in time.
     #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
@@ -263,10 +266,7 @@ impl ResourceState {
                 "a request for Service {} port {}",
                 target.key.service, target.key.port
             );
-            let outcome = match tokio::time::timeout(timeout, waker.wake(&target, &reason)).await {
-                Ok(outcome) => outcome,
-                Err(_elapsed) => Err(WakeError::Timeout(timeout)),
-            };
+            let outcome = attempt(&*waker, &target, &reason, timeout).await;
             metrics.woke(began.elapsed(), outcome.is_ok());
             let key = &target.key;
             match &outcome {
@@ -283,6 +283,42 @@ impl ResourceState {
         wakes.flight = flight.downgrade();
         Some(flight)
     }
+}
+
+/// Wakes, again and again while it fails for now only. When the time is up the last cause is the outcome.
+async fn attempt(
+    waker: &dyn Waker,
+    target: &Target,
+    reason: &str,
+    timeout: Duration,
+) -> Result<(), WakeError> {
+    let deadline = Instant::now() + timeout;
+    let mut outcome = Err(WakeError::Timeout(timeout));
+    for failures in 0.. {
+        match tokio::time::timeout_at(deadline, waker.wake(target, reason)).await {
+            Err(_elapsed) => break,
+            Ok(Err(WakeError::Transient(cause))) => {
+                let (namespace, sleeper) = (&target.key.namespace, &target.key.sleeper);
+                tracing::warn!(namespace, sleeper, cause, "the wake failed for now");
+                outcome = Err(WakeError::Transient(cause));
+            }
+            Ok(landed) => return landed,
+        }
+        let again = Instant::now() + backoff(failures);
+        if again >= deadline {
+            break;
+        }
+        tokio::time::sleep_until(again).await;
+    }
+    outcome
+}
+
+/// How long the plugin is left alone after that many failures in a row and one more.
+fn backoff(failures: u32) -> Duration {
+    FIRST_BACKOFF
+        .saturating_mul(1 << failures.min(8))
+        .min(LONGEST_BACKOFF)
+        .mul_f64(rand::random_range(0.5..1.0))
 }
 
 /// A wake that is under way, shared by all who wait for it.
@@ -316,11 +352,8 @@ impl Wakes {
             self.not_before = None;
         } else {
             self.accepted = None;
-            let doubled = FIRST_BACKOFF
-                .saturating_mul(1 << self.failures.min(8))
-                .min(LONGEST_BACKOFF);
+            self.not_before = Some(Instant::now() + backoff(self.failures));
             self.failures = self.failures.saturating_add(1);
-            self.not_before = Some(Instant::now() + doubled.mul_f64(rand::random_range(0.5..1.0)));
         }
     }
 }
@@ -461,6 +494,31 @@ mod tests {
             );
             tokio::time::sleep(ACCEPTED_FOR).await;
         }
+    }
+
+    struct NeverNow;
+
+    #[async_trait]
+    impl Waker for NeverNow {
+        async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), WakeError> {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            Err(WakeError::Transient("no answer".to_owned()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_that_fails_for_now_until_its_time_is_up_says_why() {
+        let target = crate::route::tests::target("app");
+        let begun = Instant::now();
+        let outcome = attempt(&NeverNow, &target, "a test", Duration::from_secs(60)).await;
+        assert_eq!(outcome, Err(WakeError::Transient("no answer".to_owned())));
+        assert!(
+            begun.elapsed() <= Duration::from_secs(60),
+            "{:?}",
+            begun.elapsed()
+        );
+        let outcome = attempt(&NeverNow, &target, "a test", Duration::from_secs(5)).await;
+        assert_eq!(outcome, Err(WakeError::Timeout(Duration::from_secs(5))));
     }
 
     #[test]

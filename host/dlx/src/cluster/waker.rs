@@ -8,7 +8,7 @@ use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::objects::ObjectKey;
 use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, api};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
-use dormouse_plugin::{PluginError, PluginSet};
+use dormouse_plugin::{GuestError, PluginError, PluginSet};
 use serde_json::Value;
 
 use crate::{Target, WakeError, Waker};
@@ -38,7 +38,14 @@ impl PluginWaker {
             .ok_or_else(|| failed(format!("plugin {} is not there", target.plugin)))?;
         let id = ResourceId::new(&target.key.namespace, &target.resource);
         let outcomes = plugin.set_scale(&[id], 1, reason).await;
-        let outcomes = outcomes.map_err(|error| failed(told(&target.plugin, &error)))?;
+        let outcomes = outcomes.map_err(|error| {
+            let cause = told(&target.plugin, &error);
+            if passes(&error) {
+                WakeError::Transient(cause)
+            } else {
+                WakeError::Failed(cause)
+            }
+        })?;
         outcomes
             .into_iter()
             .next()
@@ -49,6 +56,7 @@ impl PluginWaker {
         match outcome {
             ScaleOutcome::Done | ScaleOutcome::Accepted => {}
             ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
+            ScaleOutcome::Failed(GuestError::Transient(cause)) => return Err(WakeError::Transient(cause)),
             ScaleOutcome::Failed(error) => return Err(WakeError::Failed(error.to_string())),
         }
         if self.is_scaled_elsewhere(target) {
@@ -121,13 +129,15 @@ impl PluginWaker {
     /// Puts the cause on the Sleeper, where people look. Nobody waits for that.
     fn record(&self, target: &Target, error: &WakeError) {
         let (cluster, key, message) = (self.cluster.clone(), sleeper_key(target), error.to_string());
+        // Whoever reads of a failure gives up on the wake.
+        let is_final = !matches!(error, WakeError::Transient(_));
         let name = target.key.sleeper.clone();
         tokio::spawn(async move {
             let Some(sleeper) = cluster.sleeper(&key) else {
                 return;
             };
             let state = sleeper.status.clone().unwrap_or_default().state;
-            let recorded = if state.phase == Phase::Waking {
+            let recorded = if is_final && state.phase == Phase::Waking {
                 cluster.record_wake_failure(&key, state.epoch, &message).await
             } else {
                 let update = ConditionUpdate::bad(api::condition::WAKEABLE, "WakeFailed", &message);
@@ -159,6 +169,16 @@ impl Waker for PluginWaker {
 
 fn sleeper_key(target: &Target) -> SleeperKey {
     SleeperKey::new(&target.plugin, &target.key.namespace, &target.resource)
+}
+
+/// Whether it may succeed in a moment.
+fn passes(error: &PluginError) -> bool {
+    matches!(
+        error,
+        PluginError::Guest(GuestError::Transient(_))
+            | PluginError::Overloaded { .. }
+            | PluginError::WallTimeout { .. }
+    )
 }
 
 /// What clients may know: the plugin's own words, but of faults of plugin or host only that there was one.
@@ -208,6 +228,30 @@ mod tests {
         for (path, expected) in table {
             assert_eq!(field(&object, path).as_deref(), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_stays() {
+        let passing = [
+            PluginError::Guest(GuestError::Transient("no answer".into())),
+            PluginError::Overloaded {
+                waited: Duration::from_secs(1),
+            },
+            PluginError::WallTimeout {
+                limit: Duration::from_secs(10),
+            },
+        ];
+        assert!(passing.iter().all(passes));
+        let staying = [
+            PluginError::Guest(GuestError::Other("quota exceeded".into())),
+            PluginError::CircuitOpen {
+                retry_after: Duration::from_secs(1),
+            },
+            PluginError::Panicked {
+                message: String::new(),
+            },
+        ];
+        assert!(!staying.iter().any(passes));
     }
 
     #[test]

@@ -255,6 +255,33 @@ async fn a_failed_wake_is_503_with_its_cause_and_is_not_cached() {
 }
 
 #[tokio::test]
+async fn a_wake_that_fails_for_now_is_tried_again_while_its_requests_are_held() {
+    let (world, pod) = (World::new().await, Pod::named("here").await);
+    let workload = world.workload(
+        "app",
+        EndpointsView {
+            ready: vec![pod.address],
+            ..asleep()
+        },
+    );
+    world.route(&workload);
+    world.wakes.on("app", |call| async move {
+        if call < 3 {
+            Err(dormouse_dlx::WakeError::Transient(
+                "the API server does not answer".into(),
+            ))
+        } else {
+            Ok(())
+        }
+    });
+    let requests: Vec<_> = (0..5).map(|_| world.getting()).collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap().status, 200);
+    }
+    assert_eq!(world.wakes.calls("app"), 4);
+}
+
+#[tokio::test]
 async fn a_failed_wake_fails_all_who_wait_for_it() {
     let world = World::new().await;
     let workload = world.workload("app", asleep());
