@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 
 use crate::accept::tune;
+use crate::backoff;
 use crate::forward::Upload;
 use crate::pool::{Endpoint, Load};
 
@@ -135,7 +136,7 @@ async fn open(endpoint: &Endpoint) -> std::io::Result<TokioIo<TcpStream>> {
     Ok(TokioIo::new(stream))
 }
 
-/// Growing pauses with jitter, so that those who failed together do not come back together.
+/// Pauses of one request that tries again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     attempts: u32,
@@ -143,11 +144,9 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn next(&mut self) -> Duration {
-        let base = FIRST_BACKOFF
-            .saturating_mul(1 << self.attempts.min(10))
-            .min(LONGEST_BACKOFF);
+        let pause = backoff::pause(self.attempts, FIRST_BACKOFF, LONGEST_BACKOFF);
         self.attempts += 1;
-        base.mul_f64(rand::random_range(0.5..1.0))
+        pause
     }
 }
 

@@ -315,10 +315,7 @@ async fn attempt(
 
 /// How long the plugin is left alone after that many failures in a row and one more.
 fn backoff(failures: u32) -> Duration {
-    FIRST_BACKOFF
-        .saturating_mul(1 << failures.min(8))
-        .min(LONGEST_BACKOFF)
-        .mul_f64(rand::random_range(0.5..1.0))
+    crate::backoff::pause(failures, FIRST_BACKOFF, LONGEST_BACKOFF)
 }
 
 /// A wake that is under way, shared by all who wait for it.

@@ -27,6 +27,7 @@
 
 pub mod accept;
 pub mod admit;
+mod backoff;
 pub mod cluster;
 mod config;
 pub mod connect;

@@ -38,14 +38,7 @@ impl PluginWaker {
             .ok_or_else(|| failed(format!("plugin {} is not there", target.plugin)))?;
         let id = ResourceId::new(&target.key.namespace, &target.resource);
         let outcomes = plugin.set_scale(&[id], 1, reason).await;
-        let outcomes = outcomes.map_err(|error| {
-            let cause = told(&target.plugin, &error);
-            if passes(&error) {
-                WakeError::Transient(cause)
-            } else {
-                WakeError::Failed(cause)
-            }
-        })?;
+        let outcomes = outcomes.map_err(|error| because(&target.plugin, &error))?;
         outcomes
             .into_iter()
             .next()
@@ -56,8 +49,7 @@ impl PluginWaker {
         match outcome {
             ScaleOutcome::Done | ScaleOutcome::Accepted => {}
             ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
-            ScaleOutcome::Failed(GuestError::Transient(cause)) => return Err(WakeError::Transient(cause)),
-            ScaleOutcome::Failed(error) => return Err(WakeError::Failed(error.to_string())),
+            ScaleOutcome::Failed(error) => return Err(because(&target.plugin, &error.into())),
         }
         if self.is_scaled_elsewhere(target) {
             // Nobody else would say so before the autoscaler looks the next time.
@@ -169,6 +161,16 @@ impl Waker for PluginWaker {
 
 fn sleeper_key(target: &Target) -> SleeperKey {
     SleeperKey::new(&target.plugin, &target.key.namespace, &target.resource)
+}
+
+/// The failure of a wake that a plugin's answer is.
+fn because(plugin: &str, error: &PluginError) -> WakeError {
+    let cause = told(plugin, error);
+    if passes(error) {
+        WakeError::Transient(cause)
+    } else {
+        WakeError::Failed(cause)
+    }
 }
 
 /// Whether it may succeed in a moment.

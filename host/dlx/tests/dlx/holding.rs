@@ -155,52 +155,9 @@ async fn held_requests_are_released_in_order() {
     assert_eq!(order.len(), 20);
 }
 
-#[tokio::test]
-async fn slow_answers_do_not_hold_up_the_others() {
-    let world = World::with(dormouse_dlx::DlxConfig {
-        release: ReleaseRamp {
-            initial: 1,
-            maximum: 1,
-            pause: Duration::from_millis(1),
-        },
-        ..config()
-    })
-    .await;
-    let all_in = Arc::new(tokio::sync::Barrier::new(10));
-    let pod = Pod::start(move |_| {
-        let all_in = Arc::clone(&all_in);
-        async move {
-            all_in.wait().await;
-            Response::new(text("ok"))
-        }
-    })
-    .await;
-    let workload = world.workload("app", asleep());
-    world.route(&workload);
-    let requests: Vec<_> = (0..10).map(|_| world.getting()).collect();
-    world.until_held("app", 10).await;
-    workload.awake(&[pod.address]);
-    for request in requests {
-        assert_eq!(
-            request.await.unwrap().status,
-            200,
-            "all ten were in the workload together"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_workload_that_does_not_answer_is_not_met_by_more_and_more() {
-    let pause = Duration::from_millis(50);
-    let world = World::with(dormouse_dlx::DlxConfig {
-        release: ReleaseRamp {
-            initial: 1,
-            maximum: 64,
-            pause,
-        },
-        ..config()
-    })
-    .await;
+/// Lets ten requests go to a pod that answers none before it has all ten. How long that took.
+async fn release_ten_that_are_answered_together(release: ReleaseRamp) -> Duration {
+    let world = World::with(dormouse_dlx::DlxConfig { release, ..config() }).await;
     let all_in = Arc::new(tokio::sync::Barrier::new(10));
     let pod = Pod::start(move |_| {
         let all_in = Arc::clone(&all_in);
@@ -217,9 +174,34 @@ async fn a_workload_that_does_not_answer_is_not_met_by_more_and_more() {
     let begun = Instant::now();
     workload.awake(&[pod.address]);
     for request in requests {
-        assert_eq!(request.await.unwrap().status, 200);
+        assert_eq!(
+            request.await.unwrap().status,
+            200,
+            "all ten were in the workload together"
+        );
     }
-    let took = begun.elapsed();
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn slow_answers_do_not_hold_up_the_others() {
+    release_ten_that_are_answered_together(ReleaseRamp {
+        initial: 1,
+        maximum: 1,
+        pause: Duration::from_millis(1),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_workload_that_does_not_answer_is_not_met_by_more_and_more() {
+    let pause = Duration::from_millis(50);
+    let took = release_ten_that_are_answered_together(ReleaseRamp {
+        initial: 1,
+        maximum: 64,
+        pause,
+    })
+    .await;
     assert!(
         took >= pause * 9,
         "one went after each pause; had a pause counted as an answer, all would be through after four: {took:?}"
