@@ -23,12 +23,13 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* Labels of an object: those of the chart, then those of (dict "labels" …), then the common ones. No key is there twice. */}}
 {{- define "dormouse.labels" -}}
 {{ include "dormouse.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/part-of: dormouse
-{{- with .root.Values.commonLabels }}
+{{- with merge (dict) (default (dict) .labels) .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

@@ -70,16 +70,34 @@ httpGet: { path: {{ .path }}, port: admin }
 {{- end }}
 {{- end -}}
 
+{{/* How pods are replaced. A new one first, and only then an old one goes: the Services of sleeping workloads always list as many as before. */}}
+{{- define "dormouse.strategy" -}}
+{{- $own := index .root.Values .component -}}
+{{- with $own.strategy -}}
+{{- toYaml . -}}
+{{- else -}}
+type: RollingUpdate
+rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }
+{{- end -}}
+{{- end -}}
+
+{{/* How many pods may be away, or must stay. */}}
+{{- define "dormouse.disruption" -}}
+{{- $budget := (index .root.Values .component).podDisruptionBudget -}}
+{{- if kindIs "invalid" $budget.minAvailable -}}
+maxUnavailable: {{ $budget.maxUnavailable }}
+{{- else -}}
+minAvailable: {{ $budget.minAvailable }}
+{{- end -}}
+{{- end -}}
+
 {{/* A Deployment's pod template: the two processes differ in their subcommand and their ports. */}}
 {{- define "dormouse.podTemplate" -}}
 {{- $root := .root -}}
 {{- $own := index $root.Values .component -}}
 metadata:
   labels:
-    {{- include "dormouse.labels" . | nindent 4 }}
-    {{- with $own.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "dormouse.labels" (dict "root" $root "component" .component "labels" $own.podLabels) | nindent 4 }}
   annotations:
     dormouse.dev/config-checksum: {{ include "dormouse.config" $root | sha256sum }}
     dormouse.dev/plugins-checksum: {{ include "dormouse.pluginChecksum" $root }}
@@ -135,6 +153,10 @@ spec:
         {{- with $own.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+      {{- with $own.envFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       ports:
         {{- range $name, $port := .ports }}
         - { name: {{ $name }}, containerPort: {{ $port }}, protocol: TCP }

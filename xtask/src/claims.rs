@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 
 use crate::run::Outcome;
 use crate::workspace::Workspace;
-use crate::{Cli, generated, markdown};
+use crate::{Cli, generated, markdown, names};
 
 /// Documents in which a `--flag` alone is a flag of the binary.
 const ABOUT_THE_BINARY: &[&str] = &["docs/operations.md", "docs/concepts.md"];
@@ -40,8 +40,12 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
                 .map(|(line, claim)| format!("{place}:{line}: {}", claim.denial())),
         );
     }
+    let (names, untrue) = names::wrong(workspace)?;
+    wrong.extend(untrue);
     if wrong.is_empty() {
-        Ok(Outcome::Passed(format!("{seen} commands and flags")))
+        Ok(Outcome::Passed(format!(
+            "{seen} commands, flags and variables, {names} other names"
+        )))
     } else {
         Ok(Outcome::Failed(format!(
             "{} are not true\n    {}",
@@ -56,6 +60,7 @@ enum Claim {
     Xtask(String),
     Subcommand(String),
     Flag(String),
+    Variable(String),
 }
 
 fn claims(text: &str, flags: bool) -> Vec<(usize, Claim)> {
@@ -74,6 +79,12 @@ fn claims(text: &str, flags: bool) -> Vec<(usize, Claim)> {
                 .map(|flag| (line, Claim::Flag(flag))),
         );
     }
+    claims.extend(
+        markdown::inline_code(text)
+            .into_iter()
+            .filter(|(_, code)| code.starts_with("DORMOUSE_"))
+            .map(|(line, code)| (line, Claim::Variable(variable_name(&code)))),
+    );
     if flags {
         let alone = markdown::inline_code(text);
         claims.extend(
@@ -83,6 +94,13 @@ fn claims(text: &str, flags: bool) -> Vec<(usize, Claim)> {
         );
     }
     claims
+}
+
+/// `NAME` of `NAME=value`.
+fn variable_name(code: &str) -> String {
+    code.chars()
+        .take_while(|c| c.is_ascii_uppercase() || *c == '_')
+        .collect()
 }
 
 /// `--name` of `--name=value`, `--name VALUE`.
@@ -102,16 +120,25 @@ impl Claim {
             Self::Subcommand(word) => reference
                 .lines()
                 .any(|line| line == format!("## dormouse {word}")),
+            Self::Variable(name) => {
+                Self::is_elsewhere(name) || reference.contains(&format!("[env: {name}=]"))
+            }
             Self::Flag(flag) => reference
                 .split_whitespace()
                 .any(|word| word.trim_end_matches(',') == flag || word.starts_with(&format!("{flag}="))),
         }
     }
 
+    /// Variables that no flag has: of builds and tests.
+    fn is_elsewhere(variable: &str) -> bool {
+        ["DORMOUSE", "DORMOUSE_CORPUS"].contains(&variable)
+    }
+
     fn denial(&self) -> String {
         match self {
             Self::Xtask(word) => format!("there is no `cargo xtask {word}`"),
             Self::Subcommand(word) => format!("{} knows no `dormouse {word}`", generated::COMMAND_LINE),
+            Self::Variable(name) => format!("{} knows no variable `{name}`", generated::COMMAND_LINE),
             Self::Flag(flag) => format!("{} knows no `{flag}`", generated::COMMAND_LINE),
         }
     }
@@ -144,6 +171,7 @@ mod tests {
         );
         assert_eq!(wrong("`dormouse dem`\n").len(), 1);
         assert_eq!(wrong("`--keep-log`\n").len(), 1);
+        assert_eq!(wrong("`DORMOUSE_SCALE_INTERVALL=30s`\n").len(), 1);
         assert_eq!(wrong("```sh\ndormouse demo --cii\n```\n").len(), 1);
     }
 

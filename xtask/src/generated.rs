@@ -11,6 +11,8 @@ use crate::workspace::{Profile, Workspace};
 
 /// Every subcommand's `--help`.
 pub const COMMAND_LINE: &str = "docs/reference/command-line.md";
+/// Every metric that the processes serve.
+pub const METRICS: &str = "docs/reference/metrics.md";
 /// The CustomResourceDefinition of Sleeper.
 const CRD: &str = "docs/reference/sleeper-crd.yaml";
 
@@ -49,6 +51,7 @@ fn generate(workspace: &Workspace) -> Result<Vec<(&'static str, String)>> {
     let crd = ask(workspace, &["crd".to_owned()])?;
     Ok(vec![
         (COMMAND_LINE, command_line(workspace)?),
+        (METRICS, ask(workspace, &["metrics".to_owned()])?),
         (CRD, crd.clone()),
         (values::CRD, crd),
         (values::README, values::readme(workspace)?),

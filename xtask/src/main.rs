@@ -14,6 +14,7 @@ mod guests;
 mod image;
 mod licences;
 mod markdown;
+mod names;
 mod run;
 mod suites;
 mod tools;

@@ -69,6 +69,7 @@ impl Metrics {
     /// Registers everything.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("dormouse");
         registry.register(
             "autoscaler_rounds",
             "Rounds, by how they ended",
@@ -90,13 +91,12 @@ impl Metrics {
             "Decisions, by outcome",
             metrics.decisions.clone(),
         );
-        let whole = registry.sub_registry_with_prefix("dormouse");
-        whole.register(
+        registry.register(
             "readings",
             "Readings of rules, by source and result (value, no-data or error)",
             metrics.readings.clone(),
         );
-        whole.register_with_unit(
+        registry.register_with_unit(
             "reading_duration",
             "How long a source takes to answer; what is asked for once in a round is counted once",
             Unit::Seconds,

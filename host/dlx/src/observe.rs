@@ -120,9 +120,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers every metric under the prefix `dlx_`.
+    /// Registers every metric under the prefix `dormouse_dlx_`.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("dlx");
+        let registry = registry.sub_registry_with_prefix("dormouse_dlx");
         let Families {
             responses,
             rescues,
@@ -236,11 +236,11 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for reason in REASONS {
             assert!(
-                text.contains(&format!("dlx_rescues_total{{reason=\"{reason}\"}}")),
+                text.contains(&format!("dormouse_dlx_rescues_total{{reason=\"{reason}\"}}")),
                 "{reason}\n{text}"
             );
         }
-        assert!(text.contains("dlx_rescues_total{reason=\"loop\"} 1"));
-        assert!(text.contains("dlx_responses_total{class=\"5xx\"} 1"));
+        assert!(text.contains("dormouse_dlx_rescues_total{reason=\"loop\"} 1"));
+        assert!(text.contains("dormouse_dlx_responses_total{class=\"5xx\"} 1"));
     }
 }

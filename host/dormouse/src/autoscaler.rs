@@ -2,22 +2,40 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides};
 use dormouse_kubernetes::{Driver, Leadership, LeadershipConfig, Role};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::admin;
-use crate::config::{AutoscalerOptions, Common, File, overlay};
+use crate::config::{AutoscalerOptions, Common, DlxOptions, Settings};
 use crate::host::Host;
+use crate::{admin, process};
+
+/// From SIGTERM to the end: the step under way, and giving the Lease back. Less than the 30 s that Kubernetes gives a pod.
+const ENDING: Duration = Duration::from_secs(15);
 
 /// Runs the autoscaler until SIGTERM.
-pub async fn run(config: Option<&Path>, common: Common, options: AutoscalerOptions) -> Result<()> {
-    let file = File::read(config)?;
-    let common = overlay(&file.common, &common)?;
-    let options = overlay(&file.autoscaler, &options)?;
-    let mut host = Host::start(common, &file, false).await?;
+pub async fn run(
+    config: Option<&Path>,
+    common: Common,
+    options: AutoscalerOptions,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let settings = Settings::read(config, &common, &options, &DlxOptions::default())?;
+    // Only this process reads them, and only its pods may have them mounted.
+    settings.check_files()?;
+    let Settings {
+        file,
+        common,
+        autoscaler: options,
+        ..
+    } = settings;
+    let Some(mut host) = Host::start(common, &file, false, shutdown).await? else {
+        return Ok(());
+    };
     let metrics = Metrics::register(&mut host.registry);
 
     let cluster = host.cluster.clone();
@@ -59,6 +77,7 @@ pub async fn run(config: Option<&Path>, common: Common, options: AutoscalerOptio
         &file.metrics,
         metrics,
     )?;
+    process::may_take(ENDING);
     tracing::info!("the autoscaler is up");
     tokio::join!(
         line.run(leads.clone(), host.shutdown.clone()),

@@ -10,6 +10,8 @@ use kube::api::{Api, ListParams};
 use tokio::time::Instant;
 
 use crate::config::Span;
+use crate::config::ranges::check_flag;
+use crate::output::tell;
 use crate::requests::fetch;
 
 /// Longest single request.
@@ -41,6 +43,7 @@ pub struct Options {
 
 /// Asks everything; an error names what is not well.
 pub async fn run(options: Options) -> Result<()> {
+    check_flag("patience", options.patience)?;
     let deadline = Instant::now() + options.patience.map_or(PATIENCE, |span| span.0);
     for (part, address) in [("autoscaler", &options.autoscaler), ("DLX", &options.dlx)] {
         let Some(address) = address else { continue };
@@ -48,11 +51,11 @@ pub async fn run(options: Options) -> Result<()> {
         until(deadline, || ask(format!("{base}/readyz")))
             .await
             .with_context(|| format!("the {part} is not ready"))?;
-        println!("the {part} is ready");
+        tell!("the {part} is ready");
         let plugins = until(deadline, || ask(format!("{base}/plugins")))
             .await
             .with_context(|| format!("the {part} does not tell its plugins"))?;
-        println!("{}", plugins_line(part, &plugins)?);
+        tell!("{}", plugins_line(part, &plugins)?);
     }
     let client = dormouse_kubernetes::client(options.kubeconfig_path.as_deref()).await?;
     let environment = std::env::var("SCALER_NAMESPACE").ok();
@@ -69,7 +72,7 @@ pub async fn run(options: Options) -> Result<()> {
         }
     });
     let sleepers = listed.await.context("Sleepers cannot be listed")?;
-    println!("{} Sleepers", sleepers.items.len());
+    tell!("{} Sleepers", sleepers.items.len());
     Ok(())
 }
 

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
-use crate::config::{AutoscalerOptions, Common, DlxOptions};
-use crate::{autoscaler, check, demo, dlx, inspect, restore};
+use crate::config::{AutoscalerOptions, Common, DlxOptions, Settings};
+use crate::{autoscaler, check, demo, dlx, inspect, output, process, reference, restore};
 
 /// Puts Kubernetes workloads to sleep when nobody needs them and wakes them when somebody does.
 #[derive(Debug, Parser)]
@@ -32,6 +33,11 @@ enum Command {
     /// Tools for plugin authors
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Tools for who writes the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print every metric that the processes serve, as Markdown
+    Metrics,
     /// Print the CustomResourceDefinition of Sleeper as YAML
     Crd,
 }
@@ -69,6 +75,25 @@ struct RestoreCommand {
     options: restore::Options,
 }
 
+#[derive(Debug, Args)]
+struct ConfigCheckCommand {
+    /// Configuration file (YAML)
+    #[arg(long, env = "DORMOUSE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    autoscaler: AutoscalerOptions,
+    #[command(flatten)]
+    dlx: DlxOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read the configuration as both processes would, and tell everything that is wrong with it at once
+    Check(Box<ConfigCheckCommand>),
+}
+
 #[derive(Debug, Subcommand)]
 enum PluginCommand {
     /// Show what a component imports and exports, which grants it needs, and whether this host can run it
@@ -77,48 +102,52 @@ enum PluginCommand {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Autoscaler(command) => block_on(autoscaler::run(
-            command.config.as_deref(),
-            command.common,
-            command.options,
-        )),
-        Command::Dlx(command) => block_on(dlx::run(
-            command.config.as_deref(),
-            command.common,
-            command.options,
-        )),
-        Command::Restore(command) => block_on(restore::run(
-            command.config.as_deref(),
-            command.common,
-            command.options,
-        )),
-        Command::Check(options) => block_on(check::run(options)),
-        Command::Demo(options) => block_on(demo::run(options)),
-        Command::Plugin(PluginCommand::Inspect(options)) => block_on(inspect::run(options)),
-        Command::Crd => print_crd(),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The whole chain on one line: what failed, and why.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+    let command = Cli::parse().command;
+    process::run(|shutdown| async move {
+        // What has nothing to put in order ends with the signal.
+        match command {
+            Command::Autoscaler(command) => {
+                let config = command.config.as_deref();
+                autoscaler::run(config, command.common, command.options, shutdown).await
+            }
+            Command::Dlx(command) => {
+                let config = command.config.as_deref();
+                dlx::run(config, command.common, command.options, shutdown).await
+            }
+            Command::Restore(command) => {
+                let config = command.config.as_deref();
+                restore::run(config, command.common, command.options, shutdown).await
+            }
+            Command::Demo(options) => demo::run(options, shutdown).await,
+            Command::Check(options) => interruptible(&shutdown, check::run(options)).await,
+            Command::Plugin(PluginCommand::Inspect(options)) => {
+                interruptible(&shutdown, inspect::run(options)).await
+            }
+            Command::Config(ConfigCommand::Check(command)) => check_config(&command),
+            Command::Metrics => Ok(output::answer(&reference::metrics()?)?),
+            Command::Crd => Ok(output::answer(&dormouse_kubernetes::crd::yaml()?)?),
         }
+    })
+}
+
+/// What asks and changes nothing: interrupted, it has failed.
+async fn interruptible(shutdown: &CancellationToken, work: impl Future<Output = Result<()>>) -> Result<()> {
+    match process::unless_asked_to_end(shutdown, work).await? {
+        Some(()) => Ok(()),
+        None => bail!("interrupted"),
     }
 }
 
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the async runtime cannot be started")?
-        .block_on(work)
-}
-
-fn print_crd() -> Result<()> {
-    print!("{}", dormouse_kubernetes::crd::yaml()?);
-    Ok(())
+/// Reads the configuration as both processes would, and tells everything that is wrong.
+fn check_config(command: &ConfigCheckCommand) -> Result<()> {
+    let settings = Settings::read(
+        command.config.as_deref(),
+        &command.common,
+        &command.autoscaler,
+        &command.dlx,
+    )?;
+    settings.check_files()?;
+    Ok(output::answer("the configuration is fine\n")?)
 }
 
 #[cfg(test)]
@@ -128,5 +157,55 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// A new flag with a duration or a count needs a line in config/ranges.rs.
+    #[test]
+    fn operator_06_every_duration_and_count_has_a_range() {
+        use std::any::TypeId;
+
+        use crate::config::{Span, ranges};
+
+        // Numbers of the demo, which is for people who look at it.
+        const FREE: [&str; 1] = ["burst"];
+        let known: Vec<&str> = ["common", "autoscaler", "dlx", ""]
+            .iter()
+            .flat_map(|section| ranges::of(section))
+            .map(|range| range.key)
+            .collect();
+        let checked = [
+            TypeId::of::<Span>(),
+            TypeId::of::<usize>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u16>(),
+        ];
+        let mut open = vec![super::Cli::command()];
+        let mut seen = 0;
+        while let Some(command) = open.pop() {
+            for arg in command.get_arguments() {
+                let kind = arg.get_value_parser().type_id();
+                if !checked.iter().any(|of| kind == *of) {
+                    continue;
+                }
+                let key: String = arg
+                    .get_id()
+                    .as_str()
+                    .split('_')
+                    .enumerate()
+                    .map(|(index, word)| match word.split_at_checked(1) {
+                        Some((first, rest)) if index > 0 => first.to_ascii_uppercase() + rest,
+                        _ => word.to_owned(),
+                    })
+                    .collect();
+                seen += 1;
+                assert!(
+                    known.contains(&key.as_str()) || FREE.contains(&key.as_str()),
+                    "{key} has no range in config/ranges.rs"
+                );
+            }
+            open.extend(command.get_subcommands().cloned());
+        }
+        assert!(seen > 10, "{seen}");
     }
 }

@@ -3,27 +3,41 @@
 //! Every option is one struct field that is a command-line flag, an environment variable and a key of the file at
 //! once, so that none of the three can be forgotten or spelled differently.
 
+pub mod ranges;
+mod settings;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use dormouse_plugin::PluginConfig;
 use serde::{Deserialize, Serialize};
+
+pub use self::settings::{Problems, Settings};
 
 /// A span of time as Go and Kubernetes users write it: `90s`, `15m`, `1h30m`, `500ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
 impl FromStr for Span {
-    type Err = dormouse_scaling::DurationError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        dormouse_scaling::parse_duration(text).map(Span)
+    fn from_str(text: &str) -> Result<Self, String> {
+        dormouse_scaling::parse_duration(text)
+            .map(Span)
+            .map_err(|error| match error {
+                dormouse_scaling::DurationError::NoUnit(text) => {
+                    format!(
+                        "\"{text}\" lacks a unit: write {text}s for seconds; others are ns, us, ms, m and h"
+                    )
+                }
+                error => error.to_string(),
+            })
     }
 }
 
@@ -41,9 +55,18 @@ impl Serialize for Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        /// A number without a unit is told as what it is.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Number(serde_json::Number),
+        }
+        let text = match Written::deserialize(deserializer)? {
+            Written::Text(text) => text,
+            Written::Number(number) => number.to_string(),
+        };
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -412,24 +435,6 @@ pub struct File {
     pub metrics: dormouse_metrics::Config,
 }
 
-impl File {
-    /// Reads the file, or gives the empty configuration when there is none.
-    pub fn read(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else {
-            return Ok(Self::default());
-        };
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("the configuration file {} cannot be read", path.display()))?;
-        if text.trim().is_empty() {
-            return Ok(Self::default());
-        }
-        let invalid = || format!("the configuration file {} is not valid", path.display());
-        let file: Self = serde_yaml::from_str(&text).with_context(invalid)?;
-        file.metrics.check().with_context(invalid)?;
-        Ok(file)
-    }
-}
-
 /// `base` with every field that `over` sets.
 pub fn overlay<T: Serialize + for<'de> Deserialize<'de>>(base: &T, over: &T) -> Result<T> {
     let mut merged = serde_json::to_value(base)?;
@@ -492,26 +497,6 @@ mod tests {
             assert_eq!(merged.plugins_dir, Some(two.clone()), "{file}");
         }
         assert_eq!(two.to_string(), "/plugins, /mine/one.wasm");
-    }
-
-    #[test]
-    fn a_wrong_source_of_metrics_is_found_at_start() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let write = |text: &str| std::fs::write(file.path(), text).unwrap();
-        write("metrics: {prometheus: {main: {url: 'http://prometheus:9090'}}, timeout: 4s}");
-        let read = File::read(Some(file.path())).unwrap();
-        assert_eq!(read.metrics.timeout, Duration::from_secs(4));
-        for (wrong, said) in [
-            (
-                "metrics: {prometheus: {main: {url: 'prometheus:9090'}}}",
-                "metrics.prometheus.main.url",
-            ),
-            ("metrics: {prometheus: {main: {uri: 'http://x'}}}", "uri"),
-        ] {
-            write(wrong);
-            let error = format!("{:#}", File::read(Some(file.path())).unwrap_err());
-            assert!(error.contains(said), "{error}");
-        }
     }
 
     #[test]

@@ -7,13 +7,19 @@ mod chapters;
 mod screen;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use crate::local::{self, Local};
+use crate::process;
 use chapters::Tale;
 use screen::Screen;
+
+/// From an interrupt to the end: both processes and the cluster are stopped in order.
+const ENDING: Duration = Duration::from_secs(60);
 
 /// Options of `dormouse demo`.
 #[derive(Args, Clone, Debug)]
@@ -41,7 +47,8 @@ pub struct Options {
 }
 
 /// Runs the demo.
-pub async fn run(options: Options) -> Result<()> {
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<()> {
+    process::may_take(ENDING);
     let screen = Screen::new();
     let component = match (&options.plugin, &options.plugins_dir) {
         (Some(file), _) => file.clone(),
@@ -56,18 +63,20 @@ pub async fn run(options: Options) -> Result<()> {
     }
     screen.title("Dormouse demo");
     let started = screen.step("Starting an embedded Kubernetes, the autoscaler and two DLX replicas");
-    let local = Local::start(local::Options {
+    let starting = Local::start(local::Options {
         plugins: vec![component],
         logs: options.keep_logs.clone(),
         ..local::Options::default()
-    })
-    .await?;
+    });
+    let Some(local) = process::unless_asked_to_end(&shutdown, starting).await? else {
+        return Ok(());
+    };
     screen.done(started);
 
     let story = tell(&screen, &local, &options);
     let outcome = tokio::select! {
         outcome = story => outcome,
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("no signal handler"),
+        () = shutdown.cancelled() => Ok(()),
     };
     if outcome.is_err() {
         screen.note(&format!(

@@ -16,19 +16,31 @@ use http::HeaderName;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
-use crate::config::{Common, DlxOptions, File, Listen, Strategy, overlay};
+use crate::config::{AutoscalerOptions, Common, DlxOptions, Listen, Settings as Configured, Strategy};
 use crate::host::Host;
+use crate::{admin, process};
 
 /// How long endpoints may take to lose a DLX that is about to end.
 const SHUTDOWN_DELAY: Duration = Duration::from_secs(2);
+/// What ending may take beyond the delay and the drain: tasks, the admin endpoint.
+const ENDING_RESERVE: Duration = Duration::from_secs(5);
 
 /// Runs the DLX until SIGTERM.
-pub async fn run(config: Option<&Path>, common: Common, options: DlxOptions) -> Result<()> {
-    let file = File::read(config)?;
-    let common = overlay(&file.common, &common)?;
-    let options = overlay(&file.dlx, &options)?;
-    let mut host = Host::start(common, &file, true).await?;
+pub async fn run(
+    config: Option<&Path>,
+    common: Common,
+    options: DlxOptions,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let Configured {
+        file,
+        common,
+        dlx: options,
+        ..
+    } = Configured::read(config, &common, &AutoscalerOptions::default(), &options)?;
+    let Some(mut host) = Host::start(common, &file, true, shutdown).await? else {
+        return Ok(());
+    };
     // The leader reads on its Lease what was before its start. A DLX reads no Lease, so it may have started right after an
     // outage for all it knows: for a while it does not leave a Service after a wake, unless the leader says so.
     host.cluster.outages().assume_one_until(Timestamp::now());
@@ -48,6 +60,11 @@ pub async fn run(config: Option<&Path>, common: Common, options: DlxOptions) -> 
         metrics,
     );
     let server = dlx.bind().context("the DLX cannot listen")?;
+    let delay = options.shutdown_delay.map_or(SHUTDOWN_DELAY, |span| span.0);
+    let drain = options
+        .drain_limit
+        .map_or(DlxConfig::default().drain_limit, |span| span.0);
+    process::may_take(delay + drain + ENDING_RESERVE);
 
     // Three lives: the wake path and the admin endpoint outlast the data plane, which outlasts readiness.
     let background = CancellationToken::new();
@@ -70,7 +87,6 @@ pub async fn run(config: Option<&Path>, common: Common, options: DlxOptions) -> 
     let admin = admin::serve(host.admin_address(), registry, ready, extra, background.clone()).await?;
 
     let stop_accepting = CancellationToken::new();
-    let delay = options.shutdown_delay.map_or(SHUTDOWN_DELAY, |span| span.0);
     let (shutdown, stop) = (host.shutdown.clone(), stop_accepting.clone());
     tokio::spawn(async move {
         shutdown.cancelled().await;

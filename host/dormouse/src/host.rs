@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Common, File, Listen, Namespaced};
-use crate::telemetry;
+use crate::{output, process, telemetry};
 
 /// How long a request is held unless somebody says otherwise. v3io's default.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(300);
@@ -37,10 +37,29 @@ pub struct Host {
 
 impl Host {
     /// Starts everything that does not depend on the subcommand.
-    pub async fn start(common: Common, file: &File, ingresses: bool) -> Result<Self> {
+    /// `None`: `shutdown` came first.
+    ///
+    /// # Errors
+    /// What is missing, or does not answer in time.
+    pub async fn start(
+        common: Common,
+        file: &File,
+        ingresses: bool,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Self>> {
         telemetry::start(common.log.as_deref(), common.log_format.unwrap_or_default())?;
-        let shutdown = until_signal()?;
+        let starting = Self::starting(common, file, ingresses, shutdown.clone());
+        process::unless_asked_to_end(&shutdown, starting).await
+    }
+
+    async fn starting(
+        common: Common,
+        file: &File,
+        ingresses: bool,
+        shutdown: CancellationToken,
+    ) -> Result<Self> {
         let mut registry = Registry::default();
+        output::register(&mut registry);
 
         let client = dormouse_kubernetes::client(common.kubeconfig_path.as_deref()).await?;
         let config = cluster_config(&common, ingresses);
@@ -182,21 +201,4 @@ pub(crate) fn identity() -> String {
             // Unique on this machine, which is all that a process outside a cluster needs.
             format!("dormouse-{}", std::process::id())
         })
-}
-
-/// A token that SIGTERM and SIGINT cancel.
-pub(crate) fn until_signal() -> Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let token = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
-    let cancel = token.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
-        }
-        cancel.cancel();
-    });
-    Ok(token)
 }

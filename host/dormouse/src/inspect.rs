@@ -6,6 +6,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use dormouse_plugin::{Inspection, Trial};
 
+use crate::output;
+
 /// Options of `dormouse plugin inspect`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -21,9 +23,9 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<()> {
     let inspection = dormouse_plugin::inspect(&options.file).await?;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&inspection)?);
+        output::answer(&format!("{}\n", serde_json::to_string_pretty(&inspection)?))?;
     } else {
-        print!("{}", describe(&inspection));
+        output::answer(&describe(&inspection))?;
     }
     match &inspection.trial {
         Trial::Passed { .. } => Ok(()),

@@ -16,6 +16,8 @@ use kube::api::{Api, ListParams};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::output;
+
 /// Where Dormouse itself runs.
 pub const SYSTEM_NAMESPACE: &str = "dormouse";
 /// Where the demo's workloads run.
@@ -252,7 +254,7 @@ impl Local {
             for entry in std::fs::read_dir(&self.logs).into_iter().flatten().flatten() {
                 let _ = std::fs::copy(entry.path(), kept.join(entry.file_name()));
             }
-            eprintln!("logs kept in {}", kept.display());
+            output::complain(&format!("logs kept in {}", kept.display()));
         }
     }
 
@@ -328,7 +330,7 @@ fn log_to(directory: PathBuf) -> dormouse_embedded::OutputSink {
                     match std::fs::File::create(directory.join(name)) {
                         Ok(file) => closed.insert(file),
                         Err(error) => {
-                            eprintln!("a log cannot be written: {error}");
+                            output::complain(&format!("a log cannot be written: {error}"));
                             return;
                         }
                     }

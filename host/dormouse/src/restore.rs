@@ -30,9 +30,14 @@ use tokio_util::task::AbortOnDropHandle;
 use self::lease::Seized;
 use self::leftovers::Leftovers;
 use self::report::{counts, describe};
-use crate::config::{Common, File, Namespaced, Span, overlay};
-use crate::host::{cluster_config, identity, until_signal};
-use crate::telemetry;
+use crate::config::ranges::check_flag;
+use crate::config::{AutoscalerOptions, Common, DlxOptions, Namespaced, Settings, Span};
+use crate::host::{cluster_config, identity};
+use crate::output::tell;
+use crate::{process, telemetry};
+
+/// From an interrupt to the end: what is left is listed, and the Lease given back.
+const ENDING: Duration = Duration::from_secs(25);
 
 /// Longest that all of it may take. Below Helm's own five minutes for a hook, so that the report is still written.
 const DEADLINE: Duration = Duration::from_secs(270);
@@ -75,14 +80,26 @@ struct Patience {
 }
 
 /// Restores everything; an error names what is left.
-pub async fn run(config: Option<&Path>, common: Common, options: Options) -> Result<()> {
-    let file = File::read(config)?;
-    let common = overlay(&file.common, &common)?;
+pub async fn run(
+    config: Option<&Path>,
+    common: Common,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    check_flag("deadline", options.deadline)?;
+    check_flag("wakeLimit", options.wake_limit)?;
+    let settings = Settings::read(
+        config,
+        &common,
+        &AutoscalerOptions::default(),
+        &DlxOptions::default(),
+    )?;
+    let (file, common) = (settings.file, settings.common);
     telemetry::start(
         common.log.as_deref().or(Some("warn")),
         common.log_format.unwrap_or_default(),
     )?;
-    let shutdown = until_signal()?;
+    process::may_take(ENDING);
     let client = dormouse_kubernetes::client(common.kubeconfig_path.as_deref()).await?;
     let patience = Patience {
         deadline: options.deadline.map_or(DEADLINE, |span| span.0),
@@ -105,20 +122,18 @@ async fn restore(
     let deadline = begun + patience.deadline;
     let (seized, lease_trouble) = match lease {
         None => {
-            println!(
-                "no --leader-lease: make sure that no autoscaler runs, or it puts things to sleep again"
-            );
+            tell!("no --leader-lease: make sure that no autoscaler runs, or it puts things to sleep again");
             (None, None)
         }
         Some(lease) => {
             match Seized::take(client.clone(), lease, &identity(), patience.deadline, deadline).await {
                 Ok(seized) => {
-                    println!("the Lease {lease} is taken: nothing goes to sleep from now on");
+                    tell!("the Lease {lease} is taken: nothing goes to sleep from now on");
                     (Some(seized), None)
                 }
                 Err(error) => {
                     // Waking what sleeps is still right. What an autoscaler puts to sleep again shows at the end.
-                    println!("the Lease {lease} could not be taken, going on without: {error:#}");
+                    tell!("the Lease {lease} could not be taken, going on without: {error:#}");
                     (None, Some(error))
                 }
             }
@@ -150,7 +165,7 @@ async fn restore(
                 // Until the autoscaler itself is gone.
                 seized.keep().await;
             }
-            println!(
+            tell!(
                 "{summary} in {} s; nothing of Dormouse is left",
                 begun.elapsed().as_secs()
             );
@@ -223,7 +238,7 @@ impl Work {
             }
             cluster.shutdown();
         } else {
-            println!("the cluster knows no Sleepers; looking for what may have been left behind");
+            tell!("the cluster knows no Sleepers; looking for what may have been left behind");
         }
         let orphans = self.sweep().await?;
         self.leftovers.forget_epochs(&self.workloads).await;
@@ -240,7 +255,7 @@ impl Work {
             match self.leftovers.sweep().await {
                 Ok((_, false)) => return Ok(restored),
                 Ok((services, true)) => restored += services,
-                Err(error) => println!("trying again: {error:#}"),
+                Err(error) => tell!("trying again: {error:#}"),
             }
             tokio::time::sleep(TICK).await;
         }
@@ -253,7 +268,7 @@ impl Work {
                 Ok(listed) => return listed,
                 Err(error) => error,
             };
-            println!("trying again: {error:#}");
+            tell!("trying again: {error:#}");
             tokio::time::sleep(TICK * 2).await;
         }
     }
@@ -316,7 +331,7 @@ impl Work {
             .as_ref()
             .is_none_or(|(told, at)| *told != line || now.duration_since(*at) >= QUIET);
         if news && (!left.is_empty() || now < settled) {
-            println!("{line}");
+            tell!("{line}");
             self.told = Some((line, now));
         }
     }
@@ -340,7 +355,7 @@ async fn connect(client: &Client, config: &Config) -> Cluster {
     loop {
         match Cluster::connect(client.clone(), config.clone()).await {
             Ok(cluster) => return cluster,
-            Err(error) => println!("trying again: {error}"),
+            Err(error) => tell!("trying again: {error}"),
         }
         tokio::time::sleep(TICK * 2).await;
     }

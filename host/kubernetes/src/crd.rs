@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, CustomResourceExt};
 
@@ -24,7 +26,12 @@ pub fn sleeper() -> CustomResourceDefinition {
             .schema
             .as_mut()
             .and_then(|schema| schema.open_api_v3_schema.as_mut());
-        let status = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status"));
+        let Some(schema) = schema else { continue };
+        known_formats(schema);
+        let status = schema
+            .properties
+            .as_mut()
+            .and_then(|properties| properties.get_mut("status"));
         if let Some(properties) = status.and_then(|status| status.properties.as_mut()) {
             for field in TIMES {
                 if let Some(time) = properties.get_mut(field) {
@@ -34,6 +41,34 @@ pub fn sleeper() -> CustomResourceDefinition {
         }
     }
     crd
+}
+
+/// Formats of unsigned numbers are Rust's: an API server warns about them. The ones that it knows say the same, together with
+/// the range.
+fn known_formats(schema: &mut JSONSchemaProps) {
+    let (format, most) = match schema.format.as_deref() {
+        Some("uint8") => ("int32", Some(f64::from(u8::MAX))),
+        Some("uint16") => ("int32", Some(f64::from(u16::MAX))),
+        Some("uint32") => ("int64", Some(f64::from(u32::MAX))),
+        Some("uint64" | "uint") => ("int64", None),
+        _ => ("", None),
+    };
+    if !format.is_empty() {
+        schema.format = Some(format.to_owned());
+        schema.minimum = Some(schema.minimum.unwrap_or_default().max(0.0));
+        schema.maximum = schema.maximum.or(most);
+    }
+    for below in schema.properties.iter_mut().flat_map(|all| all.values_mut()) {
+        known_formats(below);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => known_formats(items),
+        Some(JSONSchemaPropsOrArray::Schemas(all)) => all.iter_mut().for_each(known_formats),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(more)) = &mut schema.additional_properties {
+        known_formats(more);
+    }
 }
 
 /// The definition as YAML, for `kubectl apply -f -` and the chart.
@@ -128,6 +163,38 @@ mod tests {
                 "{path} is not in the schema"
             );
         }
+    }
+
+    /// What the API server knows; anything else is a warning at each installation.
+    #[test]
+    fn operator_09_every_format_is_one_that_the_api_server_knows() {
+        fn formats(node: &Value, found: &mut Vec<(String, Value)>) {
+            match node {
+                Value::Object(map) => {
+                    if let (Some(Value::String(format)), true) = (map.get("format"), map.contains_key("type"))
+                    {
+                        found.push((format.clone(), node.clone()));
+                    }
+                    map.values().for_each(|below| formats(below, found));
+                }
+                Value::Array(list) => list.iter().for_each(|below| formats(below, found)),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        formats(&schema(), &mut found);
+        assert!(found.len() > 5, "{found:?}");
+        for (format, node) in &found {
+            let known = ["int32", "int64", "float", "double", "date-time", "date", "byte"];
+            assert!(known.contains(&format.as_str()), "{format}: {node}");
+        }
+        let status = &schema()["properties"]["status"]["properties"];
+        let port = &status["ports"]["items"]["properties"]["port"];
+        assert_eq!(
+            (&port["format"], &port["minimum"], &port["maximum"]),
+            (&Value::from("int32"), &Value::from(0.0), &Value::from(65_535.0)),
+            "{status}"
+        );
     }
 
     /// The rules of structural schemas that generators get wrong: a type everywhere, no `$ref`, nothing but validations in

@@ -50,7 +50,7 @@ pub struct Server {
     #[serde(default = "query_timeout", deserialize_with = "span")]
     pub timeout: Duration,
     /// Largest answer in bytes. Default: 1 MiB; one number needs about a hundred bytes.
-    #[serde(default = "query_bytes")]
+    #[serde(default = "query_bytes", deserialize_with = "bytes")]
     pub max_response_bytes: usize,
     /// Namespaces whose resources may ask it. Default: all. A query can read everything that the server knows, and its
     /// result is shown on the Sleeper.
@@ -94,6 +94,7 @@ pub struct PodLimits {
     /// Pods of one workload that are scraped at most; more is an error. Default: 100.
     pub max_pods: usize,
     /// Largest answer of one pod in bytes. Default: 4 MiB.
+    #[serde(deserialize_with = "bytes")]
     pub max_response_bytes: usize,
 }
 
@@ -115,10 +116,61 @@ fn query_bytes() -> usize {
     1 << 20
 }
 
+/// A number, or the text of one with a unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(serde_json::Number),
+    Text(String),
+}
+
+impl NumberOrText {
+    fn text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
 /// `5s`, `1m30s`.
 fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let text = NumberOrText::deserialize(deserializer)?.text();
     dormouse_scaling::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+/// `1048576`, `1Mi`.
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let text = NumberOrText::deserialize(deserializer)?.text();
+    let count = dormouse_scaling::parse_bytes(&text).map_err(serde::de::Error::custom)?;
+    usize::try_from(count).map_err(serde::de::Error::custom)
+}
+
+/// Shortest and longest deadline of a call: below the first nothing answers, above the second nobody waits.
+const DEADLINES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(600));
+/// Largest answer that can be allowed: it is held in memory.
+const MOST_BYTES: usize = 256 << 20;
+/// Most calls at once, and most pods of one workload.
+const MOST: usize = 10_000;
+
+fn deadline(span: Duration) -> Result<(), String> {
+    if (DEADLINES.0..=DEADLINES.1).contains(&span) {
+        return Ok(());
+    }
+    let shown = dormouse_scaling::format_duration;
+    Err(format!(
+        "{} is out of range: {} to {} is allowed",
+        shown(span),
+        shown(DEADLINES.0),
+        shown(DEADLINES.1)
+    ))
+}
+
+fn count(number: usize, most: usize) -> Result<(), String> {
+    if (1..=most).contains(&number) {
+        return Ok(());
+    }
+    Err(format!("{number} is out of range: 1 to {most} is allowed"))
 }
 
 /// What is wrong with the section `metrics`.
@@ -135,33 +187,56 @@ impl Config {
     /// Checks what can be checked without asking anybody.
     ///
     /// # Errors
-    /// [`ConfigError`] with the key and what would be right.
+    /// The first [`ConfigError`] with the key and what would be right.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |key: &str, problem: &str| {
-            Err(ConfigError {
-                key: key.to_owned(),
-                problem: problem.to_owned(),
-            })
+        let mut first = None;
+        self.check_all(|error| {
+            first.get_or_insert(error);
+        });
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Tells everything that is wrong.
+    pub fn check_all(&self, mut tell: impl FnMut(ConfigError)) {
+        let mut say = |key: String, checked: Result<(), String>| {
+            if let Err(problem) = checked {
+                tell(ConfigError { key, problem });
+            }
         };
-        if self.timeout.is_zero() {
-            return wrong("timeout", "it must be longer than zero");
-        }
-        if self.concurrency == 0 {
-            return wrong("concurrency", "it must be at least 1");
-        }
-        if self.pods.timeout.is_zero() {
-            return wrong("pods.timeout", "it must be longer than zero");
-        }
+        say("timeout".to_owned(), deadline(self.timeout));
+        say("concurrency".to_owned(), count(self.concurrency, MOST));
+        say("pods.timeout".to_owned(), deadline(self.pods.timeout));
+        say("pods.maxPods".to_owned(), count(self.pods.max_pods, MOST));
+        say(
+            "pods.maxResponseBytes".to_owned(),
+            count(self.pods.max_response_bytes, MOST_BYTES),
+        );
         for (name, server) in &self.prometheus {
             if let Err((key, problem)) = server.check(name) {
                 let dot = if key.is_empty() { "" } else { "." };
-                return Err(ConfigError {
-                    key: format!("prometheus.{name}{dot}{key}"),
-                    problem,
-                });
+                say(format!("prometheus.{name}{dot}{key}"), Err(problem));
             }
         }
-        Ok(())
+    }
+
+    /// Every file that is named, with its key.
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
+        let mut files = Vec::new();
+        for (name, server) in &self.prometheus {
+            for (key, file) in [
+                ("auth.bearerTokenFile", &server.auth.bearer_token_file),
+                ("auth.passwordFile", &server.auth.password_file),
+                ("tls.caFile", &server.tls.ca_file),
+                ("tls.certFile", &server.tls.cert_file),
+                ("tls.keyFile", &server.tls.key_file),
+            ] {
+                let named = file
+                    .iter()
+                    .map(|file| (format!("metrics.prometheus.{name}.{key}"), file.clone()));
+                files.extend(named);
+            }
+        }
+        files
     }
 }
 
@@ -175,12 +250,8 @@ impl Server {
             ));
         }
         self.base().map_err(|problem| ("url", problem))?;
-        if self.timeout.is_zero() {
-            return Err(("timeout", "it must be longer than zero".to_owned()));
-        }
-        if self.max_response_bytes == 0 {
-            return Err(("maxResponseBytes", "it must be at least 1".to_owned()));
-        }
+        deadline(self.timeout).map_err(|problem| ("timeout", problem))?;
+        count(self.max_response_bytes, MOST_BYTES).map_err(|problem| ("maxResponseBytes", problem))?;
         let Auth {
             bearer_token_file,
             username,
@@ -274,6 +345,31 @@ pods: {timeout: 1s, maxPods: 5}
     }
 
     #[test]
+    fn operator_08_sizes_may_have_units() {
+        let config = checked("pods: {maxResponseBytes: 2Mi}").unwrap();
+        assert_eq!(config.pods.max_response_bytes, 2 << 20);
+        let config = checked("prometheus: {a: {url: 'http://x', maxResponseBytes: '65536'}}").unwrap();
+        assert_eq!(config.prometheus["a"].max_response_bytes, 65_536);
+    }
+
+    #[test]
+    fn operator_07_files_are_named_with_their_keys() {
+        let config =
+            checked("prometheus: {a: {url: 'https://x', auth: {bearerTokenFile: /t}, tls: {caFile: /c}}}")
+                .unwrap();
+        assert_eq!(
+            config.files(),
+            [
+                (
+                    "metrics.prometheus.a.auth.bearerTokenFile".to_owned(),
+                    PathBuf::from("/t")
+                ),
+                ("metrics.prometheus.a.tls.caFile".to_owned(), PathBuf::from("/c")),
+            ]
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_key() {
         for (yaml, said) in [
             (
@@ -317,6 +413,12 @@ pods: {timeout: 1s, maxPods: 5}
             ("timeout: 0s", "metrics.timeout"),
             ("concurrency: 0", "metrics.concurrency"),
             ("pods: {timeout: 0s}", "metrics.pods.timeout"),
+            // operator_06, operator_08: numbers without a unit, and beyond what can work.
+            ("timeout: 5", "lacks a unit"),
+            ("timeout: 1ns", "10ms to 10m"),
+            ("pods: {maxPods: 0}", "metrics.pods.maxPods"),
+            ("pods: {maxResponseBytes: 1Tx}", "1Mi"),
+            ("pods: {maxResponseBytes: 1Ti}", "metrics.pods.maxResponseBytes"),
         ] {
             match checked(yaml) {
                 Ok(config) => panic!("{yaml}: {config:?}"),

@@ -9,12 +9,14 @@
 //! * A [`Reading`] is a value, no data, or an error. Missing data and errors keep a resource awake.
 //! * Values are compared as Kubernetes quantities, exactly ([`Quantity`]).
 
+mod bytes;
 mod decision;
 mod duration;
 mod event;
 mod quantity;
 mod rule;
 
+pub use bytes::{BytesError, parse_bytes};
 pub use decision::{Decision, Input, KeepReason, Verdict, decide};
 pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
 pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};

@@ -1,6 +1,7 @@
 //! Files of values in chart/ci, each with what is expected of it in its first comments:
 //!
-//! - `good-*.yaml` must render; `# contains: …` and `# lacks: …` are parts of what is rendered, `# kube-version: …` is the cluster.
+//! - `good-*.yaml` must render; `# contains: …` and `# lacks: …` are parts of what is rendered, `# notes: …` of what is told
+//!   after an installation, `# kube-version: …` is the cluster.
 //! - `bad-*.yaml` must be refused; `# refused: …` is a part of the message.
 
 use std::fs;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::invariants;
 use super::{objects, render};
+use crate::run::Cmd;
 
 /// One file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,7 @@ pub struct Case {
     file: PathBuf,
     contains: Vec<String>,
     lacks: Vec<String>,
+    notes: Vec<String>,
     refused: Vec<String>,
     kube_version: Option<String>,
 }
@@ -46,6 +49,7 @@ fn parse(file: PathBuf, text: &str) -> Result<Case> {
         match line.split_once(": ") {
             Some(("contains", part)) => case.contains.push(part.to_owned()),
             Some(("lacks", part)) => case.lacks.push(part.to_owned()),
+            Some(("notes", part)) => case.notes.push(part.to_owned()),
             Some(("refused", part)) => case.refused.push(part.to_owned()),
             Some(("kube-version", version)) => case.kube_version = Some(version.to_owned()),
             // Anything else is for people.
@@ -78,6 +82,11 @@ pub fn wrong(helm: &Path, chart: &Path, case: &Case) -> Result<Vec<String>> {
             let unwanted = case.lacks.iter().filter(|part| yaml.contains(part.as_str()));
             wrong.extend(unwanted.map(|part| format!("`{part}` is rendered")));
             wrong.extend(invariants::wrong(&objects(&yaml)?));
+            if !case.notes.is_empty() {
+                let notes = notes(helm, chart, &case.file)?;
+                let unsaid = case.notes.iter().filter(|part| !notes.contains(part.as_str()));
+                wrong.extend(unsaid.map(|part| format!("`{part}` is not in the notes: {notes}")));
+            }
         }
         Ok(_) => wrong.push("it is accepted".to_owned()),
         Err(error) if case.refused.is_empty() => wrong.push(format!("it is refused: {error:#}")),
@@ -91,6 +100,18 @@ pub fn wrong(helm: &Path, chart: &Path, case: &Case) -> Result<Vec<String>> {
         }
     }
     Ok(wrong.into_iter().map(|what| format!("{name}: {what}")).collect())
+}
+
+/// What is told after an installation. Nobody asks a cluster.
+fn notes(helm: &Path, chart: &Path, values: &Path) -> Result<String> {
+    let said = Cmd::new(helm)
+        .args(["install", "dormouse"])
+        .arg(chart)
+        .args(["--namespace", "dormouse", "--dry-run=client", "--values"])
+        .arg(values)
+        .output()?;
+    let (_, notes) = said.split_once("NOTES:").context("there are no notes")?;
+    Ok(notes.to_owned())
 }
 
 #[cfg(test)]

@@ -31,11 +31,11 @@ async fn an_idle_resource_is_asked_to_sleep_through_its_plugin() {
     assert_eq!(decision.inputs, ["requests over 10m: 0, threshold 0"]);
     for (line, value) in [
         (
-            "autoscaler_rounds_total{plugin=\"workloads\",outcome=\"ok\"}",
+            "dormouse_autoscaler_rounds_total{plugin=\"workloads\",outcome=\"ok\"}",
             "1",
         ),
         (
-            "autoscaler_decisions_total{plugin=\"workloads\",outcome=\"Idle\"}",
+            "dormouse_autoscaler_decisions_total{plugin=\"workloads\",outcome=\"Idle\"}",
             "1",
         ),
         (
@@ -43,12 +43,12 @@ async fn an_idle_resource_is_asked_to_sleep_through_its_plugin() {
             "1",
         ),
         (
-            "autoscaler_sleeps_requested_total{plugin=\"workloads\",outcome=\"accepted\"}",
+            "dormouse_autoscaler_sleeps_requested_total{plugin=\"workloads\",outcome=\"accepted\"}",
             "1",
         ),
-        ("autoscaler_targets{plugin=\"workloads\"}", "1"),
+        ("dormouse_autoscaler_targets{plugin=\"workloads\"}", "1"),
         (
-            "autoscaler_round_duration_seconds_count{plugin=\"workloads\"}",
+            "dormouse_autoscaler_round_duration_seconds_count{plugin=\"workloads\"}",
             "1",
         ),
     ] {

@@ -36,7 +36,7 @@ async fn its_sleeper_follows_the_platform() {
     minutes(1).await;
     let key = plugin.key("shop", "hello");
     assert_eq!(plugin.slept(), ["shop/hello"]);
-    let watch = "autoscaler_sleeps_requested_total{plugin=\"functions\",outcome=\"watch\"}";
+    let watch = "dormouse_autoscaler_sleeps_requested_total{plugin=\"functions\",outcome=\"watch\"}";
     assert_eq!(world.metric(watch).as_deref(), Some("1"));
     assert_eq!(
         *world.cluster.events.lock().unwrap(),

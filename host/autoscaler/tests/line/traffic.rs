@@ -45,7 +45,7 @@ async fn a_look_that_nobody_disturbs_ends_in_sleep() {
         world.cluster.status(&key).last_decision.unwrap().inputs,
         ["observed traffic over 15m: 0, threshold 0"]
     );
-    let line = "autoscaler_looks_total{plugin=\"workloads\",outcome=\"begun\"}";
+    let line = "dormouse_autoscaler_looks_total{plugin=\"workloads\",outcome=\"begun\"}";
     assert_eq!(world.metric(line).as_deref(), Some("1"));
 }
 
@@ -73,7 +73,7 @@ async fn a_look_that_is_disturbed_ends_and_waits_longer(#[case] demand: DemandEn
     );
     assert!(state.reason.contains(text), "{}", state.reason);
     assert!(plugin.slept().is_empty());
-    let line = "autoscaler_looks_total{plugin=\"workloads\",outcome=\"disturbed\"}";
+    let line = "dormouse_autoscaler_looks_total{plugin=\"workloads\",outcome=\"disturbed\"}";
     assert_eq!(world.metric(line).as_deref(), Some("1"));
 }
 

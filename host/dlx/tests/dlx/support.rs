@@ -338,12 +338,14 @@ impl World {
         .await;
     }
 
+    /// The value of a series, named without the prefix `dormouse_`.
     pub fn metric(&self, line: &str) -> i64 {
+        let line = format!("dormouse_{line}");
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         let found = text
             .lines()
-            .find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '));
+            .find_map(|candidate| candidate.strip_prefix(&line)?.strip_prefix(' '));
         found
             .unwrap_or_else(|| panic!("no {line} in\n{text}"))
             .parse()

@@ -1,7 +1,9 @@
 //! What the demo prints.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Instant;
+
+use crate::output;
 
 /// The terminal. Colours only where there is one.
 pub struct Screen {
@@ -27,9 +29,7 @@ impl Screen {
     }
 
     pub fn line(&self, text: &str) {
-        println!("{text}");
-        // A demo that is piped into a file should still show how far it is.
-        let _ = std::io::stdout().flush();
+        output::report(text);
     }
 
     pub fn title(&self, text: &str) {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{REQUEST, TICK};
 use crate::config::Namespaced;
+use crate::output::tell;
 
 /// How long the Lease stays taken once everything is restored: far longer than Helm needs to delete the autoscaler.
 const KEEP: Duration = Duration::from_secs(300);
@@ -73,14 +74,14 @@ impl Seized {
     /// Leaves it taken, but not for ever.
     pub(super) async fn keep(self) {
         if let Err(error) = self.write(&self.identity, KEEP).await {
-            println!("the Lease stays taken for longer than needed: {error:#}");
+            tell!("the Lease stays taken for longer than needed: {error:#}");
         }
     }
 
     /// Lets the autoscaler go on as before.
     pub(super) async fn give_back(self) {
         if let Err(error) = self.write("", Duration::from_secs(1)).await {
-            println!(
+            tell!(
                 "the Lease {} could not be given back, which stops the autoscaler for a while: {error:#}",
                 self.name
             );

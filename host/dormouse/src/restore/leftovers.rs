@@ -16,6 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 use super::{CONCURRENCY, REQUEST};
+use crate::output::tell;
 
 /// Looks for what was left behind, and takes it away.
 pub(super) struct Leftovers {
@@ -77,7 +78,7 @@ impl Leftovers {
         for service in &found.parked {
             let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
             match self.unpark(service, &namespace, &name).await {
-                Ok(()) => println!(
+                Ok(()) => tell!(
                     "Service {namespace}/{name} had no Sleeper any more; its selector is restored. \
                      Nobody knows how many replicas its workload had: look whether it has any"
                 ),
@@ -135,7 +136,7 @@ impl Leftovers {
         let fenced = match self.find().await {
             Ok(found) => found.fenced,
             Err(error) => {
-                println!("annotations {FENCE} stay on Services: {error:#}");
+                tell!("annotations {FENCE} stay on Services: {error:#}");
                 Vec::new()
             }
         };
@@ -177,7 +178,7 @@ impl Leftovers {
         futures::stream::iter(services.chain(workloads))
             .buffer_unordered(CONCURRENCY)
             .for_each(async |done: Result<()>| match done {
-                Err(error) if !is_gone(&error) => println!("annotation {FENCE} stays: {error:#}"),
+                Err(error) if !is_gone(&error) => tell!("annotation {FENCE} stays: {error:#}"),
                 _ => {}
             })
             .await;
