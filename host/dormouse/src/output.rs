@@ -97,7 +97,8 @@ impl Lines {
                 return;
             }
             message = back;
-            std::thread::sleep(Duration::from_millis(5));
+            // Called at the end of the process, outside of any runtime.
+            std::thread::park_timeout(Duration::from_millis(5));
         }
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
