@@ -38,6 +38,12 @@ impl Usage {
         true
     }
 
+    /// Takes a place whatever the limits say.
+    fn take(&self, bytes: usize) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn leave(&self, bytes: usize) {
         self.requests.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -75,6 +81,13 @@ impl Admission {
         }
     }
 
+    /// A place for a request that had one before: it is sent again, and is not refused for those who came after it.
+    pub(crate) fn readmit(&self, resource: &Arc<ResourceState>, bytes: usize) -> Place {
+        resource.queue.take(bytes);
+        self.all.take(bytes);
+        self.place(resource, bytes)
+    }
+
     /// A place for a request whose head has `bytes` bytes.
     ///
     /// # Errors
@@ -91,15 +104,19 @@ impl Admission {
             resource.queue.leave(bytes);
             return Err(Rescue::Overloaded);
         }
+        Ok(self.place(resource, bytes))
+    }
+
+    fn place(&self, resource: &Arc<ResourceState>, bytes: usize) -> Place {
         self.metrics.held.inc();
         self.metrics.held_bytes.inc_by(signed(bytes));
-        Ok(Place {
+        Place {
             all: Arc::clone(&self.all),
             resource: Arc::clone(resource),
             bytes,
             since: Instant::now(),
             metrics: Arc::clone(&self.metrics),
-        })
+        }
     }
 }
 

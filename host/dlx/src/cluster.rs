@@ -3,6 +3,7 @@
 //! Every change of the cluster touches only what it concerns: a pod the targets whose Service selects it, a Sleeper its
 //! own targets. The table of routes is made anew only when something that routes depend on has changed.
 
+mod ingress_paths;
 mod plan;
 mod resolve;
 mod targets;
@@ -240,6 +241,19 @@ impl Follower {
         let plan = Plan::make(cluster, plugins, &mut self.resolver, *target_port);
         if self.plan.as_ref() == Some(&plan) {
             return;
+        }
+        for unclear in &plan.unclear {
+            if self
+                .plan
+                .as_ref()
+                .is_none_or(|before| !before.unclear.contains(unclear))
+            {
+                tracing::warn!(
+                    path = unclear,
+                    "a path of an Ingress is not routed: it looks like a regular expression that is not supported here, \
+                     or its controller is not known"
+                );
+            }
         }
         // Endpoints are known before the first request can find the route.
         let table = self.targets.adopt(&plan);

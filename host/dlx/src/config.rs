@@ -7,11 +7,11 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
+use crate::Forwarding;
+
 /// Configuration of one DLX process.
 #[derive(Clone, Debug)]
 pub struct DlxConfig {
-    /// Name of this process in the hop marker. Must differ between replicas: the pod's name, or something random.
-    pub instance: String,
     /// Where requests arrive that are routed by host and path or by the target-name header.
     pub listen_address: SocketAddr,
     /// Address that DLX ports are bound on.
@@ -36,6 +36,8 @@ pub struct DlxConfig {
     pub names: Option<NameHeaders>,
     /// What a request that names two targets gets.
     pub strategy: Strategy,
+    /// What workloads are told of where a request came from, and whose word on it counts.
+    pub forwarding: Forwarding,
     /// How a burst of held requests is let go.
     pub release: ReleaseRamp,
     /// How long draining may take before held requests are refused and open connections are cut.
@@ -45,7 +47,6 @@ pub struct DlxConfig {
 impl Default for DlxConfig {
     fn default() -> Self {
         Self {
-            instance: format!("dlx-{:016x}", rand::random::<u64>()),
             listen_address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             readiness_timeout: Duration::from_secs(120),
@@ -56,6 +57,7 @@ impl Default for DlxConfig {
             limits: Limits::default(),
             names: None,
             strategy: Strategy::Random,
+            forwarding: Forwarding::default(),
             release: ReleaseRamp::default(),
             drain_limit: Duration::from_secs(30),
         }

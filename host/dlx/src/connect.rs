@@ -4,12 +4,16 @@
 //! While connecting nothing of the request was sent, so a failure is always safe to repeat, on another endpoint if
 //! there is one.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::accept::tune;
@@ -55,8 +59,84 @@ pub(crate) struct Lease {
 
 #[derive(Debug)]
 pub(crate) enum Sender {
-    H1(http1::SendRequest<Upload>),
+    H1(Http1),
     H2(http2::SendRequest<Upload>),
+}
+
+/// An HTTP/1 connection.
+#[derive(Debug)]
+pub(crate) struct Http1 {
+    pub(crate) sender: http1::SendRequest<Upload>,
+    heard: Arc<AtomicBool>,
+}
+
+impl Http1 {
+    /// Something is about to be asked: what was heard before does not count.
+    pub(crate) fn ask(&self) -> Arc<AtomicBool> {
+        self.heard.store(false, Ordering::Release);
+        Arc::clone(&self.heard)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// A socket that notes whether anything was heard. hyper reports a connection that ended before the first byte of an answer and
+/// one that ended in the middle of its head alike, and the second one has begun to answer.
+#[derive(Debug)]
+struct Hearing {
+    stream: TcpStream,
+    heard: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Hearing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.heard.store(true, Ordering::Release);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Hearing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// A connection that is open already.
@@ -72,13 +152,16 @@ pub(crate) fn reuse(endpoint: &Arc<Endpoint>, wire: Wire) -> Option<Lease> {
     })
 }
 
-/// A connection, new if need be.
+/// A connection, new if need be; with `fresh` an HTTP/1 one that nobody has used.
 pub(crate) async fn connect(
     endpoint: &Arc<Endpoint>,
     wire: Wire,
     timeout: Duration,
+    fresh: bool,
 ) -> Result<Lease, ConnectError> {
-    if let Some(lease) = reuse(endpoint, wire) {
+    if !(fresh && wire == Wire::H1)
+        && let Some(lease) = reuse(endpoint, wire)
+    {
         return Ok(lease);
     }
     // Counted while dialling, so that a burst spreads over the endpoints instead of choosing the same one.
@@ -92,7 +175,11 @@ pub(crate) async fn connect(
 async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), ConnectError> {
     match wire {
         Wire::H1 => {
-            let io = open(endpoint).await?;
+            let heard = Arc::<AtomicBool>::default();
+            let io = TokioIo::new(Hearing {
+                stream: open(endpoint).await?,
+                heard: Arc::clone(&heard),
+            });
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(RESPONSE_HEAD)
                 .handshake(io)
@@ -102,14 +189,14 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
                     tracing::debug!(%error, "connection to a workload ended");
                 }
             });
-            Ok((Sender::H1(sender), false))
+            Ok((Sender::H1(Http1 { sender, heard }), false))
         }
         Wire::H2 => {
             let _one_dials = endpoint.h2_dial.lock().await;
             if let Some(sender) = endpoint.h2() {
                 return Ok((Sender::H2(sender), true));
             }
-            let io = open(endpoint).await?;
+            let io = TokioIo::new(open(endpoint).await?);
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(WINDOW)
@@ -130,10 +217,10 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
     }
 }
 
-async fn open(endpoint: &Endpoint) -> std::io::Result<TokioIo<TcpStream>> {
+async fn open(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(endpoint.address).await?;
     tune(&stream);
-    Ok(TokioIo::new(stream))
+    Ok(stream)
 }
 
 /// Pauses of one request that tries again and again.

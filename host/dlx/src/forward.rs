@@ -1,41 +1,56 @@
 //! Sends a request over a connection and streams what comes back.
 //!
-//! A request is sent again only where that is safe: when nothing of it was written, or when a connection that had
-//! served before was closed before the response began, and the request has no body and an idempotent method.
+//! Whether a request that got no answer is sent again is decided in [`retry`].
 
+pub(crate) mod authority;
 mod body;
+mod forwarded;
 pub(crate) mod headers;
+pub(crate) mod hop;
+pub(crate) mod max_forwards;
+pub(crate) mod retry;
 mod upgrade;
+pub(crate) mod upgrades;
 
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::Either;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use crate::connect::{Lease, Sender};
+use crate::connect::{Http1, Lease, Sender};
 use crate::pick::Turn;
 use crate::pool::Load;
 
 pub use body::{Body, Upload};
-pub(crate) use body::{Busy, Release};
+pub(crate) use body::{Busy, Fault, Release};
+pub use forwarded::{ForwardedHeaders, Forwarding, TrustedProxies};
 pub(crate) use upgrade::Tunnel;
+
+use body::Progress;
 
 /// Why there is no response.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The connection closed before anything was written: here is the request.
     Unsent(Box<Request<Upload>>),
-    /// The connection closed before the response began.
+    /// HTTP/2: the workload says that it has not looked at the request.
+    Refused,
+    /// The connection closed before a byte of an answer came.
     Closed,
     /// The workload answered with something that is not HTTP, or broke off.
     Bad,
     /// The workload did not begin to answer in time.
     TimedOut,
+    /// The body of the request did not come to its end.
+    Client(Fault),
 }
+
+/// What became of a request, and the turn of one that got no answer.
+pub(crate) type Outcome = Result<Answer, (Failure, Option<Turn>)>;
 
 /// A response whose body is still to come.
 #[derive(Debug)]
@@ -43,7 +58,7 @@ pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     pub(crate) load: Load,
     /// To be kept when the body has ended.
-    pub(crate) sender: Option<hyper::client::conn::http1::SendRequest<Upload>>,
+    pub(crate) sender: Option<Http1>,
 }
 
 /// Sends the request. The turn ends when the response begins or after its pause.
@@ -54,23 +69,31 @@ pub(crate) fn send(
     request: Request<Upload>,
     turn: Option<Turn>,
     limit: Option<Duration>,
-) -> impl Future<Output = Result<Answer, Failure>> + Send {
+) -> impl Future<Output = Outcome> + Send {
     let progress = request.body().progress();
     let Lease { load, sender, .. } = lease;
-    let (sender, sent) = match sender {
-        Sender::H1(mut sender) => {
-            let sent = sender.try_send_request(request);
-            (Some(sender), Either::Left(sent))
+    let (sender, heard, sent) = match sender {
+        Sender::H1(mut http1) => {
+            let heard = http1.ask();
+            let sent = http1.sender.try_send_request(request);
+            (Some(http1), Some(heard), Either::Left(sent))
         }
-        Sender::H2(mut sender) => (None, Either::Right(sender.try_send_request(request))),
+        Sender::H2(mut sender) => (None, None, Either::Right(sender.try_send_request(request))),
     };
     async move {
-        let sent = pin!(sent);
-        finish(await_head(sent, turn, limit, progress).await).map(|response| Answer {
-            response,
-            load,
-            sender,
-        })
+        let mut sent = pin!(sent);
+        let (answer, turn) = await_head(sent.as_mut(), turn, limit, progress.as_deref()).await;
+        match finish(answer, progress.as_deref(), heard.as_deref()) {
+            Ok(response) => {
+                load.0.answered();
+                Ok(Answer {
+                    response,
+                    load,
+                    sender,
+                })
+            }
+            Err(failure) => Err((failure, turn)),
+        }
     }
 }
 
@@ -80,37 +103,41 @@ async fn await_head(
     mut sent: Pin<&mut impl Future<Output = Sent>>,
     turn: Option<Turn>,
     limit: Option<Duration>,
-    progress: Option<body::Progress>,
-) -> Option<Sent> {
+    progress: Option<&Progress>,
+) -> (Option<Sent>, Option<Turn>) {
     let passed = match turn {
         None => None,
         Some(turn) => match timeout(turn.pause(), &mut sent).await {
             Err(_) => Some(turn.pass_on()),
-            Ok(answer) => {
-                if answer.is_ok() {
-                    turn.answered();
-                }
-                return Some(answer);
+            Ok(Ok(response)) => {
+                turn.answered();
+                return (Some(Ok(response)), None);
             }
+            Ok(Err(error)) => return (Some(Err(error)), Some(turn)),
         },
     };
     let answer = within(limit, sent, progress).await;
-    if let (Some(passed), Some(Ok(_))) = (passed, &answer) {
-        passed.answered();
-    }
-    answer
+    let turn = match (passed, &answer) {
+        (None, _) => None,
+        (Some(passed), Some(Ok(_))) => {
+            passed.answered();
+            None
+        }
+        (Some(passed), _) => passed.back(),
+    };
+    (answer, turn)
 }
 
 /// The answer, unless the limit passes without a sign of the client's sending more.
 async fn within(
     limit: Option<Duration>,
     mut sent: Pin<&mut impl Future<Output = Sent>>,
-    progress: Option<body::Progress>,
+    progress: Option<&Progress>,
 ) -> Option<Sent> {
     let Some(limit) = limit else {
         return Some(sent.await);
     };
-    let seen = || progress.as_ref().map(|progress| progress.load(Ordering::Relaxed));
+    let seen = || progress.map(Progress::frames);
     let mut before = seen();
     loop {
         if let Ok(sent) = timeout(limit, &mut sent).await {
@@ -124,23 +151,47 @@ async fn within(
     }
 }
 
-fn finish(sent: Option<Sent>) -> Result<Response<Incoming>, Failure> {
-    match sent {
-        None => Err(Failure::TimedOut),
-        Some(Ok(response)) => Ok(response),
-        Some(Err(mut error)) => {
-            if let Some(request) = error.take_message() {
-                return Err(Failure::Unsent(Box::new(request)));
-            }
-            let error = error.into_error();
-            tracing::debug!(%error, "a workload did not answer");
-            Err(if closed(&error) {
-                Failure::Closed
-            } else {
-                Failure::Bad
-            })
-        }
+fn finish(
+    sent: Option<Sent>,
+    progress: Option<&Progress>,
+    heard: Option<&AtomicBool>,
+) -> Result<Response<Incoming>, Failure> {
+    let mut error = match sent {
+        None => return Err(Failure::TimedOut),
+        Some(Ok(response)) => return Ok(response),
+        Some(Err(error)) => error,
+    };
+    if let Some(request) = error.take_message() {
+        return Err(Failure::Unsent(Box::new(request)));
     }
+    // hyper gives a connection up whose request breaks off, and then it is closed without an answer, too.
+    if let Some(fault) = progress.and_then(Progress::fault) {
+        return Err(Failure::Client(fault));
+    }
+    let error = error.into_error();
+    tracing::debug!(%error, "a workload did not answer");
+    let silent = !heard.is_some_and(|heard| heard.load(Ordering::Acquire));
+    Err(if refused(&error) {
+        Failure::Refused
+    } else if silent && closed(&error) {
+        Failure::Closed
+    } else {
+        Failure::Bad
+    })
+}
+
+/// Whether an HTTP/2 server says that it has not looked at the request (RFC 9113 8.7). A `GOAWAY` that tells of an error also
+/// ends streams that were looked at.
+fn refused(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    let h2 = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(|h2| {
+        h2.is_remote()
+            && ((h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+                || (h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR)))
+    })
 }
 
 /// Whether the connection ended before the response began.
@@ -148,7 +199,9 @@ fn closed(error: &hyper::Error) -> bool {
     use std::error::Error as _;
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     let io = || error.source()?.downcast_ref::<std::io::Error>();
-    error.is_incomplete_message()
+    let h2 = || error.source()?.downcast_ref::<h2::Error>();
+    h2().is_some_and(h2::Error::is_io)
+        || error.is_incomplete_message()
         || error.is_canceled()
         || error.is_closed()
         || io().is_some_and(|io| {
@@ -159,13 +212,9 @@ fn closed(error: &hyper::Error) -> bool {
         })
 }
 
-/// A copy of a request that may be sent twice; None if it may not.
-pub(crate) fn replay(request: &Request<Upload>) -> Option<Request<Upload>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    if !idempotent || !request.body().is_end_stream() {
+/// A copy of a request without body. None: the body cannot be had again.
+pub(crate) fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
+    if !request.body().is_end_stream() {
         return None;
     }
     let mut copy = Request::new(Upload::empty());

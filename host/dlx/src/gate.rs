@@ -58,11 +58,20 @@ impl Gate<'_> {
         target.readiness_timeout.unwrap_or(self.config.readiness_timeout)
     }
 
-    /// A connection to the target, as soon as there is one, and the turn that it was made in.
-    pub(crate) async fn pass(&self, target: &Arc<Target>, wire: Wire) -> Result<(Lease, Turn), Rescue> {
+    /// A connection to the target, as soon as there is one, and the turn that it was made in. One that tries again brings the
+    /// turn that it had, and the endpoint that failed it.
+    pub(crate) async fn pass(
+        &self,
+        target: &Arc<Target>,
+        wire: Wire,
+        deadline: Instant,
+        mut turn: Option<Turn>,
+        mut failed: Option<Arc<Endpoint>>,
+    ) -> Result<(Lease, Turn), Rescue> {
         let patience = self.patience(target);
+        let fresh = failed.is_some();
         milestone(target, "held");
-        let mut deadline = pin!(tokio::time::sleep_until(Instant::now() + patience));
+        let mut deadline = pin!(tokio::time::sleep_until(deadline));
         let mut views = target.endpoints.clone();
         let mut view = Arc::clone(&views.borrow_and_update());
         // A failure that was there before this request is not its own: it tries again. An attempt that was under way by
@@ -71,10 +80,8 @@ impl Gate<'_> {
         let mut others = pin!(tokio::time::sleep(OTHERS_ATTEMPT));
         let mut own = old_failure.is_none();
         let mut wake = Wake::Unasked;
-        let mut turn = None;
         let mut waiting = pin!(target.ramp(self.config.release).turn());
         let mut dialling: Dialling = Dialling::Idle;
-        let mut failed: Option<Arc<Endpoint>> = None;
         let mut backoff = Backoff::default();
         loop {
             if let Some(failure) = &view.failure
@@ -83,13 +90,14 @@ impl Gate<'_> {
             {
                 return Err(Rescue::WakeFailed(failure.cause.clone()));
             }
+            target.pool.seen(&view);
             self.follow(target, &view, old_failure.is_some(), &mut wake, patience);
             let open = !view.ready.is_empty() && (!view.asleep || matches!(wake, Wake::Accepted(_)));
             if !open {
                 dialling = Dialling::Idle;
             } else if turn.is_some() && matches!(dialling, Dialling::Idle) {
                 milestone(target, "pod seen ready");
-                dialling = self.dial(target, &view, wire, failed.as_ref());
+                dialling = self.dial(target, &view, wire, failed.as_ref(), fresh);
             }
             tokio::select! {
                 biased;
@@ -169,6 +177,7 @@ impl Gate<'_> {
         view: &Arc<EndpointsView>,
         wire: Wire,
         failed: Option<&Arc<Endpoint>>,
+        fresh: bool,
     ) -> Dialling {
         let endpoints = target.endpoints_of(view, &self.config.limits);
         let Some(endpoint) = pick(&endpoints, failed).map(Arc::clone) else {
@@ -178,7 +187,7 @@ impl Gate<'_> {
         let metrics = Arc::clone(self.metrics);
         Dialling::Attempt(
             async move {
-                match connect(&endpoint, wire, timeout).await {
+                match connect(&endpoint, wire, timeout, fresh).await {
                     Ok(lease) => {
                         if !lease.reused {
                             metrics.connects.inc();
@@ -251,7 +260,7 @@ mod tests {
             metrics: &metrics,
             drained: &drained,
         };
-        let size = size_of_val(&gate.pass(&target, Wire::H1));
+        let size = size_of_val(&gate.pass(&target, Wire::H1, Instant::now(), None, None));
         assert!(size <= 1024, "{size} bytes");
     }
 }

@@ -45,8 +45,9 @@ mod target;
 
 pub use config::{DlxConfig, Limits, NameHeaders, ReleaseRamp, Strategy, listen_address};
 pub use demand::{DemandReport, Ledger, SleeperDemand, WakeError, Waker};
+pub use forward::{ForwardedHeaders, Forwarding, TrustedProxies};
 pub use observe::Metrics;
-pub use route::{HostPath, PathMatch, PortRoute, RouteTable, Routes};
+pub use route::{HostPath, PathMatch, PortRoute, RouteTable, Routes, Syntax};
 pub use serve::{Dlx, ServeError, Server};
 pub use target::{AppProtocol, EndpointsView, Failure, Target, TargetKey, TargetSpec};
 

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::forward::retry::Lost;
 use crate::rescue::{REASONS, Rescue};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +58,8 @@ pub struct Metrics {
     pub(crate) ports_failed: Gauge,
     /// Attempts to connect to a pod that failed and were repeated.
     pub(crate) connect_retries: Counter,
+    /// Requests that were sent again, by [`Lost`].
+    retries: [Counter; 4],
     /// New connections to pods.
     pub(crate) connects: Counter,
     pub(crate) wake_ok: Counter,
@@ -75,6 +78,7 @@ pub struct Metrics {
 struct Families {
     responses: Family<Class, Counter>,
     rescues: Family<Reason, Counter>,
+    retries: Family<Reason, Counter>,
     wakes: Family<Outcome, Counter>,
     bytes: Family<Direction, Counter>,
 }
@@ -83,6 +87,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let responses = Family::<Class, Counter>::default();
         let rescues = Family::<Reason, Counter>::default();
+        let retries = Family::<Reason, Counter>::default();
         let wakes = Family::<Outcome, Counter>::default();
         let bytes = Family::<Direction, Counter>::default();
         let seconds = || Histogram::new(exponential_buckets(0.001, 2.5, 14));
@@ -97,6 +102,7 @@ impl Default for Metrics {
             ports_open: Gauge::default(),
             ports_failed: Gauge::default(),
             connect_retries: Counter::default(),
+            retries: Lost::REASONS.map(|reason| retries.get_or_create_owned(&Reason { reason })),
             connects: Counter::default(),
             wake_ok: wakes.get_or_create_owned(&Outcome { outcome: "accepted" }),
             wake_failed: wakes.get_or_create_owned(&Outcome { outcome: "failed" }),
@@ -112,6 +118,7 @@ impl Default for Metrics {
             families: Families {
                 responses,
                 rescues,
+                retries,
                 wakes,
                 bytes,
             },
@@ -126,6 +133,7 @@ impl Metrics {
         let Families {
             responses,
             rescues,
+            retries,
             wakes,
             bytes,
         } = self.families.clone();
@@ -134,6 +142,11 @@ impl Metrics {
             "rescues",
             "Responses that the DLX gave itself, by reason",
             rescues,
+        );
+        registry.register(
+            "request_retries",
+            "Requests that were sent to a workload again, by what became of them before",
+            retries,
         );
         registry.register("wakes", "Wakes asked of plugins, by outcome", wakes);
         registry.register(
@@ -209,6 +222,10 @@ impl Metrics {
 
     pub(crate) fn rescued(&self, rescue: &Rescue) {
         self.rescues[rescue.index()].inc();
+    }
+
+    pub(crate) fn sent_again(&self, lost: Lost) {
+        self.retries[lost.index()].inc();
     }
 
     pub(crate) fn woke(&self, took: Duration, ok: bool) {

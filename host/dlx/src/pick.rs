@@ -112,6 +112,11 @@ impl Passed {
             ramp.widen();
         }
     }
+
+    /// There will be no response. Whoever had a turn need not queue for another one to try again.
+    pub(crate) fn back(self) -> Option<Turn> {
+        self.0.upgrade().map(|ramp| Turn { ramp, _permit: None })
+    }
 }
 
 #[cfg(test)]

@@ -3,24 +3,31 @@
 //! Each target has its own pool, and each endpoint its own lock, held for a push or a pop. A connection serves one target
 //! only and does not outlive an epoch: whatever answers on that address after a wake is another pod.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use tokio::time::Instant;
 
+use crate::connect::Http1;
 use crate::forward::Upload;
 use crate::{EndpointsView, Limits, lock};
 
 pub(crate) type Endpoints = Arc<[Arc<Endpoint>]>;
 
+/// Addresses that are remembered for having answered. Beyond it no new endpoint counts as young.
+const MOST_SERVED: usize = 4096;
+
 /// The endpoints of the view that was last asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     current: ArcSwapOption<Current>,
+    /// A request has seen the target at zero: pods that appear now are new.
+    at_zero: AtomicBool,
     rebuild: Mutex<()>,
 }
 
@@ -28,9 +35,18 @@ pub(crate) struct Pool {
 struct Current {
     view: Arc<EndpointsView>,
     endpoints: Endpoints,
+    /// What answered in this epoch and is gone: should it come back, it is not young.
+    served: HashSet<SocketAddr>,
 }
 
 impl Pool {
+    /// Notes what a request that waits has seen.
+    pub(crate) fn seen(&self, view: &EndpointsView) {
+        if view.asleep {
+            self.at_zero.store(view.ready.is_empty(), Ordering::Relaxed);
+        }
+    }
+
     /// The endpoints of this view. Those that were known before keep their load and their connections.
     pub(crate) fn endpoints(&self, view: &Arc<EndpointsView>, limits: &Limits) -> Endpoints {
         let current = self.current.load();
@@ -50,6 +66,16 @@ impl Pool {
         let known = current
             .as_ref()
             .filter(|current| current.view.epoch == view.epoch);
+        let mut served = known.map_or_else(HashSet::new, |current| current.served.clone());
+        let answered = known.iter().flat_map(|current| current.endpoints.iter());
+        served.extend(
+            answered
+                .filter(|endpoint| !endpoint.silent.load(Ordering::Relaxed))
+                .map(|endpoint| endpoint.address)
+                .take(MOST_SERVED.saturating_sub(served.len())),
+        );
+        self.seen(view);
+        let new = (view.fresh || self.at_zero.load(Ordering::Relaxed)) && served.len() < MOST_SERVED;
         let endpoints: Endpoints = view
             .ready
             .iter()
@@ -61,12 +87,16 @@ impl Pool {
                             .iter()
                             .find(|endpoint| endpoint.address == address)
                     })
-                    .map_or_else(|| Endpoint::new(address, limits), Arc::clone)
+                    .map_or_else(
+                        || Endpoint::new(address, limits, new && !served.contains(&address)),
+                        Arc::clone,
+                    )
             })
             .collect();
         let next = Current {
             view: Arc::clone(view),
             endpoints: Arc::clone(&endpoints),
+            served,
         };
         self.current.store(Some(Arc::new(next)));
         endpoints
@@ -78,6 +108,9 @@ impl Pool {
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     load: AtomicUsize,
+    /// It came up with the last wake and has answered nothing yet.
+    silent: AtomicBool,
+    since: Instant,
     idle: Mutex<Idle>,
     most_idle: usize,
     idle_timeout: Duration,
@@ -89,16 +122,18 @@ pub(crate) struct Endpoint {
 #[derive(Debug, Default)]
 struct Idle {
     /// The youngest last: it is the one that is used next.
-    connections: Vec<(http1::SendRequest<Upload>, Instant)>,
+    connections: Vec<(Http1, Instant)>,
     /// Whether somebody will come to close what nobody used.
     swept: bool,
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, limits: &Limits) -> Arc<Self> {
+    fn new(address: SocketAddr, limits: &Limits, silent: bool) -> Arc<Self> {
         Arc::new(Self {
             address,
             load: AtomicUsize::new(0),
+            silent: AtomicBool::new(silent),
+            since: Instant::now(),
             idle: Mutex::default(),
             most_idle: limits.idle_upstream,
             idle_timeout: limits.idle_upstream_timeout,
@@ -109,7 +144,19 @@ impl Endpoint {
 
     #[cfg(test)]
     pub(crate) fn for_test(address: SocketAddr) -> Arc<Self> {
-        Self::new(address, &Limits::default())
+        Self::new(address, &Limits::default(), false)
+    }
+
+    /// Whether it has answered nothing since its wake, and the wake is not longer ago than anybody waits for one.
+    pub(crate) fn is_young(&self, patience: Duration) -> bool {
+        self.silent.load(Ordering::Relaxed) && self.since.elapsed() < patience
+    }
+
+    /// It has begun an answer.
+    pub(crate) fn answered(&self) {
+        if self.silent.load(Ordering::Relaxed) {
+            self.silent.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Requests that it is answering.
@@ -125,7 +172,7 @@ impl Endpoint {
 
     /// An idle HTTP/1 connection that is still open. One whose own task has not noticed yet that its response has ended
     /// is left where it is: it will be ready in a moment.
-    pub(crate) fn idle(&self) -> Option<http1::SendRequest<Upload>> {
+    pub(crate) fn idle(&self) -> Option<Http1> {
         let mut idle = lock(&self.idle);
         let mut index = idle.connections.len();
         while index > 0 {
@@ -142,7 +189,7 @@ impl Endpoint {
     }
 
     /// Keeps a connection whose response has ended.
-    pub(crate) fn keep(self: &Arc<Self>, sender: http1::SendRequest<Upload>) {
+    pub(crate) fn keep(self: &Arc<Self>, sender: Http1) {
         if sender.is_closed() {
             return;
         }

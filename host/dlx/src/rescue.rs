@@ -19,9 +19,15 @@ pub enum Rescue {
     /// The request itself is wrong; the text says how.
     #[error("{0}")]
     Malformed(&'static str),
+    /// The method is one that a proxy must not pass on.
+    #[error("TRACE is not served here")]
+    MethodRefused,
     /// Nobody owns that host, path, port or name.
     #[error("nothing here answers for this request")]
     NoRoute,
+    /// A path of an Ingress that may be a pattern covers this request, and its controller is not known.
+    #[error("it is not known whether a path of an Ingress that covers this request is a regular expression")]
+    UnclearPath,
     /// The queue of this resource is full.
     #[error("too many requests wait for this workload")]
     QueueFull,
@@ -55,7 +61,7 @@ pub enum Rescue {
 }
 
 /// The reasons, as metric labels and in the `dormouse-reason` header.
-pub(crate) const REASONS: [&str; 12] = [
+pub(crate) const REASONS: [&str; 14] = [
     "malformed",
     "no-route",
     "queue-full",
@@ -68,6 +74,8 @@ pub(crate) const REASONS: [&str; 12] = [
     "bad-answer",
     "loop",
     "client-left",
+    "method-refused",
+    "unclear-path",
 ];
 
 impl Rescue {
@@ -85,6 +93,8 @@ impl Rescue {
             Self::BadAnswer => 9,
             Self::Loop => 10,
             Self::ClientLeft => 11,
+            Self::MethodRefused => 12,
+            Self::UnclearPath => 13,
         }
     }
 
@@ -97,7 +107,8 @@ impl Rescue {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoRoute | Self::UnclearPath => StatusCode::NOT_FOUND,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::Draining | Self::WakeFailed(_) | Self::Gone | Self::ClientLeft => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -121,7 +132,7 @@ impl Rescue {
     fn grpc(&self) -> u8 {
         match self {
             Self::Malformed(_) | Self::Loop => 13,
-            Self::NoRoute => 12,
+            Self::NoRoute | Self::UnclearPath | Self::MethodRefused => 12,
             Self::QueueFull => 8,
             Self::NotReady(_) | Self::NoAnswer => 4,
             _ => 14,

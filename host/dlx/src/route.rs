@@ -6,6 +6,8 @@
 
 mod hosts;
 mod names;
+mod normal;
+pub(crate) mod patterns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use http::uri::PathAndQuery;
 use tokio::sync::watch;
 
 pub use hosts::{HostPath, PathMatch};
+pub use patterns::Syntax;
 
 use crate::rescue::Rescue;
 use crate::{NameHeaders, Strategy, Target};
@@ -159,7 +162,7 @@ pub(crate) fn by_request(
     strategy: Strategy,
 ) -> Result<Routed, Rescue> {
     let host = host(request).unwrap_or_default();
-    if let Some(choice) = routes.hosts.find(host, request.uri.path()) {
+    if let Some(choice) = routes.hosts.find(host, request.uri.path())? {
         return Ok(Routed::choose(choice.clone(), strategy, None));
     }
     let named = names.and_then(|names| Some((names, request.headers.get(&names.name)?)));
@@ -177,7 +180,8 @@ pub(crate) fn by_request(
 /// The host that a request is for, without port: of the request line if it has one, else of the `Host` field.
 fn host(request: &Parts) -> Option<&str> {
     if let Some(authority) = request.uri.authority() {
-        return Some(authority.host());
+        let host = authority.host();
+        return Some(host.trim_start_matches('[').trim_end_matches(']'));
     }
     let host = request.headers.get(HOST)?.to_str().ok()?;
     let bare = match host.strip_prefix('[') {
@@ -308,6 +312,7 @@ pub(crate) mod tests {
                 Request::get("http://line.b/").header("host", "field.b"),
                 Some("line.b"),
             ),
+            (Request::get("http://[::1]:80/"), Some("::1")),
             (Request::get("/"), None),
         ];
         for (request, expected) in forms {

@@ -19,19 +19,23 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, Client, Connections, Door};
 use crate::admit::{Admission, head_bytes};
-use crate::connect::{Lease, Wire, connect, reuse};
+use crate::connect::{Backoff, Lease, Wire, connect, reuse};
 use crate::demand::{Counted, DemandReport, Ledger, Stage, Waker};
-use crate::forward::headers::{self, PROBE, PROBE_PATH, SLEEPER};
-use crate::forward::{self, Answer, Body, Busy, Failure, Release, Tunnel, Upload};
+use crate::forward::headers::{self, Outgoing, PROBE, PROBE_PATH, SLEEPER};
+use crate::forward::hop::HopKey;
+use crate::forward::retry::{self, Again, Kind, Lost, Pod};
+use crate::forward::{
+    self, Answer, Body, Busy, Failure, Fault, Outcome, Release, Tunnel, Upload, authority, max_forwards,
+    upgrades,
+};
 use crate::gate::Gate;
 use crate::negotiate::{Waiting, negotiate};
 use crate::pick::{Turn, pick};
+use crate::pool::Endpoint;
 use crate::rescue::Rescue;
 use crate::route::{self, Routed};
 use crate::{DlxConfig, EndpointsView, Metrics, RouteTable, Routes, Target};
 
-/// How often a request is sent at most, the first time included.
-const MOST_ATTEMPTS: u32 = 4;
 /// After the drain limit: how long the last responses may take to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -64,6 +68,7 @@ pub(crate) struct Inner {
     /// Client connections.
     pub(crate) tasks: TaskTracker,
     waker: Arc<dyn Waker>,
+    hop_key: HopKey,
     ledger: Ledger,
     admission: Admission,
     /// Upgraded connections; they end last.
@@ -83,6 +88,7 @@ impl Dlx {
         let inner = Inner {
             routes,
             waker,
+            hop_key: HopKey::default(),
             ledger: Ledger::default(),
             admission: Admission::new(config.limits, Arc::clone(&metrics)),
             metrics,
@@ -256,7 +262,7 @@ impl Inner {
         grpc: bool,
     ) -> Result<Prepared, Rescue> {
         let (mut head, incoming) = request.into_parts();
-        headers::check(&head)?;
+        authority::check(&head)?;
         let Routed {
             target,
             companion,
@@ -276,36 +282,39 @@ impl Inner {
                 }
             }
         };
-        let mark = target.mark(&self.config.instance);
-        if headers::looped(&head.headers, mark) {
-            return Err(Rescue::Loop);
+        if let Some(answer) = max_forwards::check(&mut head)? {
+            return Ok(Prepared::Here(answer));
         }
+        let marks = target.marks(&self.hop_key);
+        let pass = marks.pass(&head.headers)?;
         if let Some(companion) = companion {
             self.wake_companion(&companion);
         }
 
         let wire = headers::wire(&head, &target, grpc);
         let version = head.version;
-        let protocol = headers::upgrade(&head);
+        let asked = upgrades::asked(&head);
         let bytes = if target.view().open() {
             None
         } else {
             Some(head_bytes(&head))
         };
-        let switching = protocol.is_some();
-        let unsized_body = !incoming.is_end_stream() && incoming.size_hint().exact().is_none();
+        let has_unsized_body = !incoming.is_end_stream() && incoming.size_hint().exact().is_none();
         let Waiting::Hold = negotiate(&head, &target);
-        headers::rewrite_request(
-            &mut head,
+        let outgoing = Outgoing {
             path,
             wire,
-            unsized_body,
-            protocol,
-            &client.address,
-            mark.clone(),
-        )?;
+            has_unsized_body,
+            upgrade: asked.clone(),
+            client: &client.address,
+            trusted: client.trusted,
+            forwarding: &self.config.forwarding,
+            marks,
+            pass,
+        };
+        headers::rewrite_request(&mut head, outgoing)?;
         let mut request = Request::from_parts(head, Upload::new(incoming, &self.metrics));
-        let on_upgrade = switching.then(|| Tunnel::client(&mut request));
+        let switch = asked.map(|asked| (asked, Tunnel::client(&mut request)));
         request.extensions_mut().clear();
         let counted = target.state.enter(Stage::InFlight, &self.metrics);
         Ok(Prepared::Exchange(Exchange {
@@ -313,37 +322,76 @@ impl Inner {
             wire,
             version,
             request: Some(request),
-            on_upgrade,
+            switch,
             counted,
             bytes,
+            tries: Tries::default(),
         }))
     }
 
-    /// Sends the request, at first over what is at hand, and again where that is safe.
+    /// Sends the request, at first over what is at hand, and again where the table of [`retry`] says so.
     async fn send(self: &Arc<Self>, client: &Client, exchange: &mut Exchange) -> Result<Answer, Rescue> {
         let limit = self.config.response_timeout;
-        for attempt in 1..=MOST_ATTEMPTS {
-            let (lease, turn) = match self.at_once(&exchange.target, exchange.wire, attempt > 1).await {
-                Some(lease) => (lease, None),
+        let patience = self.patience(&exchange.target);
+        loop {
+            let lease = match self.at_once(exchange).await {
+                Some(lease) => lease,
                 None => {
                     exchange.counted.advance(Stage::Held);
                     let (lease, turn) = Box::pin(self.hold(client, exchange)).await?;
                     exchange.counted.advance(Stage::InFlight);
-                    (lease, Some(turn))
+                    exchange.tries.turn = Some(turn);
+                    lease
                 }
             };
-            let Some(sent) = exchange.begin(lease, turn, limit, attempt < MOST_ATTEMPTS) else {
-                break;
+            let (endpoint, kept) = (Arc::clone(&lease.load.0), lease.reused);
+            let Some((kind, sent)) = exchange.begin(lease, limit) else {
+                return Err(Rescue::BadAnswer);
             };
-            match sent.await {
+            let lost = match sent.await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Unsent(unsent)) => exchange.request = Some(*unsent),
-                Err(Failure::Closed) if exchange.request.is_some() => {}
-                Err(Failure::Closed | Failure::Bad) => return Err(Rescue::BadAnswer),
-                Err(Failure::TimedOut) => return Err(Rescue::NoAnswer),
+                Err((failure, turn)) => {
+                    exchange.tries.turn = turn;
+                    match failure {
+                        Failure::Unsent(unsent) => {
+                            exchange.request = Some(*unsent);
+                            Lost::Unsent
+                        }
+                        Failure::Refused => Lost::Refused,
+                        Failure::Closed if kept => Lost::Kept,
+                        Failure::Closed => Lost::New,
+                        Failure::Bad => return Err(Rescue::BadAnswer),
+                        Failure::TimedOut => return Err(Rescue::NoAnswer),
+                        Failure::Client(Fault::Malformed) => {
+                            return Err(Rescue::Malformed(
+                                "the body of the request is malformed or ends too early",
+                            ));
+                        }
+                        Failure::Client(Fault::Gone) => return Err(Rescue::ClientLeft),
+                    }
+                }
+            };
+            let pod = if endpoint.is_young(patience) {
+                Pod::Young
+            } else {
+                Pod::Served
+            };
+            let pause = exchange
+                .tries
+                .again(lost, pod, kind, patience)
+                .ok_or(Rescue::BadAnswer)?;
+            self.metrics.sent_again(lost);
+            exchange.tries.failed = Some(endpoint);
+            tokio::select! {
+                () = tokio::time::sleep(pause), if !pause.is_zero() => {}
+                () = self.drained.cancelled(), if !pause.is_zero() => return Err(Rescue::Draining),
+                else => {}
             }
         }
-        Err(Rescue::BadAnswer)
+    }
+
+    fn patience(&self, target: &Target) -> Duration {
+        target.readiness_timeout.unwrap_or(self.config.readiness_timeout)
     }
 
     /// Everything after the last wait: make the head that the client gets to see.
@@ -351,7 +399,7 @@ impl Inner {
         let Exchange {
             target,
             version,
-            on_upgrade,
+            switch,
             mut counted,
             ..
         } = exchange;
@@ -361,7 +409,9 @@ impl Inner {
             sender,
         } = answer;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(on_upgrade) = on_upgrade else {
+            let Some((_, on_upgrade)) =
+                switch.filter(|(asked, _)| upgrades::granted(asked, response.headers()))
+            else {
                 return Err(Rescue::BadAnswer);
             };
             headers::rewrite_response(response.headers_mut(), true);
@@ -386,17 +436,19 @@ impl Inner {
 
     /// A connection without waiting: the target is awake, and an endpoint accepts at the first attempt. One that fails leads
     /// to the queue, where it is repeated until the deadline.
-    async fn at_once(&self, target: &Arc<Target>, wire: Wire, fresh: bool) -> Option<Lease> {
+    async fn at_once(&self, exchange: &Exchange) -> Option<Lease> {
+        let (target, wire) = (&exchange.target, exchange.wire);
         let view: Arc<EndpointsView> = target.view();
         if !view.open() {
             return None;
         }
         let endpoints = target.endpoints_of(&view, &self.config.limits);
-        let endpoint = pick(&endpoints, None)?;
+        let endpoint = pick(&endpoints, exchange.tries.failed.as_ref())?;
+        let fresh = exchange.tries.failed.is_some();
         if !fresh && let Some(lease) = reuse(endpoint, wire) {
             return Some(lease);
         }
-        match Box::pin(connect(endpoint, wire, self.config.connect_timeout)).await {
+        match Box::pin(connect(endpoint, wire, self.config.connect_timeout, fresh)).await {
             Ok(lease) => {
                 if !lease.reused {
                     self.metrics.connects.inc();
@@ -412,16 +464,26 @@ impl Inner {
     }
 
     /// Waits in the queue until the target can take the request.
-    async fn hold(&self, client: &Client, exchange: &Exchange) -> Result<(Lease, Turn), Rescue> {
-        let target = &exchange.target;
-        if self.is_draining() && !target.view().open() {
+    async fn hold(&self, client: &Client, exchange: &mut Exchange) -> Result<(Lease, Turn), Rescue> {
+        let again = exchange.tries.held || exchange.tries.failed.is_some();
+        if self.is_draining() && !again && !exchange.target.view().open() {
             return Err(Rescue::Draining);
         }
+        let deadline = exchange.tries.deadline(self.patience(&exchange.target));
+        let (turn, failed) = (exchange.tries.turn.take(), exchange.tries.failed.clone());
+        let sent_before = failed.is_some();
+        let target = &exchange.target;
         let request = exchange.request.as_ref();
         let bytes = exchange
             .bytes
-            .or_else(|| request.map(|request| request_bytes(request.headers())));
-        let _place = self.admission.admit(&target.state, bytes.unwrap_or_default())?;
+            .or_else(|| request.map(|request| request_bytes(request.headers())))
+            .unwrap_or_default();
+        let _place = if again {
+            self.admission.readmit(&target.state, bytes)
+        } else {
+            self.admission.admit(&target.state, bytes)?
+        };
+        exchange.tries.held = true;
         let gate = Gate {
             config: &self.config,
             waker: &self.waker,
@@ -429,12 +491,18 @@ impl Inner {
             drained: &self.drained,
         };
         let unread = request.is_some_and(|request| !request.body().is_end_stream());
-        match client.socket.clone().filter(|_| unread) {
-            None => gate.pass(target, exchange.wire).await,
+        let pass = gate.pass(target, exchange.wire, deadline, turn, failed);
+        let passed = match client.socket.clone().filter(|_| unread) {
+            None => pass.await,
             Some(socket) => tokio::select! {
-                passed = gate.pass(target, exchange.wire) => passed,
+                passed = pass => passed,
                 () = accept::left(socket) => Err(Rescue::ClientLeft),
             },
+        };
+        match passed {
+            // It was ready, and did not answer.
+            Err(Rescue::NotReady(_)) if sent_before => Err(Rescue::BadAnswer),
+            passed => passed,
         }
     }
 
@@ -444,7 +512,7 @@ impl Inner {
         if !view.asleep && view.failure.is_none() {
             return;
         }
-        let patience = target.readiness_timeout.unwrap_or(self.config.readiness_timeout);
+        let patience = self.patience(target);
         if let Some(flight) =
             target
                 .state
@@ -472,27 +540,67 @@ struct Exchange {
     version: Version,
     /// What is to be sent; while it is under way, a copy if it may be sent again.
     request: Option<Request<Upload>>,
-    on_upgrade: Option<OnUpgrade>,
+    /// The protocols that the client asked to change to, and its side of the connection.
+    switch: Option<(HeaderValue, OnUpgrade)>,
     counted: Counted,
     /// Size of the head as it was received, if it was clear from the start that the request has to wait.
     bytes: Option<usize>,
+    tries: Tries,
+}
+
+/// What a request brings along when it is sent again.
+#[derive(Default)]
+struct Tries {
+    /// When it is given up, however often it is held. Counted from when it first had to wait.
+    deadline: Option<Instant>,
+    /// It had a place in the queue.
+    held: bool,
+    /// The turn that it had: it does not queue for another one.
+    turn: Option<Turn>,
+    /// The endpoint that failed it last.
+    failed: Option<Arc<Endpoint>>,
+    /// How often it was sent again after a pod may have seen it.
+    again: u32,
+    backoff: Backoff,
+}
+
+impl Tries {
+    fn deadline(&mut self, patience: Duration) -> Instant {
+        *self.deadline.get_or_insert_with(|| Instant::now() + patience)
+    }
+
+    /// The pause until it is sent again; None: it is not. What a connection from before has cost is made good at once.
+    fn again(&mut self, lost: Lost, pod: Pod, kind: Kind, patience: Duration) -> Option<Duration> {
+        let more = match retry::again(lost, pod, kind) {
+            Again::UntilReady => Instant::now() < self.deadline(patience),
+            Again::Once => self.again == 0,
+            Again::Never => false,
+        };
+        let first = self.failed.is_none();
+        if lost != Lost::Unsent {
+            self.again += 1;
+        }
+        more.then(|| {
+            if first && matches!(lost, Lost::Kept | Lost::Unsent) {
+                Duration::ZERO
+            } else {
+                self.backoff.next()
+            }
+        })
+    }
 }
 
 impl Exchange {
-    /// Gives the request to a connection, and keeps a copy of what may be sent again: a connection that idled too long, or a
-    /// pod that is just being ended, may close without an answer.
+    /// Gives the request to a connection, and keeps a copy of one without body.
     fn begin(
         &mut self,
         lease: Lease,
-        turn: Option<Turn>,
         limit: Option<Duration>,
-        again: bool,
-    ) -> Option<impl Future<Output = Result<Answer, Failure>> + Send + use<>> {
+    ) -> Option<(Kind, impl Future<Output = Outcome> + Send + use<>)> {
         let request = self.request.take()?;
-        if again {
-            self.request = forward::replay(&request);
-        }
-        Some(forward::send(lease, request, turn, limit))
+        self.request = forward::copy(&request);
+        let kind = Kind::of(request.method(), self.request.is_none());
+        Some((kind, forward::send(lease, request, self.tries.turn.take(), limit)))
     }
 }
 

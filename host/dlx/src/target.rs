@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::demand::{Ledger, ResourceState};
+use crate::forward::hop::{HopKey, Marks};
 use crate::pick::Ramp;
 use crate::pool::Pool;
 use crate::{Limits, ReleaseRamp, lock};
@@ -47,6 +47,8 @@ pub struct EndpointsView {
     pub asleep: bool,
     /// The Service leads to its pods again: clients are shown out gently.
     pub direct: bool,
+    /// The pods came back from zero in this epoch: none of them has served before.
+    pub fresh: bool,
     /// Epoch of the Sleeper. Connections from before a wake are not used after it.
     pub epoch: i64,
     /// The failure of the wake of this epoch, as the cluster knows it.
@@ -104,7 +106,7 @@ pub struct Target {
     pub(crate) state: Arc<ResourceState>,
     pub(crate) pool: Pool,
     ramp: Mutex<Weak<Ramp>>,
-    mark: OnceLock<HeaderValue>,
+    marks: OnceLock<Marks>,
 }
 
 impl Target {
@@ -121,7 +123,7 @@ impl Target {
             state,
             pool: Pool::default(),
             ramp: Mutex::default(),
-            mark: OnceLock::new(),
+            marks: OnceLock::new(),
         })
     }
 
@@ -140,12 +142,9 @@ impl Target {
         })
     }
 
-    /// The mark that requests for this target carry: `instance/namespace/sleeper`.
-    pub(crate) fn mark(&self, instance: &str) -> &HeaderValue {
-        self.mark.get_or_init(|| {
-            let mark = format!("{instance}/{}/{}", self.key.namespace, self.key.sleeper);
-            HeaderValue::from_str(&mark).unwrap_or_else(|_| HeaderValue::from_static("dormouse"))
-        })
+    /// The marks that requests for this target carry.
+    pub(crate) fn marks(&self, key: &HopKey) -> &Marks {
+        self.marks.get_or_init(|| Marks::new(key, &self.key))
     }
 
     /// The endpoints of this view, with their load and their connections.

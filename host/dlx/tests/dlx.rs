@@ -18,9 +18,13 @@ mod forwarding;
 mod holding;
 #[path = "dlx/leaving.rs"]
 mod leaving;
+#[path = "dlx/manners.rs"]
+mod manners;
 #[path = "dlx/ports.rs"]
 mod ports;
 #[path = "dlx/protocols.rs"]
 mod protocols;
+#[path = "dlx/retries.rs"]
+mod retries;
 #[path = "dlx/routing.rs"]
 mod routing;

@@ -289,6 +289,20 @@ pub enum Strategy {
     Canary,
 }
 
+/// What workloads are told of where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardedHeaders {
+    /// What a trusted proxy says stays as it came, as if the DLX were not there; for everybody else as append
+    Preserve,
+    /// The peer's address is appended to X-Forwarded-For and Forwarded; protocol and host are told where nobody did
+    Append,
+    /// What a trusted proxy says stays as it came; everybody else's words are removed and told anew
+    Replace,
+    /// Nothing is added, removed or changed
+    Off,
+}
+
 /// Options that the autoscaler and the DLX share.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -409,6 +423,19 @@ pub struct DlxOptions {
     #[arg(long, env = "DORMOUSE_MAX_HELD")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_held: Option<usize>,
+    /// What becomes of X-Forwarded-* and Forwarded [default: preserve, so that workloads see the same asleep and awake]
+    #[arg(long, env = "DORMOUSE_FORWARDED_HEADERS", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarded_headers: Option<ForwardedHeaders>,
+    /// Networks of proxies whose X-Forwarded-* and Forwarded are believed, separated by commas; empty means nobody [default:
+    /// loopback, link-local and private networks, since a peer in the cluster could tell the pods the same]
+    #[arg(long, env = "DORMOUSE_TRUSTED_PROXIES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_proxies: Option<String>,
+    /// Whether Via is added to requests, as RFC 9110 asks; some servers do not compress when they see it [default: true]
+    #[arg(long, env = "DORMOUSE_VIA")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<bool>,
     /// How long requests may go on after SIGTERM [default: 30s]
     #[arg(long, env = "DORMOUSE_DRAIN_LIMIT")]
     #[serde(skip_serializing_if = "Option::is_none")]

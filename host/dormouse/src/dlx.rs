@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use axum::routing::get;
 use axum::{Json, Router};
-use dormouse_dlx::{Dlx, DlxConfig, NameHeaders};
+use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders};
 use dormouse_kubernetes::{Driver, Role};
 use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
@@ -16,7 +16,9 @@ use http::HeaderName;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AutoscalerOptions, Common, DlxOptions, Listen, Settings as Configured, Strategy};
+use crate::config::{
+    AutoscalerOptions, Common, DlxOptions, ForwardedHeaders, Listen, Settings as Configured, Strategy,
+};
 use crate::host::Host;
 use crate::{admin, process};
 
@@ -167,7 +169,6 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<
         (None, None) => host.cluster.config().readiness_timeout,
     };
     Ok(DlxConfig {
-        instance: host.identity.clone(),
         listen_address: options
             .listen_address
             .unwrap_or(Listen::port(8080))
@@ -177,7 +178,27 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<
         limits,
         names: name.map(|name| NameHeaders { name, path }),
         strategy,
+        forwarding: forwarding(options, defaults.forwarding)?,
         drain_limit: options.drain_limit.map_or(defaults.drain_limit, |span| span.0),
         ..defaults
+    })
+}
+
+fn forwarding(options: &DlxOptions, defaults: Forwarding) -> Result<Forwarding> {
+    use dormouse_dlx::ForwardedHeaders as Policy;
+    let trusted = options.trusted_proxies.as_deref().map(str::parse).transpose();
+    Ok(Forwarding {
+        headers: options
+            .forwarded_headers
+            .map_or(defaults.headers, |policy| match policy {
+                ForwardedHeaders::Preserve => Policy::Preserve,
+                ForwardedHeaders::Append => Policy::Append,
+                ForwardedHeaders::Replace => Policy::Replace,
+                ForwardedHeaders::Off => Policy::Off,
+            }),
+        trusted: trusted
+            .map_err(|error: String| anyhow!("dlx.trustedProxies: {error}"))?
+            .unwrap_or(defaults.trusted),
+        via: options.via.unwrap_or(defaults.via),
     })
 }

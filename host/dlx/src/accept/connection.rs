@@ -122,6 +122,8 @@ pub(crate) struct Client {
     pub(crate) door: Door,
     /// The peer's address as `X-Forwarded-For` writes it.
     pub(crate) address: HeaderValue,
+    /// Whether its word on where a request came from counts.
+    pub(crate) trusted: bool,
     pub(crate) idleness: Arc<Idleness>,
     pub(crate) signal: Arc<Signal>,
     /// To watch for the client's leaving. HTTP/2 tells by itself.
@@ -184,6 +186,7 @@ pub(crate) async fn serve(
     let client = Arc::new(Client {
         door,
         address: client_address(peer.ip()),
+        trusted: inner.config.forwarding.trusted.contains(peer.ip()),
         idleness,
         signal: Arc::clone(&entry.signal),
         socket: (!h2).then_some(peek),

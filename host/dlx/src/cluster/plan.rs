@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressServiceBackend};
 use kube::ResourceExt;
 
+use crate::cluster::ingress_paths::{self, NginxHosts};
 use crate::cluster::resolve::{Backend, Question, Resolver};
+use crate::route::patterns::compile;
 use crate::{AppProtocol, HostPath, PathMatch, TargetKey};
 
 /// What is to be known of a target besides its key.
@@ -30,6 +32,8 @@ pub(super) struct Plan {
     pub(super) ports: Vec<(u16, TargetKey)>,
     pub(super) hosts: Vec<(HostPath, TargetKey, Option<TargetKey>)>,
     pub(super) names: Vec<(String, String, TargetKey)>,
+    /// Paths of Ingresses that cannot be routed, as `namespace/name host path`.
+    pub(super) unclear: Vec<String>,
 }
 
 impl Plan {
@@ -67,8 +71,9 @@ impl Plan {
                 ingress.name_any(),
             )
         });
+        let nginx = NginxHosts::of(ingresses.iter().map(AsRef::as_ref));
         for ingress in &ingresses {
-            draft.ingress(ingress, plugins, resolver);
+            draft.ingress(ingress, &nginx, plugins, resolver);
         }
         resolver.forget_unasked();
         plan
@@ -154,7 +159,13 @@ impl Draft<'_> {
         key
     }
 
-    fn ingress(&mut self, ingress: &Ingress, plugins: &PluginSet, resolver: &mut Resolver) {
+    fn ingress(
+        &mut self,
+        ingress: &Ingress,
+        nginx: &NginxHosts,
+        plugins: &PluginSet,
+        resolver: &mut Resolver,
+    ) {
         let Some(spec) = &ingress.spec else { return };
         for rule in spec.rules.iter().flatten() {
             let host = rule.host.clone().unwrap_or_default();
@@ -162,8 +173,18 @@ impl Draft<'_> {
                 let Some(backend) = &path.backend.service else {
                     continue;
                 };
-                let at = host_path(&host, path);
+                let at = host_path(ingress, &host, path, nginx);
+                let (routed, text) = (self.plan.hosts.len(), path.path.as_deref().unwrap_or("/"));
+                let supported = at.kind != PathMatch::Unclear
+                    && (!matches!(at.kind, PathMatch::Pattern(_)) || compile(at.kind, &at.path).is_some());
                 self.path(ingress, at, backend, plugins, resolver);
+                // Of those that are ours only.
+                if !supported && self.plan.hosts.len() > routed {
+                    let (namespace, name) = (ingress.namespace().unwrap_or_default(), ingress.name_any());
+                    self.plan
+                        .unclear
+                        .push(format!("{namespace}/{name} {host} {text}"));
+                }
             }
         }
         if let Some(backend) = spec
@@ -252,20 +273,18 @@ fn generation(plugins: &PluginSet, plugin: &str, sleeper: &Sleeper) -> (u64, Str
     )
 }
 
-fn host_path(host: &str, path: &HTTPIngressPath) -> HostPath {
-    let kind = if path.path_type == "Exact" {
-        PathMatch::Exact
+fn host_path(ingress: &Ingress, host: &str, path: &HTTPIngressPath, nginx: &NginxHosts) -> HostPath {
+    let kind = ingress_paths::reading(ingress, host, path, nginx);
+    let text = path.path.as_deref().unwrap_or("/");
+    // Patterns begin as they like.
+    let text = if text.starts_with('/') || matches!(kind, PathMatch::Pattern(_) | PathMatch::Unclear) {
+        text
     } else {
-        PathMatch::Prefix
+        "/"
     };
-    let path = path
-        .path
-        .clone()
-        .filter(|path| path.starts_with('/'))
-        .unwrap_or_else(|| "/".to_owned());
     HostPath {
         host: host.to_owned(),
-        path,
+        path: ingress_paths::compared(text, kind, ingress_paths::class(ingress)),
         kind,
     }
 }
@@ -327,7 +346,10 @@ mod tests {
 
     #[test]
     fn a_path_without_path_is_the_root() {
-        let path = |value| host_path("h", &serde_json::from_value(value).unwrap());
+        let path = |value| {
+            let path = serde_json::from_value(value).unwrap();
+            host_path(&Ingress::default(), "h", &path, &NginxHosts::default())
+        };
         let backend = json!({"service": {"name": "s"}});
         assert_eq!(
             path(json!({"pathType": "Exact", "path": "/a", "backend": backend})).kind,

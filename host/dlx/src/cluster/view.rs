@@ -48,6 +48,7 @@ pub(super) fn view(
         ready: pods.iter().filter(counts).map(|pod| pod.address).collect(),
         asleep,
         direct,
+        fresh: young.is_some(),
         epoch: state.epoch,
         failure: state.current_wake_failure().map(|failure| Failure {
             cause: failure.message.clone(),
@@ -116,6 +117,20 @@ mod tests {
                 "{phase:?} {at_zero}"
             );
             assert_eq!(seen.epoch, 7);
+        }
+    }
+
+    #[test]
+    fn field_11_pods_that_come_back_from_zero_are_fresh() {
+        for (phase, at_zero, fresh) in [
+            (Phase::Waking, true, true),
+            (Phase::Ready, true, true),
+            (Phase::Waking, false, false),
+            (Phase::Awake, true, false),
+            (Phase::Observing, true, false),
+        ] {
+            let seen = view(&state(phase, at_zero), &pods(), at(101), Duration::ZERO);
+            assert_eq!(seen.fresh, fresh, "{phase:?} {at_zero}");
         }
     }
 

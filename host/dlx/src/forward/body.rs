@@ -2,20 +2,70 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::client::conn::http1;
 
 use crate::Metrics;
 use crate::accept::Idleness;
+use crate::connect::Http1;
 use crate::demand::Counted;
 use crate::pool::Load;
 
-/// Rises with every frame of a body.
-pub(crate) type Progress = Arc<AtomicU32>;
+/// What is known of an upload while it is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    frames: AtomicU32,
+    fault: AtomicU8,
+}
+
+/// Why the body of a request did not come to its end. Nothing of it is the workload's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is no HTTP, or ends too early.
+    Malformed = 1,
+    /// The client broke the connection or took the request back.
+    Gone = 2,
+}
+
+impl Progress {
+    /// Rises with every frame.
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match self.fault.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Fault::Malformed),
+            _ => Some(Fault::Gone),
+        }
+    }
+}
+
+impl Fault {
+    fn of(error: &hyper::Error) -> Self {
+        use std::error::Error as _;
+        use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
+        let source = error.source();
+        let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let h2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+        let broken = io.is_some_and(|io| {
+            matches!(
+                io.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut
+            )
+        });
+        let taken_back = h2.is_some_and(|h2| h2.is_remote() || h2.is_io());
+        if broken || taken_back || error.is_canceled() || error.is_closed() {
+            Self::Gone
+        } else {
+            Self::Malformed
+        }
+    }
+}
 
 /// The body of a request on its way to a workload.
 #[derive(Debug, Default)]
@@ -25,7 +75,7 @@ pub struct Upload(Option<Streaming>);
 struct Streaming {
     incoming: Incoming,
     metrics: Arc<Metrics>,
-    progress: Progress,
+    progress: Arc<Progress>,
 }
 
 impl Upload {
@@ -36,7 +86,7 @@ impl Upload {
         Self(Some(Streaming {
             incoming,
             metrics: Arc::clone(metrics),
-            progress: Progress::default(),
+            progress: Arc::default(),
         }))
     }
 
@@ -44,7 +94,7 @@ impl Upload {
         Self(None)
     }
 
-    pub(crate) fn progress(&self) -> Option<Progress> {
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
         self.0.as_ref().map(|streaming| Arc::clone(&streaming.progress))
     }
 }
@@ -61,11 +111,18 @@ impl HttpBody for Upload {
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(&mut streaming.incoming).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            streaming.progress.fetch_add(1, Ordering::Relaxed);
-            if let Some(data) = frame.data_ref() {
-                streaming.metrics.bytes_in.inc_by(data.len() as u64);
+        match &frame {
+            Some(Ok(frame)) => {
+                streaming.progress.frames.fetch_add(1, Ordering::Relaxed);
+                if let Some(data) = frame.data_ref() {
+                    streaming.metrics.bytes_in.inc_by(data.len() as u64);
+                }
             }
+            Some(Err(error)) => {
+                let fault = Fault::of(error) as u8;
+                streaming.progress.fault.store(fault, Ordering::Release);
+            }
+            None => {}
         }
         Poll::Ready(frame)
     }
@@ -88,7 +145,7 @@ impl HttpBody for Upload {
 #[derive(Debug)]
 pub(crate) struct Release {
     pub(crate) load: Load,
-    pub(crate) sender: Option<http1::SendRequest<Upload>>,
+    pub(crate) sender: Option<Http1>,
     pub(crate) counted: Counted,
 }
 

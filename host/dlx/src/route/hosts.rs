@@ -2,20 +2,29 @@
 //!
 //! An exact host beats a wildcard (which stands for exactly one label), and that beats a rule without host; where the
 //! better host has no such path, the next one is asked. Within a host the longest path wins, and `Exact` beats `Prefix`.
-//! Prefixes match whole path elements, as the Ingress API defines it: `/foo` matches `/foo/bar` but not `/foobar`.
+//! Prefixes match whole path elements, as the Ingress API defines it: `/foo` matches `/foo/bar` but not `/foobar`. Patterns
+//! take part with the length of their text. Paths are compared in their normal form ([`normal`]).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Choice;
+use super::normal::normal;
+use super::patterns::{Patterns, Syntax};
+use crate::rescue::Rescue;
 
 /// How a path of an Ingress matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// The very path.
     Exact,
-    /// The path and everything below it. `ImplementationSpecific` is treated like this.
+    /// The path and everything below it.
     Prefix,
+    /// Whatever a pattern matches.
+    Pattern(Syntax),
+    /// It looks like a pattern, and its controller is not known. What it would match is refused: as a literal prefix it would
+    /// leave such requests to a shorter path, and that may belong to another workload.
+    Unclear,
 }
 
 /// A host and path of an Ingress rule.
@@ -43,6 +52,7 @@ struct Paths {
     /// Without trailing slash, so the root is empty.
     prefix: HashMap<String, Choice>,
     longest: usize,
+    patterns: Patterns,
 }
 
 impl Hosts {
@@ -56,7 +66,11 @@ impl Hosts {
         paths.add(at.path, at.kind, choice)
     }
 
-    pub(super) fn find(&self, host: &str, path: &str) -> Option<&Choice> {
+    /// # Errors
+    /// [`Rescue::UnclearPath`] where it is not known what a path of an Ingress means.
+    pub(super) fn find(&self, host: &str, path: &str) -> Result<Option<&Choice>, Rescue> {
+        let path = normal(path);
+        let path = path.as_ref();
         let host = host.trim_end_matches('.');
         let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             Cow::Owned(host.to_ascii_lowercase())
@@ -65,16 +79,26 @@ impl Hosts {
         };
         let exact = || self.exact.get(host.as_ref())?.find(path);
         let wildcard = || self.wildcard.get(host.split_once('.')?.1)?.find(path);
-        exact().or_else(wildcard).or_else(|| self.any.find(path))
+        match exact().or_else(wildcard).or_else(|| self.any.find(path)) {
+            Some(Found::Choice(choice)) => Ok(Some(choice)),
+            Some(Found::Unclear) => Err(Rescue::UnclearPath),
+            None => Ok(None),
+        }
     }
+}
+
+enum Found<'a> {
+    Choice(&'a Choice),
+    Unclear,
 }
 
 impl Paths {
     fn add(&mut self, path: String, kind: PathMatch, choice: Choice) -> bool {
         let (map, path) = match kind {
-            PathMatch::Exact => (&mut self.exact, path),
+            PathMatch::Pattern(_) | PathMatch::Unclear => return self.patterns.add(path, kind, choice),
+            PathMatch::Exact => (&mut self.exact, normal(&path).into_owned()),
             PathMatch::Prefix => {
-                let path = path.trim_end_matches('/').to_owned();
+                let path = normal(&path).trim_end_matches('/').to_owned();
                 self.longest = self.longest.max(path.len());
                 (&mut self.prefix, path)
             }
@@ -84,10 +108,21 @@ impl Paths {
         vacant
     }
 
-    fn find(&self, path: &str) -> Option<&Choice> {
+    fn find(&self, path: &str) -> Option<Found<'_>> {
         if let Some(choice) = self.exact.get(path) {
-            return Some(choice);
+            return Some(Found::Choice(choice));
         }
+        let prefix = self.longest_prefix(path);
+        let pattern = self.patterns.find(path);
+        let length = prefix.map(|(length, _)| length);
+        match pattern.filter(|pattern| length.is_none_or(|length| length <= pattern.length)) {
+            Some(pattern) => Some(pattern.choice.map_or(Found::Unclear, Found::Choice)),
+            None => prefix.map(|(_, choice)| Found::Choice(choice)),
+        }
+    }
+
+    /// The longest prefix and its length.
+    fn longest_prefix(&self, path: &str) -> Option<(usize, &Choice)> {
         if self.prefix.is_empty() {
             return None;
         }
@@ -104,7 +139,7 @@ impl Paths {
         };
         loop {
             if let Some(choice) = self.prefix.get(candidate) {
-                return Some(choice);
+                return Some((candidate.len(), choice));
             }
             if candidate.is_empty() {
                 return None;
@@ -141,6 +176,7 @@ mod tests {
     fn find<'a>(hosts: &'a Hosts, host: &str, path: &str) -> Option<&'a str> {
         hosts
             .find(host, path)
+            .unwrap()
             .map(|choice| choice.first.resource.as_str())
     }
 
@@ -193,6 +229,50 @@ mod tests {
         for (path, expected) in table {
             assert_eq!(find(&hosts, "h", path), Some(expected), "{path}");
         }
+    }
+
+    #[test]
+    fn field_17_other_spellings_of_a_path_find_its_workload() {
+        let hosts = hosts(&[
+            ("h", "/", PathMatch::Prefix, "root"),
+            ("h", "/cart", PathMatch::Prefix, "cart"),
+            ("h", "/caf%c3%a9", PathMatch::Exact, "cafe"),
+        ]);
+        for path in ["/cart", "/%63art", "//cart", "/a/../cart/1", "/./cart"] {
+            assert_eq!(find(&hosts, "h", path), Some("cart"), "{path}");
+        }
+        assert_eq!(find(&hosts, "h", "/cart/../x"), Some("root"));
+        assert_eq!(find(&hosts, "h", "/caf%C3%A9"), Some("cafe"));
+    }
+
+    #[test]
+    fn field_17_the_longest_of_patterns_and_prefixes_wins() {
+        let pattern = PathMatch::Pattern(Syntax::StartAnyCase);
+        let hosts = hosts(&[
+            ("h", "/", PathMatch::Prefix, "root"),
+            ("h", "/api/v[0-9]+", pattern, "versioned"),
+            ("h", "/api/v[0-9]+/admin", pattern, "admin"),
+            ("h", "/api/v1/longer/prefix", PathMatch::Prefix, "prefix"),
+        ]);
+        for (path, expected) in [
+            ("/api/v1", "versioned"),
+            ("/api/v22/x", "versioned"),
+            ("/api/v1/admin", "admin"),
+            ("/api/v1/longer/prefix/x", "prefix"),
+            ("/api/vx", "root"),
+        ] {
+            assert_eq!(find(&hosts, "h", path), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn field_17_what_may_be_a_pattern_wakes_nobody_else() {
+        let hosts = hosts(&[
+            ("h", "/", PathMatch::Prefix, "root"),
+            ("h", "/api/v[0-9]+", PathMatch::Unclear, "api"),
+        ]);
+        assert_eq!(hosts.find("h", "/api/v1").unwrap_err(), Rescue::UnclearPath);
+        assert_eq!(find(&hosts, "h", "/api/docs"), Some("root"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 
 use super::Choice;
+use super::normal::climbs;
 use crate::Target;
 use crate::rescue::Rescue;
 
@@ -82,7 +83,7 @@ impl Names {
 pub(super) fn join(prefix: &HeaderValue, uri: &Uri) -> Result<PathAndQuery, Rescue> {
     const WRONG: Rescue = Rescue::Malformed("the target path is no path");
     let prefix = prefix.to_str().map_err(|_| WRONG)?;
-    if prefix.contains(['?', '#']) {
+    if prefix.contains(['?', '#']) || climbs(prefix) {
         return Err(WRONG);
     }
     let (path, query) = (uri.path(), uri.query());
@@ -161,6 +162,9 @@ mod tests {
             );
         }
         assert!(join(&value("/a?b=c"), &"/".parse().unwrap()).is_err());
+        for climbs in ["/..", "/a/../b", "a/%2e%2E/b"] {
+            assert!(join(&value(climbs), &"/".parse().unwrap()).is_err(), "{climbs}");
+        }
         assert!(join(&value("/a b"), &"/".parse().unwrap()).is_err());
     }
 }

@@ -249,37 +249,6 @@ async fn a_pooled_connection_that_the_workload_has_just_closed_costs_no_request(
     );
 }
 
-/// As behind a node's proxy whose pod has just gone: a connection is made, and ends without a word.
-#[tokio::test]
-async fn a_new_connection_that_ends_without_an_answer_costs_nothing_that_may_be_sent_again() {
-    for (method, status) in [("GET", 200), ("POST", 502)] {
-        let world = World::new().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let workload = world.workload("app", awake(&[listener.local_addr().unwrap()]));
-        world.route(&workload);
-        let _serving = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
-            for connection in 0.. {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut buffer = [0; 4096];
-                let _ = stream.read(&mut buffer).await;
-                if connection > 0 {
-                    let _ = stream
-                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-                        .await;
-                }
-            }
-        }));
-        let request = Request::builder()
-            .method(method)
-            .uri("/")
-            .header("host", "a")
-            .header("content-length", "0")
-            .body(nothing())
-            .unwrap();
-        assert_eq!(h1(world.main, request).await.status, status, "{method}");
-    }
-}
-
 #[tokio::test]
 async fn connections_are_used_again() {
     let (world, pod) = (World::new().await, Pod::named("here").await);

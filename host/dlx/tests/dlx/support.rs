@@ -214,7 +214,6 @@ impl Drop for World {
 
 pub fn config() -> DlxConfig {
     DlxConfig {
-        instance: "me".into(),
         listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         readiness_timeout: Duration::from_secs(20),
