@@ -3,19 +3,24 @@
 mod connection;
 mod leave;
 mod listeners;
+mod places;
 mod socket;
+mod stall;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-pub(crate) use connection::{Client, Connections, Place, serve};
-pub(crate) use leave::left;
-pub(crate) use listeners::{accept, bind, keep_ports};
+pub(crate) use connection::{Client, Connections, serve};
+pub(crate) use listeners::{Trouble, accept, bind, keep_ports};
+pub(crate) use places::{Addresses, Full, Place, Places};
 pub(crate) use socket::Socket;
+pub(crate) use stall::{Stall, Streams};
 
 /// Where a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +55,23 @@ pub(crate) struct Idleness {
     resting: AtomicU64,
     /// Milliseconds since `born` at which the first byte of a head arrived; 0: none yet.
     head: AtomicU64,
+    /// Milliseconds since `born` at which the last byte was read.
+    last: AtomicU64,
+    /// Bytes that were read.
+    read: AtomicU64,
+    /// Bytes of the body that the request under way announced, if it is the first of its connection.
+    owed: AtomicU64,
+    /// Milliseconds since `born` since when the client takes nothing of what is written; 0: it does.
+    blocked: AtomicU64,
+    /// Whether what was read last was an empty line: the end of a head, and of a chunked body.
+    line_ended: AtomicBool,
+    /// Whether the request under way has a body that may end with anything.
+    any_end: AtomicBool,
+    /// Milliseconds since `born` at which the client closed its sending side only; 0: it did not.
+    half_closed: AtomicU64,
+    /// Milliseconds since `born` at which such a client last took something.
+    took: AtomicU64,
+    waker: AtomicWaker,
 }
 
 /// What the timer found.
@@ -61,6 +83,23 @@ pub(crate) enum Verdict {
     Idle,
     /// A head takes too long: drop it.
     Dawdling,
+    /// The client does not read: drop it.
+    Stalled,
+    /// The client has closed its sending side, and nothing was written since: drop it.
+    HalfClosed,
+}
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For a head.
+    pub(crate) head: Duration,
+    /// Without a request.
+    pub(crate) idle: Duration,
+    /// Without taking anything of what is written.
+    pub(crate) send: Duration,
+    /// After it has closed its sending side, without anything that could be written.
+    pub(crate) half_closed: Duration,
 }
 
 impl Idleness {
@@ -70,6 +109,15 @@ impl Idleness {
             busy: AtomicU32::new(0),
             resting: AtomicU64::new(0),
             head: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            owed: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+            line_ended: AtomicBool::new(true),
+            any_end: AtomicBool::new(false),
+            half_closed: AtomicU64::new(0),
+            took: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
         })
     }
 
@@ -77,31 +125,124 @@ impl Idleness {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// A request has arrived.
-    pub(crate) fn work(&self) {
+    /// A request has arrived, whose body has this many bytes; 0: none, or nobody knows.
+    pub(crate) fn work(&self, owed: u64) {
+        let first = self.resting.load(Ordering::Relaxed) == 0;
+        self.owed.store(if first { owed } else { 0 }, Ordering::Relaxed);
+        self.any_end.store(owed > 0, Ordering::Relaxed);
         self.head.store(0, Ordering::Relaxed);
         self.busy.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request has ended.
+    /// A request has ended. If a part of another head came behind it, its time runs.
     pub(crate) fn rest(&self) {
-        self.resting.store(self.now(), Ordering::Relaxed);
+        let now = self.now().max(1);
+        self.resting.store(now, Ordering::Relaxed);
+        if !self.line_ended.load(Ordering::Relaxed) && !self.any_end.load(Ordering::Relaxed) {
+            self.head.store(now, Ordering::Relaxed);
+        }
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Bytes have arrived.
-    pub(crate) fn received(&self) {
+    pub(crate) fn received(&self, bytes: &[u8]) {
+        let Some(end) = bytes.last() else { return };
+        let now = self.now().max(1);
+        self.last.store(now, Ordering::Relaxed);
+        self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        // An empty line that comes in two parts counts as well, so that nobody is hurried without reason.
+        let ended =
+            *end == b'\n' && (bytes.len() < 3 || bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n"));
+        self.line_ended.store(ended, Ordering::Relaxed);
         if self.busy.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == 0 {
-            self.head.store(self.now().max(1), Ordering::Relaxed);
+            self.head.store(now, Ordering::Relaxed);
         }
     }
 
-    /// `first`: nothing was served yet, so the whole wait counts as waiting for a head.
-    pub(crate) fn judge(&self, head: Duration, idle: Duration, heads: bool) -> Verdict {
-        if self.busy.load(Ordering::Relaxed) > 0 {
-            return Verdict::Until(Instant::now() + head);
+    /// The client takes nothing of what is written.
+    fn blocked(&self) {
+        if self.blocked.load(Ordering::Relaxed) == 0 {
+            self.blocked.store(self.now().max(1), Ordering::Relaxed);
         }
+    }
+
+    /// The client has taken some of what is written.
+    fn took(&self) {
+        self.blocked.store(0, Ordering::Relaxed);
+        if self.is_half_closed() {
+            self.took.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The client's side has ended, with this many bytes that nobody has read yet. Whether the client has gone; if not, it has
+    /// closed its sending side and may wait for an answer.
+    fn ended(&self, unread: u64, soon: Duration) -> bool {
+        if self.busy.load(Ordering::Relaxed) > 0 {
+            let arrived = self.read.load(Ordering::Relaxed).saturating_add(unread);
+            if arrived < self.owed.load(Ordering::Relaxed) {
+                return true;
+            }
+            let since = self.now().saturating_sub(self.last.load(Ordering::Relaxed));
+            // When bytes arrived that nobody has read, nobody knows.
+            if unread == 0 && Duration::from_millis(since) > soon {
+                return true;
+            }
+        }
+        self.half_closed.store(self.now().max(1), Ordering::Release);
+        self.waker.wake();
+        false
+    }
+
+    /// Waits until the client has closed its sending side only. One waits at a time.
+    pub(crate) async fn half_closed(&self) {
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.half_closed.load(Ordering::Acquire) > 0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Whether the client has closed its sending side only.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Since when it has had no request, if so.
+    pub(crate) fn resting(&self) -> Option<Instant> {
+        (self.busy.load(Ordering::Relaxed) == 0)
+            .then(|| self.born + Duration::from_millis(self.resting.load(Ordering::Relaxed)))
+    }
+
+    /// `heads`: whether a head that has begun has a time of its own.
+    pub(crate) fn judge(&self, patience: &Patience, heads: bool) -> Verdict {
+        let Patience {
+            head,
+            idle,
+            send,
+            half_closed,
+        } = *patience;
         let at = |millis: u64| self.born + Duration::from_millis(millis);
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        if blocked > 0 && Instant::now() >= at(blocked) + send {
+            return Verdict::Stalled;
+        }
+        if self.busy.load(Ordering::Relaxed) > 0 {
+            let again = Instant::now() + head.min(send);
+            let ended = self.half_closed.load(Ordering::Relaxed);
+            if ended == 0 {
+                return Verdict::Until(again);
+            }
+            let until = at(ended.max(self.took.load(Ordering::Relaxed))) + half_closed;
+            return if Instant::now() >= until {
+                Verdict::HalfClosed
+            } else {
+                Verdict::Until(until.min(again))
+            };
+        }
         let began = self.head.load(Ordering::Relaxed);
         if heads && began > 0 {
             let until = at(began) + head;
@@ -124,20 +265,28 @@ impl Idleness {
 mod tests {
     use super::*;
 
-    const HEAD: Duration = Duration::from_secs(10);
-    const IDLE: Duration = Duration::from_secs(90);
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(90),
+        send: Duration::from_secs(60),
+        half_closed: Duration::from_secs(8),
+    };
+
+    fn judge(idleness: &Idleness) -> Verdict {
+        idleness.judge(&PATIENCE, true)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_takes_too_long_is_dropped() {
         let idleness = Idleness::new();
         tokio::time::advance(Duration::from_secs(5)).await;
-        idleness.received();
+        idleness.received(b"GET ");
         tokio::time::advance(Duration::from_secs(9)).await;
-        idleness.received();
-        assert!(matches!(idleness.judge(HEAD, IDLE, true), Verdict::Until(_)));
+        idleness.received(b"/");
+        assert!(matches!(judge(&idleness), Verdict::Until(_)));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(
-            idleness.judge(HEAD, IDLE, true),
+            judge(&idleness),
             Verdict::Dawdling,
             "more bytes do not begin the time anew"
         );
@@ -146,14 +295,71 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_under_way_may_take_as_long_as_it_likes() {
         let idleness = Idleness::new();
-        idleness.received();
-        idleness.work();
+        idleness.received(b"GET / HTTP/1.1\r\n\r\n");
+        idleness.work(0);
         tokio::time::advance(Duration::from_secs(1000)).await;
-        assert!(matches!(idleness.judge(HEAD, IDLE, true), Verdict::Until(_)));
+        assert!(matches!(judge(&idleness), Verdict::Until(_)));
         idleness.rest();
         tokio::time::advance(Duration::from_secs(89)).await;
-        assert!(matches!(idleness.judge(HEAD, IDLE, true), Verdict::Until(_)));
+        assert!(matches!(judge(&idleness), Verdict::Until(_)));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(idleness.judge(HEAD, IDLE, true), Verdict::Idle);
+        assert_eq!(judge(&idleness), Verdict::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f05_half_a_head_behind_a_request_has_the_time_of_a_head() {
+        let idleness = Idleness::new();
+        idleness.received(b"GET / HTTP/1.1\r\n\r\nGET / HT");
+        idleness.work(0);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        idleness.rest();
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(matches!(judge(&idleness), Verdict::Until(_)));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(judge(&idleness), Verdict::Dawdling);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f05_a_client_that_takes_nothing_for_long_is_dropped() {
+        let idleness = Idleness::new();
+        idleness.received(b"GET / HTTP/1.1\r\n\r\n");
+        idleness.work(0);
+        for _ in 0..10 {
+            idleness.blocked();
+            tokio::time::advance(Duration::from_secs(59)).await;
+            assert!(matches!(judge(&idleness), Verdict::Until(_)));
+            idleness.took();
+        }
+        idleness.blocked();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        idleness.blocked();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(judge(&idleness), Verdict::Stalled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f10_who_may_be_gone_is_kept_for_as_long_as_there_is_something_to_write() {
+        let idleness = Idleness::new();
+        idleness.received(b"GET / HTTP/1.1\r\n\r\n");
+        idleness.work(0);
+        assert!(!idleness.ended(0, Duration::from_millis(500)));
+        for _ in 0..5 {
+            tokio::time::advance(Duration::from_secs(7)).await;
+            assert!(matches!(judge(&idleness), Verdict::Until(_)));
+            idleness.took();
+        }
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(judge(&idleness), Verdict::HalfClosed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f10_an_end_soon_after_the_request_is_a_half_close_and_a_later_one_is_none() {
+        for (wait, gone) in [(100, false), (2000, true)] {
+            let idleness = Idleness::new();
+            idleness.received(b"GET / HTTP/1.1\r\n\r\n");
+            idleness.work(0);
+            tokio::time::advance(Duration::from_millis(wait)).await;
+            assert_eq!(idleness.ended(0, Duration::from_millis(500)), gone, "{wait} ms");
+        }
     }
 }

@@ -1,25 +1,60 @@
 //! Places in the queue: bounded for each resource and in all, in requests and in bytes of what was already received.
 //!
-//! A place is given back by dropping it, so a client that leaves gives up its place whatever it was waiting for.
+//! A place is given back by dropping it, so a client that leaves gives up its place whatever it was waiting for. One that may
+//! have left, because it has closed its sending side, is the first to give up its place when there is none.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use http::request::Parts;
+use tokio::sync::Notify;
 
 use crate::demand::ResourceState;
 use crate::rescue::Rescue;
-use crate::{Limits, Metrics};
+use crate::{Limits, Metrics, lock};
 
 /// Requests and bytes in a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     requests: AtomicUsize,
     bytes: AtomicUsize,
+    /// Who gives up its place first, the oldest in front.
+    yielding: Mutex<VecDeque<Weak<Yielding>>>,
 }
 
 impl Usage {
+    /// Enters, if need be in the place of somebody who may have left.
+    fn enter_or_replace(&self, bytes: usize, most_requests: usize, most_bytes: usize) -> bool {
+        while !self.enter(bytes, most_requests, most_bytes) {
+            if !self.evict() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the place of whoever has been waiting longest among those that may have left.
+    fn evict(&self) -> bool {
+        loop {
+            let Some(oldest) = lock(&self.yielding).pop_front() else {
+                return false;
+            };
+            if oldest.upgrade().is_some_and(|oldest| oldest.give_up()) {
+                return true;
+            }
+        }
+    }
+
+    fn offer(&self, yielding: &Arc<Yielding>) {
+        let mut queue = lock(&self.yielding);
+        while queue.front().is_some_and(|oldest| oldest.strong_count() == 0) {
+            queue.pop_front();
+        }
+        queue.push_back(Arc::downgrade(yielding));
+    }
+
     /// Takes a place, or takes nothing. Two that race for the last place may both be refused; never both let in.
     fn enter(&self, bytes: usize, most_requests: usize, most_bytes: usize) -> bool {
         if self.requests.fetch_add(1, Ordering::Relaxed) >= most_requests {
@@ -96,11 +131,11 @@ impl Admission {
         let limits = &self.limits;
         if !resource
             .queue
-            .enter(bytes, limits.held_per_resource, limits.held_bytes_per_resource)
+            .enter_or_replace(bytes, limits.held_per_resource, limits.held_bytes_per_resource)
         {
             return Err(Rescue::QueueFull);
         }
-        if !self.all.enter(bytes, limits.held, limits.held_bytes) {
+        if !self.all.enter_or_replace(bytes, limits.held, limits.held_bytes) {
             resource.queue.leave(bytes);
             return Err(Rescue::Overloaded);
         }
@@ -111,34 +146,111 @@ impl Admission {
         self.metrics.held.inc();
         self.metrics.held_bytes.inc_by(signed(bytes));
         Place {
-            all: Arc::clone(&self.all),
-            resource: Arc::clone(resource),
-            bytes,
+            taken: Some(Taken {
+                all: Arc::clone(&self.all),
+                resource: Arc::clone(resource),
+                bytes,
+                metrics: Arc::clone(&self.metrics),
+            }),
+            yielding: None,
             since: Instant::now(),
-            metrics: Arc::clone(&self.metrics),
         }
+    }
+}
+
+/// What a place takes up; given back when dropped.
+#[derive(Debug)]
+struct Taken {
+    all: Arc<Usage>,
+    resource: Arc<ResourceState>,
+    bytes: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.all.leave(self.bytes);
+        self.resource.queue.leave(self.bytes);
+        self.metrics.held.dec();
+        self.metrics.held_bytes.dec_by(signed(self.bytes));
+    }
+}
+
+/// The place of somebody who may have left.
+#[derive(Debug)]
+struct Yielding {
+    taken: Mutex<Option<Taken>>,
+    given_up: AtomicBool,
+    told: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Yielding {
+    /// Whether it had a place to give up.
+    fn give_up(&self) -> bool {
+        let taken = lock(&self.taken).take();
+        let had = taken.is_some();
+        drop(taken);
+        if had {
+            self.given_up.store(true, Ordering::Release);
+            self.told.notify_one();
+        }
+        had
+    }
+}
+
+impl Drop for Yielding {
+    fn drop(&mut self) {
+        self.metrics.half_closed.dec();
     }
 }
 
 /// A place in the queue.
 #[derive(Debug)]
 pub(crate) struct Place {
-    all: Arc<Usage>,
-    resource: Arc<ResourceState>,
-    bytes: usize,
+    taken: Option<Taken>,
+    yielding: Option<Arc<Yielding>>,
     since: Instant,
-    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    /// Offers the place to whoever finds none; returns when it was taken.
+    pub(crate) async fn offered(&mut self) {
+        let yielding = match (&self.yielding, self.taken.take()) {
+            (Some(yielding), _) => Arc::clone(yielding),
+            (None, None) => return,
+            (None, Some(taken)) => {
+                let (all, resource) = (Arc::clone(&taken.all), Arc::clone(&taken.resource));
+                let metrics = Arc::clone(&taken.metrics);
+                metrics.half_closed.inc();
+                let yielding = Arc::new(Yielding {
+                    taken: Mutex::new(Some(taken)),
+                    given_up: AtomicBool::new(false),
+                    told: Notify::new(),
+                    metrics,
+                });
+                all.offer(&yielding);
+                resource.queue.offer(&yielding);
+                self.yielding = Some(Arc::clone(&yielding));
+                yielding
+            }
+        };
+        while !yielding.given_up.load(Ordering::Acquire) {
+            yielding.told.notified().await;
+        }
+    }
+
+    fn metrics(&self) -> Option<&Metrics> {
+        let yielding = self.yielding.as_ref().map(|yielding| &*yielding.metrics);
+        self.taken.as_ref().map(|taken| &*taken.metrics).or(yielding)
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.all.leave(self.bytes);
-        self.resource.queue.leave(self.bytes);
-        self.metrics.held.dec();
-        self.metrics.held_bytes.dec_by(signed(self.bytes));
-        self.metrics
-            .hold_seconds
-            .observe(self.since.elapsed().as_secs_f64());
+        if let Some(metrics) = self.metrics() {
+            metrics.hold_seconds.observe(self.since.elapsed().as_secs_f64());
+        }
     }
 }
 
@@ -205,6 +317,35 @@ mod tests {
         assert_eq!(resource.queue.now(), (0, 0));
         assert_eq!(admission.metrics.held.get(), 0);
         assert_eq!(admission.metrics.held_bytes.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn f10_who_may_have_left_gives_up_its_place_first() {
+        let admission = Admission::new(limits(), Arc::default());
+        let ledger = Ledger::default();
+        let (one, two) = (ledger.state("ns", "one"), ledger.state("ns", "two"));
+        let mut ghosts = [
+            admission.admit(&one, 10).unwrap(),
+            admission.admit(&one, 10).unwrap(),
+        ];
+        let [first, second] = &mut ghosts;
+        let (mut first, mut second) = (Box::pin(first.offered()), Box::pin(second.offered()));
+        assert!(futures::poll!(&mut first).is_pending());
+        assert!(futures::poll!(&mut second).is_pending());
+        assert_eq!(admission.metrics.half_closed.get(), 2);
+        let _honest = admission.admit(&one, 10).unwrap();
+        assert!(futures::poll!(&mut first).is_ready(), "the oldest goes first");
+        assert!(futures::poll!(&mut second).is_pending());
+        assert_eq!(one.queue.now(), (2, 20));
+        let _third = admission.admit(&two, 10).unwrap();
+        let _fourth = admission.admit(&two, 10).unwrap();
+        assert!(futures::poll!(&mut second).is_ready(), "the house was full");
+        assert_eq!(admission.admit(&two, 10).unwrap_err(), Rescue::QueueFull);
+        drop((first, second));
+        drop(ghosts);
+        assert_eq!(one.queue.now(), (1, 10), "nothing is given back twice");
+        assert_eq!(admission.metrics.held.get(), 3);
+        assert_eq!(admission.metrics.half_closed.get(), 0);
     }
 
     #[test]

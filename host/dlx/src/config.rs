@@ -30,6 +30,16 @@ pub struct DlxConfig {
     /// How long a connection may stay open without a request. Longer than the 60 s after which common ingress
     /// controllers close theirs, so that the client closes first and no request is lost to the race.
     pub idle_timeout: Duration,
+    // What a client may take its time for.
+    /// How long a client may take nothing of an answer that is ready for it: the time between two writes, not in all. A minute
+    /// as in nginx (`send_timeout`).
+    pub send_timeout: Duration,
+    /// How long a client may send nothing of a body that is asked for: the time between two reads, not in all. A minute as in
+    /// nginx (`client_body_timeout`).
+    pub body_timeout: Duration,
+    /// How long a request may go without an answer whose client has closed its sending side. It may be waiting, or it may be
+    /// gone: nobody can tell. Longer than most workloads take to start.
+    pub half_closed_timeout: Duration,
     /// Sizes of everything that can grow.
     pub limits: Limits,
     /// Routing by the target-name header. None: such headers are data like any other.
@@ -54,6 +64,9 @@ impl Default for DlxConfig {
             response_timeout: Some(Duration::from_secs(600)),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
+            send_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            half_closed_timeout: Duration::from_secs(8),
             limits: Limits::default(),
             names: None,
             strategy: Strategy::Random,
@@ -67,8 +80,16 @@ impl Default for DlxConfig {
 /// Limits. Each has a gauge or a counter that shows how full it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open client connections. Beyond it connections wait in the kernel's backlog.
+    /// Open client connections. Beyond it those that are idle are closed, and new ones wait in the kernel's backlog.
     pub connections: usize,
+    /// Open client connections from one address (IPv6: one /64 network); beyond it they are reset. None, the default: no
+    /// limit, since behind an Ingress all clients come from a few addresses.
+    pub connections_per_client: Option<usize>,
+    /// Held requests from one address. 429 beyond it. None, the default: no limit, for the same reason.
+    pub held_per_client: Option<usize>,
+    /// Descriptors that this process may have: its `nofile` limit. Connections are limited so that some are left for health
+    /// checks, for the demand report and for the API server. None: nobody knows.
+    pub descriptors: Option<u64>,
     /// Held requests of one resource. A held request costs about 16 KB, so this is 80 MB.
     pub held_per_resource: usize,
     /// Bytes of received request heads of one resource's held requests.
@@ -93,6 +114,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            connections_per_client: None,
+            held_per_client: None,
+            descriptors: None,
             held_per_resource: 5_000,
             held_bytes_per_resource: 16 << 20,
             held: 10_000,
@@ -105,6 +129,26 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// The same, as far as the descriptors go, and how many connections to pods there may be.
+    ///
+    /// A client's connection may cost one to a pod as well, so each side gets a half of what is left beside the reserve. One
+    /// resource's held requests take half of the places at most, so that a single sleeper cannot use up all of them.
+    pub(crate) fn within_descriptors(mut self) -> (Self, usize) {
+        let Some(descriptors) = self.descriptors else {
+            return (self, tokio::sync::Semaphore::MAX_PERMITS);
+        };
+        let reserve = (descriptors / 8).clamp(DESCRIPTOR_RESERVE.0, DESCRIPTOR_RESERVE.1);
+        let half = usize::try_from(descriptors.saturating_sub(reserve) / 2).unwrap_or(usize::MAX);
+        self.connections = self.connections.min(half).max(1);
+        self.held_per_resource = self.held_per_resource.min((self.connections / 2).max(1));
+        (self, half.clamp(1, tokio::sync::Semaphore::MAX_PERMITS))
+    }
+}
+
+/// Least and most descriptors that clients and pods leave alone: listeners, health checks, `/demand`, metrics, the API server.
+const DESCRIPTOR_RESERVE: (u64, u64) = (64, 4096);
 
 /// The headers by which a client names its target, as v3io's scaler knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,6 +231,29 @@ mod tests {
         assert_eq!(listen_address(":8080").unwrap(), "0.0.0.0:8080".parse().unwrap());
         assert_eq!(listen_address("[::1]:9").unwrap(), "[::1]:9".parse().unwrap());
         assert!(listen_address("8080").unwrap_err().contains(":8080"));
+    }
+
+    #[test]
+    fn f04_connections_leave_descriptors_for_the_house() {
+        let of = |descriptors| Limits {
+            descriptors,
+            ..Limits::default()
+        };
+        let (limits, pods) = of(Some(1024)).within_descriptors();
+        assert_eq!(
+            (limits.connections, limits.held_per_resource, pods),
+            (448, 224, 448)
+        );
+        let (limits, _) = of(Some(1 << 20)).within_descriptors();
+        assert_eq!(
+            limits.connections,
+            Limits::default().connections,
+            "no more than was asked for"
+        );
+        assert_eq!(limits.held_per_resource, Limits::default().held_per_resource);
+        let (limits, pods) = of(Some(10)).within_descriptors();
+        assert_eq!((limits.connections, pods), (1, 1), "never nobody");
+        assert_eq!(of(None).within_descriptors().0, of(None));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::accept::tune;
 use crate::backoff;
@@ -90,7 +91,7 @@ impl Http1 {
 /// one that ended in the middle of its head alike, and the second one has begun to answer.
 #[derive(Debug)]
 struct Hearing {
-    stream: TcpStream,
+    stream: Upstream,
     heard: Arc<AtomicBool>,
 }
 
@@ -217,10 +218,63 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
     }
 }
 
-async fn open(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
+async fn open(endpoint: &Endpoint) -> std::io::Result<Upstream> {
+    let permit = Arc::clone(&endpoint.upstreams)
+        .try_acquire_owned()
+        .map_err(|_| std::io::Error::other("as many connections to pods are open as may be"))?;
     let stream = TcpStream::connect(endpoint.address).await?;
     tune(&stream);
-    Ok(stream)
+    Ok(Upstream {
+        stream,
+        _permit: permit,
+    })
+}
+
+/// A connection to a pod, counted for as long as it is open.
+#[derive(Debug)]
+struct Upstream {
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Pauses of one request that tries again and again.

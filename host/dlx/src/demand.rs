@@ -15,6 +15,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::admit::Usage;
@@ -80,15 +81,31 @@ pub struct DemandReport {
 }
 
 /// Where demand is written down. One for each process: whatever routes lead to a Sleeper, its counts are the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     states: Arc<Mutex<States>>,
+    /// Connections to pods that may be opened.
+    upstreams: Arc<Semaphore>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Semaphore::MAX_PERMITS)
+    }
 }
 
 /// By namespace and name of the Sleeper.
 type States = HashMap<(String, String), Weak<ResourceState>>;
 
 impl Ledger {
+    /// One whose targets have this many connections to their pods in all.
+    pub(crate) fn new(upstreams: usize) -> Self {
+        Self {
+            states: Arc::default(),
+            upstreams: Arc::new(Semaphore::new(upstreams)),
+        }
+    }
+
     /// The state of a Sleeper; lives as long as somebody holds it.
     pub(crate) fn state(&self, namespace: &str, sleeper: &str) -> Arc<ResourceState> {
         let mut states = lock(&self.states);
@@ -97,7 +114,7 @@ impl Ledger {
             return state;
         }
         states.retain(|_, state| state.strong_count() > 0);
-        let state = Arc::new(ResourceState::new());
+        let state = Arc::new(ResourceState::new(Arc::clone(&self.upstreams)));
         states.insert(key, Arc::downgrade(&state));
         state
     }
@@ -140,12 +157,15 @@ pub(crate) struct ResourceState {
     /// Milliseconds since `born` at which the last request ended.
     ended: AtomicU64,
     pub(crate) queue: Usage,
+    /// Connections to pods, of all resources, that may be opened.
+    pub(crate) upstreams: Arc<Semaphore>,
     wakes: Mutex<Wakes>,
 }
 
 impl ResourceState {
-    fn new() -> Self {
+    fn new(upstreams: Arc<Semaphore>) -> Self {
         Self {
+            upstreams,
             counts: Default::default(),
             total: AtomicU64::new(0),
             born: Instant::now(),

@@ -25,8 +25,8 @@ use crate::connect::{Http1, Lease, Sender};
 use crate::pick::Turn;
 use crate::pool::Load;
 
-pub use body::{Body, Upload};
-pub(crate) use body::{Busy, Fault, Release};
+pub use body::{Body, Upload, UploadError};
+pub(crate) use body::{Busy, Fault, Release, UploadPatience};
 pub use forwarded::{ForwardedHeaders, Forwarding, TrustedProxies};
 pub(crate) use upgrade::Tunnel;
 
@@ -86,6 +86,9 @@ pub(crate) fn send(
         match finish(answer, progress.as_deref(), heard.as_deref()) {
             Ok(response) => {
                 load.0.answered();
+                if let Some(progress) = &progress {
+                    progress.answered();
+                }
                 Ok(Answer {
                     response,
                     load,

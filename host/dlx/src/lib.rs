@@ -32,6 +32,7 @@ pub mod cluster;
 mod config;
 pub mod connect;
 pub mod demand;
+pub mod descriptors;
 pub mod forward;
 pub mod gate;
 pub mod negotiate;

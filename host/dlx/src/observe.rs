@@ -33,6 +33,41 @@ struct Direction {
     direction: &'static str,
 }
 
+/// How clients were brought to an end, or came to theirs with a request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client left while its request was under way.
+    Left,
+    /// A head took too long.
+    Head,
+    /// The client did not send the body that it had announced.
+    Body,
+    /// The client did not read its answer.
+    Send,
+    /// It had closed its sending side, and was held for as long as such clients are.
+    HalfClosedTimeout,
+    /// It had closed its sending side, and its place was needed.
+    HalfClosedReplaced,
+    /// Places for connections were short, and this one was idle.
+    Idle,
+    /// There was no place for it.
+    NoPlace,
+    /// Its address had as many connections as an address may have.
+    PerAddress,
+}
+
+const ENDS: [&str; 9] = [
+    "left",
+    "head-timeout",
+    "body-timeout",
+    "send-timeout",
+    "half-closed-timeout",
+    "half-closed-replaced",
+    "idle-replaced",
+    "no-place",
+    "per-address",
+];
+
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Metrics of the data plane. Series are looked up once, at registration: a request only adds to atomics.
@@ -70,6 +105,9 @@ pub struct Metrics {
     pub(crate) bytes_out: Counter,
     responses: [Counter; 5],
     rescues: Vec<Counter>,
+    ends: [Counter; ENDS.len()],
+    /// Held requests whose clients have closed their sending sides.
+    pub(crate) half_closed: Gauge,
     families: Families,
 }
 
@@ -79,6 +117,7 @@ struct Families {
     responses: Family<Class, Counter>,
     rescues: Family<Reason, Counter>,
     retries: Family<Reason, Counter>,
+    ends: Family<Reason, Counter>,
     wakes: Family<Outcome, Counter>,
     bytes: Family<Direction, Counter>,
 }
@@ -88,6 +127,7 @@ impl Default for Metrics {
         let responses = Family::<Class, Counter>::default();
         let rescues = Family::<Reason, Counter>::default();
         let retries = Family::<Reason, Counter>::default();
+        let ends = Family::<Reason, Counter>::default();
         let wakes = Family::<Outcome, Counter>::default();
         let bytes = Family::<Direction, Counter>::default();
         let seconds = || Histogram::new(exponential_buckets(0.001, 2.5, 14));
@@ -115,10 +155,13 @@ impl Default for Metrics {
                 .iter()
                 .map(|&reason| rescues.get_or_create_owned(&Reason { reason }))
                 .collect(),
+            ends: ENDS.map(|reason| ends.get_or_create_owned(&Reason { reason })),
+            half_closed: Gauge::default(),
             families: Families {
                 responses,
                 rescues,
                 retries,
+                ends,
                 wakes,
                 bytes,
             },
@@ -134,6 +177,7 @@ impl Metrics {
             responses,
             rescues,
             retries,
+            ends,
             wakes,
             bytes,
         } = self.families.clone();
@@ -147,6 +191,11 @@ impl Metrics {
             "request_retries",
             "Requests that were sent to a workload again, by what became of them before",
             retries,
+        );
+        registry.register(
+            "clients_ended",
+            "Clients that left with a request under way, or were ended, by reason",
+            ends,
         );
         registry.register("wakes", "Wakes asked of plugins, by outcome", wakes);
         registry.register(
@@ -172,6 +221,11 @@ impl Metrics {
         let gauges = [
             ("connections", "Open client connections", &self.connections),
             ("held_requests", "Requests that are held", &self.held),
+            (
+                "half_closed_requests",
+                "Held requests whose clients have closed their sending sides",
+                &self.half_closed,
+            ),
             (
                 "held_bytes",
                 "Bytes of request heads that are held",
@@ -226,6 +280,10 @@ impl Metrics {
 
     pub(crate) fn sent_again(&self, lost: Lost) {
         self.retries[lost.index()].inc();
+    }
+
+    pub(crate) fn ended(&self, end: End) {
+        self.ends[end as usize].inc();
     }
 
     pub(crate) fn woke(&self, took: Duration, ok: bool) {

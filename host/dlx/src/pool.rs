@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use hyper::client::conn::http2;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::connect::Http1;
@@ -48,7 +49,12 @@ impl Pool {
     }
 
     /// The endpoints of this view. Those that were known before keep their load and their connections.
-    pub(crate) fn endpoints(&self, view: &Arc<EndpointsView>, limits: &Limits) -> Endpoints {
+    pub(crate) fn endpoints(
+        &self,
+        view: &Arc<EndpointsView>,
+        limits: &Limits,
+        upstreams: &Arc<Semaphore>,
+    ) -> Endpoints {
         let current = self.current.load();
         if let Some(current) = current.as_ref()
             && Arc::ptr_eq(&current.view, view)
@@ -88,7 +94,7 @@ impl Pool {
                             .find(|endpoint| endpoint.address == address)
                     })
                     .map_or_else(
-                        || Endpoint::new(address, limits, new && !served.contains(&address)),
+                        || Endpoint::new(address, limits, new && !served.contains(&address), upstreams),
                         Arc::clone,
                     )
             })
@@ -117,6 +123,8 @@ pub(crate) struct Endpoint {
     h2: Mutex<Option<http2::SendRequest<Upload>>>,
     /// Held while an HTTP/2 connection is dialled: one is enough for all.
     pub(crate) h2_dial: tokio::sync::Mutex<()>,
+    /// Connections to pods, of all targets, that may be opened.
+    pub(crate) upstreams: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +136,7 @@ struct Idle {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, limits: &Limits, silent: bool) -> Arc<Self> {
+    fn new(address: SocketAddr, limits: &Limits, silent: bool, upstreams: &Arc<Semaphore>) -> Arc<Self> {
         Arc::new(Self {
             address,
             load: AtomicUsize::new(0),
@@ -139,12 +147,13 @@ impl Endpoint {
             idle_timeout: limits.idle_upstream_timeout,
             h2: Mutex::default(),
             h2_dial: tokio::sync::Mutex::default(),
+            upstreams: Arc::clone(upstreams),
         })
     }
 
     #[cfg(test)]
     pub(crate) fn for_test(address: SocketAddr) -> Arc<Self> {
-        Self::new(address, &Limits::default(), false)
+        Self::new(address, &Limits::default(), false, &Arc::new(Semaphore::new(10)))
     }
 
     /// Whether it has answered nothing since its wake, and the wake is not longer ago than anybody waits for one.
@@ -266,20 +275,22 @@ mod tests {
     #[test]
     fn endpoints_stay_the_same_over_a_change_but_not_over_a_wake() {
         let (pool, limits) = (Pool::default(), Limits::default());
-        let first = pool.endpoints(&view(&["127.0.0.1:1", "127.0.0.2:1"], 1), &limits);
-        let second = pool.endpoints(&view(&["127.0.0.2:1"], 1), &limits);
+        let upstreams = Arc::new(Semaphore::new(10));
+        let first = pool.endpoints(&view(&["127.0.0.1:1", "127.0.0.2:1"], 1), &limits, &upstreams);
+        let second = pool.endpoints(&view(&["127.0.0.2:1"], 1), &limits, &upstreams);
         assert!(Arc::ptr_eq(&first[1], &second[0]));
-        let third = pool.endpoints(&view(&["127.0.0.2:1"], 2), &limits);
+        let third = pool.endpoints(&view(&["127.0.0.2:1"], 2), &limits, &upstreams);
         assert!(!Arc::ptr_eq(&second[0], &third[0]));
     }
 
     #[test]
     fn the_same_view_builds_nothing() {
         let (pool, limits) = (Pool::default(), Limits::default());
+        let upstreams = Arc::new(Semaphore::new(10));
         let view = view(&["127.0.0.1:1"], 1);
         assert!(Arc::ptr_eq(
-            &pool.endpoints(&view, &limits),
-            &pool.endpoints(&view, &limits)
+            &pool.endpoints(&view, &limits, &upstreams),
+            &pool.endpoints(&view, &limits, &upstreams)
         ));
     }
 }

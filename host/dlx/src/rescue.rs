@@ -58,10 +58,16 @@ pub enum Rescue {
     /// The client has gone; nobody reads this response.
     #[error("the client has gone")]
     ClientLeft,
+    /// The client has closed its sending side, and was held for as long as such clients are.
+    #[error("the workload was not ready within {} s, as long as a client is held that has closed its sending side", .0.as_secs_f64())]
+    HalfClosed(Duration),
+    /// The client did not send the body that it had announced.
+    #[error("the request did not arrive in time")]
+    SlowBody,
 }
 
 /// The reasons, as metric labels and in the `dormouse-reason` header.
-pub(crate) const REASONS: [&str; 14] = [
+pub(crate) const REASONS: [&str; 16] = [
     "malformed",
     "no-route",
     "queue-full",
@@ -76,6 +82,8 @@ pub(crate) const REASONS: [&str; 14] = [
     "client-left",
     "method-refused",
     "unclear-path",
+    "half-closed",
+    "slow-body",
 ];
 
 impl Rescue {
@@ -95,6 +103,8 @@ impl Rescue {
             Self::ClientLeft => 11,
             Self::MethodRefused => 12,
             Self::UnclearPath => 13,
+            Self::HalfClosed(_) => 14,
+            Self::SlowBody => 15,
         }
     }
 
@@ -113,7 +123,8 @@ impl Rescue {
             Self::Overloaded | Self::Draining | Self::WakeFailed(_) | Self::Gone | Self::ClientLeft => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::NotReady(_) | Self::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::NotReady(_) | Self::NoAnswer | Self::HalfClosed(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::Loop => StatusCode::LOOP_DETECTED,
         }
@@ -134,7 +145,7 @@ impl Rescue {
             Self::Malformed(_) | Self::Loop => 13,
             Self::NoRoute | Self::UnclearPath | Self::MethodRefused => 12,
             Self::QueueFull => 8,
-            Self::NotReady(_) | Self::NoAnswer => 4,
+            Self::NotReady(_) | Self::NoAnswer | Self::HalfClosed(_) | Self::SlowBody => 4,
             _ => 14,
         }
     }

@@ -12,24 +12,24 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Client, Connections, Door};
-use crate::admit::{Admission, head_bytes};
+use crate::accept::{self, Addresses, Client, Connections, Door, Places, Trouble};
+use crate::admit::{Admission, Place, head_bytes};
 use crate::connect::{Backoff, Lease, Wire, connect, reuse};
 use crate::demand::{Counted, DemandReport, Ledger, Stage, Waker};
 use crate::forward::headers::{self, Outgoing, PROBE, PROBE_PATH, SLEEPER};
 use crate::forward::hop::HopKey;
 use crate::forward::retry::{self, Again, Kind, Lost, Pod};
 use crate::forward::{
-    self, Answer, Body, Busy, Failure, Fault, Outcome, Release, Tunnel, Upload, authority, max_forwards,
-    upgrades,
+    self, Answer, Body, Busy, Failure, Fault, Outcome, Release, Tunnel, Upload, UploadPatience, authority,
+    max_forwards, upgrades,
 };
 use crate::gate::Gate;
 use crate::negotiate::{Waiting, negotiate};
+use crate::observe::End;
 use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
 use crate::rescue::Rescue;
@@ -64,7 +64,10 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Arc<Connections>,
     /// Places for client connections.
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) places: Places,
+    /// Held requests of each address.
+    held_by: Addresses,
+    pub(crate) accept_trouble: Trouble,
     /// Client connections.
     pub(crate) tasks: TaskTracker,
     waker: Arc<dyn Waker>,
@@ -85,17 +88,26 @@ impl Dlx {
     /// [`ledger`](Self::ledger).
     pub fn new(config: DlxConfig, routes: Arc<RouteTable>, waker: Arc<dyn Waker>, metrics: Metrics) -> Self {
         let metrics = Arc::new(metrics);
+        let (limits, upstreams) = config.limits.within_descriptors();
+        if limits.connections < config.limits.connections {
+            tracing::info!(
+                connections = limits.connections,
+                descriptors = config.limits.descriptors,
+                "fewer connections than configured, so that descriptors are left for the rest"
+            );
+        }
+        let config = DlxConfig { limits, ..config };
         let inner = Inner {
             routes,
             waker,
             hop_key: HopKey::default(),
-            ledger: Ledger::default(),
-            admission: Admission::new(config.limits, Arc::clone(&metrics)),
+            ledger: Ledger::new(upstreams),
+            admission: Admission::new(limits, Arc::clone(&metrics)),
+            places: Places::new(&limits, &metrics.connections),
+            held_by: Addresses::new(limits.held_per_client),
+            accept_trouble: Trouble::default(),
             metrics,
             connections: Arc::default(),
-            places: Arc::new(Semaphore::new(
-                config.limits.connections.min(Semaphore::MAX_PERMITS),
-            )),
             tasks: TaskTracker::new(),
             tunnels: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -218,9 +230,11 @@ impl Inner {
         client: Arc<Client>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send {
-        client.idleness.work();
+        let announced = request.body().size_hint().exact().unwrap_or(0);
+        client.idleness.work(announced);
         let busy = Busy(Arc::clone(&client.idleness));
         let grpc = headers::is_grpc(request.headers());
+        let stall = client.stall();
         let line = Line::of(&request);
         let mut prepared = self.prepare(&client, request, grpc);
         async move {
@@ -238,12 +252,14 @@ impl Inner {
             };
             let response = match outcome {
                 Ok(Proxied::Forwarded(response, release)) => {
-                    response.map(|body| Body::streaming(body, release, &self.metrics, busy))
+                    response.map(|body| Body::streaming(body, release, &self.metrics, busy, stall))
                 }
-                Ok(Proxied::Here(response)) => response.map(|()| Body::text(bytes::Bytes::new(), busy)),
+                Ok(Proxied::Here(response)) => {
+                    response.map(|()| Body::text(bytes::Bytes::new(), busy, stall))
+                }
                 Err(rescue) => {
                     self.metrics.rescued(&rescue);
-                    rescue.response(grpc).map(|text| Body::text(text, busy))
+                    rescue.response(grpc).map(|text| Body::text(text, busy, stall))
                 }
             };
             self.metrics.answered(response.status());
@@ -313,7 +329,12 @@ impl Inner {
             pass,
         };
         headers::rewrite_request(&mut head, outgoing)?;
-        let mut request = Request::from_parts(head, Upload::new(incoming, &self.metrics));
+        // The pauses of a gRPC stream are its own affair.
+        let patience = (!grpc).then_some(UploadPatience {
+            limit: self.config.body_timeout,
+            until_answered: client.http1.is_none(),
+        });
+        let mut request = Request::from_parts(head, Upload::new(incoming, &self.metrics, patience));
         let switch = asked.map(|asked| (asked, Tunnel::client(&mut request)));
         request.extensions_mut().clear();
         let counted = target.state.enter(Stage::InFlight, &self.metrics);
@@ -367,6 +388,7 @@ impl Inner {
                                 "the body of the request is malformed or ends too early",
                             ));
                         }
+                        Failure::Client(Fault::Slow) => return Err(Rescue::SlowBody),
                         Failure::Client(Fault::Gone) => return Err(Rescue::ClientLeft),
                     }
                 }
@@ -416,6 +438,9 @@ impl Inner {
             };
             headers::rewrite_response(response.headers_mut(), true);
             counted.advance(Stage::Upgraded);
+            if let Some(socket) = &client.http1 {
+                socket.give_up_after(None);
+            }
             let tunnel = Tunnel::new(on_upgrade, &mut response);
             self.tunnels
                 .spawn(tunnel.run(counted, load, Arc::clone(&client.place), self.closed.clone()));
@@ -478,7 +503,8 @@ impl Inner {
             .bytes
             .or_else(|| request.map(|request| request_bytes(request.headers())))
             .unwrap_or_default();
-        let _place = if again {
+        let _of_client = self.held_by.enter(client.peer).map_err(|()| Rescue::QueueFull)?;
+        let mut place = if again {
             self.admission.readmit(&target.state, bytes)
         } else {
             self.admission.admit(&target.state, bytes)?
@@ -490,20 +516,38 @@ impl Inner {
             metrics: &self.metrics,
             drained: &self.drained,
         };
-        let unread = request.is_some_and(|request| !request.body().is_end_stream());
         let pass = gate.pass(target, exchange.wire, deadline, turn, failed);
-        let passed = match client.socket.clone().filter(|_| unread) {
-            None => pass.await,
-            Some(socket) => tokio::select! {
+        let passed = if client.http1.is_none() {
+            pass.await
+        } else {
+            tokio::select! {
                 passed = pass => passed,
-                () = accept::left(socket) => Err(Rescue::ClientLeft),
-            },
+                rescue = self.half_closed(client, &mut place) => Err(rescue),
+            }
         };
         match passed {
             // It was ready, and did not answer.
             Err(Rescue::NotReady(_)) if sent_before => Err(Rescue::BadAnswer),
             passed => passed,
         }
+    }
+
+    /// Ends the hold of a client that has closed its sending side and may be gone: after a time, or when others need its place.
+    async fn half_closed(&self, client: &Client, place: &mut Place) -> Rescue {
+        client.idleness.half_closed().await;
+        Box::pin(async {
+            tokio::select! {
+                () = place.offered() => {
+                    self.metrics.ended(End::HalfClosedReplaced);
+                    Rescue::QueueFull
+                }
+                () = tokio::time::sleep(self.config.half_closed_timeout) => {
+                    self.metrics.ended(End::HalfClosedTimeout);
+                    Rescue::HalfClosed(self.config.half_closed_timeout)
+                }
+            }
+        })
+        .await
     }
 
     /// Raises the wake of the target that was not chosen. Nobody waits for it, and its failure is nobody's.

@@ -149,6 +149,6 @@ impl Target {
 
     /// The endpoints of this view, with their load and their connections.
     pub(crate) fn endpoints_of(&self, view: &Arc<EndpointsView>, limits: &Limits) -> crate::pool::Endpoints {
-        self.pool.endpoints(view, limits)
+        self.pool.endpoints(view, limits, &self.state.upstreams)
     }
 }

@@ -8,8 +8,12 @@
 #[path = "dlx/support.rs"]
 mod support;
 
+#[path = "dlx/clients.rs"]
+mod clients;
 #[path = "dlx/cluster.rs"]
 mod cluster;
+#[path = "dlx/crowd.rs"]
+mod crowd;
 #[path = "dlx/drain.rs"]
 mod drain;
 #[path = "dlx/forwarding.rs"]

@@ -436,6 +436,34 @@ pub struct DlxOptions {
     #[arg(long, env = "DORMOUSE_VIA")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<bool>,
+    // Clients: places, and what they may take their time for.
+    /// Open client connections; fewer where the limit of descriptors is low, so that some are left for health checks and the API
+    /// server [default: 16384]
+    #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<usize>,
+    /// Open connections from one address (IPv6: one /64); more are reset. Behind an Ingress all clients come from few addresses
+    /// [default: no limit]
+    #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS_PER_CLIENT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections_per_client: Option<usize>,
+    /// Requests held at once from one address (IPv6: one /64); 429 beyond it [default: no limit]
+    #[arg(long, env = "DORMOUSE_MAX_HELD_PER_CLIENT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_held_per_client: Option<usize>,
+    /// How long a client may take nothing of its answer, between two writes; slow lines may need more [default: 1m]
+    #[arg(long, env = "DORMOUSE_SEND_TIMEOUT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_timeout: Option<Span>,
+    /// How long a client may send nothing of a body that is asked for, between two reads; 408 after it. Not for gRPC [default: 1m]
+    #[arg(long, env = "DORMOUSE_BODY_TIMEOUT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_timeout: Option<Span>,
+    /// How long a request may go without an answer whose client closed its sending side right after it: it may wait, or be gone
+    /// [default: 8s]
+    #[arg(long, env = "DORMOUSE_HALF_CLOSED_TIMEOUT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_closed_timeout: Option<Span>,
     /// How long requests may go on after SIGTERM [default: 30s]
     #[arg(long, env = "DORMOUSE_DRAIN_LIMIT")]
     #[serde(skip_serializing_if = "Option::is_none")]

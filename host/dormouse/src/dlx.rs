@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{
-    AutoscalerOptions, Common, DlxOptions, ForwardedHeaders, Listen, Settings as Configured, Strategy,
+    AutoscalerOptions, Common, DlxOptions, ForwardedHeaders, Listen, Settings as Configured, Span, Strategy,
 };
 use crate::host::Host;
 use crate::{admin, process};
@@ -43,6 +43,7 @@ pub async fn run(
     let Some(mut host) = Host::start(common, &file, true, shutdown).await? else {
         return Ok(());
     };
+    let descriptors = dormouse_dlx::descriptors::raise();
     // The leader reads on its Lease what was before its start. A DLX reads no Lease, so it may have started right after an
     // outage for all it knows: for a while it does not leave a Service after a wake, unless the leader says so.
     host.cluster.outages().assume_one_until(Timestamp::now());
@@ -56,7 +57,7 @@ pub async fn run(
         options.target_port.or(settings.target_port),
     );
     let dlx = Dlx::new(
-        dlx_config(&host, &options, &settings)?,
+        dlx_config(&host, &options, &settings, descriptors)?,
         glue.routes(),
         glue.waker(),
         metrics,
@@ -136,7 +137,7 @@ async fn plugin_settings(plugins: &PluginSet) -> Settings {
     merged
 }
 
-fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<DlxConfig> {
+fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptors: u64) -> Result<DlxConfig> {
     let header = |flag: &Option<String>, setting: &Option<String>| {
         flag.as_ref()
             .or(setting.as_ref())
@@ -163,6 +164,12 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<
     let mut limits = defaults.limits;
     limits.held_per_resource = options.max_held_per_resource.unwrap_or(limits.held_per_resource);
     limits.held = options.max_held.unwrap_or(limits.held);
+    // Clients: places, and what they may take their time for.
+    let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
+    limits.descriptors = Some(descriptors);
+    limits.connections = options.max_connections.unwrap_or(limits.connections);
+    limits.connections_per_client = options.max_connections_per_client;
+    limits.held_per_client = options.max_held_per_client;
     let readiness_timeout = match (host.common.resource_readiness_timeout, settings.readiness_timeout) {
         (Some(span), _) => span.0,
         (None, Some(setting)) => setting,
@@ -179,6 +186,9 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings) -> Result<
         names: name.map(|name| NameHeaders { name, path }),
         strategy,
         forwarding: forwarding(options, defaults.forwarding)?,
+        send_timeout: span(options.send_timeout, defaults.send_timeout),
+        body_timeout: span(options.body_timeout, defaults.body_timeout),
+        half_closed_timeout: span(options.half_closed_timeout, defaults.half_closed_timeout),
         drain_limit: options.drain_limit.map_or(defaults.drain_limit, |span| span.0),
         ..defaults
     })

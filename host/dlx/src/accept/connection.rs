@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -15,18 +16,17 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use prometheus_client::metrics::gauge::Gauge;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::socket::Peek;
-use super::{Door, Idleness, Socket, Verdict};
+use super::{Door, Idleness, Patience, Place, Socket, Stall, Streams, Verdict, leave};
 use crate::forward::Body;
 use crate::forward::headers::client_address;
 use crate::lock;
+use crate::observe::End;
 use crate::serve::Inner;
 
 /// What an HTTP/2 client says first.
@@ -34,8 +34,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much of a frame is buffered for one HTTP/2 stream towards a client.
 const SEND_BUFFER: usize = 64 << 10;
 
+/// How long a client that may be gone is left the answer that it was held for too long.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 const GRACEFUL: u8 = 1;
 const CUT: u8 = 2;
+const REPLACED: u8 = 4;
+/// Which part of the connections is ended at once when places are short.
+const RELIEF: usize = 64;
 
 /// How a connection is told to end.
 #[derive(Debug, Default)]
@@ -48,6 +54,11 @@ impl Signal {
     /// Finish what is under way and take nothing new.
     pub(crate) fn drain(&self) {
         self.raise(GRACEFUL);
+    }
+
+    /// End at once: others need the place.
+    fn replace(&self) {
+        self.raise(CUT | REPLACED);
     }
 
     /// Waits until it is told to end.
@@ -73,16 +84,28 @@ impl Signal {
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     next: AtomicU64,
-    open: Mutex<HashMap<u64, (Door, Arc<Signal>)>>,
+    open: Mutex<HashMap<u64, Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    door: Door,
+    signal: Arc<Signal>,
+    idleness: Arc<Idleness>,
 }
 
 impl Connections {
-    fn enter(self: &Arc<Self>, door: Door) -> Entry {
+    fn enter(self: &Arc<Self>, door: Door, idleness: &Arc<Idleness>) -> Entry {
         let (id, signal) = (
             self.next.fetch_add(1, Ordering::Relaxed),
             Arc::new(Signal::default()),
         );
-        lock(&self.open).insert(id, (door, Arc::clone(&signal)));
+        let open = Open {
+            door,
+            signal: Arc::clone(&signal),
+            idleness: Arc::clone(idleness),
+        };
+        lock(&self.open).insert(id, open);
         Entry {
             connections: Arc::clone(self),
             id,
@@ -93,14 +116,37 @@ impl Connections {
     pub(crate) fn drain(&self, which: impl Fn(Door) -> bool) {
         lock(&self.open)
             .values()
-            .filter(|(door, _)| which(*door))
-            .for_each(|(_, signal)| signal.drain());
+            .filter(|open| which(open.door))
+            .for_each(|open| open.signal.drain());
+    }
+
+    /// Ends some that are not needed, because places are short: those that have been without a request for longest, else some
+    /// whose clients may have gone. A part at a time, so that looking for them is cheap for each of those that need a place.
+    pub(crate) fn relieve(&self, which: impl Fn(Door) -> bool) {
+        let open = lock(&self.open);
+        let most = open.len() / RELIEF + 1;
+        let candidates = || open.values().filter(|open| which(open.door));
+        let mut idle: Vec<_> = candidates()
+            .filter_map(|open| Some((open.idleness.resting()?, &open.signal)))
+            .collect();
+        if idle.is_empty() {
+            candidates()
+                .filter(|open| open.idleness.is_half_closed())
+                .take(most)
+                .for_each(|open| open.signal.replace());
+            return;
+        }
+        if idle.len() > most {
+            idle.select_nth_unstable_by_key(most, |(since, _)| *since);
+            idle.truncate(most);
+        }
+        for (_, signal) in idle {
+            signal.replace();
+        }
     }
 
     pub(crate) fn cut(&self) {
-        lock(&self.open)
-            .values()
-            .for_each(|(_, signal)| signal.raise(CUT));
+        lock(&self.open).values().for_each(|open| open.signal.raise(CUT));
     }
 }
 
@@ -124,34 +170,21 @@ pub(crate) struct Client {
     pub(crate) address: HeaderValue,
     /// Whether its word on where a request came from counts.
     pub(crate) trusted: bool,
+    pub(crate) peer: IpAddr,
     pub(crate) idleness: Arc<Idleness>,
     pub(crate) signal: Arc<Signal>,
-    /// To watch for the client's leaving. HTTP/2 tells by itself.
-    pub(crate) socket: Option<Peek>,
+    /// Of HTTP/1, where a connection may change its protocol, and the end of what a client sends need not be its own end.
+    pub(crate) http1: Option<Peek>,
+    /// Of HTTP/2: what runs its streams.
+    streams: Option<Streams>,
     /// An upgraded connection takes its place along.
     pub(crate) place: Arc<Place>,
 }
 
-/// A place among the open connections.
-#[derive(Debug)]
-pub(crate) struct Place {
-    _permit: OwnedSemaphorePermit,
-    open: Gauge,
-}
-
-impl Place {
-    pub(crate) fn take(permit: OwnedSemaphorePermit, open: &Gauge) -> Arc<Self> {
-        open.inc();
-        Arc::new(Self {
-            _permit: permit,
-            open: open.clone(),
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.dec();
+impl Client {
+    /// For the request that has just come, if it came on one stream of many.
+    pub(crate) fn stall(&self) -> Option<Arc<Stall>> {
+        self.streams.as_ref().map(Streams::begin)
     }
 }
 
@@ -164,7 +197,8 @@ pub(crate) async fn serve(
     place: Arc<Place>,
 ) {
     super::tune(&stream);
-    let entry = inner.connections.enter(door);
+    let idleness = Idleness::new();
+    let entry = inner.connections.enter(door, &idleness);
     if inner.is_draining() {
         entry.signal.drain();
     }
@@ -173,23 +207,30 @@ pub(crate) async fn serve(
     let begun = tokio::select! {
         biased;
         begun = timeout(limit, protocol(&mut stream)) => begun,
-        () = entry.signal.told() => return,
+        () = entry.signal.told() => {
+            if entry.signal.flags.load(Ordering::Acquire) & REPLACED != 0 {
+                inner.metrics.ended(End::Idle);
+            }
+            return;
+        }
     };
     let Ok(Ok(begun)) = begun else { return };
     if begun.is_empty() {
         return;
     }
     let h2 = begun.starts_with(PREFACE);
-    let idleness = Idleness::new();
-    idleness.received();
     let (socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
+    peek.give_up_after(Some(inner.config.send_timeout));
+    let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
     let client = Arc::new(Client {
         door,
         address: client_address(peer.ip()),
         trusted: inner.config.forwarding.trusted.contains(peer.ip()),
+        peer: peer.ip(),
         idleness,
         signal: Arc::clone(&entry.signal),
-        socket: (!h2).then_some(peek),
+        http1: (!h2).then(|| peek.clone()),
+        streams: streams.clone(),
         place,
     });
     let io = TokioIo::new(socket);
@@ -198,24 +239,26 @@ pub(crate) async fn serve(
         service_fn(move |request: Request<Incoming>| answer(Arc::clone(&inner), Arc::clone(&client), request))
     };
     let limits = &inner.config.limits;
-    if h2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
+    if let Some(streams) = streams {
+        let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(std::time::Duration::from_secs(30))
-            .keep_alive_timeout(std::time::Duration::from_secs(20))
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
             .serve_connection(io, service);
-        drive(&inner, &client, Box::pin(connection), false).await;
+        drive(&inner, &client, Box::pin(connection), None).await;
     } else {
         let connection = http1::Builder::new()
+            // The end of what the client sends is looked at by `leave`, whatever stands unread before it.
+            .half_close(true)
             .max_header_size(limits.header_bytes)
             .max_headers(limits.headers)
             .max_buf_size(limits.header_bytes.max(8192) * 2)
             .serve_connection(io, service)
             .with_upgrades();
-        drive(&inner, &client, Box::pin(connection), true).await;
+        drive(&inner, &client, Box::pin(connection), Some(peek)).await;
     }
 }
 
@@ -260,26 +303,47 @@ where
     }
 }
 
-impl<S> Graceful for http2::Connection<TokioIo<Socket>, S, TokioExecutor>
+impl<S> Graceful for http2::Connection<TokioIo<Socket>, S, Streams>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, Body>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, Body>,
 {
     fn drain(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-/// Polls a connection, its signal and its one timer together.
-async fn drive(inner: &Inner, client: &Client, mut connection: Pin<Box<impl Graceful>>, heads: bool) {
-    let (head, idle) = (inner.config.header_timeout, inner.config.idle_timeout);
-    let mut timer: Pin<&mut Sleep> = pin!(sleep_until(Instant::now() + head));
-    let mut drained = false;
+/// Polls a connection, its signal, its one timer and, where there is one, the watch for its client's leaving together.
+async fn drive(
+    inner: &Inner,
+    client: &Client,
+    mut connection: Pin<Box<impl Graceful>>,
+    watched: Option<Peek>,
+) {
+    let patience = Patience {
+        head: inner.config.header_timeout,
+        idle: inner.config.idle_timeout,
+        send: inner.config.send_timeout,
+        // One that is held is told so in time.
+        half_closed: inner.config.half_closed_timeout + LAST_WORD,
+    };
+    let heads = watched.is_some();
+    let mut gone = pin!(async {
+        match watched {
+            Some(socket) => leave::gone(socket, &client.idleness).await,
+            None => std::future::pending().await,
+        }
+    });
+    let mut timer: Pin<&mut Sleep> = pin!(sleep_until(Instant::now() + patience.head.min(patience.send)));
+    let (mut drained, mut half_closed) = (false, false);
     std::future::poll_fn(|cx| {
         client.signal.waker.register(cx.waker());
         let flags = client.signal.flags.load(Ordering::Acquire);
         if flags & CUT != 0 {
+            if flags & REPLACED != 0 {
+                inner.metrics.ended(End::Idle);
+            }
             return Poll::Ready(());
         }
         loop {
@@ -296,14 +360,36 @@ async fn drive(inner: &Inner, client: &Client, mut connection: Pin<Box<impl Grac
             drained = true;
             connection.as_mut().drain();
         }
+        // After the connection: what has arrived before the client's end is read before the end is looked at.
+        if gone.as_mut().poll(cx).is_ready() {
+            if client.idleness.resting().is_none() {
+                inner.metrics.ended(End::Left);
+            }
+            return Poll::Ready(());
+        }
+        if !half_closed && client.idleness.is_half_closed() {
+            half_closed = true;
+            timer.as_mut().reset(Instant::now());
+        }
         while timer.as_mut().poll(cx).is_ready() {
-            match client.idleness.judge(head, idle, heads) {
+            match client.idleness.judge(&patience, heads) {
                 Verdict::Until(next) => timer.as_mut().reset(next),
-                Verdict::Dawdling => return Poll::Ready(()),
+                Verdict::Dawdling => {
+                    inner.metrics.ended(End::Head);
+                    return Poll::Ready(());
+                }
+                Verdict::HalfClosed => {
+                    inner.metrics.ended(End::HalfClosedTimeout);
+                    return Poll::Ready(());
+                }
+                Verdict::Stalled => {
+                    inner.metrics.ended(End::Send);
+                    return Poll::Ready(());
+                }
                 Verdict::Idle if drained => return Poll::Ready(()),
                 Verdict::Idle => {
                     client.signal.drain();
-                    timer.as_mut().reset(Instant::now() + head);
+                    timer.as_mut().reset(Instant::now() + patience.head);
                 }
             }
         }

@@ -1,61 +1,116 @@
-//! Notices that a client has left while its request is held with an unread body.
+//! Notices that a client has left, whatever it sent before and whether or not anybody reads it.
 //!
-//! Nobody reads from such a connection, so nobody would see its end. A second descriptor with an edge-triggered
-//! registration hears of the end without taking a byte: each arrival of data is forgotten, only the end counts. Data that
-//! arrives is bounded by the receive window, so the wake-ups are few.
+//! The registration that the socket has anyway hears of the end without taking a byte: no second descriptor, and no wake-up for
+//! data. What it cannot hear is which end it was: a client that shuts down its sending side because it has said all that it
+//! has to say (`nc -N`, socat) looks like one that called `close`. So the moment decides:
+//!
+//! ```text
+//!   reset, error                               -> gone
+//!   end, and the body cannot be complete       -> gone
+//!   end, soon after the last byte              -> half-closed: it may still be waiting for its answer
+//!   end, later                                 -> gone: it was tired of waiting
+//! ```
+//!
+//! A half-closed client may be gone as well, so it is held for a bounded time and is the first to give up its place.
 
-use std::io::ErrorKind;
+use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 
+use super::Idleness;
 use super::socket::Peek;
 
-/// Returns when the client has closed its connection, or at least its sending side.
-pub(crate) async fn left(socket: Peek) {
-    let watched = socket
-        .descriptor()
-        .and_then(|descriptor| TcpStream::from_std(std::net::TcpStream::from(descriptor)));
-    let watched = match watched {
-        Ok(watched) => watched,
-        Err(error) => {
-            // No descriptor to spare: the request stays until its deadline.
-            tracing::debug!(%error, "cannot watch a client");
-            return std::future::pending().await;
-        }
-    };
-    while let Ok(ready) = watched.ready(Interest::READABLE).await {
-        if ready.is_read_closed() {
-            return;
-        }
-        // Forgets that there is data. An end that arrives at this very moment is not forgotten: it is final.
-        let _ = watched.try_io(Interest::READABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+/// How soon after its last byte a client's end is taken for the end of its sending only: a program that half-closes does so
+/// right after its request, a person who gives up takes longer.
+const SOON: Duration = Duration::from_millis(500);
+
+/// Returns when the client has gone. That it has closed its sending side only is written down in `idleness`.
+pub(crate) async fn gone(socket: Peek, idleness: &Idleness) {
+    // Priority data is not asked for when the socket is registered, so only its end and errors come.
+    match socket.0.ready(Interest::PRIORITY | Interest::ERROR).await {
+        Ok(ready) if !ready.is_error() => {}
+        _ => return,
     }
+    let unread = rustix::io::ioctl_fionread(&*socket.0).unwrap_or(0);
+    if idleness.ended(unread, SOON) {
+        return;
+    }
+    let _ = socket.0.ready(Interest::ERROR).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accept::{Idleness, Socket};
+    use crate::accept::Socket;
     use futures::FutureExt;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
-    #[tokio::test]
-    async fn data_is_not_an_end_and_an_end_behind_unread_data_is_seen() {
+    async fn pair() -> (TcpStream, Socket, Peek, Arc<Idleness>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let (mut socket, peek) = Socket::new(server, bytes::Bytes::new(), Idleness::new());
-        let gone = left(peek);
-        let mut gone = std::pin::pin!(gone);
+        let idleness = Idleness::new();
+        let (socket, peek) = Socket::new(server, bytes::Bytes::new(), Arc::clone(&idleness));
+        (client, socket, peek, idleness)
+    }
+
+    #[tokio::test]
+    async fn f03_data_is_not_an_end_and_an_end_behind_unread_data_is_seen() {
+        let (mut client, mut socket, peek, idleness) = pair().await;
+        idleness.work(0);
+        let mut gone = std::pin::pin!(gone(peek, &idleness));
         client.write_all(b"unread").await.unwrap();
         tokio::task::yield_now().await;
         assert!(gone.as_mut().now_or_never().is_none());
         drop(client);
-        gone.await;
+        tokio::select! {
+            () = &mut gone => panic!("what is unread may be the end of a request"),
+            () = idleness.half_closed() => {}
+        }
         let mut rest = Vec::new();
         socket.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"unread", "nothing was taken");
+    }
+
+    #[tokio::test]
+    async fn f03_a_reset_is_seen_behind_unread_data() {
+        let (mut client, _socket, peek, idleness) = pair().await;
+        idleness.work(0);
+        client.write_all(b"unread").await.unwrap();
+        socket2::SockRef::from(&client)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(client);
+        gone(peek, &idleness).await;
+        assert!(idleness.half_closed().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn f03_a_reset_is_seen_after_a_half_close() {
+        let (mut client, _socket, peek, idleness) = pair().await;
+        idleness.work(0);
+        let mut gone = std::pin::pin!(gone(peek, &idleness));
+        client.write_all(b"unread").await.unwrap();
+        client.shutdown().await.unwrap();
+        tokio::select! {
+            () = &mut gone => panic!("it may be waiting"),
+            () = idleness.half_closed() => {}
+        }
+        socket2::SockRef::from(&client)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(client);
+        gone.await;
+    }
+
+    #[tokio::test]
+    async fn f03_an_end_before_the_body_is_complete_is_no_half_close() {
+        let (mut client, _socket, peek, idleness) = pair().await;
+        idleness.work(1000);
+        client.write_all(b"unread").await.unwrap();
+        drop(client);
+        gone(peek, &idleness).await;
     }
 }

@@ -1,22 +1,27 @@
 //! Listening sockets: the main one, and one for each DLX port of the current routes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Door, Place};
+use super::{Door, Full};
+use crate::lock;
+use crate::observe::End;
 use crate::serve::Inner;
 
 /// Connections that wait in the kernel. The kernel has a limit of its own (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 /// Pause after `accept` failed, for example because there is no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it is said that accepting fails.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 /// First pause before a port that could not be bound is tried again.
 const FIRST_REBIND: Duration = Duration::from_millis(200);
 /// Longest such pause.
@@ -35,28 +40,58 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until told to stop. Beyond the connection limit nothing is accepted: what waits, waits in the kernel.
+/// Accepts until told to stop. Who comes in needs a place; while somebody waits for one, who comes behind waits in the kernel.
 pub(crate) async fn accept(inner: Arc<Inner>, listener: TcpListener, door: Door, stop: CancellationToken) {
+    let share = inner.places.share();
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&inner.places).acquire_owned() => permit,
-            () = stop.cancelled() => return,
-        };
-        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let place = Place::take(permit, &inner.metrics.connections);
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                inner.accept_trouble.warn(&error, door);
+                inner.connections.relieve(|_| true);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let place = tokio::select! {
+            place = inner.places.take(door, &share, peer.ip(), &inner.connections) => place,
+            () = stop.cancelled() => return,
+        };
+        match place {
+            Ok(place) => {
                 inner
                     .tasks
                     .spawn(super::serve(Arc::clone(&inner), stream, peer, door, place));
             }
-            Err(error) => {
-                tracing::warn!(%error, ?door, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+            Err(full) => {
+                inner.metrics.ended(match full {
+                    Full::Address => End::PerAddress,
+                    Full::All => End::NoPlace,
+                });
+                // With a reset: the client hears at once, and nothing of it stays here.
+                let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+}
+
+/// Says that accepting fails, once in a while for all doors together.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble(Mutex<Option<(Instant, u64)>>);
+
+impl Trouble {
+    fn warn(&self, error: &io::Error, door: Door) {
+        let mut last = lock(&self.0);
+        match &mut *last {
+            Some((said, unsaid)) if said.elapsed() < TROUBLE_INTERVAL => *unsaid += 1,
+            last => {
+                let unsaid = last.map_or(0, |(_, unsaid)| unsaid);
+                tracing::warn!(%error, ?door, unsaid, "accepting a connection failed");
+                *last = Some((Instant::now(), 0));
             }
         }
     }
@@ -69,7 +104,7 @@ pub(crate) async fn keep_ports(inner: Arc<Inner>, stop: CancellationToken) {
     let mut listeners = JoinSet::new();
     loop {
         changes.borrow_and_update();
-        let wanted: Vec<u16> = inner.routes.load().ports().collect();
+        let wanted: HashSet<u16> = inner.routes.load().ports().collect();
         open.retain(|port, stop| {
             let keep = wanted.contains(port);
             if !keep {

@@ -1,42 +1,44 @@
 //! A client's socket, shared between its connection and whoever needs to know whether the client has left.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::accept::Idleness;
-use crate::lock;
 
-/// A handle on the socket that outlives nothing: only good to look at it.
+/// A handle on the socket, only good to look at it. It uses the descriptor and the registration that are there.
 #[derive(Clone, Debug)]
-pub(crate) struct Peek(Arc<Mutex<TcpStream>>);
+pub(crate) struct Peek(pub(super) Arc<TcpStream>);
 
 impl Peek {
-    /// A second descriptor of the same socket.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        lock(&self.0).as_fd().try_clone_to_owned()
+    /// For how long the client may acknowledge nothing, or have no room, before the kernel gives it up: it may have vanished while
+    /// it is written to, when keep-alive is silent. None: what is spoken may pause for as long as it likes.
+    pub(crate) fn give_up_after(&self, limit: Option<Duration>) {
+        if let Err(error) = SockRef::from(&*self.0).set_tcp_user_timeout(limit) {
+            tracing::debug!(%error, "socket options");
+        }
     }
 }
 
 /// A client's socket with the bytes that were read from it to tell the protocol.
-///
-/// The lock is taken for a single non-blocking call, and nearly always by the connection alone.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: Arc<Mutex<TcpStream>>,
+    stream: Arc<TcpStream>,
     begun: Bytes,
     idleness: Arc<Idleness>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, begun: Bytes, idleness: Arc<Idleness>) -> (Self, Peek) {
-        let stream = Arc::new(Mutex::new(stream));
+        let stream = Arc::new(stream);
+        idleness.received(&begun);
         (
             Self {
                 stream: Arc::clone(&stream),
@@ -47,8 +49,57 @@ impl Socket {
         )
     }
 
-    fn with<T>(&self, run: impl FnOnce(Pin<&mut TcpStream>) -> T) -> T {
-        run(Pin::new(&mut *lock(&self.stream)))
+    /// Reads, and tells the clocks what came.
+    fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = loop {
+            if let Err(error) = ready!(self.stream.poll_read_ready(cx)) {
+                break Err(error);
+            }
+            let room = buf.remaining();
+            let mut got = None;
+            let tried = self.stream.try_io(Interest::READABLE, || {
+                let count = self.stream.try_read_buf(buf)?;
+                got = Some(count);
+                // Less than there was room for: nothing is left, so the next read need not ask the kernel first.
+                if count > 0 && count < room {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match tried {
+                _ if got.is_some() => break Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => break done,
+            }
+        };
+        self.idleness.received(&buf.filled()[before..]);
+        Poll::Ready(result)
+    }
+
+    /// Writes, and tells the clocks whether the client takes what is written.
+    fn write(
+        &self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => {
+                    self.idleness.blocked();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            match attempt(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => {
+                    self.idleness.took();
+                    return Poll::Ready(done);
+                }
+            }
+        }
     }
 }
 
@@ -65,22 +116,17 @@ impl AsyncRead for Socket {
             // With what has arrived behind it: hyper would double its buffer to read a head in two parts. Whatever else
             // becomes of this, the next read will see it too.
             if buf.remaining() > 0 {
-                let _ = self.with(|stream| stream.poll_read(cx, buf));
+                let _ = self.read(cx, buf);
             }
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        let polled = self.with(|stream| stream.poll_read(cx, buf));
-        if buf.filled().len() > before {
-            self.idleness.received();
-        }
-        polled
+        self.read(cx, buf)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.with(|stream| stream.poll_write(cx, buf))
+        self.write(cx, |stream| stream.try_write(buf))
     }
 
     fn poll_write_vectored(
@@ -88,7 +134,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.with(|stream| stream.poll_write_vectored(cx, bufs))
+        self.write(cx, |stream| stream.try_write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -100,7 +146,7 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|stream| stream.poll_shutdown(cx))
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
     }
 }

@@ -2,16 +2,20 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use thiserror::Error;
+use tokio::time::{Instant, Sleep};
 
 use crate::Metrics;
-use crate::accept::Idleness;
+use crate::accept::{Idleness, Stall};
 use crate::connect::Http1;
 use crate::demand::Counted;
+use crate::observe::End;
 use crate::pool::Load;
 
 /// What is known of an upload while it is under way.
@@ -19,6 +23,7 @@ use crate::pool::Load;
 pub(crate) struct Progress {
     frames: AtomicU32,
     fault: AtomicU8,
+    answered: AtomicBool,
 }
 
 /// Why the body of a request did not come to its end. Nothing of it is the workload's doing.
@@ -28,6 +33,8 @@ pub(crate) enum Fault {
     Malformed = 1,
     /// The client broke the connection or took the request back.
     Gone = 2,
+    /// The client sent nothing for too long.
+    Slow = 3,
 }
 
 impl Progress {
@@ -40,8 +47,14 @@ impl Progress {
         match self.fault.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Fault::Malformed),
+            3 => Some(Fault::Slow),
             _ => Some(Fault::Gone),
         }
+    }
+
+    /// The response has begun.
+    pub(crate) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 }
 
@@ -67,27 +80,81 @@ impl Fault {
     }
 }
 
+/// How the body of a request broke off.
+#[derive(Debug, Error)]
+pub enum UploadError {
+    /// The client broke off, or what it sent is no HTTP.
+    #[error(transparent)]
+    Client(#[from] hyper::Error),
+    /// The client sent nothing for too long.
+    #[error("the client sent nothing for too long")]
+    Slow,
+}
+
+/// How long a client may send nothing of a body that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UploadPatience {
+    pub(crate) limit: Duration,
+    /// Only until the response has begun: both sides of an HTTP/2 stream may then speak when they like.
+    pub(crate) until_answered: bool,
+}
+
 /// The body of a request on its way to a workload.
 #[derive(Debug, Default)]
-pub struct Upload(Option<Streaming>);
+pub struct Upload(Option<Box<Streaming>>);
 
 #[derive(Debug)]
 struct Streaming {
     incoming: Incoming,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
+    patience: Option<UploadPatience>,
+    /// Since when the client is waited for, if it is.
+    waiting: Option<Instant>,
+    /// Made when the client is waited for the first time, so that a body that is there costs no timer.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Streaming {
+    /// Whether the client has been waited for too long.
+    fn too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(UploadPatience {
+            limit,
+            until_answered,
+        }) = self.patience
+        else {
+            return false;
+        };
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + limit)));
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let exempt = until_answered && self.progress.answered.load(Ordering::Relaxed);
+            if !exempt && now >= since + limit {
+                return true;
+            }
+            let next = if exempt { now + limit } else { since + limit };
+            timer.as_mut().reset(next);
+        }
+        false
+    }
 }
 
 impl Upload {
-    pub(crate) fn new(incoming: Incoming, metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn new(incoming: Incoming, metrics: &Arc<Metrics>, patience: Option<UploadPatience>) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Streaming {
+        Self(Some(Box::new(Streaming {
             incoming,
             metrics: Arc::clone(metrics),
             progress: Arc::default(),
-        }))
+            patience,
+            waiting: None,
+            timer: None,
+        })))
     }
 
     pub(crate) fn empty() -> Self {
@@ -101,16 +168,25 @@ impl Upload {
 
 impl HttpBody for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = UploadError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(streaming) = &mut self.0 else {
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let Some(streaming) = self.0.as_deref_mut() else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(&mut streaming.incoming).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut streaming.incoming).poll_frame(cx) else {
+            if streaming.too_slow(cx) {
+                let fault = Fault::Slow as u8;
+                streaming.progress.fault.store(fault, Ordering::Release);
+                streaming.metrics.ended(End::Body);
+                return Poll::Ready(Some(Err(UploadError::Slow)));
+            }
+            return Poll::Pending;
+        };
+        streaming.waiting = None;
         match &frame {
             Some(Ok(frame)) => {
                 streaming.progress.frames.fetch_add(1, Ordering::Relaxed);
@@ -124,7 +200,7 @@ impl HttpBody for Upload {
             }
             None => {}
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(UploadError::Client)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,6 +255,8 @@ impl Drop for Busy {
 pub struct Body {
     kind: Kind,
     _busy: Option<Busy>,
+    /// Of an HTTP/2 stream: whether its client takes what comes.
+    stall: Option<Arc<Stall>>,
 }
 
 #[derive(Debug)]
@@ -192,10 +270,11 @@ enum Kind {
 }
 
 impl Body {
-    pub(crate) fn text(text: Bytes, busy: Busy) -> Self {
+    pub(crate) fn text(text: Bytes, busy: Busy, stall: Option<Arc<Stall>>) -> Self {
         Self {
             kind: Kind::Text((!text.is_empty()).then_some(text)),
             _busy: Some(busy),
+            stall,
         }
     }
 
@@ -204,6 +283,7 @@ impl Body {
         release: Release,
         metrics: &Arc<Metrics>,
         busy: Busy,
+        stall: Option<Arc<Stall>>,
     ) -> Self {
         let mut release = Some(release);
         if incoming.is_end_stream()
@@ -218,6 +298,7 @@ impl Body {
                 metrics: Arc::clone(metrics),
             },
             _busy: Some(busy),
+            stall,
         }
     }
 }
@@ -230,30 +311,35 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.kind {
+        let polled = match &mut self.kind {
             Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Streaming {
                 incoming,
                 release,
                 metrics,
             } => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-                let ended = match &frame {
-                    None => true,
-                    Some(Ok(frame)) => {
+                let polled = Pin::new(&mut *incoming).poll_frame(cx);
+                let ended = match &polled {
+                    Poll::Ready(None) => true,
+                    Poll::Ready(Some(Ok(frame))) => {
                         if let Some(data) = frame.data_ref() {
                             metrics.bytes_out.inc_by(data.len() as u64);
                         }
                         incoming.is_end_stream()
                     }
-                    Some(Err(_)) => false,
+                    Poll::Pending | Poll::Ready(Some(Err(_))) => false,
                 };
                 if ended && let Some(release) = release.take() {
                     release.complete();
                 }
-                Poll::Ready(frame)
+                polled
             }
+        };
+        if let Some(stall) = &self.stall {
+            // What was given is not asked for anew before the client has taken it.
+            stall.set(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -11,6 +11,14 @@ use tokio::net::TcpStream;
 
 use crate::support::*;
 
+/// These clients leave so soon that they could have closed their sending sides only; that is not waited out here.
+fn impatient() -> DlxConfig {
+    DlxConfig {
+        half_closed_timeout: Duration::from_millis(200),
+        ..config()
+    }
+}
+
 async fn hang(world: &World) {
     world.wakes.on("app", |_| std::future::pending());
 }
@@ -22,7 +30,7 @@ async fn its_place_its_demand_and_the_wake() {
             held_per_resource: 1,
             ..Limits::default()
         },
-        ..config()
+        ..impatient()
     })
     .await;
     let workload = world.workload("app", asleep());
@@ -60,7 +68,7 @@ async fn even_with_a_body_that_nobody_reads() {
 
 #[tokio::test]
 async fn but_not_the_wake_that_others_wait_for() {
-    let (world, pod) = (World::new().await, Pod::named("here").await);
+    let (world, pod) = (World::with(impatient()).await, Pod::named("here").await);
     let workload = world.workload("app", asleep());
     world.route(&workload);
     let accept = Arc::new(tokio::sync::Notify::new());
@@ -107,7 +115,7 @@ async fn and_the_request_that_the_workload_is_answering() {
         }
     }
     let (world, cancelled) = (
-        World::new().await,
+        World::with(impatient()).await,
         Arc::<std::sync::atomic::AtomicUsize>::default(),
     );
     let count = Arc::clone(&cancelled);

@@ -101,6 +101,12 @@ const DLX: &[Range] = &[
     range("targetPort", Allowed::Count(1, 65_535)),
     range("maxHeldPerResource", Allowed::Count(1, 10_000_000)),
     range("maxHeld", Allowed::Count(1, 10_000_000)),
+    range("maxConnections", Allowed::Count(1, 10_000_000)),
+    range("maxConnectionsPerClient", Allowed::Count(1, 10_000_000)),
+    range("maxHeldPerClient", Allowed::Count(1, 10_000_000)),
+    range("sendTimeout", Allowed::Between(MS.saturating_mul(100), DAY)),
+    range("bodyTimeout", Allowed::Between(MS.saturating_mul(100), DAY)),
+    range("halfClosedTimeout", Allowed::Between(MS.saturating_mul(100), DAY)),
     range("drainLimit", Allowed::NoneOrBetween(MS, DAY)),
     range("shutdownDelay", Allowed::NoneOrBetween(MS, HOUR)),
 ];
