@@ -28,6 +28,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(5);
 const LONGEST_BACKOFF: Duration = Duration::from_millis(250);
 /// Longest response head that is accepted from a workload, in bytes.
 const RESPONSE_HEAD: usize = 256 << 10;
+/// Most fields of a response head.
+const RESPONSE_FIELDS: usize = 1024;
 /// Window of an HTTP/2 stream from a workload.
 const WINDOW: u32 = 1 << 20;
 
@@ -183,6 +185,12 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
             });
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(RESPONSE_HEAD)
+                .max_headers(RESPONSE_FIELDS)
+                .preserve_header_case(true)
+                // As lenient as clients are: curl and browsers take these, so a workload may depend on it.
+                .allow_obsolete_multiline_headers_in_responses(true)
+                .allow_spaces_after_header_name_in_responses(true)
+                .ignore_invalid_headers_in_responses(true)
                 .handshake(io)
                 .await?;
             tokio::spawn(async move {

@@ -5,6 +5,7 @@
 pub(crate) mod authority;
 mod body;
 mod forwarded;
+mod framing;
 pub(crate) mod headers;
 pub(crate) mod hop;
 pub(crate) mod max_forwards;
@@ -225,5 +226,6 @@ pub(crate) fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
 }

@@ -307,7 +307,7 @@ impl Inner {
             self.wake_companion(&companion);
         }
 
-        let wire = headers::wire(&head, &target, grpc);
+        let wire = headers::wire(&head, client.door, &target, grpc);
         let version = head.version;
         let asked = upgrades::asked(&head);
         let bytes = if target.view().open() {
@@ -336,7 +336,12 @@ impl Inner {
         });
         let mut request = Request::from_parts(head, Upload::new(incoming, &self.metrics, patience));
         let switch = asked.map(|asked| (asked, Tunnel::client(&mut request)));
-        request.extensions_mut().clear();
+        if wire == Wire::H1 {
+            // What stays is how the client wrote the names of its fields.
+            request.extensions_mut().remove::<OnUpgrade>();
+        } else {
+            request.extensions_mut().clear();
+        }
         let counted = target.state.enter(Stage::InFlight, &self.metrics);
         Ok(Prepared::Exchange(Exchange {
             target,
@@ -436,7 +441,7 @@ impl Inner {
             else {
                 return Err(Rescue::BadAnswer);
             };
-            headers::rewrite_response(response.headers_mut(), true);
+            headers::rewrite_switch(response.headers_mut());
             counted.advance(Stage::Upgraded);
             if let Some(socket) = &client.http1 {
                 socket.give_up_after(None);
@@ -446,7 +451,7 @@ impl Inner {
                 .spawn(tunnel.run(counted, load, Arc::clone(&client.place), self.closed.clone()));
             return Ok(Proxied::Here(response.map(|_| ())));
         }
-        headers::rewrite_response(response.headers_mut(), false);
+        headers::rewrite_response(response.headers_mut(), version)?;
         *response.version_mut() = version.max(Version::HTTP_11);
         if matches!(client.door, Door::Port(_)) && target.view().direct {
             show_out(client, version, &mut response);

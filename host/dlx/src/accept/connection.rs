@@ -255,6 +255,7 @@ pub(crate) async fn serve(
             .half_close(true)
             .max_header_size(limits.header_bytes)
             .max_headers(limits.headers)
+            .preserve_header_case(true)
             .max_buf_size(limits.header_bytes.max(8192) * 2)
             .serve_connection(io, service)
             .with_upgrades();

@@ -12,9 +12,11 @@ use http::{Uri, Version};
 
 use super::authority;
 use super::forwarded::{Forwarding, Sender};
+use super::framing::{self, Codings};
 use super::hop::Marks;
+use crate::accept::Door;
 use crate::connect::Wire;
-use crate::rescue::Rescue;
+use crate::rescue::{REASON, Rescue};
 use crate::{AppProtocol, Target};
 
 /// Asks a DLX port whether it stands in for the Sleeper with this uid.
@@ -35,10 +37,11 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     matches!(rest, Some([] | [b'+' | b';' | b' ', ..]))
 }
 
-/// What to speak with the workload.
-pub(crate) fn wire(request: &Parts, target: &Target, grpc: bool) -> Wire {
-    let inbound_h2 = request.version == Version::HTTP_2;
-    if inbound_h2 && (grpc || target.protocol == AppProtocol::H2c) {
+/// What to speak with the workload. On a DLX port what the client speaks, because awake it speaks to the pods themselves; what
+/// comes by the main listener was translated by an Ingress already, as it likes.
+pub(crate) fn wire(request: &Parts, door: Door, target: &Target, grpc: bool) -> Wire {
+    let meant_for_pods = matches!(door, Door::Port(_)) || grpc || target.protocol == AppProtocol::H2c;
+    if request.version == Version::HTTP_2 && meant_for_pods {
         Wire::H2
     } else {
         Wire::H1
@@ -76,6 +79,7 @@ pub(crate) fn rewrite_request(request: &mut Parts, outgoing: Outgoing<'_>) -> Re
         marks,
         pass,
     } = outgoing;
+    let codings = framing::take(&mut request.headers)?;
     let host = authority::of(request);
     if let Some(host) = &host {
         // The request line wins over the field, and the workload gets to see one of them only.
@@ -109,12 +113,17 @@ pub(crate) fn rewrite_request(request: &mut Parts, outgoing: Outgoing<'_>) -> Re
             }
             // hyper takes a GET of unknown length for one without body.
             if has_unsized_body && !request.headers.contains_key(CONTENT_LENGTH) {
-                request
-                    .headers
-                    .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                let codings = match codings {
+                    Codings::Plain => HeaderValue::from_static("chunked"),
+                    Codings::Coded(codings) => codings,
+                };
+                request.headers.insert(TRANSFER_ENCODING, codings);
             }
         }
         Wire::H2 => {
+            if codings != Codings::Plain {
+                return Err(Rescue::Malformed("HTTP/2 has no transfer codings, and this body has one"));
+            }
             request.version = Version::HTTP_2;
             request.headers.remove(HOST);
             let mut parts = http::uri::Parts::default();
@@ -127,15 +136,30 @@ pub(crate) fn rewrite_request(request: &mut Parts, outgoing: Outgoing<'_>) -> Re
     Ok(())
 }
 
-/// Removes what concerns the connection to the workload only. `switched` keeps what a protocol change needs.
-pub(crate) fn rewrite_response(headers: &mut HeaderMap, switched: bool) {
-    let protocol = if switched {
-        headers.get(UPGRADE).cloned()
-    } else {
-        None
-    };
+/// Removes what concerns the connection to the workload only, and what only the DLX says of its own answers.
+///
+/// # Errors
+/// [`Rescue::BadAnswer`] for a body whose coding this client's version of HTTP has no label for.
+pub(crate) fn rewrite_response(headers: &mut HeaderMap, client: Version) -> Result<(), Rescue> {
+    let codings = framing::take(headers).map_err(|_| Rescue::BadAnswer)?;
     remove_hop_by_hop(headers);
     headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(REASON);
+    match codings {
+        Codings::Plain => Ok(()),
+        Codings::Coded(codings) if client == Version::HTTP_11 => {
+            headers.insert(TRANSFER_ENCODING, codings);
+            Ok(())
+        }
+        Codings::Coded(_) => Err(Rescue::BadAnswer),
+    }
+}
+
+/// The same of a response that changes the protocol, which keeps what says to which.
+pub(crate) fn rewrite_switch(headers: &mut HeaderMap) {
+    let protocol = headers.get(UPGRADE).cloned();
+    remove_hop_by_hop(headers);
+    headers.remove(REASON);
     if let Some(protocol) = protocol {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
