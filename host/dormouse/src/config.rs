@@ -436,6 +436,20 @@ pub struct DlxOptions {
     #[arg(long, env = "DORMOUSE_VIA")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<bool>,
+    // What a request and an answer may look like.
+    /// Fields of a request head; 431 beyond it. Servers allow between 100 and some thousand [default: 512]
+    #[arg(long, env = "DORMOUSE_MAX_HEADER_FIELDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_header_fields: Option<usize>,
+    /// Size of a request head in bytes; 431 beyond it. Servers allow between 8 and 80 KiB [default: 65536]
+    #[arg(long, env = "DORMOUSE_MAX_HEADER_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_header_bytes: Option<usize>,
+    /// How long a workload may take until its answer begins; 504 beyond it. 0s: as long as the client stays, as without Dormouse
+    /// [default: 0s]
+    #[arg(long, env = "DORMOUSE_RESPONSE_TIMEOUT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_timeout: Option<Span>,
     // Clients: places, and what they may take their time for.
     /// Open client connections; fewer where the limit of descriptors is low, so that some are left for health checks and the API
     /// server [default: 16384]

@@ -164,6 +164,8 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptor
     let mut limits = defaults.limits;
     limits.held_per_resource = options.max_held_per_resource.unwrap_or(limits.held_per_resource);
     limits.held = options.max_held.unwrap_or(limits.held);
+    limits.headers = options.max_header_fields.unwrap_or(limits.headers);
+    limits.header_bytes = options.max_header_bytes.unwrap_or(limits.header_bytes);
     // Clients: places, and what they may take their time for.
     let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
     limits.descriptors = Some(descriptors);
@@ -186,6 +188,9 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptor
         names: name.map(|name| NameHeaders { name, path }),
         strategy,
         forwarding: forwarding(options, defaults.forwarding)?,
+        response_timeout: options
+            .response_timeout
+            .map_or(defaults.response_timeout, |span| (!span.0.is_zero()).then_some(span.0)),
         send_timeout: span(options.send_timeout, defaults.send_timeout),
         body_timeout: span(options.body_timeout, defaults.body_timeout),
         half_closed_timeout: span(options.half_closed_timeout, defaults.half_closed_timeout),
