@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use dormouse_kubernetes::Scope;
-use dormouse_kubernetes::api::{
-    ASLEEP, FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS,
-};
+use dormouse_kubernetes::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR};
 use dormouse_kubernetes::lifecycle::ObjectRef;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -142,8 +140,7 @@ impl Leftovers {
                 Vec::new()
             }
         };
-        let patch =
-            json!({"metadata": {"annotations": {FENCE: null, ASLEEP: null}, "labels": {FENCE_LABEL: null}}});
+        let patch = json!({"metadata": {"annotations": {FENCE: null}, "labels": {FENCE_LABEL: null}}});
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
         let services = fenced.iter().map(|service| {
@@ -169,8 +166,7 @@ impl Leftovers {
             let what = format!("{} {namespace}/{name}", object.kind);
             let work = async move {
                 let found = asked(&what, api.get_metadata(name)).await?;
-                let marks = found.annotations();
-                if !marks.contains_key(FENCE) && !marks.contains_key(ASLEEP) {
+                if !found.annotations().contains_key(FENCE) {
                     return Ok(());
                 }
                 asked(&what, api.patch_metadata(name, params, patch))
@@ -230,7 +226,7 @@ fn unpark_patch(service: &Service) -> Result<Value> {
     Ok(json!({
         "metadata": {
             "resourceVersion": service.resource_version(),
-            "annotations": {PARKED_SELECTOR: null, PARKED_WORKLOADS: null, FENCE: null},
+            "annotations": {PARKED_SELECTOR: null, FENCE: null},
             "labels": {FENCE_LABEL: null},
         },
         "spec": {"selector": selector},
