@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -250,6 +250,7 @@ impl Inner {
                 (Err(rescue), _) | (_, Some(Err(rescue))) => Err(rescue),
                 (Ok(Prepared::Exchange(_)), None) => Err(Rescue::BadAnswer),
             };
+            let failed = outcome.as_ref().err().map(Rescue::status);
             let response = match outcome {
                 Ok(Proxied::Forwarded(response, release)) => {
                     response.map(|body| Body::streaming(body, release, &self.metrics, busy, stall))
@@ -262,7 +263,8 @@ impl Inner {
                     rescue.response(grpc).map(|text| Body::text(text, busy, stall))
                 }
             };
-            self.metrics.answered(response.status());
+            // A failure is one for a gRPC client, too, whose status says 200.
+            self.metrics.answered(failed.unwrap_or(response.status()));
             if let Some(line) = line {
                 line.write(client.door, response.status());
             }
@@ -329,6 +331,13 @@ impl Inner {
             pass,
         };
         headers::rewrite_request(&mut head, outgoing)?;
+        // HTTP/1.0 needs no Host, HTTP/1.1 does: the name that such a client would have used.
+        if wire == Wire::H1 && !head.headers.contains_key(HOST) {
+            let host = format!("{}.{}.svc", target.key.service, target.key.namespace);
+            if let Ok(host) = HeaderValue::from_str(&host) {
+                head.headers.insert(HOST, host);
+            }
+        }
         // The pauses of a gRPC stream are its own affair.
         let patience = (!grpc).then_some(UploadPatience {
             limit: self.config.body_timeout,

@@ -14,12 +14,16 @@ mod clients;
 mod cluster;
 #[path = "dlx/crowd.rs"]
 mod crowd;
+#[path = "dlx/corpus.rs"]
+mod corpus;
 #[path = "dlx/drain.rs"]
 mod drain;
 #[path = "dlx/forwarding.rs"]
 mod forwarding;
 #[path = "dlx/holding.rs"]
 mod holding;
+#[path = "dlx/http.rs"]
+mod http_rules;
 #[path = "dlx/leaving.rs"]
 mod leaving;
 #[path = "dlx/manners.rs"]
