@@ -12,10 +12,10 @@ mod support;
 mod clients;
 #[path = "dlx/cluster.rs"]
 mod cluster;
-#[path = "dlx/crowd.rs"]
-mod crowd;
 #[path = "dlx/corpus.rs"]
 mod corpus;
+#[path = "dlx/crowd.rs"]
+mod crowd;
 #[path = "dlx/drain.rs"]
 mod drain;
 #[path = "dlx/forwarding.rs"]

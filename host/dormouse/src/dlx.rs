@@ -190,7 +190,9 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptor
         forwarding: forwarding(options, defaults.forwarding)?,
         response_timeout: options
             .response_timeout
-            .map_or(defaults.response_timeout, |span| (!span.0.is_zero()).then_some(span.0)),
+            .map_or(defaults.response_timeout, |span| {
+                (!span.0.is_zero()).then_some(span.0)
+            }),
         send_timeout: span(options.send_timeout, defaults.send_timeout),
         body_timeout: span(options.body_timeout, defaults.body_timeout),
         half_closed_timeout: span(options.half_closed_timeout, defaults.half_closed_timeout),

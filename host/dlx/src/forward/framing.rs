@@ -27,7 +27,12 @@ pub(crate) fn take(headers: &mut HeaderMap) -> Result<Codings, Rescue> {
         let value = value
             .to_str()
             .map_err(|_| Rescue::Malformed("Transfer-Encoding is no text"))?;
-        codings.extend(value.split(',').map(str::trim).filter(|coding| !coding.is_empty()));
+        codings.extend(
+            value
+                .split(',')
+                .map(str::trim)
+                .filter(|coding| !coding.is_empty()),
+        );
     }
     let chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
     let last = codings.len().saturating_sub(1);
@@ -70,8 +75,9 @@ mod tests {
             (&["deflate", "gzip , chunked"], Some("deflate, gzip, chunked")),
         ];
         for (values, label) in table {
-            let expected =
-                label.map_or(Codings::Plain, |label| Codings::Coded(HeaderValue::from_static(label)));
+            let expected = label.map_or(Codings::Plain, |label| {
+                Codings::Coded(HeaderValue::from_static(label))
+            });
             assert_eq!(taken(values), (Ok(expected), false), "{values:?}");
         }
     }

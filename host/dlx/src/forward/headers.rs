@@ -122,7 +122,9 @@ pub(crate) fn rewrite_request(request: &mut Parts, outgoing: Outgoing<'_>) -> Re
         }
         Wire::H2 => {
             if codings != Codings::Plain {
-                return Err(Rescue::Malformed("HTTP/2 has no transfer codings, and this body has one"));
+                return Err(Rescue::Malformed(
+                    "HTTP/2 has no transfer codings, and this body has one",
+                ));
             }
             request.version = Version::HTTP_2;
             request.headers.remove(HOST);

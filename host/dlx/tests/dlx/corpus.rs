@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_dlx::EndpointsView;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -24,7 +26,9 @@ fn corpus() -> PathBuf {
 
 /// Bytes of an input: C escapes, and long ones are cut off as `...[20081 bytes]`, which tells how many there were.
 fn bytes(input: &str) -> Vec<u8> {
-    let cut = input.strip_suffix(" bytes]").and_then(|text| text.rsplit_once("...["));
+    let cut = input
+        .strip_suffix(" bytes]")
+        .and_then(|text| text.rsplit_once("...["));
     match cut.and_then(|(begin, count)| Some((begin, count.parse().ok()?))) {
         Some((begin, count)) => filled(unescaped(begin), count),
         None => unescaped(input),
@@ -33,6 +37,9 @@ fn bytes(input: &str) -> Vec<u8> {
 
 /// What was cut off a long input.
 fn filled(mut begin: Vec<u8>, count: usize) -> Vec<u8> {
+    if begin.ends_with(b"\r") {
+        begin.push(b'\n');
+    }
     let has = |part: &[u8]| begin.windows(part.len()).any(|window| window == part);
     let (end, filler): (&[u8], &[u8]) = if begin.starts_with(b"\r\n") {
         (b"GET /a HTTP/1.1\r\nHost: raw.lab\r\n\r\n", b"\r\n")
@@ -117,7 +124,9 @@ async fn lenient() -> SocketAddr {
                 let _ = stream.write_all(answer).await;
                 let _ = stream.shutdown().await;
                 // Whoever still sends gets the answer, not a reset.
-                while matches!(tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await, Ok(Ok(n)) if n > 0) {}
+                while matches!(tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await, Ok(Ok(n)) if n > 0)
+                {
+                }
             });
         }
     });
@@ -150,9 +159,11 @@ async fn ask(address: SocketAddr, input: &[u8]) -> String {
     let Some(status) = text.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)) else {
         return "none".to_owned();
     };
-    let reason = text
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("dormouse-reason: ").map(str::to_owned));
+    let reason = text.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("dormouse-reason: ")
+            .map(str::to_owned)
+    });
     match reason {
         Some(reason) => format!("{status} {reason}"),
         None => status.to_owned(),
@@ -186,10 +197,17 @@ async fn every_line_of_the_corpus_is_answered_as_without_us_or_the_docs_say_why(
     };
     let pod = lenient().await;
     let world = World::new().await;
-    let (observed, sleeper) = (world.workload("observed", awake(&[pod])), world.workload("sleeper", asleep()));
+    let (observed, sleeper) = (
+        world.workload("observed", awake(&[pod])),
+        world.workload("sleeper", asleep()),
+    );
     let view = sleeper.view.clone();
     world.wakes.on("sleeper", move |_| {
-        view.send_replace(std::sync::Arc::new(awake(&[pod])));
+        let epoch = view.borrow().epoch + 1;
+        view.send_replace(Arc::new(EndpointsView {
+            epoch,
+            ..awake(&[pod])
+        }));
         async { Ok(()) }
     });
     let (port, other) = (free_address().await.port(), free_address().await.port());
@@ -199,9 +217,14 @@ async fn every_line_of_the_corpus_is_answered_as_without_us_or_the_docs_say_why(
     let mut lines = 0;
     for line in text.lines() {
         let entry: serde_json::Value = serde_json::from_str(line).unwrap();
-        let (name, input) = (entry["name"].as_str().unwrap(), bytes(entry["input"].as_str().unwrap()));
+        let (name, input) = (
+            entry["name"].as_str().unwrap(),
+            bytes(entry["input"].as_str().unwrap()),
+        );
         lines += 1;
-        sleeper.show(asleep());
+        // Each sleep is later than the wake before it.
+        let epoch = sleeper.view.borrow().epoch + 1;
+        sleeper.show(EndpointsView { epoch, ..asleep() });
         let answers = [
             ask(pod, &input).await,
             ask(on(port), &input).await,
@@ -214,12 +237,24 @@ async fn every_line_of_the_corpus_is_answered_as_without_us_or_the_docs_say_why(
     assert!(lines > 50, "{lines} lines only");
     let documented = documented();
     let mut wrong = String::new();
+    // An answer that races with the end of a body may be either.
+    let told = |name: &String, answers: &[String; 3]| {
+        documented.get(name).is_some_and(|cells| {
+            let mut pairs = cells.iter().zip(answers);
+            pairs.all(|(cell, answer)| cell.split(" or ").any(|one| one == answer))
+        })
+    };
     for (name, answers) in &seen {
-        if documented.get(name) != Some(answers) {
-            let _ = writeln!(wrong, "| `{name}` | {} | {} | {} | ? |", answers[0], answers[1], answers[2]);
+        if !told(name, answers) {
+            let _ = writeln!(
+                wrong,
+                "| `{name}` | {} | {} | {} | ? |",
+                answers[0], answers[1], answers[2]
+            );
         }
     }
-    for name in documented.keys().filter(|name| !seen.contains_key(*name)) {
+    let certain = documented.iter().filter(|(_, cells)| !cells[2].contains(" or "));
+    for (name, _) in certain.filter(|(name, _)| !seen.contains_key(*name)) {
         let _ = writeln!(wrong, "no difference any more: {name}");
     }
     assert!(wrong.is_empty(), "docs/http.md is to say:\n{wrong}");

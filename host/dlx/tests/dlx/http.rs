@@ -66,7 +66,11 @@ async fn f02_a_response_with_both_framings_is_whole() {
 async fn f15_a_coding_stays_on_its_label_or_the_answer_is_refused() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nxyz\r\n0\r\n\r\n";
     let (read, _) = through(ASK, answer).await;
-    assert!(read.to_lowercase().contains("transfer-encoding: gzip, chunked\r\n"), "{read}");
+    assert!(
+        read.to_lowercase()
+            .contains("transfer-encoding: gzip, chunked\r\n"),
+        "{read}"
+    );
     assert!(read.ends_with("xyz\r\n0\r\n\r\n"), "{read}");
     let (read, _) = through("GET / HTTP/1.0\r\nHost: a\r\n\r\n", answer).await;
     assert!(read.contains(" 502 ") && read.contains("bad-answer"), "{read}");
@@ -82,7 +86,12 @@ async fn f15_a_request_keeps_its_coding_too_and_chunked_comes_once() {
     let fine = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     let (read, heard) = through(&ask("gzip, chunked"), fine).await;
     assert!(read.contains(" 200 "), "{read}");
-    assert!(heard.to_lowercase().contains("transfer-encoding: gzip, chunked\r\n"), "{heard}");
+    assert!(
+        heard
+            .to_lowercase()
+            .contains("transfer-encoding: gzip, chunked\r\n"),
+        "{heard}"
+    );
     let (read, heard) = through(&ask("chunked\r\nTransfer-Encoding: chunked"), fine).await;
     assert!(read.contains(" 400 ") && read.contains("malformed"), "{read}");
     assert_eq!(heard, "");
@@ -101,9 +110,19 @@ async fn field_08_f18_more_than_a_hundred_fields_pass_both_ways() {
 #[tokio::test]
 async fn field_13_names_keep_their_case_both_ways() {
     let ask = "GET / HTTP/1.1\r\nHost: a\r\nX-mIxEd: 1\r\nConnection: close\r\n\r\n";
-    let (read, heard) = through(ask, "HTTP/1.1 200 OK\r\nETag: x\r\nX-ODD: 2\r\nContent-Length: 0\r\n\r\n").await;
-    assert!(heard.contains("X-mIxEd: 1\r\n") && heard.contains("Host: a\r\n"), "{heard}");
-    assert!(read.contains("ETag: x\r\n") && read.contains("X-ODD: 2\r\n"), "{read}");
+    let (read, heard) = through(
+        ask,
+        "HTTP/1.1 200 OK\r\nETag: x\r\nX-ODD: 2\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    assert!(
+        heard.contains("X-mIxEd: 1\r\n") && heard.contains("Host: a\r\n"),
+        "{heard}"
+    );
+    assert!(
+        read.contains("ETag: x\r\n") && read.contains("X-ODD: 2\r\n"),
+        "{read}"
+    );
 }
 
 #[tokio::test]
@@ -111,7 +130,10 @@ async fn field_14_responses_may_be_as_odd_as_clients_allow() {
     for odd in ["X-A: one\r\n two\r\n", "X-A : one\r\n", "no colon here\r\n"] {
         let answer = format!("HTTP/1.1 200 OK\r\n{odd}Content-Length: 2\r\n\r\nok");
         let (read, _) = through(ASK, answer).await;
-        assert!(read.starts_with("HTTP/1.1 200 ") && read.ends_with("ok"), "{odd}: {read}");
+        assert!(
+            read.starts_with("HTTP/1.1 200 ") && read.ends_with("ok"),
+            "{odd}: {read}"
+        );
     }
 }
 
@@ -119,12 +141,19 @@ async fn field_14_responses_may_be_as_odd_as_clients_allow() {
 async fn f18_a_workload_cannot_speak_for_the_dlx() {
     let answer = "HTTP/1.1 503 Busy\r\nDormouse-Reason: loop\r\nContent-Length: 0\r\n\r\n";
     let (read, _) = through(ASK, answer).await;
-    assert!(read.contains(" 503 ") && !read.to_lowercase().contains("dormouse-reason"), "{read}");
+    assert!(
+        read.contains(" 503 ") && !read.to_lowercase().contains("dormouse-reason"),
+        "{read}"
+    );
 }
 
 #[tokio::test]
 async fn a_request_raised_from_http_1_0_has_a_host() {
-    let (read, heard) = through("GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let (read, heard) = through(
+        "GET / HTTP/1.0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
     assert!(read.ends_with("ok"), "{read}");
     assert!(heard.starts_with("GET / HTTP/1.1\r\n"), "{heard}");
     assert!(heard.to_lowercase().contains("host: app.ns.svc\r\n"), "{heard}");

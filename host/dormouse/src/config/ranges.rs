@@ -104,7 +104,10 @@ const DLX: &[Range] = &[
     range("maxHeaderFields", Allowed::Count(16, 10_000)),
     range("maxHeaderBytes", Allowed::Count(4096, 1 << 20)),
     // Zero: as long as the client stays.
-    range("responseTimeout", Allowed::NoneOrBetween(MS.saturating_mul(100), DAY)),
+    range(
+        "responseTimeout",
+        Allowed::NoneOrBetween(MS.saturating_mul(100), DAY),
+    ),
     range("maxConnections", Allowed::Count(1, 10_000_000)),
     range("maxConnectionsPerClient", Allowed::Count(1, 10_000_000)),
     range("maxHeldPerClient", Allowed::Count(1, 10_000_000)),
