@@ -30,7 +30,8 @@ fn bytes(input: &str) -> Vec<u8> {
         .strip_suffix(" bytes]")
         .and_then(|text| text.rsplit_once("...["));
     match cut.and_then(|(begin, count)| Some((begin, count.parse().ok()?))) {
-        Some((begin, count)) => filled(unescaped(begin), count),
+        // It may be cut in the middle of an escape.
+        Some((begin, count)) => filled(unescaped(begin.trim_end_matches('\\')), count),
         None => unescaped(input),
     }
 }
