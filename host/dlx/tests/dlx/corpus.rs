@@ -32,7 +32,11 @@ fn bytes(input: &str) -> Vec<u8> {
     match cut.and_then(|(begin, count)| Some((begin, count.parse().ok()?))) {
         // It may be cut in the middle of an escape.
         Some((begin, count)) => filled(unescaped(begin.trim_end_matches('\\')), count),
-        None => unescaped(input),
+        // Or only that there were more.
+        None => match input.strip_suffix('…') {
+            Some(begin) => filled(unescaped(begin), 40_000),
+            None => unescaped(input),
+        },
     }
 }
 
