@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn ingress(class: Option<&str>, annotations: serde_json::Value, kind: &str, path: &str) -> Ingress {
+    fn ingress(class: Option<&str>, annotations: &serde_json::Value, kind: &str, path: &str) -> Ingress {
         let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
         let paths = json!([{"path": path, "pathType": kind, "backend": backend}]);
         serde_json::from_value(json!({
@@ -218,7 +218,7 @@ mod tests {
             (Some("kong"), &none, SPECIFIC, "/~/a/[0-9]", Pattern(Start)),
         ];
         for (class, annotations, kind, path, expected) in table {
-            let ingress = ingress(class, annotations.clone(), kind, path);
+            let ingress = ingress(class, annotations, kind, path);
             assert_eq!(read(&ingress), expected, "{class:?} {annotations} {kind} {path}");
         }
     }
@@ -227,12 +227,12 @@ mod tests {
     fn field_17_one_ingress_makes_every_path_of_an_nginx_host_a_pattern() {
         let asks = ingress(
             Some("nginx"),
-            json!({"nginx.ingress.kubernetes.io/use-regex": "true"}),
+            &json!({"nginx.ingress.kubernetes.io/use-regex": "true"}),
             "ImplementationSpecific",
             "/a[0-9]",
         );
-        let beside = ingress(Some("nginx"), json!({}), "Prefix", "/a");
-        let other = ingress(Some("traefik"), json!({}), "Prefix", "/a");
+        let beside = ingress(Some("nginx"), &json!({}), "Prefix", "/a");
+        let other = ingress(Some("traefik"), &json!({}), "Prefix", "/a");
         let nginx = NginxHosts::of([&asks, &beside, &other]);
         let of = |ingress: &Ingress, host: &str| {
             let rule = &ingress.spec.as_ref().unwrap().rules.as_ref().unwrap()[0];

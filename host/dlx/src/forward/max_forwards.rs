@@ -55,8 +55,8 @@ mod tests {
         };
         assert_eq!(counted("OPTIONS", "1"), (false, "0".into()));
         assert_eq!(counted("OPTIONS", "010"), (false, "9".into()));
-        assert_eq!(counted("OPTIONS", "0").0, true);
-        assert_eq!(counted("OPTIONS", "000").0, true);
+        assert!(counted("OPTIONS", "0").0);
+        assert!(counted("OPTIONS", "000").0);
         assert_eq!(counted("OPTIONS", "-1"), (false, "-1".into()));
         assert_eq!(
             counted("OPTIONS", "99999999999999"),
