@@ -388,6 +388,9 @@ fn annotations(text: &str) -> BTreeSet<String> {
     found
 }
 
+/// Before the domain of annotations that are the host's alone.
+const STATE: &str = "state.";
+
 fn annotations_in(text: &str) -> BTreeSet<String> {
     let names = text.match_indices("dormouse.dev/").map(|(place, start)| {
         let rest = &text[place + start.len()..];
@@ -399,10 +402,14 @@ fn annotations_in(text: &str) -> BTreeSet<String> {
     });
     names
         .filter(|(place, key)| {
-            // Not a subdomain, not the version of the API, not the beginning of a name that is put together.
-            !text[..*place].ends_with('.') && !key.is_empty() && !key.starts_with("v1") && !key.ends_with('-')
+            // Not another subdomain, not the version of the API, not the beginning of a name that is put together.
+            let before = &text[..*place];
+            (!before.ends_with('.') || before.ends_with(STATE)) && !key.is_empty() && !key.starts_with("v1") && !key.ends_with('-')
         })
-        .map(|(_, key)| format!("dormouse.dev/{key}"))
+        .map(|(place, key)| {
+            let state = if text[..place].ends_with(STATE) { STATE } else { "" };
+            format!("{state}dormouse.dev/{key}")
+        })
         .collect()
 }
 

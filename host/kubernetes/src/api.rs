@@ -16,8 +16,9 @@ pub const PARKED_WORKLOADS: &str = "dormouse.dev/parked-workloads";
 /// The label that a parked selector asks for; no pod carries it.
 pub const PARKED_LABEL: &str = "dormouse.dev/parked";
 /// On a workload that is asleep: who put it to sleep and how many replicas it had, as JSON. So it can be undone whatever
-/// becomes of the Sleeper.
-pub const ASLEEP: &str = "dormouse.dev/asleep";
+/// becomes of the Sleeper. Not among the annotations that plugins read from people: one that does not know it would take it for a
+/// misspelt one of theirs, and leave the workload awake.
+pub const ASLEEP: &str = "state.dormouse.dev/asleep";
 /// On a workload or a Service: the epoch of the last wake, and the uid of the Sleeper (`<epoch>@<uid>`); one for each Sleeper that
 /// names the object, with commas between. What was decided
 /// before that wake is conditional on an older version of the object, and loses.

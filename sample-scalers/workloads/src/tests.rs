@@ -68,7 +68,8 @@ fn annotations_decide() {
     let annotations = json!({
         "dormouse.dev/sleep-after": "1h", "dormouse.dev/services": "web-admin", "dormouse.dev/wake-timeout": "2m",
         "dormouse.dev/replicas": "3", "dormouse.dev/rules": "[{\"metric\":\"requests\",\"threshold\":\"2\"}]",
-        "dormouse.dev/epoch": "12"
+        "dormouse.dev/epoch": "12",
+        "state.dormouse.dev/asleep": "{}"
     });
     host.add(deployment("web", &annotations))
         .add(service("shop", "web", "web"))
