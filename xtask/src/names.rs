@@ -404,7 +404,10 @@ fn annotations_in(text: &str) -> BTreeSet<String> {
         .filter(|(place, key)| {
             // Not another subdomain, not the version of the API, not the beginning of a name that is put together.
             let before = &text[..*place];
-            (!before.ends_with('.') || before.ends_with(STATE)) && !key.is_empty() && !key.starts_with("v1") && !key.ends_with('-')
+            (!before.ends_with('.') || before.ends_with(STATE))
+                && !key.is_empty()
+                && !key.starts_with("v1")
+                && !key.ends_with('-')
         })
         .map(|(place, key)| {
             let state = if text[..place].ends_with(STATE) { STATE } else { "" };
