@@ -78,7 +78,7 @@ impl Cluster {
                 failure.message = format!("{}: {trouble}", failure.message);
             }
         }
-        let news = News::of(&status.state, &next);
+        let news = News::of(&status.state, &next, seen.observation.undivertible().as_deref());
         let generation = seen.sleeper.metadata.generation;
         conditions::apply(&mut status.conditions, &news.conditions, generation, self.now());
         status.state = next;

@@ -7,11 +7,11 @@
 mod pods;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Listed, ObjectRef, Observation, OwnSlice, Phase, Service as SeenService, Workload,
+    Demand, Dlx, Listed, ObjectRef, Observation, OwnSlice, Phase, Service as SeenService, Workload, Zero,
 };
 use futures::StreamExt;
 use futures::future::{try_join, try_join_all, try_join3};
@@ -25,10 +25,10 @@ use kube::core::ApiResource;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
-use crate::api::{FENCE, Sleeper, SleeperSpec, TURN};
+use crate::api::{AT_ZERO, FENCE, Sleeper, SleeperSpec, TURN};
 use crate::cluster::optional;
 use crate::endpoints::{SERVICE_NAME_LABEL, addresses, is_own, own_slice_name};
-use crate::services::{ports, selector};
+use crate::services::{family, ports, selector};
 use crate::{Cluster, ClusterError};
 
 /// Probes that are under way at once.
@@ -113,11 +113,12 @@ impl Cluster {
                 .map(|object| self.workload(namespace, object, sleeper)),
         );
         let uid = sleeper.uid().unwrap_or_default();
+        let dlx = self.dlx_endpoints().addresses;
         let services = sleeper
             .spec
             .services
             .iter()
-            .map(|name| self.seen_service(namespace, name, &uid));
+            .map(|name| self.seen_service(namespace, name, &uid, &dlx));
         let services = try_join_all(services);
         let (mut workloads, services, minimums) = try_join3(
             workloads,
@@ -142,6 +143,7 @@ impl Cluster {
                 object: object.clone(),
                 exists: false,
                 replicas: 0,
+                zero: Zero::StandIn,
                 autoscaler_minimum: None,
                 fence: None,
             };
@@ -188,6 +190,7 @@ impl Cluster {
             exists: true,
             // Zero is left out by the API server.
             replicas: scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0),
+            zero: self.zero_of(metadata.annotations()),
             autoscaler_minimum: None,
             fence,
         };
@@ -202,6 +205,16 @@ impl Cluster {
                 version,
             },
         ))
+    }
+
+    /// What zero replicas mean for a workload with these annotations.
+    fn zero_of(&self, annotations: &BTreeMap<String, String>) -> Zero {
+        match annotations.get(AT_ZERO).map(|value| value.trim()) {
+            Some("off") => Zero::Off,
+            Some("stand-in") => Zero::StandIn,
+            // Whoever reads annotations for people complains about others.
+            _ => self.inner.config.at_zero,
+        }
     }
 
     pub(crate) fn workload_api(
@@ -254,6 +267,7 @@ impl Cluster {
         namespace: &str,
         name: &str,
         uid: &str,
+        dlx: &[IpAddr],
     ) -> Result<(SeenService, ServiceVersion), ClusterError> {
         let api = self.api::<Service>(namespace);
         let slices = self.api::<EndpointSlice>(namespace);
@@ -280,7 +294,11 @@ impl Cluster {
         };
         let seen = SeenService {
             name: name.to_owned(),
-            selector: service.as_ref().map(selector).transpose()?,
+            selector: service
+                .as_ref()
+                .map(|service| selector(service, dlx))
+                .transpose()?,
+            family: service.as_ref().and_then(family),
             ports: service.as_ref().map(ports).unwrap_or_default(),
             own_slice: own.as_ref().map(|slice| own_slice(slice, uid)),
             listed,
@@ -323,12 +341,14 @@ impl Cluster {
                 workloads,
                 services,
                 dlx: Dlx {
-                    ready: found.ready,
+                    ready: found.addresses,
                     absent_since: found.absent_since,
                 },
                 unanswered_since: None,
                 last_outage: self.inner.outages.last(),
                 demand: Demand::Unknown,
+                // Until the opposite is known.
+                pods_left: true,
                 ready_pod: false,
             },
             sleeper,
@@ -339,6 +359,9 @@ impl Cluster {
         seen.observation.unanswered_since = self.inner.unanswered.update(key, unanswered, self.now());
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
             seen.observation.demand = self.demand(&seen.sleeper).await;
+        }
+        if phase == Phase::Asleep && !seen.observation.state.pods_gone {
+            seen.observation.pods_left = self.pods_left(namespace, &seen);
         }
         if matches!(phase, Phase::Waking | Phase::Ready | Phase::Awake) {
             self.relisted(namespace, &mut seen);

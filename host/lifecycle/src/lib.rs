@@ -29,7 +29,7 @@ mod transition;
 pub use look::{Look, LookPolicy};
 pub use next::{Next, Step, Timings, WaitReason, next};
 pub use observation::{
-    Demand, Dlx, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload,
+    Demand, Dlx, Family, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload, Zero,
 };
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
 pub use state::{

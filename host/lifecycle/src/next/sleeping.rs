@@ -1,13 +1,16 @@
 //! From Awake to Asleep.
 
-use super::common::{act_state, after, catching_up, caught_up, existing, record, settled, wait, wake};
+use super::common::{
+    act_state, after, all_at_zero, catching_up, caught_up, existing, record, recorded, settled, wait, wake,
+    workloads,
+};
 use super::waking::awake;
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Demand, Listed, Observation, Phase, Selector, Wish};
+use crate::{Demand, Listed, Observation, Phase, Selector, Wish, Zero};
 
 /// Awake, and wished observed or asleep.
 pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
-    if let Some(why) = undivertible(seen) {
+    if let Some(why) = seen.undivertible() {
         return act_state(seen, |state| {
             state.wish = Wish::Awake;
             state.reason = why;
@@ -26,19 +29,12 @@ pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
     if let Some(until) = catching_up(seen, timings) {
         return wait(WaitReason::CatchingUp, Some(until));
     }
-    let missing = seen.unallocated();
+    let missing = seen.unallocated(|_| true);
     if !missing.is_empty() {
         return Next::Act(vec![Step::AllocatePorts(missing)]);
     }
     let (now, reason) = (seen.now, seen.state.reason.clone());
     act_state(seen, |state| state.enter(Phase::Diverting, now, reason))
-}
-
-pub(super) fn undivertible(seen: &Observation) -> Option<String> {
-    existing(seen).find_map(|(service, selector)| match selector {
-        Selector::Undivertible(why) => Some(format!("Service {} {}", service.name, why.explain())),
-        Selector::Pods(_) | Selector::Parked(_) => None,
-    })
 }
 
 /// Every DLX answers, then joins the Services, then the selectors are parked: a Service always has somebody behind it, and
@@ -55,7 +51,7 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
             wake(seen, timings, &format!("diverting was given up: {what}"))
         }
     };
-    let missing = seen.unallocated();
+    let missing = seen.unallocated(|_| true);
     if !missing.is_empty() {
         return unless_overdue(
             "no DLX ports could be recorded",
@@ -149,6 +145,7 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
             act_state(seen, |state| {
                 state.replicas = replicas;
                 state.at_zero = false;
+                state.pods_gone = false;
                 state.slept = Some(now);
                 state.enter(Phase::Asleep, now, reason);
             })
@@ -168,6 +165,14 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
             workload.object.kind, workload.object.name
         );
         return wake(seen, timings, &who);
+    }
+    let untouched = || workloads(seen).all(|workload| recorded(seen, workload) == Some(0));
+    if all_at_zero(seen, Zero::Off) && untouched() {
+        return wake(
+            seen,
+            timings,
+            "it was turned off by somebody else, and is left so",
+        );
     }
     if let Some(next) = keep_diverted(seen, timings) {
         return next;
@@ -200,8 +205,11 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
             None => Next::Act(downs),
         };
     }
-    if !seen.state.at_zero {
-        return act_state(seen, |state| state.at_zero = true);
+    if !seen.state.at_zero || (!seen.state.pods_gone && !seen.pods_left) {
+        return act_state(seen, |state| {
+            state.at_zero = true;
+            state.pods_gone = !seen.pods_left;
+        });
     }
     settled()
 }
@@ -209,9 +217,9 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
 /// Which ready DLX does not answer for a Service whose pods are still to be taken out, and how.
 fn silent(seen: &Observation) -> Option<String> {
     existing(seen)
-        .filter(|(_, selector)| !matches!(selector, Selector::Parked(_)))
-        .flat_map(|(service, _)| seen.dlx.ready.iter().map(move |address| (service, address)))
-        .find_map(|(service, address)| match service.answers.get(address) {
+        .filter(|(_, selector)| !selector.is_parked())
+        .flat_map(|(service, _)| seen.dlx_for(service).map(move |address| (service, address)))
+        .find_map(|(service, address)| match service.answers.get(&address) {
             Some(Ok(())) => None,
             Some(Err(why)) => Some(format!("Service {}: {why}", service.name)),
             None => Some(format!("Service {}: {address} was not asked", service.name)),
@@ -224,7 +232,7 @@ pub(super) fn keep_diverted(seen: &Observation, timings: &Timings) -> Option<Nex
     if let Some(next) = cannot_divert(seen, timings) {
         return Some(next);
     }
-    let missing = seen.unallocated();
+    let missing = seen.unallocated(|_| true);
     if !missing.is_empty() {
         return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
     }
@@ -249,7 +257,7 @@ fn nobody_answers(seen: &Observation, timings: &Timings) -> Option<Next> {
 
 /// A Service changed so that nothing can stand in for it, or nobody is there to stand in.
 pub(super) fn cannot_divert(seen: &Observation, timings: &Timings) -> Option<Next> {
-    match undivertible(seen) {
+    match seen.undivertible() {
         Some(why) => Some(wake(seen, timings, &why)),
         None => no_dlx(seen, timings),
     }

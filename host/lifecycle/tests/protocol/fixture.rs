@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dormouse_lifecycle::{
     Demand, DivertedPort, Dlx, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice, Phase, Selector,
-    Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas, next,
+    Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas, Zero, next,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -61,6 +61,7 @@ pub fn workload(name: &str, replicas: i32) -> Workload {
         object,
         exists: true,
         replicas,
+        zero: Zero::StandIn,
         autoscaler_minimum: None,
         fence: None,
     }
@@ -70,6 +71,7 @@ pub fn service(name: &str, selector: Selector) -> Service {
     let mut service = Service {
         name: name.into(),
         selector: Some(selector),
+        family: None,
         ports: vec![("http".into(), 80)],
         own_slice: None,
         listed: Listed::ReadyPods,
@@ -120,6 +122,7 @@ pub fn state(phase: Phase, wish: Wish) -> SleeperState {
             replicas: 3,
         }];
         state.at_zero = true;
+        state.pods_gone = phase == Phase::Asleep;
         state.slept = Some(ago(100));
     }
     if matches!(phase, Phase::Waking | Phase::Ready) {
@@ -142,6 +145,7 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
         unanswered_since: None,
         last_outage: None,
         demand: Demand::None,
+        pods_left: false,
         ready_pod: phase != Phase::Asleep,
     };
     if matches!(

@@ -8,6 +8,7 @@
 mod farewell;
 mod fixture;
 mod looks;
+mod phases;
 mod ports;
 mod sleeping;
 mod waking;

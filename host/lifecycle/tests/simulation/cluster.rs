@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dormouse_lifecycle::{
     Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Selector, Service,
-    SleeperState, Timings, Workload,
+    SleeperState, Timings, Workload, Zero,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -362,6 +362,7 @@ impl Cluster {
             } else {
                 Selector::Pods(labels())
             }),
+            family: None,
             ports: vec![(String::new(), 80)],
             own_slice: service.slice.as_ref().map(|slice| slice.content.clone()),
             listed: if service.listed {
@@ -378,6 +379,7 @@ impl Cluster {
             object: workload.object.clone(),
             exists: true,
             replicas: workload.replicas,
+            zero: Zero::StandIn,
             autoscaler_minimum: None,
             fence: workload.fence,
         });
@@ -396,6 +398,7 @@ impl Cluster {
             unanswered_since: None,
             last_outage: self.last_outage(),
             demand: self.demand.clone(),
+            pods_left: !objects.pods.is_empty(),
             ready_pod: objects
                 .pods
                 .iter()
