@@ -51,7 +51,7 @@ impl Roster {
             .into_iter()
             .filter_map(|status| match status.state {
                 LoadState::Failed { error } => Some((status.name, error.into())),
-                LoadState::Ready { .. } => None,
+                LoadState::Ready { .. } | LoadState::Loading => None,
             });
         Self {
             ready: plugins
@@ -60,7 +60,7 @@ impl Roster {
                 .map(|plugin| plugin.name().to_owned())
                 .collect(),
             failed: failed.collect(),
-            complete: plugins.directory_error().is_none(),
+            complete: plugins.directory_error().is_none() && plugins.is_settled(),
         }
     }
 }

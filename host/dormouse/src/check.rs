@@ -79,6 +79,14 @@ fn plugins_line(part: &str, page: &str) -> Result<String> {
     struct Plugin {
         name: String,
         error: Option<String>,
+        #[serde(default)]
+        failing: Vec<Failing>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Failing {
+        call: String,
+        times: u64,
+        error: String,
     }
     let plugins: Vec<Plugin> = serde_json::from_str(page)
         .with_context(|| format!("what the {part} tells of its plugins is not as expected"))?;
@@ -86,6 +94,14 @@ fn plugins_line(part: &str, page: &str) -> Result<String> {
         .iter()
         .filter_map(|plugin| Some(format!("{}: {}", plugin.name, plugin.error.as_ref()?)))
         .collect();
+    let failing = plugins.iter().flat_map(|plugin| {
+        let each = plugin.failing.iter();
+        each.map(move |one| format!("{}: {} failed {} times in a row: {}", plugin.name, one.call, one.times, one.error))
+    });
+    let failing: Vec<String> = failing.collect();
+    if !failing.is_empty() {
+        bail!("plugins of the {part} fail: {}", failing.join("; "));
+    }
     if !broken.is_empty() {
         bail!("plugins of the {part} do not run: {}", broken.join("; "));
     }

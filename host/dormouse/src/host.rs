@@ -43,7 +43,10 @@ impl Host {
         let mut registry = Registry::default();
 
         let client = dormouse_kubernetes::client(common.kubeconfig_path.as_deref()).await?;
-        let config = cluster_config(&common, ingresses);
+        let config = dormouse_kubernetes::Config {
+            sleep_grants: Some(sleep_grants(file)),
+            ..cluster_config(&common, ingresses)
+        };
         tracing::info!(scope = ?config.scope, "connecting to the cluster");
         let cluster = Cluster::connect(client, config).await?;
         cluster.metrics().register(&mut registry);
@@ -92,6 +95,19 @@ struct PluginPage {
     generation: Option<u64>,
     digest: Option<String>,
     error: Option<String>,
+    /// Functions whose last call failed.
+    failing: Vec<FailingPage>,
+    /// Functions that it imports and this host does not have.
+    stubs: Vec<String>,
+}
+
+/// A function of a plugin whose last call failed, as `/plugins` shows it.
+#[derive(Serialize)]
+struct FailingPage {
+    call: &'static str,
+    times: u64,
+    since: String,
+    error: String,
 }
 
 fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
@@ -103,9 +119,21 @@ fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
                 LoadState::Ready {
                     generation, digest, ..
                 } => (Some(generation), Some(digest), None),
+                LoadState::Loading => (None, None, None),
                 LoadState::Failed { error } => (None, None, Some(error.to_string())),
             };
+            let plugin = plugins.get(&status.name).filter(|_| digest.is_some());
+            let failing = plugin.iter().flat_map(|plugin| plugin.failing());
             PluginPage {
+                failing: failing
+                    .map(|(call, failure)| FailingPage {
+                        call: call.as_str(),
+                        times: failure.times,
+                        since: failure.since.to_string(),
+                        error: failure.error.to_string(),
+                    })
+                    .collect(),
+                stubs: plugin.map(|plugin| plugin.stubs().to_vec()).unwrap_or_default(),
                 name: status.name,
                 generation,
                 digest,
@@ -142,8 +170,17 @@ pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kuber
         },
         readiness_timeout: span(common.resource_readiness_timeout, READINESS_TIMEOUT),
         ingresses,
+        own_pod: dormouse_kubernetes::own_pod(),
         ..dormouse_kubernetes::Config::default()
     }
+}
+
+/// What each plugin may put to sleep.
+fn sleep_grants(file: &File) -> std::collections::BTreeMap<String, Vec<dormouse_kubernetes::SleepGrant>> {
+    let plugins = file.plugins.iter();
+    plugins
+        .map(|(name, config)| (name.clone(), config.grants.sleep_grants()))
+        .collect()
 }
 
 async fn load_plugins(
@@ -158,16 +195,6 @@ async fn load_plugins(
         HostEngine::new(EngineConfig::default(), metrics).context("the plugin engine cannot be started")?;
     let services = Arc::new(ClusterServices(cluster.clone()));
     let plugins = PluginSet::load_from(&engine, &places.0, &file.plugins, services).await;
-    for status in plugins.statuses() {
-        match status.state {
-            LoadState::Ready { digest, .. } => {
-                tracing::info!(plugin = status.name, digest, "plugin is ready");
-            }
-            LoadState::Failed { error } => {
-                tracing::error!(plugin = status.name, %error, "plugin is not running");
-            }
-        }
-    }
     if plugins.plugins().is_empty() {
         tracing::warn!(places = %places, "no plugin is running; nothing will be put to sleep");
     }

@@ -59,6 +59,10 @@ fn describe(inspection: &Inspection) -> String {
             lines.push(format!("  {}: {}", need.import, need.how));
         }
     }
+    if !inspection.stubs.is_empty() {
+        lines.push("not here   it loads, but a call of one of these fails:".to_owned());
+        lines.extend(inspection.stubs.iter().map(|stub| format!("  {stub}")));
+    }
     lines.push(match &inspection.trial {
         Trial::Passed { took } => format!("trial      passed in {:.2} ms", took.as_secs_f64() * 1000.0),
         Trial::Failed { code, error } => format!("trial      failed ({code}): {error}"),
