@@ -3,6 +3,7 @@
 mod connection;
 mod leave;
 mod listeners;
+mod opening;
 mod socket;
 
 use std::sync::Arc;

@@ -131,9 +131,19 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
 }
 
 async fn open(endpoint: &Endpoint) -> std::io::Result<TokioIo<TcpStream>> {
+    open_plain(endpoint).await.map(TokioIo::new)
+}
+
+async fn open_plain(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(endpoint.address).await?;
     tune(&stream);
-    Ok(TokioIo::new(stream))
+    Ok(stream)
+}
+
+/// A connection for bytes that nobody here understands.
+pub(crate) async fn open_tcp(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, ConnectError> {
+    let opened = tokio::time::timeout(timeout, open_plain(endpoint)).await;
+    Ok(opened.map_err(|_| ConnectError::Timeout)??)
 }
 
 /// Pauses of one request that tries again and again.

@@ -14,13 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{Backoff, ConnectError, Lease, Wire, connect};
 use crate::demand::{Flight, Waker};
 use crate::pick::{Turn, pick};
-use crate::pool::Endpoint;
+use crate::pool::{Endpoint, Load};
 use crate::rescue::Rescue;
 use crate::{DlxConfig, EndpointsView, Metrics, Target};
 
@@ -58,8 +60,25 @@ impl Gate<'_> {
         target.readiness_timeout.unwrap_or(self.config.readiness_timeout)
     }
 
-    /// A connection to the target, as soon as there is one, and the turn that it was made in.
+    /// An HTTP connection to the target, as soon as there is one, and the turn that it was made in.
     pub(crate) async fn pass(&self, target: &Arc<Target>, wire: Wire) -> Result<(Lease, Turn), Rescue> {
+        self.pass_with(target, move |endpoint, timeout| {
+            async move {
+                connect(&endpoint, wire, timeout)
+                    .await
+                    .map_err(|error| (error, endpoint))
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// A connection to the target, as soon as `connect` makes one, and the turn that it was made in.
+    pub(crate) async fn pass_with<L: Leased>(
+        &self,
+        target: &Arc<Target>,
+        connect: impl Fn(Arc<Endpoint>, Duration) -> BoxFuture<'static, Dialled<L>>,
+    ) -> Result<(L, Turn), Rescue> {
         let patience = self.patience(target);
         milestone(target, "held");
         let mut deadline = pin!(tokio::time::sleep_until(Instant::now() + patience));
@@ -73,7 +92,7 @@ impl Gate<'_> {
         let mut wake = Wake::Unasked;
         let mut turn = None;
         let mut waiting = pin!(target.ramp(self.config.release).turn());
-        let mut dialling: Dialling = Dialling::Idle;
+        let mut dialling = Dialling::Idle;
         let mut failed: Option<Arc<Endpoint>> = None;
         let mut backoff = Backoff::default();
         loop {
@@ -89,12 +108,15 @@ impl Gate<'_> {
                 dialling = Dialling::Idle;
             } else if turn.is_some() && matches!(dialling, Dialling::Idle) {
                 milestone(target, "pod seen ready");
-                dialling = self.dial(target, &view, wire, failed.as_ref());
+                dialling = self.dial(target, &view, &connect, failed.as_ref());
             }
             tokio::select! {
                 biased;
                 dialled = dialling.wait() => match dialled {
                     Some(Ok(lease)) => {
+                        if lease.is_new() {
+                            self.metrics.connects.inc();
+                        }
                         if let Some(turn) = turn.take() {
                             milestone(target, "connected");
                             return Ok((lease, turn));
@@ -163,33 +185,18 @@ impl Gate<'_> {
         }
     }
 
-    fn dial(
+    fn dial<L>(
         &self,
         target: &Target,
         view: &Arc<EndpointsView>,
-        wire: Wire,
+        connect: impl Fn(Arc<Endpoint>, Duration) -> BoxFuture<'static, Dialled<L>>,
         failed: Option<&Arc<Endpoint>>,
-    ) -> Dialling {
+    ) -> Dialling<L> {
         let endpoints = target.endpoints_of(view, &self.config.limits);
         let Some(endpoint) = pick(&endpoints, failed).map(Arc::clone) else {
             return Dialling::Idle;
         };
-        let timeout = self.config.connect_timeout;
-        let metrics = Arc::clone(self.metrics);
-        Dialling::Attempt(
-            async move {
-                match connect(&endpoint, wire, timeout).await {
-                    Ok(lease) => {
-                        if !lease.reused {
-                            metrics.connects.inc();
-                        }
-                        Ok(lease)
-                    }
-                    Err(error) => Err((error, endpoint)),
-                }
-            }
-            .boxed(),
-        )
+        Dialling::Attempt(connect(endpoint, self.config.connect_timeout))
     }
 }
 
@@ -203,17 +210,36 @@ async fn answer(wake: &mut Wake) -> Result<(), crate::WakeError> {
     Ok(())
 }
 
-type Dialled = Result<Lease, (ConnectError, Arc<Endpoint>)>;
+/// What an attempt to connect came to.
+pub(crate) type Dialled<L> = Result<L, (ConnectError, Arc<Endpoint>)>;
 
-enum Dialling {
+/// A connection that was made for somebody who is held.
+pub(crate) trait Leased {
+    /// Whether it was made just now, and not found open.
+    fn is_new(&self) -> bool;
+}
+
+impl Leased for Lease {
+    fn is_new(&self) -> bool {
+        !self.reused
+    }
+}
+
+impl Leased for (TcpStream, Load) {
+    fn is_new(&self) -> bool {
+        true
+    }
+}
+
+enum Dialling<L> {
     Idle,
-    Attempt(futures::future::BoxFuture<'static, Dialled>),
+    Attempt(BoxFuture<'static, Dialled<L>>),
     Pausing(std::pin::Pin<Box<tokio::time::Sleep>>),
 }
 
-impl Dialling {
+impl<L> Dialling<L> {
     /// The outcome of dialling; None when a pause has ended.
-    async fn wait(&mut self) -> Option<Dialled> {
+    async fn wait(&mut self) -> Option<Dialled<L>> {
         match self {
             Self::Idle => std::future::pending().await,
             Self::Attempt(dialling) => {

@@ -183,6 +183,25 @@ impl Inner {
         self.draining.load(Ordering::Acquire)
     }
 
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Where requests and connections are held.
+    pub(crate) fn gate(&self) -> Gate<'_> {
+        Gate {
+            config: &self.config,
+            waker: &self.waker,
+            metrics: &self.metrics,
+            drained: &self.drained,
+        }
+    }
+
+    /// Waits until connections that are copied byte for byte are to be closed.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
     async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.tasks.close();
@@ -365,8 +384,8 @@ impl Inner {
                 return Err(Rescue::BadAnswer);
             };
             headers::rewrite_response(response.headers_mut(), true);
-            counted.advance(Stage::Upgraded);
-            let tunnel = Tunnel::new(on_upgrade, &mut response);
+            let activity = counted.open(self.config.tcp.counts_for(&target));
+            let tunnel = Tunnel::new(on_upgrade, &mut response, activity, self.config.tcp.patience());
             self.tunnels
                 .spawn(tunnel.run(counted, load, Arc::clone(&client.place), self.closed.clone()));
             return Ok(Proxied::Here(response.map(|_| ())));
@@ -422,12 +441,7 @@ impl Inner {
             .bytes
             .or_else(|| request.map(|request| request_bytes(request.headers())));
         let _place = self.admission.admit(&target.state, bytes.unwrap_or_default())?;
-        let gate = Gate {
-            config: &self.config,
-            waker: &self.waker,
-            metrics: &self.metrics,
-            drained: &self.drained,
-        };
+        let gate = self.gate();
         let unread = request.is_some_and(|request| !request.body().is_end_stream());
         match client.socket.clone().filter(|_| unread) {
             None => gate.pass(target, exchange.wire).await,

@@ -24,3 +24,5 @@ mod ports;
 mod protocols;
 #[path = "dlx/routing.rs"]
 mod routing;
+#[path = "dlx/tcp.rs"]
+mod tcp;

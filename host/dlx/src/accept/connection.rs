@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::task::AtomicWaker;
 use http::{HeaderValue, Request, Response};
@@ -17,20 +16,19 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::opening::{self, Opening};
 use super::socket::Peek;
 use super::{Door, Idleness, Socket, Verdict};
 use crate::forward::Body;
 use crate::forward::headers::client_address;
 use crate::lock;
 use crate::serve::Inner;
+use crate::splice;
 
-/// What an HTTP/2 client says first.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much of a frame is buffered for one HTTP/2 stream towards a client.
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -166,18 +164,19 @@ pub(crate) async fn serve(
     if inner.is_draining() {
         entry.signal.drain();
     }
-    let limit = inner.config.header_timeout;
     // What has arrived before a drain is served; a client that said nothing loses nothing.
-    let begun = tokio::select! {
+    let opening = tokio::select! {
         biased;
-        begun = timeout(limit, protocol(&mut stream)) => begun,
+        opening = Box::pin(opening::read(&inner, &mut stream, door)) => opening,
         () = entry.signal.told() => return,
     };
-    let Ok(Ok(begun)) = begun else { return };
-    if begun.is_empty() {
-        return;
-    }
-    let h2 = begun.starts_with(PREFACE);
+    let (begun, h2) = match opening {
+        Opening::Nothing => return,
+        Opening::Http { begun, h2 } => (begun, h2),
+        Opening::Tcp { begun, target } => {
+            return Box::pin(splice::serve(inner, stream, begun, target, door, place)).await;
+        }
+    };
     let idleness = Idleness::new();
     idleness.received();
     let (socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
@@ -222,24 +221,6 @@ fn answer(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
     inner.answer(client, request).map(Ok)
-}
-
-/// Reads until it is clear whether the client speaks HTTP/2. Empty: it said nothing and left.
-async fn protocol(stream: &mut TcpStream) -> std::io::Result<Bytes> {
-    let mut begun = BytesMut::with_capacity(PREFACE.len());
-    loop {
-        let room = PREFACE.len() - begun.len();
-        if stream
-            .read_buf(&mut bytes::BufMut::limit(&mut begun, room))
-            .await?
-            == 0
-        {
-            return Ok(begun.freeze());
-        }
-        if begun.len() == PREFACE.len() || !PREFACE.starts_with(&begun) {
-            return Ok(begun.freeze());
-        }
-    }
 }
 
 /// A connection that can be asked to end.
