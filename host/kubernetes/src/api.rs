@@ -10,9 +10,16 @@ use serde::{Deserialize, Serialize};
 pub const FINALIZER: &str = "dormouse.dev/restore";
 /// On a Service: the selector that was there before it was parked, as JSON. What a person needs to undo it by hand.
 pub const PARKED_SELECTOR: &str = "dormouse.dev/parked-selector";
+/// On a Service that is parked: the workloads behind it, as JSON. With [`ASLEEP`] on those it can be undone even if its Sleeper is
+/// gone.
+pub const PARKED_WORKLOADS: &str = "dormouse.dev/parked-workloads";
 /// The label that a parked selector asks for; no pod carries it.
 pub const PARKED_LABEL: &str = "dormouse.dev/parked";
-/// On a workload or a Service: the epoch of the last wake, and the uid of the Sleeper (`<epoch>@<uid>`). What was decided
+/// On a workload that is asleep: who put it to sleep and how many replicas it had, as JSON. So it can be undone whatever
+/// becomes of the Sleeper.
+pub const ASLEEP: &str = "dormouse.dev/asleep";
+/// On a workload or a Service: the epoch of the last wake, and the uid of the Sleeper (`<epoch>@<uid>`); one for each Sleeper that
+/// names the object, with commas between. What was decided
 /// before that wake is conditional on an older version of the object, and loses.
 pub const FENCE: &str = "dormouse.dev/epoch";
 /// A label on a Service: what its [`FENCE`] says, as `<epoch>.<uid>`. The cluster's controller copies the labels of a Service

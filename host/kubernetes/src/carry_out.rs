@@ -3,21 +3,27 @@
 mod news;
 mod patches;
 
-use dormouse_lifecycle::{Allocation, Claim, Epoch, ObjectRef, SleeperState, Step, allocate};
+use std::collections::BTreeMap;
+
+use dormouse_lifecycle::{Allocation, Claim, Epoch, ObjectRef, Phase, Selector, SleeperState, Step, allocate};
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use self::news::News;
 pub(crate) use self::patches::slice;
-use self::patches::{park_patch, restore_patch};
-use crate::api::{FENCE, FENCE_LABEL, FINALIZER, Sleeper};
-use crate::conditions;
+use self::patches::{Fence, park_patch, restore_patch};
+use crate::api::{ASLEEP, FENCE, FENCE_LABEL, FINALIZER, Sleeper, condition};
+use crate::conditions::{self, ConditionUpdate};
+use crate::endpoints::{SERVICE_NAME_LABEL, is_own};
 use crate::events::EventType;
-use crate::observe::{as_label, stamped};
+use crate::observe::{WorkloadVersion, restamped};
+use crate::ownership::Note;
 use crate::services::ports;
 use crate::sleepers::seed;
 use crate::{Cluster, ClusterError, Seen};
@@ -78,7 +84,15 @@ impl Cluster {
                 failure.message = format!("{}: {trouble}", failure.message);
             }
         }
-        let news = News::of(&status.state, &next);
+        let mut news = News::of(&status.state, &next);
+        if status.state.phase.is_away()
+            && next.phase == Phase::Waking
+            && let Some(why) = seen.observation.obstacle()
+        {
+            news.conditions
+                .push(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", &why));
+            news.event.get_or_insert((EventType::Warning, "Refused", why));
+        }
         let generation = seen.sleeper.metadata.generation;
         conditions::apply(&mut status.conditions, &news.conditions, generation, self.now());
         status.state = next;
@@ -146,6 +160,34 @@ impl Cluster {
         Ok(())
     }
 
+    /// Ports that are recorded on a Sleeper, and are not its own: of an older claim, recorded twice, or none at all.
+    pub(crate) fn lost_ports(&self, sleeper: &Sleeper) -> Vec<u16> {
+        let ports = sleeper.status.iter().flat_map(|status| &status.state.ports);
+        let held: Vec<u16> = ports.map(|port| port.dlx_port).collect();
+        if held.is_empty() {
+            return held;
+        }
+        let key = |sleeper: &Sleeper| {
+            let created = sleeper.creation_timestamp().map(|time| time.0);
+            (created, sleeper.namespace().unwrap_or_default(), sleeper.name_any())
+        };
+        let me = key(sleeper);
+        let claims = |other: &Sleeper| {
+            let ports = other.status.iter().flat_map(|status| &status.state.ports);
+            ports.filter(|port| held.contains(&port.dlx_port)).map(|port| port.dlx_port).collect::<Vec<_>>()
+        };
+        let mut lost: Vec<u16> = self
+            .sleepers()
+            .iter()
+            .map(|other| (other, claims(other)))
+            .filter(|(other, claims)| !claims.is_empty() && key(other) < me)
+            .flat_map(|(_, claims)| claims)
+            .collect();
+        let twice = |port: &u16| *port == 0 || held.iter().filter(|other| *other == port).count() > 1;
+        lost.extend(held.iter().copied().filter(twice));
+        lost
+    }
+
     /// Ports that other Sleepers hold.
     fn claims(&self, me: &(String, String)) -> Vec<Claim> {
         let mut claims = Vec::new();
@@ -177,7 +219,23 @@ impl Cluster {
         let own_name = slice.name_any();
         let what = || format!("EndpointSlice {own_name}");
         match seen.services.get(name).and_then(|version| version.own.as_ref()) {
-            None => self.ask(what, api.create(&self.post(), &slice)).await.map(|_| ()),
+            None => match self.ask(what, api.create(&self.post(), &slice)).await {
+                // One whose labels somebody took away is Dormouse's all the same.
+                Err(ClusterError::Exists { .. }) => {
+                    let found = self.ask(what, api.get(&own_name)).await?;
+                    let of_sleeper = |owner: &OwnerReference| owner.kind == Sleeper::kind(&());
+                    let of_service = found.labels().get(SERVICE_NAME_LABEL);
+                    let is_whole = is_own(found.labels()) && of_service.is_some_and(|of| of == name);
+                    if is_whole || !found.owner_references().iter().any(of_sleeper) {
+                        return Err(ClusterError::Exists { what: what() });
+                    }
+                    slice.metadata.resource_version = found.metadata.resource_version;
+                    self.ask(what, api.replace(&own_name, &self.post(), &slice))
+                        .await
+                        .map(|_| ())
+                }
+                created => created.map(|_| ()),
+            },
             // The family of a slice is fixed.
             Some(own) if own.address_type != slice.address_type => self.delete_slice(seen, name).await,
             Some(own) => {
@@ -220,27 +278,25 @@ impl Cluster {
 
     async fn park(&self, seen: &Seen, name: &str) -> Result<(), ClusterError> {
         let service = seen_service(seen, name)?;
-        self.patch_service(service, &park_patch(service, &seen.sleeper.name_any())?)
-            .await
+        let patch = park_patch(service, known_selector(seen, name)?, &seen.sleeper);
+        self.patch_service(service, &patch).await
     }
 
     async fn restore(&self, seen: &Seen, name: &str) -> Result<(), ClusterError> {
         let service = seen_service(seen, name)?;
-        let fence = stamped(
-            seen.observation.state.epoch,
-            &seen.sleeper.uid().unwrap_or_default(),
-        );
-        self.patch_service(service, &restore_patch(service, &fence)?)
-            .await
+        let uid = seen.sleeper.uid().unwrap_or_default();
+        let fence = Fence::new(service, seen.observation.state.epoch, &uid);
+        let patch = restore_patch(service, known_selector(seen, name)?, &fence);
+        self.patch_service(service, &patch).await
     }
 
     async fn fence_service(&self, seen: &Seen, name: &str, epoch: Epoch) -> Result<(), ClusterError> {
         let service = seen_service(seen, name)?;
-        let fence = stamped(epoch, &seen.sleeper.uid().unwrap_or_default());
+        let fence = Fence::new(service, epoch, &seen.sleeper.uid().unwrap_or_default());
         let patch = json!({"metadata": {
             "resourceVersion": service.resource_version(),
-            "annotations": {FENCE: fence},
-            "labels": {FENCE_LABEL: as_label(&fence)},
+            "annotations": {FENCE: fence.all},
+            "labels": {FENCE_LABEL: fence.label},
         }});
         self.patch_service(service, &patch).await
     }
@@ -254,7 +310,7 @@ impl Cluster {
             .map(|_| ())
     }
 
-    fn patch_params(&self) -> PatchParams {
+    pub(crate) fn patch_params(&self) -> PatchParams {
         PatchParams {
             field_manager: Some(self.inner.config.field_manager.clone()),
             ..PatchParams::default()
@@ -262,7 +318,7 @@ impl Cluster {
     }
 
     async fn scale(&self, seen: &Seen, workload: &ObjectRef, replicas: i32) -> Result<(), ClusterError> {
-        let version = known(seen.workloads.get(workload), &workload.kind, &workload.name)?;
+        let version = known(seen.workloads.get(workload), &workload.kind, &workload.name)?.clone();
         let mut scale = known(version.scale.clone(), &workload.kind, &workload.name)?;
         scale.spec = Some(ScaleSpec {
             replicas: Some(replicas),
@@ -270,10 +326,42 @@ impl Cluster {
         scale.status = None;
         let namespace = seen.sleeper.namespace().unwrap_or_default();
         let api = self.workload_api(&namespace, &version.resource, version.namespaced);
+        if replicas == 0 {
+            // What undoes it, first. Without the note it is still undone, by what the Sleeper remembers.
+            scale.metadata.resource_version = self.note_sleep(seen, workload, &version, &api).await?;
+        }
         let what = || format!("scaling {} {} to {replicas}", workload.kind, workload.name);
         self.ask(what, api.replace_scale(&workload.name, &self.post(), &scale))
             .await
             .map(|_| ())
+    }
+
+    /// Notes on a workload how many replicas it had. The answer is its version after that.
+    async fn note_sleep(
+        &self,
+        seen: &Seen,
+        workload: &ObjectRef,
+        version: &WorkloadVersion,
+        api: &Api<DynamicObject>,
+    ) -> Result<Option<String>, ClusterError> {
+        let state = &seen.observation.state;
+        let recorded = state.replicas.iter().find(|recorded| recorded.workload == *workload);
+        let note = Note {
+            sleeper: seen.sleeper.name_any(),
+            uid: seen.sleeper.uid().unwrap_or_default(),
+            epoch: state.epoch,
+            replicas: recorded.map_or(1, |recorded| recorded.replicas),
+        };
+        let patch = json!({"metadata": {
+            "resourceVersion": version.version,
+            "annotations": {ASLEEP: serde_json::to_string(&note).unwrap_or_default()},
+        }});
+        let (params, patch) = (self.patch_params(), Patch::Merge(&patch));
+        let patched = api.patch_metadata(&workload.name, &params, &patch);
+        let patched = self
+            .ask(|| format!("{} {}", workload.kind, workload.name), patched)
+            .await?;
+        Ok(patched.metadata.resource_version)
     }
 
     async fn fence(&self, seen: &Seen, workload: &ObjectRef, epoch: Epoch) -> Result<(), ClusterError> {
@@ -282,7 +370,10 @@ impl Cluster {
         let api = self.workload_api(&namespace, &version.resource, version.namespaced);
         let patch = json!({"metadata": {
             "resourceVersion": version.version,
-            "annotations": {FENCE: stamped(epoch, &seen.sleeper.uid().unwrap_or_default())},
+            "annotations": {
+                FENCE: restamped(&version.annotations, FENCE, epoch, &seen.sleeper.uid().unwrap_or_default()),
+                ASLEEP: null,
+            },
         }});
         let (params, patch) = (self.patch_params(), Patch::Merge(&patch));
         let patched = api.patch_metadata(&workload.name, &params, &patch);
@@ -323,6 +414,21 @@ fn known<T>(found: Option<T>, kind: &str, name: &str) -> Result<T, ClusterError>
     found.ok_or_else(|| ClusterError::NotFound {
         what: format!("{kind} {name}"),
     })
+}
+
+/// How a Service selects its pods, as far as anything tells.
+fn known_selector<'a>(seen: &'a Seen, name: &str) -> Result<&'a BTreeMap<String, String>, ClusterError> {
+    let service = seen
+        .observation
+        .services
+        .iter()
+        .find(|service| service.name == name);
+    match service.and_then(|service| service.selector.as_ref()) {
+        Some(Selector::Pods(labels) | Selector::Parked(labels)) => Ok(labels),
+        _ => Err(ClusterError::NotFound {
+            what: format!("the selector of Service {name}"),
+        }),
+    }
 }
 
 fn seen_service<'a>(seen: &'a Seen, name: &str) -> Result<&'a Service, ClusterError> {

@@ -30,6 +30,10 @@ const ROUNDS: usize = 32;
 const RECHECK: Duration = Duration::from_secs(30);
 /// At most so many of these looks in a second, however many Sleepers there are.
 const RECHECKS_PER_SECOND: u32 = 20;
+/// How often it is looked for Services that are parked for nobody. They are restored at the second look.
+const ORPHANED: Duration = Duration::from_secs(3);
+/// A Sleeper that was created so short a time ago is new, and not only new to this process.
+const YOUNG: Duration = Duration::from_secs(60);
 /// First pause where nothing tells when to look again.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 /// Longest such pause.
@@ -59,6 +63,8 @@ pub struct Driver {
     moved: HashSet<Name>,
     /// How often in a row a Sleeper was looked at without anything to tell when to look again.
     polls: HashMap<Name, u32>,
+    /// Services that were parked for nobody at the last look.
+    orphans: HashSet<Name>,
 }
 
 struct Run {
@@ -78,6 +84,7 @@ impl Driver {
             queue: Queue::default(),
             moved: HashSet::new(),
             polls: HashMap::new(),
+            orphans: HashSet::new(),
         }
     }
 
@@ -87,6 +94,9 @@ impl Driver {
         let mut pokes = self.cluster.inner.pokes.subscribe();
         let mut runs: JoinSet<Run> = JoinSet::new();
         let mut names: HashMap<Id, Name> = HashMap::new();
+        let mut healing = JoinSet::new();
+        let mut looks = tokio::time::interval(ORPHANED);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.take_everything_in();
         loop {
             self.queue.advance(Instant::now());
@@ -117,6 +127,13 @@ impl Driver {
                         self.ended(&name, &run);
                     }
                 }
+                Some(_) = healing.join_next() => {}
+                _ = looks.tick(), if self.role == Role::Leader && healing.is_empty() => {
+                    let orphans = self.new_orphans();
+                    if !orphans.is_empty() {
+                        healing.spawn(heal(self.cluster.clone(), orphans));
+                    }
+                }
                 poke = pokes.recv() => match poke {
                     Ok(poke) => self.poked(poke),
                     Err(RecvError::Lagged(_)) => self.take_everything_in(),
@@ -130,6 +147,14 @@ impl Driver {
                 () = sleep_until(due), if due.is_some() => {}
             }
         }
+    }
+
+    /// Services that were parked for nobody at the last look already: a Sleeper that was removed by force is often created anew, and
+    /// then goes on where it was.
+    fn new_orphans(&mut self) -> Vec<Name> {
+        let now: HashSet<Name> = self.cluster.orphans().into_iter().collect();
+        let before = std::mem::replace(&mut self.orphans, now);
+        self.orphans.intersection(&before).cloned().collect()
     }
 
     fn poked(&mut self, poke: Poke) {
@@ -207,6 +232,21 @@ impl Driver {
         }
     }
 
+    /// Looks at a Sleeper that was just created: it may take the place of one that was lost while its workload slept, and
+    /// nothing but the workload itself would tell.
+    fn look_once(&mut self, name: &Name, sleeper: &Sleeper) {
+        let created = sleeper.creation_timestamp().map(|time| time.0);
+        let young = created.is_some_and(|created| span(created, self.cluster.now()) < YOUNG);
+        if self.role == Role::Leader && young {
+            let touch = Touch {
+                urgent: false,
+                hopeful: true,
+                after: Duration::ZERO,
+            };
+            self.queue.touch(name, touch, Instant::now());
+        }
+    }
+
     fn touch_all(&mut self, names: Vec<Name>) {
         for name in names {
             let known = self.cluster.sleeper_named(&name.0, &name.1);
@@ -235,8 +275,14 @@ impl Driver {
         let namespace = sleeper.namespace().unwrap_or_default();
         sleeper.spec.services.iter().any(|service| {
             let known = self.cluster.service(&namespace, service);
-            known.is_some_and(|service| is_parked(&service))
-                || self.cluster.own_slice(&namespace, service).is_some()
+            let own = self.cluster.own_slice(&namespace, service);
+            let touched = own.is_some() || known.as_ref().is_some_and(|service| is_parked(service));
+            // What another Sleeper has its hands on is no leftover.
+            touched
+                && self
+                    .cluster
+                    .holder(sleeper, service, known.as_deref(), own.as_deref())
+                    .is_none()
         })
     }
 
@@ -251,7 +297,13 @@ impl Driver {
             ChangedKind::Sleeper => {
                 let name = (change.namespace.clone(), change.name.clone());
                 let known = self.cluster.sleeper_named(&name.0, &name.1);
+                let new = !self.index.knows(&name);
+                let before = self.index.sharers(&name);
                 self.index.update(&name, known.as_deref());
+                // What is theirs may have changed with it.
+                let mut sharers = self.index.sharers(&name);
+                sharers.extend(before);
+                self.touch_all(sharers.into_iter().filter(|other| *other != name).collect());
                 if known.is_none() {
                     self.polls.remove(&name);
                     self.moved.remove(&name);
@@ -260,6 +312,9 @@ impl Driver {
                     self.cluster.inner.unanswered.update(name.clone(), false, now);
                 }
                 self.touch(&name, known.as_deref(), false);
+                if let Some(sleeper) = known.filter(|_| new) {
+                    self.look_once(&name, &sleeper);
+                }
             }
             ChangedKind::Service | ChangedKind::EndpointSlice if is_dlx => {
                 // Notices an absence when it begins.
@@ -284,18 +339,18 @@ impl Driver {
         }
     }
 
-    /// Pods matter while waking, and tell of a scale-up by somebody else while asleep.
+    /// Pods matter while waking. While diverted they tell of a scale-up by somebody else, and of other workloads behind the Services.
     fn minds_pod(&self, sleeper: &Sleeper, labels: &std::collections::BTreeMap<String, String>) -> bool {
         let phase = sleeper
             .status
             .as_ref()
             .map(|status| status.state.phase)
             .unwrap_or_default();
-        if !matches!(phase, Phase::Waking | Phase::Ready | Phase::Asleep) {
+        if phase == Phase::Awake {
             return false;
         }
         if sleeper.spec.services.is_empty() {
-            return true;
+            return matches!(phase, Phase::Waking | Phase::Ready | Phase::Asleep);
         }
         let namespace = sleeper.namespace().unwrap_or_default();
         sleeper.spec.services.iter().any(|service| {
@@ -305,6 +360,20 @@ impl Driver {
                 .and_then(|s| original_selector(&s).ok().flatten());
             selector.is_some_and(|selector| selects(&selector, labels))
         })
+    }
+}
+
+/// Undoes what Sleepers that are gone have left. What fails is tried again at the next look.
+async fn heal(cluster: Cluster, orphans: Vec<Name>) {
+    for (namespace, service) in orphans {
+        let patience = cluster.config().request_timeout * 4;
+        match tokio::time::timeout(patience, cluster.heal_orphan(&namespace, &service)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(namespace, service, %error, "a Service that is parked for nobody was not restored");
+            }
+            Err(_) => tracing::warn!(namespace, service, "a Service that is parked for nobody was not restored in time"),
+        }
     }
 }
 
@@ -415,7 +484,8 @@ fn pause(
         WaitReason::NoReadyPod | WaitReason::NotListed | WaitReason::EndpointsLeaving | WaitReason::NoDlx => {
             (Some(MISSED), false)
         }
-        WaitReason::Grace | WaitReason::CatchingUp => (None, false),
+        WaitReason::Held(_) => (Some(MISSED), false),
+        WaitReason::Grace | WaitReason::CatchingUp | WaitReason::Lost => (None, false),
         WaitReason::Settled => match (role, looked.phase) {
             (Role::Leader, Phase::Asleep | Phase::Observing) => {
                 let sleepers = u32::try_from(cluster.sleepers().len()).unwrap_or(u32::MAX);

@@ -359,6 +359,11 @@ pub(crate) fn own_slice_name(service: &str) -> String {
     format!("{service}-dormouse")
 }
 
+/// The Service of a slice that has the name of one of Dormouse's.
+pub(crate) fn service_of_own(slice: &str) -> Option<String> {
+    slice.strip_suffix("-dormouse").map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

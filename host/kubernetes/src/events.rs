@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::ObjectMeta;
@@ -292,6 +292,23 @@ impl Cluster {
     }
 
     /// Says something about a Sleeper, on itself and on the object that it stands for. Does not wait.
+    /// Says something about a Service for which there is no Sleeper.
+    pub(crate) fn tell_of_service(&self, service: &Service, kind: EventType, reason: &str, message: &str) {
+        let log = &self.inner.events;
+        let said = Said {
+            namespace: service.namespace().unwrap_or_default(),
+            regarding: ("v1".to_owned(), "Service".to_owned(), service.name_any()),
+            uid: service.uid().unwrap_or_default(),
+            kind,
+            reason: reason.to_owned(),
+            message: shortened(message, LONGEST_MESSAGE),
+            component: log.component.clone(),
+        };
+        if log.queue.try_send(said).is_err() {
+            log.metrics.event_dropped();
+        }
+    }
+
     pub(crate) fn tell(&self, sleeper: &Sleeper, kind: EventType, reason: &str, message: &str) {
         let log = &self.inner.events;
         let said = |regarding: (String, String, String), uid: String| Said {

@@ -4,14 +4,14 @@
 //! of a workload can then never slip past a wake that the observation has not seen. What belongs to a stage only is asked for
 //! in that stage: probes while diverted, demand while draining, connections to pods while waking.
 
-mod pods;
+pub(crate) mod pods;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Listed, ObjectRef, Observation, OwnSlice, Phase, Service as SeenService, Workload,
+    Demand, Dlx, Epoch, Listed, ObjectRef, Observation, OwnSlice, Phase, Selector, Service as SeenService, Workload,
 };
 use futures::StreamExt;
 use futures::future::{try_join, try_join_all, try_join3};
@@ -28,9 +28,12 @@ use tokio::time::Instant;
 use crate::api::{FENCE, Sleeper, SleeperSpec, TURN};
 use crate::cluster::optional;
 use crate::endpoints::{SERVICE_NAME_LABEL, addresses, is_own, own_slice_name};
-use crate::services::{ports, selector};
+use crate::ownership::Note;
+use crate::services::{original_selector, ports, selector};
 use crate::{Cluster, ClusterError};
 
+/// Sleepers that may share an object and have their stamps on it.
+const SHARERS: usize = 8;
 /// Probes that are under way at once.
 const PROBES: usize = 16;
 
@@ -51,6 +54,7 @@ pub(crate) struct WorkloadVersion {
     pub(crate) namespaced: bool,
     pub(crate) scale: Option<Scale>,
     pub(crate) version: Option<String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,8 +87,7 @@ impl Cluster {
     /// Looks at everything that belongs to a Sleeper.
     ///
     /// # Errors
-    /// [`ClusterError::NotFound`] when there is no such Sleeper; [`ClusterError::Damaged`] when a Service's original selector is
-    /// lost; [`ClusterError::NoKind`] when a workload's kind is not served; what the API server says.
+    /// [`ClusterError::NotFound`] when there is no such Sleeper; [`ClusterError::NoKind`] when a workload's kind is not served; what the API server says.
     pub async fn observe(&self, namespace: &str, name: &str) -> Result<Seen, ClusterError> {
         let begun = Instant::now();
         let mut guess = match self.sleeper_named(namespace, name) {
@@ -112,12 +115,11 @@ impl Cluster {
                 .iter()
                 .map(|object| self.workload(namespace, object, sleeper)),
         );
-        let uid = sleeper.uid().unwrap_or_default();
         let services = sleeper
             .spec
             .services
             .iter()
-            .map(|name| self.seen_service(namespace, name, &uid));
+            .map(|name| self.seen_service(namespace, name, sleeper));
         let services = try_join_all(services);
         let (mut workloads, services, minimums) = try_join3(
             workloads,
@@ -144,6 +146,8 @@ impl Cluster {
                 replicas: 0,
                 autoscaler_minimum: None,
                 fence: None,
+                noted: None,
+                held_by: None,
             };
             Ok((
                 workload,
@@ -152,6 +156,7 @@ impl Cluster {
                     namespaced,
                     scale: None,
                     version: None,
+                    annotations: BTreeMap::new(),
                 },
             ))
         };
@@ -183,13 +188,17 @@ impl Cluster {
             });
         };
         let fence = stamp(metadata.annotations(), FENCE, &sleeper.uid().unwrap_or_default());
+        // Zero is left out by the API server.
+        let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+        let note = Note::of(metadata.annotations());
         let workload = Workload {
             object: object.clone(),
             exists: true,
-            // Zero is left out by the API server.
-            replicas: scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0),
+            replicas,
             autoscaler_minimum: None,
             fence,
+            held_by: self.sleep_of_another(sleeper, object, replicas, note.as_ref()),
+            noted: note.map(|note| note.replicas),
         };
         let version = metadata.resource_version();
         let (resource, namespaced) = (kind.resource, kind.namespaced);
@@ -200,6 +209,7 @@ impl Cluster {
                 namespaced,
                 scale: Some(scale),
                 version,
+                annotations: metadata.annotations().clone(),
             },
         ))
     }
@@ -253,8 +263,9 @@ impl Cluster {
         &self,
         namespace: &str,
         name: &str,
-        uid: &str,
+        sleeper: &Sleeper,
     ) -> Result<(SeenService, ServiceVersion), ClusterError> {
+        let uid = &sleeper.uid().unwrap_or_default();
         let api = self.api::<Service>(namespace);
         let slices = self.api::<EndpointSlice>(namespace);
         let of_service = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={name}"));
@@ -280,7 +291,7 @@ impl Cluster {
         };
         let seen = SeenService {
             name: name.to_owned(),
-            selector: service.as_ref().map(selector).transpose()?,
+            selector: service.as_ref().map(selector),
             ports: service.as_ref().map(ports).unwrap_or_default(),
             own_slice: own.as_ref().map(|slice| own_slice(slice, uid)),
             listed,
@@ -289,6 +300,11 @@ impl Cluster {
             fence: service
                 .as_ref()
                 .and_then(|service| stamp(service.annotations(), FENCE, uid)),
+            kept: service
+                .as_ref()
+                .is_none_or(|service| original_selector(service).is_ok_and(|labels| labels.is_some_and(|l| !l.is_empty()))),
+            foreign: None,
+            held_by: self.holder(sleeper, name, service.as_ref(), own.as_ref()),
         };
         let version = ServiceVersion { service, own, others };
         Ok((seen, version))
@@ -329,10 +345,20 @@ impl Cluster {
                 unanswered_since: None,
                 last_outage: self.inner.outages.last(),
                 demand: Demand::Unknown,
+                rival: self.rival(&sleeper),
+                carried: 0,
+                lost_ports: self.lost_ports(&sleeper),
                 ready_pod: false,
             },
             sleeper,
         };
+        seen.observation.carried = carried(&seen);
+        derive_selectors(&mut seen);
+        for service in &mut seen.observation.services {
+            if let Some(Selector::Pods(labels) | Selector::Parked(labels)) = &service.selector {
+                service.foreign = self.foreign(namespace, &seen.sleeper.spec, labels);
+            }
+        }
         self.probe(&mut seen).await;
         let unanswered = seen.observation.unanswered().is_some();
         let key = (namespace.to_owned(), seen.sleeper.name_any());
@@ -397,10 +423,88 @@ impl Cluster {
     }
 }
 
-/// A number that was written for the Sleeper of this uid. That of another Sleeper is none: numbers start anew with each.
+/// The highest epoch that the objects carry, whoever wrote it there.
+fn carried(seen: &Seen) -> Epoch {
+    let workloads = seen.workloads.values().flat_map(|version| {
+        let noted = Note::of(&version.annotations).map(|note| note.epoch);
+        stamps(&version.annotations, FENCE)
+            .map(|(epoch, _)| epoch)
+            .chain(noted)
+            .collect::<Vec<_>>()
+    });
+    let services = seen.services.values().flat_map(|version| {
+        let fences = version
+            .service
+            .iter()
+            .flat_map(|service| stamps(service.annotations(), FENCE).map(|(epoch, _)| epoch));
+        let turns = version
+            .own
+            .iter()
+            .flat_map(|own| stamps(own.annotations(), TURN).map(|(turn, _)| turn / 2));
+        fences.chain(turns).collect::<Vec<_>>()
+    });
+    // A number that somebody made up must not leave no room above it.
+    let sane = |epoch: &Epoch| (0..Epoch::MAX / 4).contains(epoch);
+    workloads.chain(services).filter(sane).max().unwrap_or(0)
+}
+
+/// Where a parked Service does not tell any more how it selected its pods: the Sleeper's own copy, or else the labels by which
+/// its only workload selects them.
+fn derive_selectors(seen: &mut Seen) {
+    let mut selectors = seen
+        .workloads
+        .values()
+        .filter_map(|version| version.scale.as_ref()?.status.as_ref()?.selector.as_deref())
+        .map(pods::equality_selector);
+    let of_workload = selectors.next().flatten().filter(|_| selectors.next().is_none());
+    let observation = &mut seen.observation;
+    for service in &mut observation.services {
+        if service.selector != Some(Selector::Lost) {
+            continue;
+        }
+        let recorded = observation
+            .state
+            .selectors
+            .iter()
+            .find(|kept| kept.service == service.name && !kept.labels.is_empty())
+            .map(|kept| kept.labels.clone());
+        if let Some(labels) = recorded.or_else(|| of_workload.clone()) {
+            service.selector = Some(Selector::Parked(labels));
+        }
+    }
+}
+
+/// A number that was written for the Sleeper of this uid. That of another Sleeper is none: numbers are each one's own.
 fn stamp(annotations: &BTreeMap<String, String>, name: &str, uid: &str) -> Option<i64> {
-    let (number, owner) = annotations.get(name)?.split_once('@')?;
-    (owner == uid).then(|| number.parse().ok()).flatten()
+    stamps(annotations, name)
+        .find(|(_, owner)| *owner == uid)
+        .map(|(number, _)| number)
+}
+
+/// Numbers with the uids of the Sleepers that they were written for. What cannot be read is left out.
+fn stamps<'a>(
+    annotations: &'a BTreeMap<String, String>,
+    name: &str,
+) -> impl Iterator<Item = (i64, &'a str)> + use<'a> {
+    annotations
+        .get(name)
+        .into_iter()
+        .flat_map(|text| text.split(','))
+        .filter_map(|one| {
+            let (number, uid) = one.split_once('@')?;
+            Some((number.parse().ok()?, uid))
+        })
+}
+
+/// The stamps of an object with that of one Sleeper renewed. Those of others that share it stay, so that they need not write
+/// theirs again; of more than a few, the last that were written.
+pub(crate) fn restamped(annotations: &BTreeMap<String, String>, name: &str, number: i64, uid: &str) -> String {
+    let mut all: Vec<_> = stamps(annotations, name)
+        .filter(|(_, owner)| *owner != uid)
+        .map(|(number, owner)| stamped(number, owner))
+        .collect();
+    all.push(stamped(number, uid));
+    all.split_off(all.len().saturating_sub(SHARERS)).join(",")
 }
 
 /// A stamp as the value of a label, which may not hold an `@`.
@@ -448,6 +552,11 @@ mod tests {
         assert_eq!(stamp(&annotations, FENCE, "mine"), Some(7));
         assert_eq!(stamp(&annotations, FENCE, "other"), None);
         assert_eq!(stamp(&annotations, TURN, "mine"), None);
+        let both = restamped(&annotations, FENCE, 3, "other");
+        assert_eq!(both, "7@mine,3@other", "whoever shares an object need not write again");
+        let annotations = BTreeMap::from([(FENCE.to_owned(), format!("odd,{both},@,x@y"))]);
+        assert_eq!(stamp(&annotations, FENCE, "mine"), Some(7));
+        assert_eq!(restamped(&annotations, FENCE, 8, "mine"), "3@other,8@mine");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::core::ObjectMeta;
 
 use crate::api::Sleeper;
-use crate::endpoints::SERVICE_NAME_LABEL;
+use crate::endpoints::{SERVICE_NAME_LABEL, service_of_own};
 use crate::store::{Change, ChangedKind, Kept};
 
 /// Equal but for the version.
@@ -68,10 +68,12 @@ impl Kept for EndpointSlice {
 
     fn change(&self) -> Change {
         let service = self.labels().get(SERVICE_NAME_LABEL).cloned();
+        // One of Dormouse's whose label somebody took away still tells by its name.
+        let by_name = || service_of_own(&self.name_any()).unwrap_or_else(|| self.name_any());
         Change {
             kind: Self::KIND,
             namespace: self.namespace().unwrap_or_default(),
-            name: service.unwrap_or_else(|| self.name_any()),
+            name: service.unwrap_or_else(by_name),
             labels: None,
         }
     }
@@ -101,6 +103,10 @@ impl Kept for Pod {
             labels: self.metadata.labels.take(),
             creation_timestamp: self.metadata.creation_timestamp.take(),
             deletion_timestamp: self.metadata.deletion_timestamp.take(),
+            owner_references: self.metadata.owner_references.take().map(|mut owners| {
+                owners.retain(|owner| owner.controller == Some(true));
+                owners
+            }),
             ..ObjectMeta::default()
         };
         self.spec = self.spec.take().map(|spec| PodSpec {

@@ -169,7 +169,11 @@ async fn report(cluster: &Cluster, sleeper: &Sleeper, error: &ClusterError) {
         return;
     }
     let (key, message) = (SleeperKey::of(sleeper), error.to_string());
-    let state = sleeper.status.clone().unwrap_or_default().state;
+    // What was read may be from before the wake that this is about, and whoever waits for that wake has to be told.
+    let (namespace, name) = (&key.namespace, sleeper.name_any());
+    let fresh = cluster.fetch(namespace, &name).await.ok();
+    let status = fresh.as_ref().unwrap_or(sleeper).status.clone();
+    let state = status.unwrap_or_default().state;
     let told = if state.phase == Phase::Waking {
         cluster.record_wake_failure(&key, state.epoch, &message).await
     } else {

@@ -53,27 +53,32 @@ pub(crate) fn original_selector(service: &Service) -> Result<Option<BTreeMap<Str
 }
 
 /// How a Service selects pods, as the protocol sees it.
-pub(crate) fn selector(service: &Service) -> Result<Selector, ClusterError> {
+pub(crate) fn selector(service: &Service) -> Selector {
     let spec = service.spec.clone().unwrap_or_default();
     if is_parked(service) {
-        return Ok(Selector::Parked(original_selector(service)?.unwrap_or_default()));
+        return match original_selector(service) {
+            // Selects nothing, so it was never parked like that.
+            Ok(None) | Err(_) => Selector::Lost,
+            Ok(Some(labels)) if labels.is_empty() => Selector::Lost,
+            Ok(Some(labels)) => Selector::Parked(labels),
+        };
     }
     if spec.type_.as_deref() == Some("ExternalName") {
-        return Ok(Selector::Undivertible(Undivertible::ExternalName));
+        return Selector::Undivertible(Undivertible::ExternalName);
     }
     if spec.cluster_ip.as_deref() == Some("None") {
-        return Ok(Selector::Undivertible(Undivertible::Headless));
+        return Selector::Undivertible(Undivertible::Headless);
     }
     let Some(labels) = current_selector(service) else {
-        return Ok(Selector::Undivertible(Undivertible::NoSelector));
+        return Selector::Undivertible(Undivertible::NoSelector);
     };
     if spec.ports.iter().flatten().any(|port| !is_tcp(port)) {
-        return Ok(Selector::Undivertible(Undivertible::NotTcp));
+        return Selector::Undivertible(Undivertible::NotTcp);
     }
     if spec.internal_traffic_policy.as_deref() == Some("Local") {
-        return Ok(Selector::Undivertible(Undivertible::NodeLocal));
+        return Selector::Undivertible(Undivertible::NodeLocal);
     }
-    Ok(Selector::Pods(labels.clone()))
+    Selector::Pods(labels.clone())
 }
 
 /// TCP ports of a Service: name (empty when unnamed) and number.
@@ -140,39 +145,38 @@ mod tests {
     #[case(json!({"selector": {"app": "web"}, "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}),
            Selector::Undivertible(Undivertible::NodeLocal))]
     fn selectors_are_told_apart(#[case] spec: serde_json::Value, #[case] expected: Selector) {
-        assert_eq!(selector(&service(&spec, None)).unwrap(), expected);
+        assert_eq!(selector(&service(&spec, None)), expected);
     }
 
     #[test]
     fn a_parked_selector_gives_the_original() {
         let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
-        let seen = selector(&service(&parked, Some(r#"{"app":"web"}"#))).unwrap();
+        let seen = selector(&service(&parked, Some(r#"{"app":"web"}"#)));
         assert_eq!(seen, Selector::Parked(labels(&[("app", "web")])));
     }
 
     #[test]
     fn a_selector_that_somebody_put_back_counts_even_with_the_annotation_left() {
         let back = json!({"selector": {"app": "new"}, "ports": [{"port": 80}]});
-        let seen = selector(&service(&back, Some(r#"{"app":"old"}"#))).unwrap();
+        let seen = selector(&service(&back, Some(r#"{"app":"old"}"#)));
         assert_eq!(seen, Selector::Pods(labels(&[("app", "new")])));
     }
 
     #[test]
     fn labels_put_beside_the_parked_one_are_what_the_owner_wants_now() {
         let applied = json!({"selector": {PARKED_LABEL: "web.workloads", "app": "new"}});
-        let seen = selector(&service(&applied, Some(r#"{"app":"old"}"#))).unwrap();
+        let seen = selector(&service(&applied, Some(r#"{"app":"old"}"#)));
         assert_eq!(seen, Selector::Parked(labels(&[("app", "new")])));
     }
 
     #[rstest]
     #[case(None)]
     #[case(Some("not JSON"))]
-    fn a_lost_original_is_an_error_and_never_a_guess(#[case] annotation: Option<&str>) {
+    #[case(Some("{}"))]
+    #[case(Some("[1]"))]
+    fn field_18_a_lost_original_is_lost_and_never_a_guess(#[case] annotation: Option<&str>) {
         let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
-        assert!(matches!(
-            selector(&service(&parked, annotation)),
-            Err(ClusterError::Damaged(_))
-        ));
+        assert_eq!(selector(&service(&parked, annotation)), Selector::Lost);
     }
 
     #[test]

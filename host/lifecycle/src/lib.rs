@@ -17,11 +17,16 @@
 //!   before replicas come back; the DLX leaves only once ready pods are listed.
 //! * **Wake beats sleep.** A wake is one compare-and-set on the Sleeper that raises its epoch. Sleep steps are
 //!   compare-and-sets against the state that they were decided on, and a wake fences workloads, so a late scale-down loses.
+//! * **Ownership is judged in every phase.** What another Sleeper owns is left to it, and so is what another one holds: the steps of
+//!   a Sleeper are decided as if it did not name what another one has its hands on.
+//! * **What is lost is derived again** from what is left on the objects: a Sleeper that finds itself awake beside a parked
+//!   Service and a workload at zero goes on sleeping.
 //! * **Observing** is the stage between diverted and draining. A workload that is only being looked at stays there.
 
 mod look;
 mod next;
 mod observation;
+mod ownership;
 mod ports;
 mod state;
 mod transition;
@@ -30,9 +35,11 @@ pub use look::{Look, LookPolicy};
 pub use next::{Next, Step, Timings, WaitReason, next};
 pub use observation::{
     Demand, Dlx, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload,
+    also_leads_to,
 };
+pub use ownership::{Claimant, Precedence, Rival, owner};
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
 pub use state::{
-    DivertedPort, Epoch, ObjectRef, Phase, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas,
+    DivertedPort, Epoch, KeptSelector, ObjectRef, Phase, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas,
 };
 pub use transition::{Refused, request_observation, request_sleep, request_wake};

@@ -101,6 +101,10 @@ pub enum WaitReason {
     Grace,
     /// The API server was away, and nodes may not have caught up.
     CatchingUp,
+    /// Another Sleeper still has its hands on something that belongs to this one.
+    Held(String),
+    /// A person has to put something right, which is told on the Sleeper.
+    Lost,
     /// Demand could not be asked from every DLX.
     DemandUnknown,
     /// No ready pod yet.
@@ -125,6 +129,14 @@ pub enum Next {
 
 /// The protocol. Pure: the same observation gives the same answer.
 pub fn next(seen: &Observation, timings: &Timings) -> Next {
+    match seen.held() {
+        None => mine(seen, timings, None),
+        held => mine(&seen.without_what_others_hold(), timings, held),
+    }
+}
+
+/// What to do with what no other Sleeper has its hands on.
+fn mine(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
     if seen.deleting {
         return waking::farewell(seen, timings);
     }
@@ -134,7 +146,10 @@ pub fn next(seen: &Observation, timings: &Timings) -> Next {
         (Wish::Awake, Phase::Ready) => waking::ready(seen, timings),
         // A wake sets wish and phase in one write, so this is somebody's edit by hand: treat it as a wake.
         (Wish::Awake, _) => common::wake(seen, timings, "the wish was set to Awake"),
-        (_, Phase::Awake) => sleeping::begin(seen, timings),
+        (_, Phase::Awake) => sleeping::begin(seen, timings, held),
+        (_, Phase::Diverting | Phase::Draining) if held.is_some() => {
+            sleeping::held_up(seen, timings, held.unwrap_or_default())
+        }
         (_, Phase::Diverting) => sleeping::diverting(seen, timings),
         (wish, Phase::Observing) => sleeping::observing(seen, timings, wish),
         (_, Phase::Draining) => sleeping::draining(seen, timings),

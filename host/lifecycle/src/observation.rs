@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{DivertedPort, Epoch, ObjectRef, Phase, SleeperState};
+use crate::{DivertedPort, Epoch, KeptSelector, ObjectRef, Phase, Rival, SleeperState};
 
 /// Everything that [`crate::next`] looks at.
 ///
@@ -36,6 +36,12 @@ pub struct Observation {
     pub last_outage: Option<Timestamp>,
     /// Demand that the DLX reports. Only asked for where it matters: while draining.
     pub demand: Demand,
+    /// Another Sleeper owns something that this one names too.
+    pub rival: Option<Rival>,
+    /// The highest epoch that the objects carry, whichever Sleeper wrote it.
+    pub carried: Epoch,
+    /// DLX ports that are recorded here and belong to an older claim of another Sleeper.
+    pub lost_ports: Vec<u16>,
     /// A ready, non-terminating pod accepts connections. Pods created before [`SleeperState::pods_since`] do not count.
     pub ready_pod: bool,
 }
@@ -54,6 +60,11 @@ pub struct Workload {
     /// The epoch that the last wake of this very Sleeper wrote on it, which defeats older scale-downs. An epoch that
     /// an earlier Sleeper of the same name wrote does not count: epochs begin anew with every Sleeper.
     pub fence: Option<Epoch>,
+    /// Replicas from before it was put to sleep, as the sleep noted them on the workload itself, for this Sleeper or for one that
+    /// is gone.
+    pub noted: Option<i32>,
+    /// Another Sleeper, which exists and names it too, has put it to sleep.
+    pub held_by: Option<String>,
 }
 
 /// One Service of the resource.
@@ -76,6 +87,12 @@ pub struct Service {
     pub answers: BTreeMap<IpAddr, Result<(), String>>,
     /// The epoch that the last wake of this very Sleeper wrote on it, which defeats older attempts to park it.
     pub fence: Option<Epoch>,
+    /// While it is parked: the annotation that keeps its selector is there and can be read.
+    pub kept: bool,
+    /// A workload that is not of this Sleeper has ready pods behind it.
+    pub foreign: Option<String>,
+    /// Another Sleeper, which exists and names it too, has parked it or let the DLX join it.
+    pub held_by: Option<String>,
 }
 
 /// How a Service selects pods.
@@ -85,6 +102,8 @@ pub enum Selector {
     Pods(BTreeMap<String, String>),
     /// Parked by Dormouse; the labels are what it was before.
     Parked(BTreeMap<String, String>),
+    /// Parked by Dormouse, and nothing is left that tells what it was before.
+    Lost,
     /// In a way that cannot be diverted.
     Undivertible(Undivertible),
 }
@@ -164,7 +183,84 @@ pub enum Demand {
     Some(u64),
 }
 
+/// Why a Service that leads to pods of somebody else cannot be diverted.
+pub fn also_leads_to(foreign: &str) -> String {
+    format!(
+        "also leads to pods of {foreign}, from which its requests would be taken; give each a Service of its own"
+    )
+}
+
+fn lost(service: &str) -> String {
+    format!(
+        "the selector of Service {service} is parked, and neither its annotation dormouse.dev/parked-selector nor anything else \
+         tells what it was: set the selector by hand"
+    )
+}
+
 impl Observation {
+    /// What keeps the resource from being diverted, in words for people. It is asked in every phase.
+    pub fn obstacle(&self) -> Option<String> {
+        if let Some(rival) = &self.rival {
+            return Some(rival.explain());
+        }
+        self.services.iter().find_map(|service| {
+            let name = &service.name;
+            match (service.selector.as_ref()?, &service.foreign) {
+                (Selector::Undivertible(why), _) => Some(format!("Service {name} {}", why.explain())),
+                (Selector::Lost, _) => Some(lost(name)),
+                (_, Some(foreign)) => Some(format!("Service {name} {}", also_leads_to(foreign))),
+                (Selector::Pods(_) | Selector::Parked(_), None) => None,
+            }
+        })
+    }
+
+    /// As if it did not name what another Sleeper has its hands on.
+    pub(crate) fn without_what_others_hold(&self) -> Self {
+        let mut mine = self.clone();
+        mine.services.retain(|service| service.held_by.is_none());
+        mine.workloads.retain(|workload| workload.held_by.is_none());
+        mine
+    }
+
+    /// What another Sleeper has its hands on, and who.
+    pub(crate) fn held(&self) -> Option<String> {
+        let services = self
+            .services
+            .iter()
+            .filter_map(|service| Some((format!("Service {}", service.name), service.held_by.as_ref()?)));
+        let workloads = self.workloads.iter().filter_map(|workload| {
+            let object = &workload.object;
+            Some((format!("{} {}", object.kind, object.name), workload.held_by.as_ref()?))
+        });
+        let (what, who) = services.chain(workloads).next()?;
+        Some(format!("{what} is still in the hands of Sleeper {who}"))
+    }
+
+    /// The first Service whose selector is lost.
+    pub(crate) fn lost_selector(&self) -> Option<String> {
+        let mut services = self.services.iter();
+        let found = services.find(|service| service.selector == Some(Selector::Lost))?;
+        Some(lost(&found.name))
+    }
+
+    /// How the Services select their pods, as far as it is known, if the Sleeper does not remember it so.
+    pub(crate) fn unrecorded_selectors(&self) -> Option<Vec<KeptSelector>> {
+        let recorded = |name: &str| self.state.selectors.iter().find(|kept| kept.service == name);
+        let known: Vec<_> = self
+            .services
+            .iter()
+            .filter_map(|service| match service.selector.as_ref()? {
+                Selector::Pods(labels) | Selector::Parked(labels) => Some(KeptSelector {
+                    service: service.name.clone(),
+                    labels: labels.clone(),
+                }),
+                Selector::Lost | Selector::Undivertible(_) => recorded(&service.name).cloned(),
+            })
+            .collect();
+        let all_recorded = known.iter().all(|kept| self.state.selectors.contains(kept));
+        (!all_recorded).then_some(known)
+    }
+
     /// Whom to ask, before anything is decided, whether it answers on the DLX ports of a Service.
     ///
     /// A DLX that is ready may still not know this Sleeper: what it watches may come late, or not at all for a while. To
@@ -265,11 +361,13 @@ impl Observation {
                     .map(|(name, port)| (service.name.clone(), name.clone(), *port))
             })
             .filter(|(service, name, port)| {
-                !self
-                    .state
-                    .ports
-                    .iter()
-                    .any(|p| p.service == *service && p.name == *name && p.port == *port)
+                let held = |p: &DivertedPort| {
+                    p.service == *service
+                        && p.name == *name
+                        && p.port == *port
+                        && !self.lost_ports.contains(&p.dlx_port)
+                };
+                !self.state.ports.iter().any(held)
             })
             .collect()
     }

@@ -89,7 +89,11 @@ pub fn allocate(
             .iter()
             .find(|h| h.service == *service && h.name == *port_name && h.port == *port);
         match kept {
-            Some(kept) if lost_to_older(kept.dlx_port) => {
+            Some(kept)
+                if lost_to_older(kept.dlx_port)
+                    || kept.dlx_port == 0
+                    || ports.iter().any(|port: &DivertedPort| port.dlx_port == kept.dlx_port) =>
+            {
                 lost.push(kept.dlx_port);
                 missing.push((service, port_name, *port));
             }

@@ -1,5 +1,6 @@
 //! What the Sleeper remembers: the whole memory of the protocol.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -69,6 +70,24 @@ pub struct ObjectRef {
     pub name: String,
 }
 
+impl ObjectRef {
+    /// Whether both name one object, whatever version of its group they name it by.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let group = |one: &Self| one.api_version.split_once('/').map(|(group, _)| group.to_owned());
+        self.kind == other.kind && self.name == other.name && group(self) == group(other)
+    }
+}
+
+/// How a Service selected its pods before it was parked: a second copy, beside the annotation on the Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptSelector {
+    /// Name of the Service.
+    pub service: String,
+    /// Its selector.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// How many replicas a workload had before it went to sleep.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -128,6 +147,9 @@ pub struct SleeperState {
     /// What to restore on a wake. Filled on the way to Asleep, emptied on Awake.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<WorkloadReplicas>,
+    /// How the diverted Services select their pods. Emptied on Awake.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub selectors: Vec<KeptSelector>,
     /// Workloads were seen at zero since the phase became Asleep. While it is Asleep, replicas above zero are from then
     /// on somebody else's wish, which is respected as a wake; while it wakes, pods from before the wake do not count.
     pub at_zero: bool,

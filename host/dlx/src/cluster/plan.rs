@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::{Cluster, Sleeper, SleeperKey};
 use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::ResourceId;
@@ -100,9 +101,14 @@ impl Draft<'_> {
             resource,
         } = SleeperKey::of(sleeper);
         for service in &sleeper.spec.services {
-            self.by_service
+            // Whoever has it diverted is who wakes for it; otherwise the older one.
+            let known = self
+                .by_service
                 .entry((namespace.clone(), service.clone()))
                 .or_insert_with(|| Arc::clone(sleeper));
+            if is_active(sleeper) && !is_active(known) {
+                *known = Arc::clone(sleeper);
+            }
         }
         for port in sleeper.status.iter().flat_map(|status| &status.state.ports) {
             if self.taken.insert(port.dlx_port) {
@@ -240,6 +246,12 @@ impl Draft<'_> {
             self.plan.hosts.push((at, key, None));
         }
     }
+}
+
+/// Whether it has, or may have, its hands on what it names.
+fn is_active(sleeper: &Sleeper) -> bool {
+    let status = sleeper.status.as_ref();
+    status.is_some_and(|status| status.state.phase != Phase::Awake)
 }
 
 /// What an answer of a plugin about a resource depends on.

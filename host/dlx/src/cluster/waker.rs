@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::lifecycle::Phase;
+use dormouse_kubernetes::lifecycle::{Phase, Wish};
 use dormouse_kubernetes::objects::ObjectKey;
 use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, api};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
@@ -63,7 +63,24 @@ impl PluginWaker {
             }
         }
         self.hear_of_it(target).await;
-        Ok(())
+        self.is_begun(target)
+    }
+
+    /// A wish that was accepted and shows nowhere is no wake: whoever waits is told, and it is asked again while requests are held.
+    fn is_begun(&self, target: &Target) -> Result<(), WakeError> {
+        let sleeper = self
+            .cluster
+            .sleeper_named(&target.key.namespace, &target.key.sleeper);
+        let Some(state) = sleeper.and_then(|sleeper| Some(sleeper.status.as_ref()?.state.clone())) else {
+            return Ok(());
+        };
+        if state.wish == Wish::Awake || !state.phase.is_away() || self.is_scaled_elsewhere(target) {
+            return Ok(());
+        }
+        Err(WakeError::Transient(format!(
+            "the wake was accepted, but its Sleeper still says {:?}: {}",
+            state.phase, state.reason
+        )))
     }
 
     /// Waits until the wake shows in the target's own view: until then the view may list pods of a workload that has been

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use dormouse_kubernetes::Scope;
-use dormouse_kubernetes::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR};
+use dormouse_kubernetes::api::{ASLEEP, FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
 use dormouse_kubernetes::lifecycle::ObjectRef;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -140,7 +140,8 @@ impl Leftovers {
                 Vec::new()
             }
         };
-        let patch = json!({"metadata": {"annotations": {FENCE: null}, "labels": {FENCE_LABEL: null}}});
+        let patch =
+            json!({"metadata": {"annotations": {FENCE: null, ASLEEP: null}, "labels": {FENCE_LABEL: null}}});
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
         let services = fenced.iter().map(|service| {
@@ -166,7 +167,8 @@ impl Leftovers {
             let what = format!("{} {namespace}/{name}", object.kind);
             let work = async move {
                 let found = asked(&what, api.get_metadata(name)).await?;
-                if !found.annotations().contains_key(FENCE) {
+                let marks = found.annotations();
+                if !marks.contains_key(FENCE) && !marks.contains_key(ASLEEP) {
                     return Ok(());
                 }
                 asked(&what, api.patch_metadata(name, params, patch))
@@ -226,7 +228,7 @@ fn unpark_patch(service: &Service) -> Result<Value> {
     Ok(json!({
         "metadata": {
             "resourceVersion": service.resource_version(),
-            "annotations": {PARKED_SELECTOR: null, FENCE: null},
+            "annotations": {PARKED_SELECTOR: null, PARKED_WORKLOADS: null, FENCE: null},
             "labels": {FENCE_LABEL: null},
         },
         "spec": {"selector": selector},

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dormouse_lifecycle::OwnSlice;
+use dormouse_lifecycle::{Epoch, OwnSlice};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -11,11 +11,10 @@ use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use crate::ClusterError;
-use crate::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, Sleeper, TURN};
+use crate::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper, TURN};
 use crate::endpoints::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL, own_slice_name};
-use crate::observe::{as_label, stamped};
-use crate::services::{current_selector, original_selector};
+use crate::observe::{as_label, restamped, stamped};
+use crate::services::current_selector;
 
 /// Dormouse's slice of a Service. Each address is said to be on its node, so that nodes know which endpoints are theirs: a
 /// Service with `externalTrafficPolicy: Local` needs that. Owned by the Sleeper: a create that is sent late, after the Sleeper has gone, is then
@@ -84,39 +83,72 @@ pub(crate) fn slice(
 }
 
 /// Replaces the whole selector by one that no pod matches, and keeps the original where a person finds it.
-pub(super) fn park_patch(service: &Service, sleeper: &str) -> Result<Value, ClusterError> {
-    let original = original_selector(service)?.unwrap_or_default();
-    let kept = serde_json::to_string(&original).unwrap_or_default();
-    let mut selector: Map<_, _> = original.keys().map(|key| (key.clone(), Value::Null)).collect();
-    selector.insert(PARKED_LABEL.to_owned(), sleeper.into());
-    Ok(json!({
-        "metadata": {"resourceVersion": service.resource_version(), "annotations": {PARKED_SELECTOR: kept}},
+pub(super) fn park_patch(
+    service: &Service,
+    original: &BTreeMap<String, String>,
+    sleeper: &Sleeper,
+) -> Value {
+    let kept = serde_json::to_string(original).unwrap_or_default();
+    let now = current_selector(service).cloned().unwrap_or_default();
+    let mut selector: Map<_, _> = now.into_keys().map(|key| (key, Value::Null)).collect();
+    selector.insert(PARKED_LABEL.to_owned(), sleeper.name_any().into());
+    let workloads = serde_json::to_string(&sleeper.spec.workloads).unwrap_or_default();
+    json!({
+        "metadata": {"resourceVersion": service.resource_version(), "annotations": {
+            PARKED_SELECTOR: kept,
+            PARKED_WORKLOADS: workloads,
+        }},
         "spec": {"selector": selector},
-    }))
+    })
 }
 
 /// Puts exactly the original selector back, with the fence of the wake that does it.
-pub(super) fn restore_patch(service: &Service, fence: &str) -> Result<Value, ClusterError> {
-    let original = original_selector(service)?.unwrap_or_default();
+pub(super) fn restore_patch(
+    service: &Service,
+    original: &BTreeMap<String, String>,
+    fence: &Fence,
+) -> Value {
     let now = current_selector(service).cloned().unwrap_or_default();
     let mut selector: Map<_, _> = now.into_keys().map(|key| (key, Value::Null)).collect();
     selector.extend(
         original
-            .into_iter()
-            .map(|(key, value)| (key, Value::String(value))),
+            .iter()
+            .map(|(key, value)| (key.clone(), Value::String(value.clone()))),
     );
-    Ok(json!({
+    json!({
         "metadata": {"resourceVersion": service.resource_version(), "annotations": {
             PARKED_SELECTOR: null,
-            FENCE: fence,
-        }, "labels": {FENCE_LABEL: as_label(fence)}},
+            PARKED_WORKLOADS: null,
+            FENCE: fence.all,
+        }, "labels": {FENCE_LABEL: fence.label}},
         "spec": {"selector": selector},
-    }))
+    })
+}
+
+/// What a wake writes on a Service.
+pub(super) struct Fence {
+    /// The annotation: the stamps of all who share it.
+    pub(super) all: String,
+    /// The label: only the one of this wake.
+    pub(super) label: String,
+}
+
+impl Fence {
+    pub(super) fn new(service: &Service, epoch: Epoch, uid: &str) -> Self {
+        Self {
+            all: restamped(service.annotations(), FENCE, epoch, uid),
+            label: as_label(&stamped(epoch, uid)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sleeper() -> Sleeper {
+        Sleeper::new("web.workloads", crate::SleeperSpec::default())
+    }
 
     fn service(selector: &Value) -> Service {
         serde_json::from_value(json!({
@@ -147,15 +179,16 @@ mod tests {
     #[test]
     fn parking_and_restoring_gives_the_same_service() {
         let before = service(&json!({"app": "web", "tier": "front"}));
+        let original = current_selector(&before).cloned().unwrap();
         let mut value = serde_json::to_value(&before).unwrap();
-        merge(&mut value, &park_patch(&before, "web.workloads").unwrap());
+        merge(&mut value, &park_patch(&before, &original, &sleeper()));
         let parked: Service = serde_json::from_value(value.clone()).unwrap();
         assert_eq!(value["spec"]["selector"], json!({PARKED_LABEL: "web.workloads"}));
         assert_eq!(
             value["metadata"]["annotations"][PARKED_SELECTOR],
             r#"{"app":"web","tier":"front"}"#
         );
-        merge(&mut value, &restore_patch(&parked, "1@u").unwrap());
+        merge(&mut value, &restore_patch(&parked, &original, &Fence::new(&parked, 1, "u")));
         let mut restored: Service = serde_json::from_value(value).unwrap();
         let annotations = restored.metadata.annotations.take().unwrap_or_default();
         assert_eq!(
@@ -174,11 +207,11 @@ mod tests {
     fn patches_are_conditional_on_the_version_that_was_seen() {
         let seen = service(&json!({"app": "web"}));
         assert_eq!(
-            park_patch(&seen, "s").unwrap()["metadata"]["resourceVersion"],
+            park_patch(&seen, &BTreeMap::new(), &sleeper())["metadata"]["resourceVersion"],
             "5"
         );
         assert_eq!(
-            restore_patch(&seen, "1@u").unwrap()["metadata"]["resourceVersion"],
+            restore_patch(&seen, &BTreeMap::new(), &Fence::new(&seen, 1, "u"))["metadata"]["resourceVersion"],
             "5"
         );
     }

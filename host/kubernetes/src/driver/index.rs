@@ -16,6 +16,9 @@ pub(crate) type Name = (String, String);
 pub(crate) struct Index {
     by_service: HashMap<(String, String), BTreeSet<String>>,
     services: HashMap<Name, Vec<String>>,
+    /// By kind and name of the workload.
+    by_workload: HashMap<(String, String, String), BTreeSet<String>>,
+    workloads: HashMap<Name, Vec<(String, String)>>,
     /// Those that are not simply awake, by namespace.
     active: BTreeMap<String, BTreeSet<String>>,
 }
@@ -33,6 +36,15 @@ impl Index {
                 }
             }
         }
+        for (kind, workload) in self.workloads.remove(name).unwrap_or_default() {
+            let key = (namespace.clone(), kind, workload);
+            if let Some(sleepers) = self.by_workload.get_mut(&key) {
+                sleepers.remove(object);
+                if sleepers.is_empty() {
+                    self.by_workload.remove(&key);
+                }
+            }
+        }
         if let Some(active) = self.active.get_mut(namespace) {
             active.remove(object);
             if active.is_empty() {
@@ -46,6 +58,19 @@ impl Index {
                 .or_default()
                 .insert(object.clone());
         }
+        let workloads: Vec<_> = sleeper
+            .spec
+            .workloads
+            .iter()
+            .map(|workload| (workload.kind.clone(), workload.name.clone()))
+            .collect();
+        for (kind, workload) in &workloads {
+            self.by_workload
+                .entry((namespace.clone(), kind.clone(), workload.clone()))
+                .or_default()
+                .insert(object.clone());
+        }
+        self.workloads.insert(name.clone(), workloads);
         self.services.insert(name.clone(), sleeper.spec.services.clone());
         if wants(sleeper, Role::Leader) {
             self.active
@@ -53,6 +78,28 @@ impl Index {
                 .or_default()
                 .insert(object.clone());
         }
+    }
+
+    /// Whether it was taken in.
+    pub(crate) fn knows(&self, name: &Name) -> bool {
+        self.services.contains_key(name)
+    }
+
+    /// Those that name something that this one names, this one included.
+    pub(crate) fn sharers(&self, name: &Name) -> BTreeSet<Name> {
+        let (namespace, _) = name;
+        let services = self.services.get(name).into_iter().flatten();
+        let workloads = self.workloads.get(name).into_iter().flatten();
+        let of_workload = |(kind, workload): &(String, String)| {
+            self.by_workload
+                .get(&(namespace.clone(), kind.clone(), workload.clone()))
+        };
+        workloads
+            .filter_map(of_workload)
+            .flatten()
+            .map(|object| (namespace.clone(), object.clone()))
+            .chain(services.flat_map(|service| self.of_service(namespace, service)))
+            .collect()
     }
 
     pub(crate) fn of_service(&self, namespace: &str, service: &str) -> Vec<Name> {

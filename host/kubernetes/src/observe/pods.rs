@@ -157,7 +157,7 @@ impl Age {
 }
 
 /// `a=b,c=d` as labels; none for anything else, such as set-based selectors.
-fn equality_selector(text: &str) -> Option<BTreeMap<String, String>> {
+pub(crate) fn equality_selector(text: &str) -> Option<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
     for part in text.split(',') {
         let (key, value) = part.split_once('=')?;

@@ -1,13 +1,12 @@
 //! Wishes: what a resource is meant to be.
 
 use dormouse_lifecycle::{
-    Phase, Refused, Selector, SleeperState, request_observation, request_sleep, request_wake,
+    Phase, Refused, Selector, SleeperState, also_leads_to, request_observation, request_sleep, request_wake,
 };
-use kube::ResourceExt;
 use thiserror::Error;
 
 use super::{Edit, seed};
-use crate::api::{Sleeper, SleeperStatus};
+use crate::api::SleeperStatus;
 use crate::services::selector;
 use crate::{Cluster, ClusterError, SleeperKey};
 
@@ -86,7 +85,8 @@ impl Cluster {
         Ok(wished)
     }
 
-    /// Whether all Services of a Sleeper can be diverted, as far as the reflectors know.
+    /// Whether all Services of a Sleeper can be diverted, as far as the reflectors know. What is said here at the door, and once
+    /// more in every phase ([`dormouse_lifecycle::Observation::obstacle`]), spares writes that would only be taken back.
     fn divertible(&self, key: &SleeperKey) -> Result<(), WishError> {
         let Some(sleeper) = self.sleeper(key) else {
             return Ok(());
@@ -95,54 +95,22 @@ impl Cluster {
             let Some(service) = self.service(&key.namespace, name) else {
                 continue;
             };
+            let unsupported = |why: &str| Err(WishError::Unsupported(format!("Service {name} {why}")));
             match selector(&service) {
-                Ok(Selector::Undivertible(why)) => {
-                    return Err(WishError::Unsupported(format!(
-                        "Service {name} {}",
-                        why.explain()
-                    )));
+                Selector::Undivertible(why) => return unsupported(why.explain()),
+                Selector::Pods(labels) => {
+                    if let Some(foreign) = self.foreign(&key.namespace, &sleeper.spec, &labels) {
+                        return unsupported(&also_leads_to(&foreign));
+                    }
                 }
-                Ok(_) => {}
-                Err(error) => return Err(WishError::Unsupported(error.to_string())),
+                // What another Sleeper parked is told below; what this one parked is healed, or told, as it goes on.
+                Selector::Parked(_) | Selector::Lost => {}
             }
         }
-        self.sole_owner(&sleeper)
-    }
-
-    /// Two Sleepers must not pull at one Service. Between plugins it belongs to the older one, so that nobody takes it away
-    /// from another; of one plugin's neither gets it: nobody could tell which of the two its requests need.
-    fn sole_owner(&self, sleeper: &Sleeper) -> Result<(), WishError> {
-        let age = |sleeper: &Sleeper| {
-            (
-                sleeper.creation_timestamp().map(|time| time.0),
-                sleeper.name_any(),
-            )
-        };
-        let namespace = sleeper.namespace().unwrap_or_default();
-        for other in self.sleepers_in(&namespace) {
-            let shared = other
-                .spec
-                .services
-                .iter()
-                .find(|name| sleeper.spec.services.contains(name));
-            if other.name_any() == sleeper.name_any() || other.metadata.deletion_timestamp.is_some() {
-                continue;
-            }
-            let Some(name) = shared else { continue };
-            let other_name = other.name_any();
-            let text = if other.spec.plugin == sleeper.spec.plugin {
-                format!(
-                    "Service {name} also leads to what Sleeper {other_name} puts to sleep, and its requests could wake only one; \
-                     give each a Service of its own"
-                )
-            } else if age(&other) < age(sleeper) {
-                format!("Service {name} belongs to Sleeper {other_name}, which is older")
-            } else {
-                continue;
-            };
-            return Err(WishError::Unsupported(text));
+        match self.rival(&sleeper) {
+            Some(rival) => Err(WishError::Unsupported(rival.explain())),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn wish(

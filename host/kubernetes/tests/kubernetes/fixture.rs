@@ -114,22 +114,63 @@ impl World {
         }
         let cluster = Cluster::connect(client, config()).await.unwrap();
         let key = SleeperKey::new("workloads", "shop", "web");
+        let world = Self { api, cluster, key };
+        world.declare("workloads").await;
+        world
+    }
+
+    /// Declares the Sleeper that a plugin wants for the workload and its Service.
+    pub async fn declare(&self, plugin: &str) -> SleeperKey {
+        let key = SleeperKey::new(plugin, "shop", "web");
         let spec = SleeperSpec {
-            plugin: "workloads".into(),
+            plugin: plugin.into(),
             resource: "web".into(),
             object: workload(),
             workloads: vec![workload()],
             services: vec!["web".into()],
             ..SleeperSpec::default()
         };
-        cluster
-            .declare(&Declared {
-                key: key.clone(),
-                spec,
-            })
+        let declared = Declared {
+            key: key.clone(),
+            spec,
+        };
+        self.cluster.declare(&declared).await.unwrap();
+        key
+    }
+
+    /// Removes the Sleeper as somebody in a hurry does: without its finalizer.
+    pub async fn remove_by_force(&self) {
+        let api = kube::Api::<Sleeper>::namespaced(self.cluster.client().clone(), "shop");
+        let name = self.key.object_name();
+        let none = serde_json::json!({"metadata": {"finalizers": null}});
+        api.patch(&name, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&none))
             .await
             .unwrap();
-        Self { api, cluster, key }
+        api.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        while self.cluster.sleeper(&self.key).is_some() {
+            assert!(begun.elapsed() < PATIENCE, "it is still there");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until the Service and its workload are as they were before Dormouse touched them.
+    pub async fn until_restored(&self) {
+        let begun = tokio::time::Instant::now();
+        while self.replicas() != 2 || self.service()["spec"]["selector"] != serde_json::json!({"app": "web"}) {
+            assert!(begun.elapsed() < PATIENCE, "{:#}", self.service());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits for an answer of the Service; refusals do not count.
+    pub async fn until_answered(&self) {
+        let address = self.api.service_address("shop", "web", PORT).unwrap();
+        let begun = tokio::time::Instant::now();
+        while request(address).await != Ok(StatusCode::OK) {
+            assert!(begun.elapsed() < PATIENCE, "{:#}", self.service());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Another process on the same cluster.
@@ -140,11 +181,21 @@ impl World {
 
     /// Waits until the Sleeper is so.
     pub async fn until(&self, what: &str, is: impl Fn(&Sleeper) -> bool) -> Arc<Sleeper> {
+        self.until_of(&self.key, what, is).await
+    }
+
+    /// Waits until another Sleeper is so.
+    pub async fn until_of(
+        &self,
+        key: &SleeperKey,
+        what: &str,
+        is: impl Fn(&Sleeper) -> bool,
+    ) -> Arc<Sleeper> {
         let mut changes = self.cluster.changes();
         let wait = async {
             loop {
                 changes.borrow_and_update();
-                if let Some(sleeper) = self.cluster.sleeper(&self.key).filter(|sleeper| is(sleeper)) {
+                if let Some(sleeper) = self.cluster.sleeper(key).filter(|sleeper| is(sleeper)) {
                     return sleeper;
                 }
                 changes.changed().await.unwrap();
@@ -153,7 +204,7 @@ impl World {
         let Ok(sleeper) = tokio::time::timeout(PATIENCE, wait).await else {
             let now = self
                 .cluster
-                .sleeper(&self.key)
+                .sleeper(key)
                 .map(|sleeper| sleeper.status.clone());
             panic!("not {what}: {now:#?}");
         };
@@ -365,7 +416,9 @@ async fn listen(address: Ipv4Addr, shared: Shared, learnt: CancellationToken, sh
                 let socket = SocketAddr::from((address, port.dlx_port));
                 if listening.lock().unwrap().insert(socket, ()).is_none() {
                     let listener = TcpListener::bind(socket).await.unwrap();
-                    tokio::spawn(serve(listener, shared.clone(), shutdown.clone()));
+                    let key = SleeperKey::of(&sleeper);
+                    let shared = Shared { key, ..shared.clone() };
+                    tokio::spawn(serve(listener, shared, shutdown.clone()));
                 }
             }
         }

@@ -6,6 +6,8 @@
 )]
 
 mod fixture;
+mod lost;
+mod sharing;
 
 use std::time::Duration;
 

@@ -1,17 +1,23 @@
 //! From Awake to Asleep.
 
 use super::common::{act_state, after, catching_up, caught_up, existing, record, settled, wait, wake};
-use super::waking::awake;
+use super::waking::{awake, recover};
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Demand, Listed, Observation, Phase, Selector, Wish};
+use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish};
 
 /// Awake, and wished observed or asleep.
-pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
-    if let Some(why) = undivertible(seen) {
+pub(super) fn begin(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
+    if let Some(next) = recover(seen) {
+        return next;
+    }
+    if let Some(why) = seen.obstacle() {
         return act_state(seen, |state| {
             state.wish = Wish::Awake;
             state.reason = why;
         });
+    }
+    if let Some(what) = held {
+        return wait(WaitReason::Held(what), None);
     }
     let services = existing(seen).count();
     if services > 0 && seen.dlx.ready.is_empty() {
@@ -31,14 +37,32 @@ pub(super) fn begin(seen: &Observation, timings: &Timings) -> Next {
         return Next::Act(vec![Step::AllocatePorts(missing)]);
     }
     let (now, reason) = (seen.now, seen.state.reason.clone());
-    act_state(seen, |state| state.enter(Phase::Diverting, now, reason))
+    act_state(seen, |state| {
+        state.epoch = state.epoch.max(seen.carried);
+        if let Some(selectors) = seen.unrecorded_selectors() {
+            state.selectors = selectors;
+        }
+        state.enter(Phase::Diverting, now, reason);
+    })
 }
 
-pub(super) fn undivertible(seen: &Observation) -> Option<String> {
-    existing(seen).find_map(|(service, selector)| match selector {
-        Selector::Undivertible(why) => Some(format!("Service {} {}", service.name, why.explain())),
-        Selector::Pods(_) | Selector::Parked(_) => None,
-    })
+/// Diverting or draining, while another Sleeper is about to give back what belongs to this one.
+pub(super) fn held_up(seen: &Observation, timings: &Timings, held: String) -> Next {
+    if let Some(rollback) = cannot_divert(seen, timings) {
+        return rollback;
+    }
+    let until = after(seen.state.since, seen.now, timings.give_up);
+    if seen.now < until {
+        wait(WaitReason::Held(held), Some(until))
+    } else {
+        wake(seen, timings, &format!("sleep was given up: {held}"))
+    }
+}
+
+/// Remembers how Services select their pods, before that can get lost.
+fn record_selectors(seen: &Observation) -> Option<Next> {
+    let selectors = seen.unrecorded_selectors()?;
+    Some(act_state(seen, |state| state.selectors = selectors))
 }
 
 /// Every DLX answers, then joins the Services, then the selectors are parked: a Service always has somebody behind it, and
@@ -61,6 +85,9 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
             "no DLX ports could be recorded",
             Next::Act(vec![Step::AllocatePorts(missing)]),
         );
+    }
+    if let Some(record) = record_selectors(seen) {
+        return unless_overdue("the selectors could not be recorded", record);
     }
     let slices = stale_slices(seen);
     if !slices.is_empty() {
@@ -228,6 +255,9 @@ pub(super) fn keep_diverted(seen: &Observation, timings: &Timings) -> Option<Nex
     if !missing.is_empty() {
         return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
     }
+    if let Some(record) = record_selectors(seen) {
+        return Some(record);
+    }
     let mut steps = stale_slices(seen);
     steps.extend(parks(seen));
     if !steps.is_empty() {
@@ -249,7 +279,7 @@ fn nobody_answers(seen: &Observation, timings: &Timings) -> Option<Next> {
 
 /// A Service changed so that nothing can stand in for it, or nobody is there to stand in.
 pub(super) fn cannot_divert(seen: &Observation, timings: &Timings) -> Option<Next> {
-    match undivertible(seen) {
+    match seen.obstacle() {
         Some(why) => Some(wake(seen, timings, &why)),
         None => no_dlx(seen, timings),
     }
@@ -274,8 +304,14 @@ pub(super) fn stale_slices(seen: &Observation) -> Vec<Step> {
 }
 
 pub(super) fn parks(seen: &Observation) -> Vec<Step> {
+    let unparked = |service: &Service, selector: &Selector| match selector {
+        Selector::Pods(_) => true,
+        // The selector is known from elsewhere: put it back where a person finds it.
+        Selector::Parked(_) => !service.kept,
+        Selector::Lost | Selector::Undivertible(_) => false,
+    };
     existing(seen)
-        .filter(|(service, selector)| matches!(selector, Selector::Pods(_)) && seen.has_stand_in(service))
+        .filter(|(service, selector)| unparked(service, selector) && seen.has_stand_in(service))
         .map(|(service, _)| Step::ParkSelector(service.name.clone()))
         .collect()
 }

@@ -1,21 +1,85 @@
 //! Back to Awake, from wherever it stands, and out of the way.
 
+use std::time::Duration;
+
 use super::common::{act_state, after, catching_up, existing, settled, wait, wake, wanted_replicas};
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Listed, Observation, Phase, Selector, Service};
+use crate::{
+    Listed, Observation, Phase, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas,
+};
+
+/// How often the record of a wake that waits for a person is renewed.
+const FAILURE_REFRESH: Duration = Duration::from_secs(1);
 
 /// Settled, except for what came too late: a slice or a parked selector that an executor wrote on an old decision, or that
 /// an executor with an old view did not see when it ended the wake.
 pub(super) fn awake(seen: &Observation, timings: &Timings) -> Next {
-    if restores(seen).is_empty() {
+    if let Some(next) = recover(seen) {
+        return next;
+    }
+    if restores(seen).is_empty() && seen.lost_selector().is_none() {
         return behind(seen, timings)
             .or_else(|| leave(seen))
             .unwrap_or_else(settled);
     }
     let now = seen.now;
     act_state(seen, |state| {
-        state.enter(Phase::Ready, now, "a Service was still parked")
+        state.epoch = state.epoch.max(seen.carried);
+        state.enter(Phase::Ready, now, "a Service was still parked");
     })
+}
+
+/// What the Sleeper remembered is lost: it says awake, but a sleep has left its marks. It goes on sleeping where the DLX can stand in
+/// as it did, and wakes otherwise.
+pub(super) fn recover(seen: &Observation) -> Option<Next> {
+    if !was_put_to_sleep(seen) {
+        return None;
+    }
+    let parked = |selector: &Selector| matches!(selector, Selector::Parked(_));
+    let whole = seen.obstacle().is_none()
+        && existing(seen).any(|(_, selector)| parked(selector))
+        && down(seen).count() == present(seen).count();
+    let now = seen.now;
+    Some(act_state(seen, |state| {
+        // Nothing that was decided before can be taken for this turn's.
+        state.epoch = state.epoch.max(seen.carried).saturating_add(1);
+        state.at_zero = true;
+        state.replicas = present(seen)
+            .map(|workload| WorkloadReplicas {
+                workload: workload.object.clone(),
+                replicas: wanted_replicas(seen, workload, workload.noted),
+            })
+            .collect();
+        if let Some(selectors) = seen.unrecorded_selectors() {
+            state.selectors = selectors;
+        }
+        let why = "its Sleeper was lost while it was asleep";
+        if whole {
+            state.wish = Wish::Asleep;
+            state.slept = Some(now);
+            state.enter(Phase::Asleep, now, why);
+        } else {
+            state.wish = Wish::Awake;
+            state.wake_started = Some(now);
+            state.wake_failure = None;
+            state.enter(Phase::Waking, now, why);
+        }
+    }))
+}
+
+/// A workload is at zero that a sleep put there, or its Services are parked besides.
+fn was_put_to_sleep(seen: &Observation) -> bool {
+    let parked = existing(seen).any(|(_, selector)| matches!(selector, Selector::Parked(_) | Selector::Lost));
+    let all_down = present(seen).next().is_some() && down(seen).count() == present(seen).count();
+    (parked && all_down) || down(seen).any(|workload| workload.noted.is_some())
+}
+
+fn present(seen: &Observation) -> impl Iterator<Item = &Workload> {
+    seen.workloads.iter().filter(|workload| workload.exists)
+}
+
+fn down(seen: &Observation) -> impl Iterator<Item = &Workload> {
+    present(seen).filter(|workload| workload.replicas == 0)
 }
 
 /// Selectors first: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself.
@@ -26,6 +90,9 @@ pub(super) fn waking(seen: &Observation) -> Next {
     let slices = stale_leftovers(seen);
     if !slices.is_empty() {
         return Next::Act(slices);
+    }
+    if let Some(why) = seen.lost_selector() {
+        return failed(seen, why);
     }
     if seen.workloads.iter().any(|workload| workload.exists) && !seen.ready_pod {
         let deadline = after(seen.state.wake_started, seen.now, seen.readiness_timeout);
@@ -40,7 +107,7 @@ pub(super) fn waking(seen: &Observation) -> Next {
         let (now, seconds) = (seen.now, seen.readiness_timeout.as_secs_f64());
         return act_state(seen, |state| {
             let message = format!("no pod became ready within {seconds} s");
-            state.wake_failure = Some(crate::WakeFailure {
+            state.wake_failure = Some(WakeFailure {
                 epoch: state.epoch,
                 message,
                 at: now,
@@ -53,6 +120,25 @@ pub(super) fn waking(seen: &Observation) -> Next {
         state.wake_failure = None;
         let reason = state.reason.clone();
         state.enter(Phase::Ready, now, reason);
+    })
+}
+
+/// A wake that cannot end before a person has done something. Whoever waits is told so, and whoever begins to wait too: each look
+/// that somebody asks for renews it.
+fn failed(seen: &Observation, message: String) -> Next {
+    let now = seen.now;
+    let told = seen.state.current_wake_failure().filter(|failure| {
+        failure.message == message && now < after(Some(failure.at), now, FAILURE_REFRESH)
+    });
+    if told.is_some() {
+        return wait(WaitReason::Lost, None);
+    }
+    act_state(seen, |state| {
+        state.wake_failure = Some(WakeFailure {
+            epoch: state.epoch,
+            message,
+            at: now,
+        });
     })
 }
 
@@ -83,6 +169,13 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
 }
 
 pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
+    if let Some(why) = seen.lost_selector() {
+        let now = seen.now;
+        return act_state(seen, |state| {
+            state.wake_started = Some(now);
+            state.enter(Phase::Waking, now, why);
+        });
+    }
     let mut repairs = restores(seen);
     repairs.extend(stale_leftovers(seen));
     if !repairs.is_empty() {
@@ -97,6 +190,7 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
     let now = seen.now;
     act_state(seen, |state| {
         state.replicas.clear();
+        state.selectors.clear();
         state.at_zero = false;
         let seed = u64::try_from(state.epoch).unwrap_or(0);
         if state.look.disturbed == 0 {
@@ -130,6 +224,9 @@ fn behind(seen: &Observation, timings: &Timings) -> Option<Next> {
 pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
     match seen.state.phase {
         Phase::Awake | Phase::Ready => {
+            if let Some(next) = recover(seen) {
+                return next;
+            }
             let restores = restores(seen);
             if !restores.is_empty() {
                 return Next::Act(restores);
@@ -241,7 +338,8 @@ pub(super) fn revivals(seen: &Observation) -> Vec<Step> {
                 .replicas
                 .iter()
                 .find(|recorded| recorded.workload == workload.object)
-                .map(|r| r.replicas);
+                .map(|recorded| recorded.replicas)
+                .or(workload.noted);
             if workload.replicas == 0 {
                 let wanted = wanted_replicas(seen, workload, recorded);
                 return Some(Step::Scale(workload.object.clone(), wanted));

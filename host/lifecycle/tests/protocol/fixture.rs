@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, DivertedPort, Dlx, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice, Phase, Selector,
+    Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice, Phase, Selector,
     Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas, next,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -63,6 +63,8 @@ pub fn workload(name: &str, replicas: i32) -> Workload {
         replicas,
         autoscaler_minimum: None,
         fence: None,
+        noted: None,
+        held_by: None,
     }
 }
 
@@ -76,6 +78,9 @@ pub fn service(name: &str, selector: Selector) -> Service {
         relisted: false,
         answers: BTreeMap::new(),
         fence: None,
+        kept: true,
+        foreign: None,
+        held_by: None,
     };
     answer(&mut service, &[1, 2, 3]);
     service
@@ -113,6 +118,10 @@ pub fn state(phase: Phase, wish: Wish) -> SleeperState {
     };
     if phase != Phase::Awake {
         state.ports = vec![port("web", 20_000)];
+        state.selectors = vec![KeptSelector {
+            service: "web".into(),
+            labels: labels(),
+        }];
     }
     if matches!(phase, Phase::Asleep | Phase::Waking | Phase::Ready) {
         state.replicas = vec![WorkloadReplicas {
@@ -142,6 +151,9 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
         unanswered_since: None,
         last_outage: None,
         demand: Demand::None,
+        rival: None,
+        carried: 0,
+        lost_ports: Vec::new(),
         ready_pod: phase != Phase::Asleep,
     };
     if matches!(

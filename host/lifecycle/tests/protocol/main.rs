@@ -8,6 +8,8 @@
 mod farewell;
 mod fixture;
 mod looks;
+mod lost;
+mod ownership;
 mod ports;
 mod sleeping;
 mod waking;

@@ -1,7 +1,7 @@
 //! Awake to Asleep.
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Listed, Observation, Phase, Selector, Service, Step, Undivertible, WaitReason, Wish,
+    Demand, Dlx, KeptSelector, Listed, Observation, Phase, Selector, Service, Step, Undivertible, WaitReason, Wish,
     WorkloadReplicas,
 };
 use rstest::rstest;
@@ -141,6 +141,10 @@ fn without_services_no_dlx_is_needed(#[case] services: Vec<Service>) {
 fn diverting() -> Observation {
     let mut diverting = seen(Phase::Diverting, Wish::Asleep);
     diverting.services.push(service("api", Selector::Pods(labels())));
+    diverting.state.selectors.push(KeptSelector {
+        service: "api".into(),
+        labels: labels(),
+    });
     diverting.state.ports.push(port("api", 20_001));
     for service in &mut diverting.services {
         service.selector = Some(Selector::Pods(labels()));

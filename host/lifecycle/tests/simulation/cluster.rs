@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Selector, Service,
-    SleeperState, Timings, Workload,
+    Claimant, Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Selector, Service,
+    SleeperState, Timings, Workload, owner,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -33,6 +33,12 @@ pub fn timings() -> Timings {
 #[derive(Clone, Debug)]
 pub struct Sleeper {
     pub state: SleeperState,
+    /// One that is created anew in the place of one that was removed is another one.
+    pub uid: u64,
+    pub created: Timestamp,
+    /// Which Services and workloads it names.
+    pub services: Vec<usize>,
+    pub workloads: Vec<usize>,
     pub deleting: bool,
     pub version: u64,
 }
@@ -40,6 +46,8 @@ pub struct Sleeper {
 #[derive(Clone, Debug)]
 pub struct Slice {
     pub content: OwnSlice,
+    /// Which Sleeper, and which uid.
+    pub owner: (usize, u64),
     pub version: u64,
 }
 
@@ -47,7 +55,10 @@ pub struct Slice {
 pub struct SimService {
     pub name: String,
     pub parked: bool,
-    pub fence: Option<Epoch>,
+    /// Which Sleeper parked it last.
+    pub parked_by: usize,
+    /// What wakes wrote, by uid of the Sleeper.
+    pub fences: BTreeMap<u64, Epoch>,
     pub version: u64,
     pub slice: Option<Slice>,
     /// The cluster's own slices list a ready pod.
@@ -62,7 +73,9 @@ pub struct SimService {
 pub struct SimWorkload {
     pub object: ObjectRef,
     pub replicas: i32,
-    pub fence: Option<Epoch>,
+    pub fences: BTreeMap<u64, Epoch>,
+    /// Which Sleeper put it to zero, with which uid, and from how many replicas.
+    pub noted: Option<(usize, u64, i32)>,
     pub version: u64,
 }
 
@@ -76,7 +89,14 @@ pub struct Pod {
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub now: Timestamp,
+    /// The Sleeper that is looked at.
     pub sleeper: Option<Sleeper>,
+    /// Which of the two that is.
+    pub focus: usize,
+    /// The other one, if there are two.
+    pub other: Option<Sleeper>,
+    /// Those DLX that know the other one's ports.
+    other_knowing: BTreeSet<u8>,
     pub services: Vec<SimService>,
     pub workloads: Vec<SimWorkload>,
     pub pods: Vec<Pod>,
@@ -105,9 +125,16 @@ impl Cluster {
             now,
             sleeper: Some(Sleeper {
                 state: SleeperState::default(),
+                uid: 1,
+                created: now,
+                services: vec![0, 1],
+                workloads: (0..workloads).collect(),
                 deleting: false,
                 version: 0,
             }),
+            focus: 0,
+            other: None,
+            other_knowing: BTreeSet::new(),
             services: Vec::new(),
             workloads: Vec::new(),
             pods: Vec::new(),
@@ -131,7 +158,8 @@ impl Cluster {
             cluster.workloads.push(SimWorkload {
                 object,
                 replicas: 2,
-                fence: None,
+                fences: BTreeMap::new(),
+                noted: None,
                 version: 0,
             });
         }
@@ -139,7 +167,8 @@ impl Cluster {
             cluster.services.push(SimService {
                 name: name.into(),
                 parked: false,
-                fence: None,
+                parked_by: 0,
+                fences: BTreeMap::new(),
                 version: 0,
                 slice: None,
                 listed: false,
@@ -153,6 +182,46 @@ impl Cluster {
         cluster.sync_endpoints();
         cluster.now += SignedDuration::from_secs(100);
         cluster
+    }
+
+    /// Looks at this Sleeper from now on.
+    pub fn focus(&mut self, which: usize) {
+        if self.focus != which {
+            std::mem::swap(&mut self.sleeper, &mut self.other);
+            std::mem::swap(&mut self.knowing, &mut self.other_knowing);
+            self.focus = which;
+        }
+    }
+
+    /// Whether a Sleeper exists, by its place and uid.
+    pub fn lives(&self, (which, uid): (usize, u64)) -> bool {
+        let sleeper = if which == self.focus { &self.sleeper } else { &self.other };
+        sleeper.as_ref().is_some_and(|sleeper| sleeper.uid == uid)
+    }
+
+    fn claimant(which: usize, sleeper: &Sleeper) -> Claimant {
+        Claimant {
+            name: format!("s{which}"),
+            created: Some(sleeper.created),
+            phase: sleeper.state.phase,
+            deleting: sleeper.deleting,
+            services: sleeper.services.iter().map(|index| format!("service {index}")).collect(),
+            workloads: sleeper
+                .workloads
+                .iter()
+                .map(|index| ObjectRef {
+                    name: format!("w{index}"),
+                    ..ObjectRef::default()
+                })
+                .collect(),
+        }
+    }
+
+    /// Who owns something that the Sleeper which is looked at names too, as `others` knew the other one.
+    pub fn rival(&self, others: &Cluster) -> Option<dormouse_lifecycle::Rival> {
+        let me = Self::claimant(self.focus, self.sleeper.as_ref()?);
+        let other = Self::claimant(1 - self.focus, others.other.as_ref()?);
+        owner(&me, &[other])
     }
 
     pub fn version(&mut self) -> u64 {
@@ -270,8 +339,9 @@ impl Cluster {
     }
 
     pub fn all_learn(&mut self) {
-        self.knowing
-            .extend(self.dlx.iter().filter(|last| !self.deaf.contains(last)));
+        let hearing: Vec<_> = self.dlx.iter().copied().filter(|last| !self.deaf.contains(last)).collect();
+        self.knowing.extend(&hearing);
+        self.other_knowing.extend(&hearing);
     }
 
     /// A DLX is ready, but learns of nothing from now on.
@@ -292,7 +362,9 @@ impl Cluster {
     /// Which DLX that is ready a Service leads to, although it does not know the Sleeper.
     pub fn led_to_ignorant(&self, service: &SimService) -> Option<u8> {
         let mut named = self.named(service);
-        named.find(|last| self.dlx.contains(last) && !self.knowing.contains(last))
+        let others = service.slice.as_ref().is_some_and(|slice| slice.owner.0 != self.focus);
+        let knowing = if others { &self.other_knowing } else { &self.knowing };
+        named.find(|last| self.dlx.contains(last) && !knowing.contains(last))
     }
 
     pub fn named<'a>(&self, service: &'a SimService) -> impl Iterator<Item = u8> + use<'a> {
@@ -345,8 +417,11 @@ impl Cluster {
 
     /// Slices are owned by the Sleeper: once it has gone, so do they.
     pub fn collect_garbage(&mut self) {
-        if self.sleeper.is_none() {
-            self.services.iter_mut().for_each(|service| service.slice = None);
+        for index in 0..self.services.len() {
+            let owner = self.services[index].slice.as_ref().map(|slice| slice.owner);
+            if owner.is_some_and(|owner| !self.lives(owner)) {
+                self.services[index].slice = None;
+            }
         }
     }
 
@@ -355,7 +430,10 @@ impl Cluster {
         let sleeper = self.sleeper.as_ref()?;
         let since = sleeper.state.pods_since(self.now);
         let labels = || BTreeMap::from([("app".to_owned(), "x".to_owned())]);
-        let services = objects.services.iter().map(|service| Service {
+        let other = objects.other.as_ref();
+        let mine = |uid: u64| uid == sleeper.uid;
+        let named = |index: &usize| objects.services.get(*index);
+        let services = sleeper.services.iter().filter_map(named).enumerate().map(|(place, service)| Service {
             name: service.name.clone(),
             selector: Some(if service.parked {
                 Selector::Parked(labels())
@@ -363,7 +441,10 @@ impl Cluster {
                 Selector::Pods(labels())
             }),
             ports: vec![(String::new(), 80)],
-            own_slice: service.slice.as_ref().map(|slice| slice.content.clone()),
+            own_slice: service.slice.as_ref().map(|slice| OwnSlice {
+                turn: slice.content.turn.filter(|_| mine(slice.owner.1)),
+                ..slice.content.clone()
+            }),
             listed: if service.listed {
                 Listed::ReadyPods
             } else {
@@ -372,15 +453,41 @@ impl Cluster {
             // Without proof, so that the time has to do.
             relisted: false,
             answers: BTreeMap::new(),
-            fence: service.fence,
+            fence: service.fences.get(&sleeper.uid).copied(),
+            kept: true,
+            foreign: None,
+            held_by: other
+                .filter(|other| {
+                    // This one is there: who parked it comes before whose slice is in it.
+                    let slice = service.slice.as_ref().is_some_and(|slice| slice.owner.1 == other.uid);
+                    let holds = if service.parked && (service.parked_by == self.focus) {
+                        false
+                    } else {
+                        service.parked || slice
+                    };
+                    other.services.contains(&sleeper.services[place]) && holds
+                })
+                .map(|_| "the other".to_owned()),
         });
-        let workloads = objects.workloads.iter().map(|workload| Workload {
+        let named = |index: &usize| objects.workloads.get(*index);
+        let workloads = sleeper.workloads.iter().filter_map(named).map(|workload| Workload {
             object: workload.object.clone(),
             exists: true,
             replicas: workload.replicas,
             autoscaler_minimum: None,
-            fence: workload.fence,
+            fence: workload.fences.get(&sleeper.uid).copied(),
+            noted: workload.noted.map(|(_, _, replicas)| replicas),
+            held_by: other
+                .filter(|other| {
+                    let active = workload.replicas == 0 || other.state.phase != dormouse_lifecycle::Phase::Awake;
+                    active && workload.noted.is_some_and(|(_, uid, _)| uid == other.uid)
+                })
+                .map(|_| "the other".to_owned()),
         });
+        let fences = objects.services.iter().map(|service| &service.fences);
+        let fences = fences.chain(objects.workloads.iter().map(|workload| &workload.fences));
+        let turns = objects.services.iter().filter_map(|service| service.slice.as_ref()?.content.turn);
+        let carried = fences.flat_map(|fences| fences.values().copied()).chain(turns.map(|turn| turn / 2)).max();
         let mut seen = Observation {
             now: self.now,
             state: sleeper.state.clone(),
@@ -396,6 +503,9 @@ impl Cluster {
             unanswered_since: None,
             last_outage: self.last_outage(),
             demand: self.demand.clone(),
+            rival: self.rival(objects),
+            carried: carried.unwrap_or(0),
+            lost_ports: Vec::new(),
             ready_pod: objects
                 .pods
                 .iter()

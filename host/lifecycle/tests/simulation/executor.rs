@@ -18,6 +18,8 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct Executor {
     pub role: Role,
+    /// Which Sleeper it works on.
+    pub of: usize,
     /// Objects that were read; the Sleeper is read later.
     pub objects: Option<Cluster>,
     /// Since when it has seen that no DLX answers.
@@ -30,6 +32,7 @@ struct Plan {
     /// Versions of what was read.
     objects: Cluster,
     sleeper_version: u64,
+    uid: u64,
     seen: Observation,
     steps: VecDeque<Step>,
 }
@@ -50,10 +53,15 @@ impl Executor {
     pub fn new(role: Role) -> Self {
         Self {
             role,
+            of: 0,
             objects: None,
             unanswered_since: None,
             plan: None,
         }
+    }
+
+    pub fn of(role: Role, of: usize) -> Self {
+        Self { of, ..Self::new(role) }
     }
 
     /// What was decided is not carried out any more.
@@ -62,11 +70,13 @@ impl Executor {
     }
 
     pub fn crash(&mut self) {
-        *self = Self::new(self.role);
+        *self = Self::of(self.role, self.of);
     }
 
     pub fn read_objects(&mut self, cluster: &Cluster) {
-        self.objects = Some(cluster.clone());
+        let mut seen = cluster.clone();
+        seen.focus(self.of);
+        self.objects = Some(seen);
     }
 
     /// Reads the Sleeper last, and decides.
@@ -75,6 +85,8 @@ impl Executor {
         let Some(objects) = self.objects.take() else {
             return;
         };
+        let mut cluster = cluster.clone();
+        cluster.focus(self.of);
         let (Some(sleeper), Some(mut seen)) = (&cluster.sleeper, cluster.observe(&objects)) else {
             return;
         };
@@ -85,8 +97,9 @@ impl Executor {
             return;
         }
         if let Next::Act(steps) = next(&seen, &timings()) {
-            let sleeper_version = sleeper.version;
+            let (sleeper_version, uid) = (sleeper.version, sleeper.uid);
             self.plan = Some(Plan {
+                uid,
                 objects,
                 sleeper_version,
                 seen,
@@ -109,6 +122,7 @@ impl Executor {
             self.plan = None;
             return Outcome::Idle;
         };
+        cluster.focus(self.of);
         let outcome = carry_out(plan, &step, cluster);
         if outcome == Outcome::Conflict {
             self.plan = None;
@@ -162,11 +176,13 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
             {
                 return Outcome::Conflict;
             }
-            let content = plan.seen.wanted_slice(&plan.seen.services[index]);
+            let named = plan.seen.services.iter().find(|service| service.name == *name);
+            let content = plan.seen.wanted_slice(named.expect("a Service that it names"));
             if content.addresses.is_empty() || content.ports.is_empty() {
                 return Outcome::Violation(format!("an empty slice was written for {name}"));
             }
-            now.slice = Some(Slice { content, version });
+            let owner = (cluster.focus, plan.uid);
+            now.slice = Some(Slice { content, owner, version });
         }
         Step::DeleteSlice(name) => {
             let index = position(cluster, name);
@@ -191,6 +207,7 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
                 return Outcome::Conflict;
             }
             now.parked = true;
+            now.parked_by = cluster.focus;
             now.version = version;
             if matches!(phase, None | Some(Phase::Awake | Phase::Ready)) {
                 return Outcome::Violation(format!("{name} was parked in phase {phase:?}"));
@@ -203,7 +220,7 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
                 return Outcome::Conflict;
             }
             now.parked = false;
-            now.fence = Some(plan.seen.state.epoch);
+            now.fences.insert(plan.uid, plan.seen.state.epoch);
             now.version = version;
         }
         Step::FenceService(name, epoch) => {
@@ -212,7 +229,7 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
             if now.version != plan.objects.services[index].version {
                 return Outcome::Conflict;
             }
-            now.fence = Some(*epoch);
+            now.fences.insert(plan.uid, *epoch);
             now.version = version;
         }
         Step::Scale(object, replicas) => {
@@ -223,6 +240,11 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
             }
             now.replicas = *replicas;
             now.version = version;
+            if *replicas == 0 {
+                let mut recorded = plan.seen.state.replicas.iter();
+                let recorded = recorded.find(|recorded| recorded.workload == *object);
+                now.noted = Some((cluster.focus, plan.uid, recorded.map_or(1, |recorded| recorded.replicas)));
+            }
             if *replicas == 0 && !matches!(phase, Some(Phase::Asleep | Phase::Waking)) {
                 return Outcome::Violation(format!("{} was scaled to zero in phase {phase:?}", object.name));
             }
@@ -233,7 +255,8 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
             if now.version != plan.objects.workloads[index].version {
                 return Outcome::Conflict;
             }
-            now.fence = Some(*epoch);
+            now.fences.insert(plan.uid, *epoch);
+            now.noted = None;
             now.version = version;
         }
         Step::RemoveFinalizer => {

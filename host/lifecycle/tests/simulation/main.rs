@@ -9,4 +9,5 @@ mod executor;
 mod node;
 mod properties;
 mod regressions;
+mod sharing;
 mod world;
