@@ -5,14 +5,16 @@ mod patches;
 
 use std::collections::BTreeMap;
 
-use dormouse_lifecycle::{Allocation, Claim, Epoch, ObjectRef, Phase, Selector, SleeperState, Step, allocate};
+use dormouse_lifecycle::{
+    Allocation, Claim, Epoch, ObjectRef, Phase, Selector, SleeperState, Step, allocate,
+};
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Resource, ResourceExt};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use self::news::News;
@@ -169,12 +171,19 @@ impl Cluster {
         }
         let key = |sleeper: &Sleeper| {
             let created = sleeper.creation_timestamp().map(|time| time.0);
-            (created, sleeper.namespace().unwrap_or_default(), sleeper.name_any())
+            (
+                created,
+                sleeper.namespace().unwrap_or_default(),
+                sleeper.name_any(),
+            )
         };
         let me = key(sleeper);
         let claims = |other: &Sleeper| {
             let ports = other.status.iter().flat_map(|status| &status.state.ports);
-            ports.filter(|port| held.contains(&port.dlx_port)).map(|port| port.dlx_port).collect::<Vec<_>>()
+            ports
+                .filter(|port| held.contains(&port.dlx_port))
+                .map(|port| port.dlx_port)
+                .collect::<Vec<_>>()
         };
         let mut lost: Vec<u16> = self
             .sleepers()
@@ -345,7 +354,10 @@ impl Cluster {
         api: &Api<DynamicObject>,
     ) -> Result<Option<String>, ClusterError> {
         let state = &seen.observation.state;
-        let recorded = state.replicas.iter().find(|recorded| recorded.workload == *workload);
+        let recorded = state
+            .replicas
+            .iter()
+            .find(|recorded| recorded.workload == *workload);
         let note = Note {
             sleeper: seen.sleeper.name_any(),
             uid: seen.sleeper.uid().unwrap_or_default(),

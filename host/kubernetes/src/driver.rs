@@ -372,7 +372,11 @@ async fn heal(cluster: Cluster, orphans: Vec<Name>) {
             Ok(Err(error)) => {
                 tracing::warn!(namespace, service, %error, "a Service that is parked for nobody was not restored");
             }
-            Err(_) => tracing::warn!(namespace, service, "a Service that is parked for nobody was not restored in time"),
+            Err(_) => tracing::warn!(
+                namespace,
+                service,
+                "a Service that is parked for nobody was not restored in time"
+            ),
         }
     }
 }

@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Epoch, Listed, ObjectRef, Observation, OwnSlice, Phase, Selector, Service as SeenService, Workload,
+    Demand, Dlx, Epoch, Listed, ObjectRef, Observation, OwnSlice, Phase, Selector, Service as SeenService,
+    Workload,
 };
 use futures::StreamExt;
 use futures::future::{try_join, try_join_all, try_join3};
@@ -300,9 +301,9 @@ impl Cluster {
             fence: service
                 .as_ref()
                 .and_then(|service| stamp(service.annotations(), FENCE, uid)),
-            kept: service
-                .as_ref()
-                .is_none_or(|service| original_selector(service).is_ok_and(|labels| labels.is_some_and(|l| !l.is_empty()))),
+            kept: service.as_ref().is_none_or(|service| {
+                original_selector(service).is_ok_and(|labels| labels.is_some_and(|l| !l.is_empty()))
+            }),
             foreign: None,
             held_by: self.holder(sleeper, name, service.as_ref(), own.as_ref()),
         };
@@ -498,7 +499,12 @@ fn stamps<'a>(
 
 /// The stamps of an object with that of one Sleeper renewed. Those of others that share it stay, so that they need not write
 /// theirs again; of more than a few, the last that were written.
-pub(crate) fn restamped(annotations: &BTreeMap<String, String>, name: &str, number: i64, uid: &str) -> String {
+pub(crate) fn restamped(
+    annotations: &BTreeMap<String, String>,
+    name: &str,
+    number: i64,
+    uid: &str,
+) -> String {
     let mut all: Vec<_> = stamps(annotations, name)
         .filter(|(_, owner)| *owner != uid)
         .map(|(number, owner)| stamped(number, owner))
@@ -553,7 +559,10 @@ mod tests {
         assert_eq!(stamp(&annotations, FENCE, "other"), None);
         assert_eq!(stamp(&annotations, TURN, "mine"), None);
         let both = restamped(&annotations, FENCE, 3, "other");
-        assert_eq!(both, "7@mine,3@other", "whoever shares an object need not write again");
+        assert_eq!(
+            both, "7@mine,3@other",
+            "whoever shares an object need not write again"
+        );
         let annotations = BTreeMap::from([(FENCE.to_owned(), format!("odd,{both},@,x@y"))]);
         assert_eq!(stamp(&annotations, FENCE, "mine"), Some(7));
         assert_eq!(restamped(&annotations, FENCE, 8, "mine"), "3@other,8@mine");

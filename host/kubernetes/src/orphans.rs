@@ -62,7 +62,10 @@ impl Cluster {
         for workload in &workloads {
             of_workload = self.revive(namespace, workload).await?.or(of_workload);
         }
-        let original = original_selector(&service).ok().flatten().filter(|labels| !labels.is_empty());
+        let original = original_selector(&service)
+            .ok()
+            .flatten()
+            .filter(|labels| !labels.is_empty());
         let Some(original) = original.or_else(|| of_workload.filter(|_| workloads.len() == 1)) else {
             return Err(ClusterError::Damaged(format!(
                 "Service {name} is parked for Sleeper {parked_by}, which is gone, and its annotation {PARKED_SELECTOR} too: set the \
@@ -94,7 +97,11 @@ impl Cluster {
         namespace: &str,
         workload: &ObjectRef,
     ) -> Result<Option<std::collections::BTreeMap<String, String>>, ClusterError> {
-        let kind = self.inner.kinds.kind(&workload.api_version, &workload.kind).await?;
+        let kind = self
+            .inner
+            .kinds
+            .kind(&workload.api_version, &workload.kind)
+            .await?;
         let api = self.workload_api(namespace, &kind.resource, kind.namespaced);
         let what = || format!("{} {}", workload.kind, workload.name);
         let Some(metadata) = optional(self.ask(what, api.get_metadata(&workload.name)).await)? else {

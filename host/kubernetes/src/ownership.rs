@@ -124,7 +124,10 @@ impl Cluster {
         labels: &BTreeMap<String, String>,
     ) -> Option<String> {
         let telling = |workload: &ObjectRef| {
-            let group = workload.api_version.split_once('/').map_or("", |(group, _)| group);
+            let group = workload
+                .api_version
+                .split_once('/')
+                .map_or("", |(group, _)| group);
             CONTROLLERS.contains(&workload.kind.as_str()) && matches!(group, "" | "apps")
         };
         if spec.workloads.is_empty() || !spec.workloads.iter().all(telling) {
@@ -200,7 +203,10 @@ mod tests {
 
     #[rstest]
     #[case(pod("ReplicaSet", "web-5d9", Some("5d9")), None)]
-    #[case(pod("ReplicaSet", "web-canary-5d9", Some("5d9")), Some("Deployment web-canary"))]
+    #[case(
+        pod("ReplicaSet", "web-canary-5d9", Some("5d9")),
+        Some("Deployment web-canary")
+    )]
     #[case(pod("ReplicaSet", "web-5d9", Some("77")), Some("ReplicaSet web-5d9"))]
     #[case(pod("StatefulSet", "db", None), None)]
     #[case(pod("StatefulSet", "web", None), Some("StatefulSet web"))]

@@ -34,12 +34,12 @@ mod transition;
 pub use look::{Look, LookPolicy};
 pub use next::{Next, Step, Timings, WaitReason, next};
 pub use observation::{
-    Demand, Dlx, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload,
-    also_leads_to,
+    Demand, Dlx, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload, also_leads_to,
 };
 pub use ownership::{Claimant, Precedence, Rival, owner};
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
 pub use state::{
-    DivertedPort, Epoch, KeptSelector, ObjectRef, Phase, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas,
+    DivertedPort, Epoch, KeptSelector, ObjectRef, Phase, SURVIVAL, SleeperState, WakeFailure, Wish,
+    WorkloadReplicas,
 };
 pub use transition::{Refused, request_observation, request_sleep, request_wake};

@@ -230,7 +230,10 @@ impl Observation {
             .filter_map(|service| Some((format!("Service {}", service.name), service.held_by.as_ref()?)));
         let workloads = self.workloads.iter().filter_map(|workload| {
             let object = &workload.object;
-            Some((format!("{} {}", object.kind, object.name), workload.held_by.as_ref()?))
+            Some((
+                format!("{} {}", object.kind, object.name),
+                workload.held_by.as_ref()?,
+            ))
         });
         let (what, who) = services.chain(workloads).next()?;
         Some(format!("{what} is still in the hands of Sleeper {who}"))

@@ -92,7 +92,9 @@ pub fn allocate(
             Some(kept)
                 if lost_to_older(kept.dlx_port)
                     || kept.dlx_port == 0
-                    || ports.iter().any(|port: &DivertedPort| port.dlx_port == kept.dlx_port) =>
+                    || ports
+                        .iter()
+                        .any(|port: &DivertedPort| port.dlx_port == kept.dlx_port) =>
             {
                 lost.push(kept.dlx_port);
                 missing.push((service, port_name, *port));

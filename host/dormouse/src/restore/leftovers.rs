@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use dormouse_kubernetes::Scope;
-use dormouse_kubernetes::api::{ASLEEP, FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
+use dormouse_kubernetes::api::{
+    ASLEEP, FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS,
+};
 use dormouse_kubernetes::lifecycle::ObjectRef;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;

@@ -11,7 +11,9 @@ use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use crate::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper, TURN};
+use crate::api::{
+    FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper, TURN,
+};
 use crate::endpoints::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL, own_slice_name};
 use crate::observe::{as_label, restamped, stamped};
 use crate::services::current_selector;
@@ -83,11 +85,7 @@ pub(crate) fn slice(
 }
 
 /// Replaces the whole selector by one that no pod matches, and keeps the original where a person finds it.
-pub(super) fn park_patch(
-    service: &Service,
-    original: &BTreeMap<String, String>,
-    sleeper: &Sleeper,
-) -> Value {
+pub(super) fn park_patch(service: &Service, original: &BTreeMap<String, String>, sleeper: &Sleeper) -> Value {
     let kept = serde_json::to_string(original).unwrap_or_default();
     let now = current_selector(service).cloned().unwrap_or_default();
     let mut selector: Map<_, _> = now.into_keys().map(|key| (key, Value::Null)).collect();
@@ -103,11 +101,7 @@ pub(super) fn park_patch(
 }
 
 /// Puts exactly the original selector back, with the fence of the wake that does it.
-pub(super) fn restore_patch(
-    service: &Service,
-    original: &BTreeMap<String, String>,
-    fence: &Fence,
-) -> Value {
+pub(super) fn restore_patch(service: &Service, original: &BTreeMap<String, String>, fence: &Fence) -> Value {
     let now = current_selector(service).cloned().unwrap_or_default();
     let mut selector: Map<_, _> = now.into_keys().map(|key| (key, Value::Null)).collect();
     selector.extend(
@@ -188,7 +182,10 @@ mod tests {
             value["metadata"]["annotations"][PARKED_SELECTOR],
             r#"{"app":"web","tier":"front"}"#
         );
-        merge(&mut value, &restore_patch(&parked, &original, &Fence::new(&parked, 1, "u")));
+        merge(
+            &mut value,
+            &restore_patch(&parked, &original, &Fence::new(&parked, 1, "u")),
+        );
         let mut restored: Service = serde_json::from_value(value).unwrap();
         let annotations = restored.metadata.annotations.take().unwrap_or_default();
         assert_eq!(

@@ -143,10 +143,16 @@ impl World {
         let api = kube::Api::<Sleeper>::namespaced(self.cluster.client().clone(), "shop");
         let name = self.key.object_name();
         let none = serde_json::json!({"metadata": {"finalizers": null}});
-        api.patch(&name, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&none))
+        api.patch(
+            &name,
+            &kube::api::PatchParams::default(),
+            &kube::api::Patch::Merge(&none),
+        )
+        .await
+        .unwrap();
+        api.delete(&name, &kube::api::DeleteParams::default())
             .await
             .unwrap();
-        api.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
         let begun = tokio::time::Instant::now();
         while self.cluster.sleeper(&self.key).is_some() {
             assert!(begun.elapsed() < PATIENCE, "it is still there");
@@ -157,7 +163,8 @@ impl World {
     /// Waits until the Service and its workload are as they were before Dormouse touched them.
     pub async fn until_restored(&self) {
         let begun = tokio::time::Instant::now();
-        while self.replicas() != 2 || self.service()["spec"]["selector"] != serde_json::json!({"app": "web"}) {
+        while self.replicas() != 2 || self.service()["spec"]["selector"] != serde_json::json!({"app": "web"})
+        {
             assert!(begun.elapsed() < PATIENCE, "{:#}", self.service());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -202,10 +209,7 @@ impl World {
             }
         };
         let Ok(sleeper) = tokio::time::timeout(PATIENCE, wait).await else {
-            let now = self
-                .cluster
-                .sleeper(key)
-                .map(|sleeper| sleeper.status.clone());
+            let now = self.cluster.sleeper(key).map(|sleeper| sleeper.status.clone());
             panic!("not {what}: {now:#?}");
         };
         sleeper
@@ -417,7 +421,10 @@ async fn listen(address: Ipv4Addr, shared: Shared, learnt: CancellationToken, sh
                 if listening.lock().unwrap().insert(socket, ()).is_none() {
                     let listener = TcpListener::bind(socket).await.unwrap();
                     let key = SleeperKey::of(&sleeper);
-                    let shared = Shared { key, ..shared.clone() };
+                    let shared = Shared {
+                        key,
+                        ..shared.clone()
+                    };
                     tokio::spawn(serve(listener, shared, shutdown.clone()));
                 }
             }

@@ -52,11 +52,21 @@ async fn chaos_1_a_new_sleeper_goes_on_where_one_that_was_removed_by_force_was()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
-    for goal in [Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep, Phase::Waking] {
+    for goal in [
+        Phase::Diverting,
+        Phase::Observing,
+        Phase::Draining,
+        Phase::Asleep,
+        Phase::Waking,
+    ] {
         let world = World::new().await;
         let _dlx = Dlx::start(&world).await;
         world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
-        let first = if goal == Phase::Waking { Phase::Asleep } else { goal };
+        let first = if goal == Phase::Waking {
+            Phase::Asleep
+        } else {
+            goal
+        };
         step_until(&world, &[&world.cluster], Role::Leader, first, |_| {}).await;
         if goal == Phase::Waking {
             for _ in 0..2 {
@@ -122,11 +132,13 @@ async fn field_18_a_parked_annotation_that_is_lost_is_written_again_and_a_reques
         world.until_asleep().await;
         let annotations = json!({"metadata": {"annotations": {api::PARKED_SELECTOR: garbage}}});
         patch(&world, "services", "web", annotations.clone()).await;
-        let kept = world.api.wait_for("services", "shop", crate::PATIENCE, |services| {
-            services
-                .iter()
-                .any(|s| s["metadata"]["annotations"][api::PARKED_SELECTOR] == r#"{"app":"web"}"#)
-        });
+        let kept = world
+            .api
+            .wait_for("services", "shop", crate::PATIENCE, |services| {
+                services
+                    .iter()
+                    .any(|s| s["metadata"]["annotations"][api::PARKED_SELECTOR] == r#"{"app":"web"}"#)
+            });
         kept.await.unwrap();
         // Even at the very moment of a request.
         patch(&world, "services", "web", annotations).await;
@@ -150,7 +162,13 @@ async fn field_18_without_any_copy_the_workload_tells_which_pods() {
         .replace_status(&name, &Default::default(), &edited)
         .await
         .unwrap();
-    patch(&world, "services", "web", json!({"metadata": {"annotations": {api::PARKED_SELECTOR: null}}})).await;
+    patch(
+        &world,
+        "services",
+        "web",
+        json!({"metadata": {"annotations": {api::PARKED_SELECTOR: null}}}),
+    )
+    .await;
     let _leader = drive(&world.cluster, Role::Leader);
     world.until_asleep().await;
     world.until_answered().await;
@@ -165,14 +183,46 @@ async fn whatever_else_is_edited_while_it_sleeps_a_request_wakes_it() {
     let _leader = drive(&world.cluster, Role::Leader);
     let sleeper = world.key.object_name();
     let edits = [
-        ("services", "web", json!({"metadata": {"annotations": {api::FENCE: "odd", api::PARKED_WORKLOADS: null}, "labels": {api::FENCE_LABEL: "odd"}}})),
-        ("endpointslices", "web-dormouse", json!({"metadata": {"annotations": {api::TURN: "odd"}}})),
-        ("endpointslices", "web-dormouse", json!({"endpoints": [], "ports": []})),
-        ("endpointslices", "web-dormouse", json!({"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": null}}})),
-        ("endpointslices", "web-dormouse", json!({"metadata": {"labels": {"kubernetes.io/service-name": null}}})),
-        ("deployments", "web", json!({"metadata": {"annotations": {api::ASLEEP: "odd", api::FENCE: "odd"}}})),
-        ("deployments", "web", json!({"metadata": {"annotations": {api::ASLEEP: null, api::FENCE: null}}})),
-        ("sleepers", sleeper.as_str(), json!({"metadata": {"finalizers": null}})),
+        (
+            "services",
+            "web",
+            json!({"metadata": {"annotations": {api::FENCE: "odd", api::PARKED_WORKLOADS: null}, "labels": {api::FENCE_LABEL: "odd"}}}),
+        ),
+        (
+            "endpointslices",
+            "web-dormouse",
+            json!({"metadata": {"annotations": {api::TURN: "odd"}}}),
+        ),
+        (
+            "endpointslices",
+            "web-dormouse",
+            json!({"endpoints": [], "ports": []}),
+        ),
+        (
+            "endpointslices",
+            "web-dormouse",
+            json!({"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": null}}}),
+        ),
+        (
+            "endpointslices",
+            "web-dormouse",
+            json!({"metadata": {"labels": {"kubernetes.io/service-name": null}}}),
+        ),
+        (
+            "deployments",
+            "web",
+            json!({"metadata": {"annotations": {api::ASLEEP: "odd", api::FENCE: "odd"}}}),
+        ),
+        (
+            "deployments",
+            "web",
+            json!({"metadata": {"annotations": {api::ASLEEP: null, api::FENCE: null}}}),
+        ),
+        (
+            "sleepers",
+            sleeper.as_str(),
+            json!({"metadata": {"finalizers": null}}),
+        ),
     ];
     for (plural, name, edit) in edits {
         world.cluster.wish_sleep(&world.key, "idle").await.unwrap();

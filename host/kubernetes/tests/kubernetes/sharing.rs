@@ -37,7 +37,9 @@ fn asleep(sleeper: &Sleeper) -> bool {
 fn undivertible(sleeper: &Sleeper, part: &str) -> bool {
     let conditions = sleeper.status.clone().unwrap_or_default().conditions;
     conditions.iter().any(|condition| {
-        condition.type_ == condition::DIVERTIBLE && condition.status == "False" && condition.message.contains(part)
+        condition.type_ == condition::DIVERTIBLE
+            && condition.status == "False"
+            && condition.message.contains(part)
     })
 }
 
@@ -69,7 +71,9 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
             .until_of(&younger, "left awake", |s| undivertible(s, "web.workloads"))
             .await;
         world
-            .until_of(&younger, "awake", |s| s.status.as_ref().is_some_and(|s| s.state.wish == Wish::Awake))
+            .until_of(&younger, "awake", |s| {
+                s.status.as_ref().is_some_and(|s| s.state.wish == Wish::Awake)
+            })
             .await;
         assert_eq!(phase(&loser), Phase::Awake);
         // Nobody pulls at anything.
@@ -88,7 +92,10 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
     world.cluster.retire(&world.key).await.unwrap();
     let begun = tokio::time::Instant::now();
     while world.cluster.wish_sleep(&younger, "idle").await.is_err() {
-        assert!(begun.elapsed() < crate::fixture::PATIENCE, "it does not take over");
+        assert!(
+            begun.elapsed() < crate::fixture::PATIENCE,
+            "it does not take over"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let heir = world.until_of(&younger, "asleep", asleep).await;
@@ -107,7 +114,9 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests() {
 
     world.api.apply_yaml(CANARY).unwrap();
     world
-        .until("woken, with the cause", |s| undivertible(s, "Deployment web-canary"))
+        .until("woken, with the cause", |s| {
+            undivertible(s, "Deployment web-canary")
+        })
         .await;
     world.until_awake().await;
     let begun = tokio::time::Instant::now();

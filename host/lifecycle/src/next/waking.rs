@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::common::{act_state, after, catching_up, existing, settled, wait, wake, wanted_replicas};
 use super::{Next, Step, Timings, WaitReason};
-use crate::{
-    Listed, Observation, Phase, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas,
-};
+use crate::{Listed, Observation, Phase, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas};
 
 /// How often the record of a wake that waits for a person is renewed.
 const FAILURE_REFRESH: Duration = Duration::from_secs(1);
@@ -127,9 +125,10 @@ pub(super) fn waking(seen: &Observation) -> Next {
 /// that somebody asks for renews it.
 fn failed(seen: &Observation, message: String) -> Next {
     let now = seen.now;
-    let told = seen.state.current_wake_failure().filter(|failure| {
-        failure.message == message && now < after(Some(failure.at), now, FAILURE_REFRESH)
-    });
+    let told = seen
+        .state
+        .current_wake_failure()
+        .filter(|failure| failure.message == message && now < after(Some(failure.at), now, FAILURE_REFRESH));
     if told.is_some() {
         return wait(WaitReason::Lost, None);
     }

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice, Phase, Selector,
-    Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas, next,
+    Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice,
+    Phase, Selector, Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas,
+    next,
 };
 use jiff::{SignedDuration, Timestamp};
 

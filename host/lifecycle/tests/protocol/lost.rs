@@ -121,7 +121,11 @@ fn field_18_selectors_are_recorded_before_they_are_parked() {
     assert_eq!(written(&seen).selectors[0].labels, labels());
     let mut asleep = crate::fixture::seen(Phase::Asleep, Wish::Asleep);
     asleep.state.selectors.clear();
-    assert_eq!(written(&asleep).selectors[0].service, "web", "one that an older version left");
+    assert_eq!(
+        written(&asleep).selectors[0].service,
+        "web",
+        "one that an older version left"
+    );
 }
 
 #[rstest]
@@ -146,7 +150,11 @@ fn chaos_4_replicas_return_and_whoever_waits_is_told_at_once() {
     give_slice(&mut seen);
     let state = written(&seen);
     let failure = state.current_wake_failure().unwrap();
-    assert!(failure.message.contains("set the selector by hand"), "{}", failure.message);
+    assert!(
+        failure.message.contains("set the selector by hand"),
+        "{}",
+        failure.message
+    );
     seen.state = state;
     assert_eq!(waits(&seen), (WaitReason::Lost, None), "no endless writes");
     seen.now = in_secs(5);

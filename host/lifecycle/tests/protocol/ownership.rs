@@ -1,6 +1,8 @@
 //! Two Sleepers that name one thing: who owns it, and what the other one does, in every phase.
 
-use dormouse_lifecycle::{Claimant, ObjectRef, Phase, Precedence, Rival, Selector, Step, WaitReason, Wish, owner};
+use dormouse_lifecycle::{
+    Claimant, ObjectRef, Phase, Precedence, Rival, Selector, Step, WaitReason, Wish, owner,
+};
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -28,7 +30,10 @@ fn field_a_the_older_of_two_that_are_awake_owns() {
     let all = [older.clone(), younger.clone()];
     assert_eq!(owned_by(&older, &all), None);
     let rival = owner(&younger, &all).unwrap();
-    assert_eq!(rival.explain(), "Service web belongs to Sleeper z, which is older");
+    assert_eq!(
+        rival.explain(),
+        "Service web belongs to Sleeper z, which is older"
+    );
 }
 
 #[test]
@@ -41,7 +46,14 @@ fn of_two_of_one_second_the_name_decides() {
 
 #[rstest]
 fn who_holds_it_keeps_it_from_an_older_one_until_it_is_awake(
-    #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep, Phase::Waking, Phase::Ready)]
+    #[values(
+        Phase::Diverting,
+        Phase::Observing,
+        Phase::Draining,
+        Phase::Asleep,
+        Phase::Waking,
+        Phase::Ready
+    )]
     phase: Phase,
     #[values(false, true)] deleting: bool,
 ) {
@@ -59,7 +71,10 @@ fn who_holds_it_keeps_it_from_an_older_one_until_it_is_awake(
 fn one_that_goes_and_holds_nothing_stands_in_nobodys_way() {
     let mut older = claimant("old", 20, Phase::Awake, &["web"]);
     older.deleting = true;
-    assert_eq!(owned_by(&claimant("young", 10, Phase::Awake, &["web"]), &[older]), None);
+    assert_eq!(
+        owned_by(&claimant("young", 10, Phase::Awake, &["web"]), &[older]),
+        None
+    );
 }
 
 #[test]
@@ -73,9 +88,16 @@ fn author_01_one_workload_of_two_plugins_has_one_owner_whatever_its_services() {
     let mut younger = claimant("web.two", 10, Phase::Awake, &["other"]);
     younger.workloads = vec![deployment("apps/v1beta2")];
     let rival = owner(&younger, std::slice::from_ref(&older)).unwrap();
-    assert_eq!((rival.sleeper.as_str(), rival.what.as_str()), ("web.one", "Deployment web"));
+    assert_eq!(
+        (rival.sleeper.as_str(), rival.what.as_str()),
+        ("web.one", "Deployment web")
+    );
     younger.workloads = vec![deployment("example.com/v1")];
-    assert_eq!(owned_by(&younger, &[older]), None, "another kind of the same name");
+    assert_eq!(
+        owned_by(&younger, &[older]),
+        None,
+        "another kind of the same name"
+    );
 }
 
 #[test]
@@ -87,15 +109,21 @@ fn one_that_is_refused_stands_in_nobodys_way() {
     assert_eq!(owned_by(&first, &all), None);
     assert_eq!(owned_by(&second, &all).as_deref(), Some("1"));
     assert_eq!(owned_by(&third, &all), None);
-    assert_eq!(owned_by(&third, &all[1..]).as_deref(), Some("2"), "the first has gone");
+    assert_eq!(
+        owned_by(&third, &all[1..]).as_deref(),
+        Some("2"),
+        "the first has gone"
+    );
 }
 
 fn any_claimant(index: usize) -> impl Strategy<Value = Claimant> {
     let phase = prop::sample::select(vec![Phase::Awake, Phase::Diverting, Phase::Asleep, Phase::Waking]);
     let services = prop::sample::subsequence(vec!["a", "b", "c", "d"], 1..=3);
-    (0_i64..3, phase, services, any::<bool>()).prop_map(move |(created, phase, services, deleting)| Claimant {
-        deleting,
-        ..claimant(&format!("s{index}"), created, phase, &services)
+    (0_i64..3, phase, services, any::<bool>()).prop_map(move |(created, phase, services, deleting)| {
+        Claimant {
+            deleting,
+            ..claimant(&format!("s{index}"), created, phase, &services)
+        }
     })
 }
 
@@ -165,7 +193,15 @@ fn hold(seen: &mut dormouse_lifecycle::Observation) {
 
 #[rstest]
 fn field_a_nobody_writes_what_another_one_holds(
-    #[values(Phase::Awake, Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep, Phase::Waking, Phase::Ready)]
+    #[values(
+        Phase::Awake,
+        Phase::Diverting,
+        Phase::Observing,
+        Phase::Draining,
+        Phase::Asleep,
+        Phase::Waking,
+        Phase::Ready
+    )]
     phase: Phase,
     #[values(Wish::Awake, Wish::Observed, Wish::Asleep)] wish: Wish,
     #[values(false, true)] loses: bool,

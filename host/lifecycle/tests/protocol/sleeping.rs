@@ -1,8 +1,8 @@
 //! Awake to Asleep.
 
 use dormouse_lifecycle::{
-    Demand, Dlx, KeptSelector, Listed, Observation, Phase, Selector, Service, Step, Undivertible, WaitReason, Wish,
-    WorkloadReplicas,
+    Demand, Dlx, KeptSelector, Listed, Observation, Phase, Selector, Service, Step, Undivertible, WaitReason,
+    Wish, WorkloadReplicas,
 };
 use rstest::rstest;
 

@@ -195,7 +195,11 @@ impl Cluster {
 
     /// Whether a Sleeper exists, by its place and uid.
     pub fn lives(&self, (which, uid): (usize, u64)) -> bool {
-        let sleeper = if which == self.focus { &self.sleeper } else { &self.other };
+        let sleeper = if which == self.focus {
+            &self.sleeper
+        } else {
+            &self.other
+        };
         sleeper.as_ref().is_some_and(|sleeper| sleeper.uid == uid)
     }
 
@@ -205,7 +209,11 @@ impl Cluster {
             created: Some(sleeper.created),
             phase: sleeper.state.phase,
             deleting: sleeper.deleting,
-            services: sleeper.services.iter().map(|index| format!("service {index}")).collect(),
+            services: sleeper
+                .services
+                .iter()
+                .map(|index| format!("service {index}"))
+                .collect(),
             workloads: sleeper
                 .workloads
                 .iter()
@@ -339,7 +347,12 @@ impl Cluster {
     }
 
     pub fn all_learn(&mut self) {
-        let hearing: Vec<_> = self.dlx.iter().copied().filter(|last| !self.deaf.contains(last)).collect();
+        let hearing: Vec<_> = self
+            .dlx
+            .iter()
+            .copied()
+            .filter(|last| !self.deaf.contains(last))
+            .collect();
         self.knowing.extend(&hearing);
         self.other_knowing.extend(&hearing);
     }
@@ -362,8 +375,15 @@ impl Cluster {
     /// Which DLX that is ready a Service leads to, although it does not know the Sleeper.
     pub fn led_to_ignorant(&self, service: &SimService) -> Option<u8> {
         let mut named = self.named(service);
-        let others = service.slice.as_ref().is_some_and(|slice| slice.owner.0 != self.focus);
-        let knowing = if others { &self.other_knowing } else { &self.knowing };
+        let others = service
+            .slice
+            .as_ref()
+            .is_some_and(|slice| slice.owner.0 != self.focus);
+        let knowing = if others {
+            &self.other_knowing
+        } else {
+            &self.knowing
+        };
         named.find(|last| self.dlx.contains(last) && !knowing.contains(last))
     }
 
@@ -433,61 +453,80 @@ impl Cluster {
         let other = objects.other.as_ref();
         let mine = |uid: u64| uid == sleeper.uid;
         let named = |index: &usize| objects.services.get(*index);
-        let services = sleeper.services.iter().filter_map(named).enumerate().map(|(place, service)| Service {
-            name: service.name.clone(),
-            selector: Some(if service.parked {
-                Selector::Parked(labels())
-            } else {
-                Selector::Pods(labels())
-            }),
-            ports: vec![(String::new(), 80)],
-            own_slice: service.slice.as_ref().map(|slice| OwnSlice {
-                turn: slice.content.turn.filter(|_| mine(slice.owner.1)),
-                ..slice.content.clone()
-            }),
-            listed: if service.listed {
-                Listed::ReadyPods
-            } else {
-                Listed::Nothing
-            },
-            // Without proof, so that the time has to do.
-            relisted: false,
-            answers: BTreeMap::new(),
-            fence: service.fences.get(&sleeper.uid).copied(),
-            kept: true,
-            foreign: None,
-            held_by: other
-                .filter(|other| {
-                    // This one is there: who parked it comes before whose slice is in it.
-                    let slice = service.slice.as_ref().is_some_and(|slice| slice.owner.1 == other.uid);
-                    let holds = if service.parked && (service.parked_by == self.focus) {
-                        false
-                    } else {
-                        service.parked || slice
-                    };
-                    other.services.contains(&sleeper.services[place]) && holds
-                })
-                .map(|_| "the other".to_owned()),
-        });
+        let services = sleeper
+            .services
+            .iter()
+            .filter_map(named)
+            .enumerate()
+            .map(|(place, service)| Service {
+                name: service.name.clone(),
+                selector: Some(if service.parked {
+                    Selector::Parked(labels())
+                } else {
+                    Selector::Pods(labels())
+                }),
+                ports: vec![(String::new(), 80)],
+                own_slice: service.slice.as_ref().map(|slice| OwnSlice {
+                    turn: slice.content.turn.filter(|_| mine(slice.owner.1)),
+                    ..slice.content.clone()
+                }),
+                listed: if service.listed {
+                    Listed::ReadyPods
+                } else {
+                    Listed::Nothing
+                },
+                // Without proof, so that the time has to do.
+                relisted: false,
+                answers: BTreeMap::new(),
+                fence: service.fences.get(&sleeper.uid).copied(),
+                kept: true,
+                foreign: None,
+                held_by: other
+                    .filter(|other| {
+                        // This one is there: who parked it comes before whose slice is in it.
+                        let slice = service
+                            .slice
+                            .as_ref()
+                            .is_some_and(|slice| slice.owner.1 == other.uid);
+                        let holds = if service.parked && (service.parked_by == self.focus) {
+                            false
+                        } else {
+                            service.parked || slice
+                        };
+                        other.services.contains(&sleeper.services[place]) && holds
+                    })
+                    .map(|_| "the other".to_owned()),
+            });
         let named = |index: &usize| objects.workloads.get(*index);
-        let workloads = sleeper.workloads.iter().filter_map(named).map(|workload| Workload {
-            object: workload.object.clone(),
-            exists: true,
-            replicas: workload.replicas,
-            autoscaler_minimum: None,
-            fence: workload.fences.get(&sleeper.uid).copied(),
-            noted: workload.noted.map(|(_, _, replicas)| replicas),
-            held_by: other
-                .filter(|other| {
-                    let active = workload.replicas == 0 || other.state.phase != dormouse_lifecycle::Phase::Awake;
-                    active && workload.noted.is_some_and(|(_, uid, _)| uid == other.uid)
-                })
-                .map(|_| "the other".to_owned()),
-        });
+        let workloads = sleeper
+            .workloads
+            .iter()
+            .filter_map(named)
+            .map(|workload| Workload {
+                object: workload.object.clone(),
+                exists: true,
+                replicas: workload.replicas,
+                autoscaler_minimum: None,
+                fence: workload.fences.get(&sleeper.uid).copied(),
+                noted: workload.noted.map(|(_, _, replicas)| replicas),
+                held_by: other
+                    .filter(|other| {
+                        let active =
+                            workload.replicas == 0 || other.state.phase != dormouse_lifecycle::Phase::Awake;
+                        active && workload.noted.is_some_and(|(_, uid, _)| uid == other.uid)
+                    })
+                    .map(|_| "the other".to_owned()),
+            });
         let fences = objects.services.iter().map(|service| &service.fences);
         let fences = fences.chain(objects.workloads.iter().map(|workload| &workload.fences));
-        let turns = objects.services.iter().filter_map(|service| service.slice.as_ref()?.content.turn);
-        let carried = fences.flat_map(|fences| fences.values().copied()).chain(turns.map(|turn| turn / 2)).max();
+        let turns = objects
+            .services
+            .iter()
+            .filter_map(|service| service.slice.as_ref()?.content.turn);
+        let carried = fences
+            .flat_map(|fences| fences.values().copied())
+            .chain(turns.map(|turn| turn / 2))
+            .max();
         let mut seen = Observation {
             now: self.now,
             state: sleeper.state.clone(),

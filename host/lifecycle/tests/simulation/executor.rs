@@ -61,7 +61,10 @@ impl Executor {
     }
 
     pub fn of(role: Role, of: usize) -> Self {
-        Self { of, ..Self::new(role) }
+        Self {
+            of,
+            ..Self::new(role)
+        }
     }
 
     /// What was decided is not carried out any more.
@@ -182,7 +185,11 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
                 return Outcome::Violation(format!("an empty slice was written for {name}"));
             }
             let owner = (cluster.focus, plan.uid);
-            now.slice = Some(Slice { content, owner, version });
+            now.slice = Some(Slice {
+                content,
+                owner,
+                version,
+            });
         }
         Step::DeleteSlice(name) => {
             let index = position(cluster, name);
@@ -243,7 +250,11 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
             if *replicas == 0 {
                 let mut recorded = plan.seen.state.replicas.iter();
                 let recorded = recorded.find(|recorded| recorded.workload == *object);
-                now.noted = Some((cluster.focus, plan.uid, recorded.map_or(1, |recorded| recorded.replicas)));
+                now.noted = Some((
+                    cluster.focus,
+                    plan.uid,
+                    recorded.map_or(1, |recorded| recorded.replicas),
+                ));
             }
             if *replicas == 0 && !matches!(phase, Some(Phase::Asleep | Phase::Waking)) {
                 return Outcome::Violation(format!("{} was scaled to zero in phase {phase:?}", object.name));

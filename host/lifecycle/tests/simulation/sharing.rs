@@ -115,11 +115,13 @@ impl World {
             }
             Event::Look(which) => {
                 self.cluster.focus(*which);
-                self.cluster.wish(|state, _| request_observation(state, "a look").ok());
+                self.cluster
+                    .wish(|state, _| request_observation(state, "a look").ok());
             }
             Event::Wake(which) => {
                 self.cluster.focus(*which);
-                self.cluster.wish(|state, now| request_wake(state, now, "a request", LOOK, 7).ok());
+                self.cluster
+                    .wish(|state, now| request_wake(state, now, "a request", LOOK, 7).ok());
             }
             Event::Delete(which) => {
                 self.cluster.focus(*which);
@@ -217,7 +219,8 @@ impl World {
                     self.cluster.focus(which);
                     let view = self.cluster.clone();
                     if self.cluster.rival(&view).is_none() {
-                        self.writes += usize::from(self.cluster.wish(|state, _| request_sleep(state, "idle").ok()));
+                        self.writes +=
+                            usize::from(self.cluster.wish(|state, _| request_sleep(state, "idle").ok()));
                     }
                 }
                 self.round(which)?;
@@ -282,7 +285,10 @@ fn event(forced: bool) -> impl Strategy<Value = Event> {
 }
 
 fn sharing() -> impl Strategy<Value = (Sharing, bool)> {
-    (prop_oneof![Just(Sharing::Everything), Just(Sharing::Part)], any::<bool>())
+    (
+        prop_oneof![Just(Sharing::Everything), Just(Sharing::Part)],
+        any::<bool>(),
+    )
 }
 
 /// Failing cases are printed, shrunk, as the events that lead there: copy them into a regression to run them again. With
@@ -326,10 +332,17 @@ fn ends_well(world: &mut World) -> Result<(), TestCaseError> {
     let heir = world.one_owns().map_err(fail("who took over"))?;
     prop_assert_eq!(heir, 1 - owner);
     // And when nobody wants anything asleep any more, nothing is left.
-    world.apply(&Event::Delete(heir)).map_err(fail("the last one goes"))?;
+    world
+        .apply(&Event::Delete(heir))
+        .map_err(fail("the last one goes"))?;
     world.settle(false).map_err(fail("at the end"))?;
     let cluster = &world.cluster;
-    prop_assert!(cluster.services.iter().all(|service| !service.parked && service.slice.is_none() && service.listed));
+    prop_assert!(
+        cluster
+            .services
+            .iter()
+            .all(|service| !service.parked && service.slice.is_none() && service.listed)
+    );
     prop_assert!(cluster.workloads.iter().all(|workload| workload.replicas > 0));
     Ok(())
 }
