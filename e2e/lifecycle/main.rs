@@ -14,6 +14,7 @@ mod metrics;
 mod plain;
 mod real;
 mod rollback;
+mod sharing;
 mod status_driven;
 mod traffic;
 mod trouble;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         rollback::cases(),
         trouble::cases(),
         defects::cases(),
+        sharing::cases(),
         status_driven::cases(),
         metrics::cases(),
         traffic::cases(),
