@@ -206,6 +206,7 @@ impl Driver {
             let name = name_of(&sleeper);
             self.index.update(&name, Some(&sleeper));
             self.touch(&name, Some(&sleeper), true);
+            self.look_once(&name, &sleeper);
         }
     }
 

@@ -195,10 +195,11 @@ mod tests {
 
     fn pod(kind: &str, name: &str, hash: Option<&str>) -> Pod {
         let owner = json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": "u", "controller": true}]);
-        serde_json::from_value(json!({"metadata": {
-            "name": "p", "labels": {TEMPLATE_HASH: hash}, "ownerReferences": owner,
-        }}))
-        .unwrap()
+        let mut pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "ownerReferences": owner}})).unwrap();
+        let hash = hash.map(|hash| (TEMPLATE_HASH.to_owned(), hash.to_owned()));
+        pod.labels_mut().extend(hash);
+        pod
     }
 
     #[rstest]
