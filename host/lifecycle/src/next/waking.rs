@@ -167,13 +167,18 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     (!steps.is_empty()).then_some(Next::Act(steps))
 }
 
+/// Awake is not what a Service is whose selector is lost: back to a wake, which tells whoever waits.
+fn lost(seen: &Observation) -> Option<Next> {
+    let (why, now) = (seen.lost_selector()?, seen.now);
+    Some(act_state(seen, |state| {
+        state.wake_started = Some(now);
+        state.enter(Phase::Waking, now, why);
+    }))
+}
+
 pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
-    if let Some(why) = seen.lost_selector() {
-        let now = seen.now;
-        return act_state(seen, |state| {
-            state.wake_started = Some(now);
-            state.enter(Phase::Waking, now, why);
-        });
+    if let Some(next) = lost(seen) {
+        return next;
     }
     let mut repairs = restores(seen);
     repairs.extend(stale_leftovers(seen));
@@ -223,7 +228,7 @@ fn behind(seen: &Observation, timings: &Timings) -> Option<Next> {
 pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
     match seen.state.phase {
         Phase::Awake | Phase::Ready => {
-            if let Some(next) = recover(seen) {
+            if let Some(next) = recover(seen).or_else(|| lost(seen)) {
                 return next;
             }
             let restores = restores(seen);
@@ -234,6 +239,10 @@ pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
         Phase::Waking => {
             if let Some(next) = turn_back(seen) {
                 return next;
+            }
+            // Who went now would leave a Service parked for ever.
+            if let Some(why) = seen.lost_selector() {
+                return failed(seen, why);
             }
         }
         Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => {

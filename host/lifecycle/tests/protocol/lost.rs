@@ -172,8 +172,10 @@ fn chaos_4_replicas_return_and_whoever_waits_is_told_at_once() {
 #[rstest]
 fn a_selector_that_is_lost_is_never_passed_over_in_silence(
     #[values(Phase::Awake, Phase::Ready, Phase::Waking)] phase: Phase,
+    #[values(false, true)] deleting: bool,
 ) {
     let mut seen = seen(phase, Wish::Awake);
+    seen.deleting = deleting;
     seen.services[0].selector = Some(Selector::Lost);
     for _ in 0..4 {
         match next(&seen, &timings()) {
