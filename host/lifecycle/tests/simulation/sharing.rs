@@ -295,7 +295,7 @@ fn sharing() -> impl Strategy<Value = (Sharing, bool)> {
 /// `PROPTEST_RNG_SEED` set, the very same cases are tried.
 fn cases() -> ProptestConfig {
     ProptestConfig {
-        cases: 500,
+        cases: 300,
         max_shrink_iters: 100_000,
         failure_persistence: None,
         ..ProptestConfig::default()
