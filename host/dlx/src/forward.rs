@@ -1,6 +1,6 @@
 //! Sends a request over a connection and streams what comes back.
 //!
-//! Whether a request that got no answer is sent again is decided in [`retry`].
+//! Whether a request that got no answer is sent again is decided in `retry`.
 
 pub(crate) mod authority;
 mod body;
