@@ -16,16 +16,20 @@ type Errors = Vec<FieldError>;
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 pub(crate) fn is_dns_label(s: &str) -> bool {
+    s.len() <= 63 && is_segment(s)
+}
+
+/// One part of a DNS-1123 subdomain. Its length is not limited, only that of the whole.
+fn is_segment(s: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    s.len() <= 63
-        && edge(s.chars().next())
+    edge(s.chars().next())
         && edge(s.chars().last())
         && s.chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn is_subdomain(s: &str) -> bool {
-    s.len() <= 253 && s.split('.').all(is_dns_label)
+    s.len() <= 253 && s.split('.').all(is_segment)
 }
 
 fn is_name_part(s: &str) -> bool {

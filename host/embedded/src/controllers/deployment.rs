@@ -131,15 +131,19 @@ impl Controller for Deployments {
     }
 }
 
+/// A Deployment's name may be as long as that of its ReplicaSet, so it is cut to make room for the hash.
+fn replica_set_name(d: &Value, hash: &str) -> String {
+    let room = 253_usize.saturating_sub(hash.len() + 1);
+    let name: String = name_of(d).chars().take(room).collect();
+    format!("{name}-{hash}")
+}
+
 fn create(store: &Store, d: &Value, owned: &[Arc<Value>]) -> Result<Arc<Value>, ApiError> {
     let rt = store.kind(replicaset::TABLE).ok_or_else(ApiError::no_such_path)?;
     let mut template = at(d, "spec.template").cloned().unwrap_or_else(|| json!({}));
     let mut hash = short_hash(&json!([template, uid_of(d)]));
     // A collision of hashes: another template already has the name.
-    while owned
-        .iter()
-        .any(|rs| name_of(rs) == format!("{}-{hash}", name_of(d)))
-    {
+    while owned.iter().any(|rs| name_of(rs) == replica_set_name(d, &hash)) {
         hash = short_hash(&json!([template, hash]));
     }
     let labels = object(
@@ -168,7 +172,7 @@ fn create(store: &Store, d: &Value, owned: &[Arc<Value>]) -> Result<Arc<Value>, 
         .retain(|k, _| k != "kubectl.kubernetes.io/last-applied-configuration" && k != REVISION);
     let mut rs = json!({
         "metadata": {
-            "name": format!("{}-{hash}", name_of(d)),
+            "name": replica_set_name(d, &hash),
             "labels": labels,
             "annotations": annotations,
             "ownerReferences": [owned_by(d, "apps/v1", "Deployment")],

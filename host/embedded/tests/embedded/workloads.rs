@@ -268,3 +268,33 @@ async fn a_stateful_set_counts_up_and_down() {
         .unwrap();
     cluster.shutdown().await;
 }
+
+#[tokio::test]
+async fn field_15_names_may_be_as_long_as_in_kubernetes() {
+    for length in [63, 64, 253] {
+        a_deployment_with_a_name_of(length).await;
+    }
+}
+
+async fn a_deployment_with_a_name_of(length: usize) {
+    let (cluster, client) = start().await;
+    let name = "n".repeat(length);
+    let manifest = web("short", 1, &json!({}));
+    let (deployment, _) = manifest.split_once("---").unwrap();
+    let named = deployment.replacen(r#""name":"short""#, &format!(r#""name":"{name}""#), 1);
+    assert!(named.contains(&name));
+    cluster.apply_yaml(&named).unwrap();
+    let ready = |l: &[Value]| l.iter().any(|pod| pod["status"]["podIP"].is_string());
+    let pods = cluster.wait_for("pods", "default", SOON, ready).await.unwrap();
+    let pod = pods[0]["metadata"]["name"].as_str().unwrap();
+    assert!(pod.len() <= 63, "{pod}");
+
+    // A Service has 63 at most, and a slice for it more than that.
+    let service = "s".repeat(63);
+    let slice = format!(
+        r#"{{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {{"name": "{service}-dormouse",
+        "labels": {{"kubernetes.io/service-name": "{service}"}}}}, "addressType": "IPv4", "endpoints": [], "ports": []}}"#
+    );
+    cluster.apply_yaml(&slice).unwrap();
+    drop(client);
+}
