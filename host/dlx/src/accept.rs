@@ -3,6 +3,7 @@
 mod connection;
 mod leave;
 mod listeners;
+mod parting;
 mod places;
 mod socket;
 mod stall;

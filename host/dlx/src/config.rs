@@ -110,6 +110,18 @@ pub struct Limits {
     pub idle_upstream_timeout: Duration,
 }
 
+impl Limits {
+    /// Whether a head is larger than a head may be. Of HTTP/1, the HTTP library looks while it reads.
+    pub(crate) fn refuse(&self, head: &http::request::Parts) -> bool {
+        // As RFC 9113 6.5.2 counts.
+        let fields = head.headers.iter();
+        let bytes: usize = fields
+            .map(|(name, value)| name.as_str().len() + value.len() + 32)
+            .sum();
+        head.headers.len() > self.headers || bytes + head.uri.path().len() > self.header_bytes
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -19,6 +19,12 @@ pub enum Rescue {
     /// The request itself is wrong; the text says how.
     #[error("{0}")]
     Malformed(&'static str),
+    /// The head is larger than a head may be, or has more fields.
+    #[error("the request's head is larger than is taken here")]
+    HeadTooLarge,
+    /// The request target is longer than one may be.
+    #[error("the request target is longer than is taken here")]
+    UriTooLong,
     /// The method is one that a proxy must not pass on.
     #[error("TRACE is not served here")]
     MethodRefused,
@@ -67,7 +73,7 @@ pub enum Rescue {
 }
 
 /// The reasons, as metric labels and in the `dormouse-reason` header.
-pub(crate) const REASONS: [&str; 16] = [
+pub(crate) const REASONS: [&str; 18] = [
     "malformed",
     "no-route",
     "queue-full",
@@ -84,6 +90,8 @@ pub(crate) const REASONS: [&str; 16] = [
     "unclear-path",
     "half-closed",
     "slow-body",
+    "head-too-large",
+    "uri-too-long",
 ];
 
 impl Rescue {
@@ -105,6 +113,8 @@ impl Rescue {
             Self::UnclearPath => 13,
             Self::HalfClosed(_) => 14,
             Self::SlowBody => 15,
+            Self::HeadTooLarge => 16,
+            Self::UriTooLong => 17,
         }
     }
 
@@ -117,6 +127,8 @@ impl Rescue {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute | Self::UnclearPath => StatusCode::NOT_FOUND,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
@@ -144,7 +156,7 @@ impl Rescue {
         match self {
             Self::Malformed(_) | Self::Loop => 13,
             Self::NoRoute | Self::UnclearPath | Self::MethodRefused => 12,
-            Self::QueueFull => 8,
+            Self::QueueFull | Self::HeadTooLarge | Self::UriTooLong => 8,
             Self::NotReady(_) | Self::NoAnswer | Self::HalfClosed(_) | Self::SlowBody => 4,
             _ => 14,
         }

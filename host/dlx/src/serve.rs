@@ -280,6 +280,9 @@ impl Inner {
         grpc: bool,
     ) -> Result<Prepared, Rescue> {
         let (mut head, incoming) = request.into_parts();
+        if client.http1.is_none() && self.config.limits.refuse(&head) {
+            return Err(Rescue::HeadTooLarge);
+        }
         authority::check(&head)?;
         let Routed {
             target,

@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::parting::Parting;
 use super::socket::Peek;
 use super::{Door, Idleness, Patience, Place, Socket, Stall, Streams, Verdict, leave};
 use crate::forward::Body;
@@ -66,6 +67,19 @@ impl Signal {
         std::future::poll_fn(|cx| {
             self.waker.register(cx.waker());
             if self.flags.load(Ordering::Acquire) == 0 {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+    }
+
+    /// Waits until it is told to end at once.
+    pub(super) async fn cut(&self) {
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.flags.load(Ordering::Acquire) & CUT == 0 {
                 Poll::Pending
             } else {
                 Poll::Ready(())
@@ -219,7 +233,7 @@ pub(crate) async fn serve(
         return;
     }
     let h2 = begun.starts_with(PREFACE);
-    let (socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
+    let (mut socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
     peek.give_up_after(Some(inner.config.send_timeout));
     let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
     let client = Arc::new(Client {
@@ -233,7 +247,6 @@ pub(crate) async fn serve(
         streams: streams.clone(),
         place,
     });
-    let io = TokioIo::new(socket);
     let service = {
         let (inner, client) = (Arc::clone(&inner), Arc::clone(&client));
         service_fn(move |request: Request<Incoming>| answer(Arc::clone(&inner), Arc::clone(&client), request))
@@ -243,13 +256,15 @@ pub(crate) async fn serve(
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            // What is a little too large is refused with a reason; what is far too large, by the library and without one.
+            .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX))
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
-            .serve_connection(io, service);
+            .serve_connection(TokioIo::new(socket), service);
         drive(&inner, &client, Box::pin(connection), None).await;
     } else {
+        let parting = socket.parting();
         let connection = http1::Builder::new()
             // The end of what the client sends is looked at by `leave`, whatever stands unread before it.
             .half_close(true)
@@ -257,9 +272,9 @@ pub(crate) async fn serve(
             .max_headers(limits.headers)
             .preserve_header_case(true)
             .max_buf_size(limits.header_bytes.max(8192) * 2)
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
-        drive(&inner, &client, Box::pin(connection), Some(peek)).await;
+        drive(&inner, &client, Box::pin(connection), Some((peek, parting))).await;
     }
 }
 
@@ -315,12 +330,12 @@ where
     }
 }
 
-/// Polls a connection, its signal, its one timer and, where there is one, the watch for its client's leaving together.
+/// Polls a connection, its signal, its one timer and, of HTTP/1, the watch for its client's leaving together, and parts from it.
 async fn drive(
     inner: &Inner,
     client: &Client,
     mut connection: Pin<Box<impl Graceful>>,
-    watched: Option<Peek>,
+    watched: Option<(Peek, Arc<Parting>)>,
 ) {
     let patience = Patience {
         head: inner.config.header_timeout,
@@ -331,29 +346,26 @@ async fn drive(
     };
     let heads = watched.is_some();
     let mut gone = pin!(async {
-        match watched {
-            Some(socket) => leave::gone(socket, &client.idleness).await,
+        match &watched {
+            Some((socket, _)) => leave::gone(socket.clone(), &client.idleness).await,
             None => std::future::pending().await,
         }
     });
     let mut timer: Pin<&mut Sleep> = pin!(sleep_until(Instant::now() + patience.head.min(patience.send)));
     let (mut drained, mut half_closed) = (false, false);
-    std::future::poll_fn(|cx| {
+    let ended = std::future::poll_fn(|cx| {
         client.signal.waker.register(cx.waker());
         let flags = client.signal.flags.load(Ordering::Acquire);
         if flags & CUT != 0 {
             if flags & REPLACED != 0 {
                 inner.metrics.ended(End::Idle);
             }
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
         loop {
             // Before it is asked to end: a request that has already arrived is served.
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a client's connection ended");
-                }
-                return Poll::Ready(());
+                return Poll::Ready(Some(ended));
             }
             if drained || client.signal.flags.load(Ordering::Acquire) & GRACEFUL == 0 {
                 break;
@@ -366,7 +378,7 @@ async fn drive(
             if client.idleness.resting().is_none() {
                 inner.metrics.ended(End::Left);
             }
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
         if !half_closed && client.idleness.is_half_closed() {
             half_closed = true;
@@ -377,17 +389,17 @@ async fn drive(
                 Verdict::Until(next) => timer.as_mut().reset(next),
                 Verdict::Dawdling => {
                     inner.metrics.ended(End::Head);
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
                 Verdict::HalfClosed => {
                     inner.metrics.ended(End::HalfClosedTimeout);
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
                 Verdict::Stalled => {
                     inner.metrics.ended(End::Send);
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
-                Verdict::Idle if drained => return Poll::Ready(()),
+                Verdict::Idle if drained => return Poll::Ready(None),
                 Verdict::Idle => {
                     client.signal.drain();
                     timer.as_mut().reset(Instant::now() + patience.head);
@@ -397,6 +409,15 @@ async fn drive(
         Poll::Pending
     })
     .await;
+    let Some(ended) = ended else { return };
+    if let Err(error) = &ended {
+        tracing::debug!(%error, "a client's connection ended");
+    }
+    drop(connection);
+    if let Some((socket, parting)) = &watched {
+        // On the heap, for the few that come to it.
+        Box::pin(parting.part(socket, &client.signal, ended.as_ref().err(), &inner.metrics)).await;
+    }
 }
 
 #[cfg(test)]

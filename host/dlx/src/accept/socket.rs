@@ -11,7 +11,11 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::parting::Parting;
 use crate::accept::Idleness;
+
+/// How much of what nobody wants is read at a time.
+const DISCARD: usize = 16 << 10;
 
 /// A handle on the socket, only good to look at it. It uses the descriptor and the registration that are there.
 #[derive(Clone, Debug)]
@@ -25,6 +29,37 @@ impl Peek {
             tracing::debug!(%error, "socket options");
         }
     }
+
+    /// Writes all of it.
+    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.0.writable().await?;
+            match self.0.try_write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing more is written.
+    pub(super) fn shut(&self) {
+        // Whoever has gone need not be told.
+        let _ = SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Reads what the client still sends; 0: it has ended.
+    pub(super) async fn discard(&self) -> io::Result<usize> {
+        loop {
+            self.0.readable().await?;
+            // Not across a wait: each connection would be as much larger.
+            match self.0.try_read(&mut [0; DISCARD]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
 }
 
 /// A client's socket with the bytes that were read from it to tell the protocol.
@@ -33,6 +68,8 @@ pub(crate) struct Socket {
     stream: Arc<TcpStream>,
     begun: Bytes,
     idleness: Arc<Idleness>,
+    /// Of HTTP/1.
+    parting: Option<Arc<Parting>>,
 }
 
 impl Socket {
@@ -44,9 +81,43 @@ impl Socket {
                 stream: Arc::clone(&stream),
                 begun,
                 idleness,
+                parting: None,
             },
             Peek(stream),
         )
+    }
+
+    /// For HTTP/1: keeps what its end is like.
+    pub(super) fn parting(&mut self) -> Arc<Parting> {
+        Arc::clone(self.parting.get_or_insert_default())
+    }
+
+    /// What was kept back, if it turned out not to be the end. Whatever cannot be written now stays kept back.
+    fn release(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(parting) = &self.parting else {
+            return Poll::Ready(Ok(()));
+        };
+        let Some(mut bytes) = parting.take() else {
+            return Poll::Ready(Ok(()));
+        };
+        while !bytes.is_empty() {
+            match self.write(cx, |stream| stream.try_write(&bytes)) {
+                Poll::Pending => {
+                    parting.put_back(bytes);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(count)) => drop(bytes.drain(..count)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Where the last of these buffers turns into an answer of the library, between two requests.
+    fn write_now(&self, last: Option<&[u8]>) -> Option<(&Arc<Parting>, usize)> {
+        let (parting, last) = (self.parting.as_ref()?, last?);
+        self.idleness.resting()?;
+        Some((parting, Parting::write_now(last)?))
     }
 
     /// Reads, and tells the clocks what came.
@@ -73,7 +144,11 @@ impl Socket {
                 done => break done,
             }
         };
-        self.idleness.received(&buf.filled()[before..]);
+        let got = &buf.filled()[before..];
+        self.idleness.received(got);
+        if let (Ok(()), true, Some(parting)) = (&result, got.is_empty(), &self.parting) {
+            parting.client_ended();
+        }
         Poll::Ready(result)
     }
 
@@ -109,6 +184,10 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Who reads on has not ended.
+        if let Poll::Ready(Err(error)) = self.release(cx) {
+            return Poll::Ready(Err(error));
+        }
         if !self.begun.is_empty() {
             let count = self.begun.len().min(buf.remaining());
             buf.put_slice(&self.begun[..count]);
@@ -126,7 +205,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream| stream.try_write(buf))
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -134,7 +213,20 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |stream| stream.try_write_vectored(bufs))
+        ready!(self.release(cx))?;
+        let last = bufs.iter().rposition(|buf| !buf.is_empty());
+        let Some((parting, now)) = self.write_now(last.map(|last| &*bufs[last])) else {
+            return self.write(cx, |stream| stream.try_write_vectored(bufs));
+        };
+        let last = last.unwrap_or_default();
+        if last == 0 && now == 0 {
+            parting.keep_back(&bufs[last]);
+            return Poll::Ready(Ok(bufs[last].len()));
+        }
+        // What stands before it first; the rest comes again.
+        let mut before = bufs[..last].to_vec();
+        before.push(io::IoSlice::new(&bufs[last][..now]));
+        self.write(cx, |stream| stream.try_write_vectored(&before))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -147,6 +239,13 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(parting) = &self.parting {
+            parting.shut();
+            // The last word is said by whoever sees the end.
+            if parting.keeps_back() {
+                return Poll::Ready(Ok(()));
+            }
+        }
         Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
     }
 }
