@@ -37,3 +37,5 @@ mod protocols;
 mod retries;
 #[path = "dlx/routing.rs"]
 mod routing;
+#[path = "dlx/tcp.rs"]
+mod tcp;
