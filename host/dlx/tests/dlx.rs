@@ -31,6 +31,8 @@ mod leaving;
 mod manners;
 #[path = "dlx/ports.rs"]
 mod ports;
+#[path = "dlx/programs.rs"]
+mod programs;
 #[path = "dlx/protocols.rs"]
 mod protocols;
 #[path = "dlx/retries.rs"]

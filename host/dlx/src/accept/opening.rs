@@ -210,8 +210,8 @@ fn finished(line: &[u8]) -> Looks {
     if target.is_empty() {
         return Looks::Other;
     }
-    // The same test that the HTTP library makes.
-    if Uri::try_from(target).is_ok() {
+    // The same tests that the HTTP library makes.
+    if matches!(version, b"HTTP/1.0" | b"HTTP/1.1") && Uri::try_from(target).is_ok() {
         Looks::Http1
     } else {
         Looks::OddHttp1
@@ -238,6 +238,7 @@ mod tests {
         (b"GET /s?q=<b> HTTP/1.1\r\n", Looks::OddHttp1),
         (b"GET /\xc3\xa9 HTTP/1.1\r\n", Looks::OddHttp1),
         (b"GET /a b HTTP/1.1\r\n", Looks::OddHttp1),
+        (b"GET / HTTP/1.2\r\n", Looks::OddHttp1),
         (PREFACE, Looks::Http2),
         (b"GET /.well-known/dormouse/probe HTTP/1.1\r\n", Looks::Probe),
         // Redis: its own framing, and inline commands.

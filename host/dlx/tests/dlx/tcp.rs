@@ -244,32 +244,49 @@ async fn a_client_that_says_nothing_and_leaves_is_no_demand() {
     assert!(behind.world.dlx.demand().sleepers.is_empty());
 }
 
+fn cut(stream: TcpStream) {
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_held_client_that_leaves_gives_up_its_place() {
     let behind = behind(AppProtocol::Tcp, true, |_| {}).await;
     behind.world.wakes.on("app", |_| std::future::pending());
     let silent = behind.client().await;
-    let cut = behind.client().await;
+    let reset = behind.client().await;
     let mut speaking = behind.client().await;
     speaking.write_all(b"PING\r\n").await.unwrap();
-    behind.world.until_held("app", 3).await;
+    let mut staying = behind.client().await;
+    staying.write_all(b"PONG\r\n").await.unwrap();
+    behind.world.until_held("app", 4).await;
     assert_eq!(behind.world.wakes.calls("app"), 1, "one wake for all");
     drop(silent);
+    behind.world.until_held("app", 3).await;
+    cut(reset);
     behind.world.until_held("app", 2).await;
-    socket2::SockRef::from(&cut)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    drop(cut);
+    // Long after what it said: it was tired of waiting.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    drop(speaking);
     behind.world.until_held("app", 1).await;
-    // One that has only ended its own direction waits for its answer.
-    speaking.shutdown().await.unwrap();
+    assert_eq!(behind.rescues("client-left"), 3);
+    assert_eq!(
+        behind.world.metric("dlx_clients_ended_total{reason=\"left\"}"),
+        3
+    );
     behind.wake_up();
     let mut pod = behind.accepted().await;
-    expect(&mut pod, b"PING\r\n").await;
-    expect_end(&mut pod).await;
-    pod.write_all(b"+PONG\r\n").await.unwrap();
-    expect(&mut speaking, b"+PONG\r\n").await;
-    assert_eq!(behind.rescues("client-left"), 2);
+    expect(&mut pod, b"PONG\r\n").await;
+}
+
+#[tokio::test]
+async fn when_the_last_client_leaves_nobody_is_woken_for_it() {
+    let behind = behind(AppProtocol::Tcp, true, |_| {}).await;
+    behind.world.wakes.on("app", |_| std::future::pending());
+    let client = behind.client().await;
+    behind.world.until_held("app", 1).await;
+    cut(client);
     eventually("nobody waits for the wake", || async {
         behind
             .world
@@ -279,6 +296,220 @@ async fn a_held_client_that_leaves_gives_up_its_place() {
             == 0
     })
     .await;
+    assert_eq!(behind.world.demand_of("app"), (0, 0, 0));
+    assert_eq!(behind.world.metric("dlx_held_requests"), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_direction_behind_what_it_says_gets_its_answer() {
+    let behind = behind(AppProtocol::Tcp, true, |_| {}).await;
+    let mut client = behind.client().await;
+    client.write_all(b"PING\r\n").await.unwrap();
+    client.shutdown().await.unwrap();
+    behind.world.until_held("app", 1).await;
+    behind.wake_up();
+    let mut pod = behind.accepted().await;
+    expect(&mut pod, b"PING\r\n").await;
+    expect_end(&mut pod).await;
+    pod.write_all(b"+PONG\r\n").await.unwrap();
+    drop(pod);
+    expect(&mut client, b"+PONG\r\n").await;
+    expect_end(&mut client).await;
+}
+
+#[tokio::test]
+async fn ghosts_that_close_behind_what_they_said_are_held_for_a_bounded_time_and_replaced_first() {
+    let behind = behind(AppProtocol::Tcp, true, |config| {
+        config.half_closed_timeout = Duration::from_secs(3);
+        config.limits.held_per_resource = 4;
+    })
+    .await;
+    behind.world.wakes.on("app", |_| std::future::pending());
+    for _ in 0..4 {
+        let mut ghost = behind.client().await;
+        ghost.write_all(b"boo").await.unwrap();
+        ghost.shutdown().await.unwrap();
+        // The socket stays, so no reset tells that nobody is there.
+        std::mem::forget(ghost);
+    }
+    eventually("they may be gone", || async {
+        behind.world.metric("dlx_half_closed_requests") == 4
+    })
+    .await;
+    let mut honest = behind.client().await;
+    honest.write_all(b"PING\r\n").await.unwrap();
+    eventually("one of them was replaced", || async {
+        behind
+            .world
+            .metric("dlx_clients_ended_total{reason=\"half-closed-replaced\"}")
+            == 1
+    })
+    .await;
+    behind.world.until_held("app", 1).await;
+    assert_eq!(behind.rescues("half-closed"), 3);
+    behind.wake_up();
+    let mut pod = behind.accepted().await;
+    expect(&mut pod, b"PING\r\n").await;
+}
+
+#[tokio::test]
+async fn a_burst_before_there_is_a_pod_waits_in_the_socket_and_comes_in_order() {
+    let behind = behind(AppProtocol::Tcp, true, |_| {}).await;
+    let client = behind.client().await;
+    let (mut from_pod, mut to_pod) = client.into_split();
+    let sending = tokio::spawn(async move {
+        let mut number = 0_u32;
+        for _ in 0..2048 {
+            let mut block = Vec::with_capacity(16 << 10);
+            while block.len() < 16 << 10 {
+                block.extend_from_slice(&number.to_be_bytes());
+                number += 1;
+            }
+            to_pod.write_all(&block).await.unwrap();
+        }
+        to_pod.shutdown().await.unwrap();
+        number
+    });
+    behind.world.until_held("app", 1).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!sending.is_finished(), "who sends is stopped");
+    let held = behind.world.metric("dlx_held_bytes");
+    assert!(held <= 8 << 10, "{held} bytes are kept here");
+    behind.wake_up();
+    let mut pod = tokio::io::BufReader::new(behind.accepted().await);
+    let count = timeout(SOON, async {
+        let mut count = 0;
+        while let Ok(number) = pod.read_u32().await {
+            assert_eq!(number, count, "in order");
+            count += 1;
+        }
+        count
+    })
+    .await
+    .unwrap();
+    assert_eq!(count, sending.await.unwrap());
+    pod.write_all(b"all").await.unwrap();
+    let mut answer = [0; 3];
+    timeout(SOON, from_pod.read_exact(&mut answer)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_read_stops_who_writes_and_nothing_grows() {
+    for pod_writes in [false, true] {
+        let behind = behind(AppProtocol::Tcp, false, |_| {}).await;
+        let mut client = behind.client().await;
+        client.write_all(b"!").await.unwrap();
+        let mut pod = behind.accepted().await;
+        expect(&mut pod, b"!").await;
+        let (mut writer, mut reader) = if pod_writes { (pod, client) } else { (client, pod) };
+        let (block, mut sent) = (vec![7; 256 << 10], 0);
+        while let Ok(written) = timeout(Duration::from_secs(1), writer.write(&block)).await {
+            sent += written.unwrap();
+            assert!(sent < 64 << 20, "nobody reads, and it is taken nevertheless");
+        }
+        // The other direction is free.
+        reader.write_all(b"still here").await.unwrap();
+        expect(&mut writer, b"still here").await;
+        drop(writer);
+        let mut got = 0;
+        let mut space = vec![0; 256 << 10];
+        while let Ok(read @ 1..) = timeout(SOON, reader.read(&mut space)).await.unwrap() {
+            got += read;
+        }
+        assert_eq!(got, sent, "all of it came, behind it the end");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_a_part_of_a_line_and_waits_is_connected_where_nothing_is_said_of_the_port() {
+    for (protocol, connected) in [(AppProtocol::Unknown, true), (AppProtocol::Http1, false)] {
+        let behind = behind(protocol, true, |config| {
+            config.header_timeout = Duration::from_secs(1);
+        })
+        .await;
+        let mut client = behind.client().await;
+        client.write_all(b"G").await.unwrap();
+        if connected {
+            behind.world.until_held("app", 1).await;
+            behind.wake_up();
+            let mut pod = behind.accepted().await;
+            client.write_all(b"ET key\r\n").await.unwrap();
+            expect(&mut pod, b"GET key\r\n").await;
+        } else {
+            expect_end(&mut client).await;
+            assert!(behind.world.dlx.demand().sleepers.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_protocol_line_before_http_reaches_the_pod_with_what_comes_behind_it() {
+    for (protocol, before) in [
+        (AppProtocol::Unknown, &b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n"[..]),
+        (
+            AppProtocol::Http1,
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x0a\0\0\x02\0\x01\0\x02",
+        ),
+    ] {
+        let behind = behind(protocol, false, |_| {}).await;
+        let bytes = [before, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        let mut client = behind.client().await;
+        client.write_all(&bytes).await.unwrap();
+        let mut pod = behind.accepted().await;
+        expect(&mut pod, &bytes).await;
+    }
+}
+
+#[tokio::test]
+async fn one_address_holds_and_opens_as_many_as_it_may() {
+    let behind = behind(AppProtocol::Tcp, true, |config| {
+        config.limits.held_per_client = Some(2);
+        config.limits.connections_per_client = Some(4);
+    })
+    .await;
+    behind.world.wakes.on("app", |_| std::future::pending());
+    // Those that only looked whether the port is open.
+    eventually("nobody is there", || async {
+        behind.world.metric("dlx_connections") == 0
+    })
+    .await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = behind.client().await;
+        client.write_all(b"a").await.unwrap();
+        held.push(client);
+    }
+    behind.world.until_held("app", 2).await;
+    let mut third = behind.client().await;
+    third.write_all(b"b").await.unwrap();
+    expect_reset(&mut third).await;
+    assert_eq!(behind.rescues("queue-full"), 1);
+    assert_eq!(behind.world.metric("dlx_held_requests"), 2);
+    held.into_iter().for_each(cut);
+    behind.world.until_held("app", 0).await;
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_is_spoken_to_the_pod_on_a_port_of_which_nothing_is_said() {
+    let world = World::new().await;
+    let pod = Pod::start(|request: http::Request<hyper::body::Incoming>| async move {
+        http::Response::new(text(format!("{:?}", request.version())))
+    })
+    .await;
+    let workload = world.workload_with("app", asleep(), |spec| {
+        spec.protocol = AppProtocol::Unknown;
+    });
+    let port = free_address().await.port();
+    world.open_ports(&[(port, &workload)]).await;
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let asking = tokio::spawn(async move {
+        let request = http::Request::get("http://a/").body(nothing()).unwrap();
+        h2(at, request).await.body
+    });
+    world.until_held("app", 1).await;
+    workload.awake(&[pod.address]);
+    assert_eq!(asking.await.unwrap(), "HTTP/2.0");
+    assert_eq!(get(at, "/").await.body, "HTTP/1.1");
 }
 
 #[tokio::test]
@@ -346,10 +577,7 @@ async fn a_reset_passes_both_ways() {
         let mut pod = behind.accepted().await;
         expect(&mut pod, b"hello").await;
         let (from, mut to) = if from_pod { (pod, client) } else { (client, pod) };
-        socket2::SockRef::from(&from)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
-        drop(from);
+        cut(from);
         expect_reset(&mut to).await;
         eventually("it is counted", || async {
             behind.world.metric("dlx_tcp_broken_total") == 1
