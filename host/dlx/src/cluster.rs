@@ -254,6 +254,17 @@ impl Follower {
                 );
             }
         }
+        for (service, text) in &plan.misread {
+            let before = self.plan.as_ref().and_then(|before| before.misread.get(service));
+            if before != Some(text) {
+                tracing::warn!(
+                    service,
+                    text,
+                    "{} is no span of time such as 90s or 5m; the default holds",
+                    plan::CONNECTION_IDLE
+                );
+            }
+        }
         // Endpoints are known before the first request can find the route.
         let table = self.targets.adopt(&plan);
         routes.publish(table);

@@ -217,7 +217,12 @@ pub(crate) async fn serve(
         Opening::Tcp { begun, target } => {
             // Not one of those that are idle between two requests: its end is for its two sides to choose.
             idleness.work(0);
-            let client = splice::Client { stream, peer: peer.ip(), door, place };
+            let client = splice::Client {
+                stream,
+                peer: peer.ip(),
+                door,
+                place,
+            };
             return Box::pin(splice::serve(inner, client, begun, target)).await;
         }
     };

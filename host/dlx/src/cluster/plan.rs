@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) names: Vec<(String, String, TargetKey)>,
     /// Paths of Ingresses that cannot be routed, as `namespace/name host path`.
     pub(super) unclear: Vec<String>,
+    /// Services whose annotation is no span of time, as `namespace/name` and its text.
+    pub(super) misread: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -157,11 +159,17 @@ impl Draft<'_> {
             port,
         };
         let known = self.cluster.service(&key.namespace, service);
+        let said = known.as_deref().and_then(connection_idle_text);
+        let connection_idle = said.and_then(connection_idle);
+        if let Some(text) = said.filter(|_| connection_idle.is_none()) {
+            let service = format!("{}/{service}", key.namespace);
+            self.plan.misread.insert(service, text.to_owned());
+        }
         self.plan.targets.entry(key.clone()).or_insert_with(|| Facts {
             plugin: sleeper.spec.plugin.clone(),
             resource: sleeper.spec.resource.clone(),
             readiness_timeout: sleeper.spec.readiness_timeout_millis.map(Duration::from_millis),
-            connection_idle: known.as_deref().and_then(connection_idle),
+            connection_idle,
             protocol: known.map_or(AppProtocol::Unknown, |service| protocol(&service, port)),
         });
         key
@@ -354,30 +362,16 @@ fn hint(said: &str) -> AppProtocol {
 }
 
 /// Annotation of a Service: how long an open connection counts as demand after its last bytes.
-const CONNECTION_IDLE: &str = "dormouse.dev/connection-idle";
+pub(super) const CONNECTION_IDLE: &str = "dormouse.dev/connection-idle";
 
 /// What the Service says of its idle connections, as text; for whoever wants to know whether that has changed.
 pub(super) fn connection_idle_text(service: &Service) -> Option<&str> {
     service.annotations().get(CONNECTION_IDLE).map(String::as_str)
 }
 
-fn connection_idle(service: &Service) -> Option<Duration> {
-    let text = connection_idle_text(service)?;
-    let read = text
-        .trim()
-        .parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|span| Duration::try_from(span).ok());
-    if read.is_none() {
-        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
-        tracing::warn!(
-            namespace,
-            service = name,
-            text,
-            "{CONNECTION_IDLE} is no span of time such as 90s or 5m"
-        );
-    }
-    read
+fn connection_idle(text: &str) -> Option<Duration> {
+    let span = text.trim().parse::<jiff::SignedDuration>().ok()?;
+    Duration::try_from(span).ok()
 }
 
 #[cfg(test)]
@@ -451,14 +445,15 @@ mod tests {
     fn a_service_says_how_long_idle_connections_count() {
         let annotated = |text: &str| {
             let service = json!({"metadata": {"name": "s", "annotations": {CONNECTION_IDLE: text}}});
-            connection_idle(&serde_json::from_value(service).unwrap())
+            let service: Service = serde_json::from_value(service).unwrap();
+            connection_idle_text(&service).and_then(connection_idle)
         };
         assert_eq!(annotated("90s"), Some(Duration::from_secs(90)));
         assert_eq!(annotated("1h30m"), Some(Duration::from_secs(5400)));
         assert_eq!(annotated("0s"), Some(Duration::ZERO));
         assert_eq!(annotated("soon"), None);
         assert_eq!(annotated("-5m"), None);
-        assert_eq!(connection_idle(&service(&json!([]))), None);
+        assert_eq!(connection_idle_text(&service(&json!([]))), None);
     }
 
     #[test]

@@ -33,7 +33,9 @@ fn find(name: &str) -> Option<PathBuf> {
         .flatten()
         .map(|version| version.path().join("bin"))
         .collect();
-    places.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    places.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
     places.push("/usr/sbin".into());
     places
         .into_iter()
@@ -200,10 +202,9 @@ impl Real {
     async fn sleep(&self) {
         let mut running = self.body.running.lock().await;
         let epoch = self.body.epoch.load(Ordering::SeqCst);
-        self.body.view.send_replace(Arc::new(EndpointsView {
-            epoch,
-            ..asleep()
-        }));
+        self.body
+            .view
+            .send_replace(Arc::new(EndpointsView { epoch, ..asleep() }));
         tokio::time::sleep(DRAIN_GRACE).await;
         eventually("what is open has ended", || async {
             self.world.demand_of("app").2 == 0
@@ -250,7 +251,15 @@ fn redis(dir: &TempDir) -> Server {
             let mut redis = command("redis-server");
             redis.args(["--port", &at.port().to_string(), "--bind", &at.ip().to_string()]);
             // What was counted is there after a sleep.
-            redis.args(["--save", "", "--appendonly", "yes", "--appendfsync", "no", "--dir"]);
+            redis.args([
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "no",
+                "--dir",
+            ]);
             redis.arg(&dir);
             redis
         }),
@@ -278,7 +287,10 @@ async fn redis_is_served_awake_observed_and_asleep_and_no_command_is_lost_in_twe
     let dir = tempfile::tempdir().unwrap();
     let real = Real::new(redis(&dir)).await;
     real.in_every_state(async |at| {
-        assert_eq!(run(redis_cli(at).args(["set", "key", "value"])).await.trim(), "OK");
+        assert_eq!(
+            run(redis_cli(at).args(["set", "key", "value"])).await.trim(),
+            "OK"
+        );
         assert_eq!(run(redis_cli(at).args(["get", "key"])).await.trim(), "value");
         // A value that fills many buffers, back and forth.
         let large = run(redis_cli(at).args(["eval", "return string.rep('x', 3000000)", "0"])).await;
@@ -294,7 +306,10 @@ async fn redis_is_served_awake_observed_and_asleep_and_no_command_is_lost_in_twe
                 run(redis_cli(at).args(["incr", "n"])).await;
             } else {
                 let mut stream = BufReader::new(TcpStream::connect(at).await.unwrap());
-                stream.write_all(b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n").await.unwrap();
+                stream
+                    .write_all(b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n")
+                    .await
+                    .unwrap();
                 let mut line = String::new();
                 timeout(SOON, stream.read_line(&mut line)).await.unwrap().unwrap();
                 assert!(line.starts_with(':'), "{line}");
@@ -307,7 +322,11 @@ async fn redis_is_served_awake_observed_and_asleep_and_no_command_is_lost_in_twe
         over.store(true, Ordering::SeqCst);
     };
     tokio::join!(turning, count(0), count(1), count(2), count(3));
-    let n: u64 = run(redis_cli(at).args(["get", "n"])).await.trim().parse().unwrap();
+    let n: u64 = run(redis_cli(at).args(["get", "n"]))
+        .await
+        .trim()
+        .parse()
+        .unwrap();
     let counted = counted.into_inner();
     println!("{counted} commands on connections of their own, {TURNS} turns");
     assert_eq!(n, counted, "none was lost, and none was sent twice");
@@ -323,7 +342,17 @@ async fn postgres(dir: &TempDir) -> Server {
     }
     let mut init = unprivileged("initdb", dir.path());
     init.arg("-D").arg(&data);
-    run(init.args(["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--no-locale"])).await;
+    run(init.args([
+        "-A",
+        "trust",
+        "-U",
+        "postgres",
+        "--no-sync",
+        "-E",
+        "UTF8",
+        "--no-locale",
+    ]))
+    .await;
     let dir = dir.path().to_owned();
     Server {
         start: Box::new(move |at| {
@@ -344,7 +373,14 @@ async fn postgres(dir: &TempDir) -> Server {
 
 fn postgres_client(name: &str, at: SocketAddr) -> Command {
     let mut client = command(name);
-    client.args(["-h", &at.ip().to_string(), "-p", &at.port().to_string(), "-U", "postgres"]);
+    client.args([
+        "-h",
+        &at.ip().to_string(),
+        "-p",
+        &at.port().to_string(),
+        "-U",
+        "postgres",
+    ]);
     client
 }
 
@@ -402,8 +438,23 @@ async fn tls_passes_through_untouched() {
     let dir = tempfile::tempdir().unwrap();
     let (key, cert) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
     let mut req = command("openssl");
-    req.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
-    req.args(["-days", "2", "-subj", "/CN=app", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    req.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]);
+    req.args([
+        "-days",
+        "2",
+        "-subj",
+        "/CN=app",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]);
     run(req.arg("-keyout").arg(&key).arg("-out").arg(&cert)).await;
     let server = |how: &'static str| {
         let (key, cert) = (key.clone(), cert.clone());
@@ -432,7 +483,13 @@ async fn tls_passes_through_untouched() {
     let real = Real::new(server("-rev")).await;
     real.in_every_state(async |at| {
         let mut client = command("openssl");
-        client.args(["s_client", "-connect", &at.to_string(), "-quiet", "-verify_return_error"]);
+        client.args([
+            "s_client",
+            "-connect",
+            &at.to_string(),
+            "-quiet",
+            "-verify_return_error",
+        ]);
         client.arg("-CAfile").arg(&cert);
         let mut child = client
             .stdin(Stdio::piped())
@@ -479,9 +536,14 @@ async fn mqtt_is_served_awake_observed_and_asleep() {
     real.in_every_state(async |at| {
         let (host, port) = (at.ip().to_string(), at.port().to_string());
         let mut publish = command("mosquitto_pub");
-        run(publish.args(["-h", &host, "-p", &port, "-t", "a/b", "-q", "1", "-r", "-m", "kept"])).await;
+        run(publish.args([
+            "-h", &host, "-p", &port, "-t", "a/b", "-q", "1", "-r", "-m", "kept",
+        ]))
+        .await;
         let mut subscribe = command("mosquitto_sub");
-        subscribe.args(["-h", &host, "-p", &port, "-t", "a/#", "-q", "1", "-C", "1", "-W", "20"]);
+        subscribe.args([
+            "-h", &host, "-p", &port, "-t", "a/#", "-q", "1", "-C", "1", "-W", "20",
+        ]);
         assert_eq!(run(&mut subscribe).await.trim(), "kept");
     })
     .await;
@@ -549,18 +611,32 @@ async fn a_letter_is_delivered_where_the_server_speaks_first() {
     let dlx = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     for (at, wakes) in [(pod, 0), (dlx, 1), (dlx, 1)] {
         let mut curl = command("curl");
-        curl.args(["-sS", "--max-time", "30", "--mail-from", "a@example.com", "--mail-rcpt", "b@example.com"]);
+        curl.args([
+            "-sS",
+            "--max-time",
+            "30",
+            "--mail-from",
+            "a@example.com",
+            "--mail-rcpt",
+            "b@example.com",
+        ]);
         run(curl.arg("-T").arg(&text).arg(format!("smtp://{at}/me.example"))).await;
         assert_eq!(world.wakes.calls("app"), wakes);
     }
     // A dialogue by hand, of a client that waits to be spoken to.
     let mut client = TcpStream::connect(dlx).await.unwrap();
     let mut greeting = [0; 24];
-    timeout(SOON, client.read_exact(&mut greeting)).await.unwrap().unwrap();
+    timeout(SOON, client.read_exact(&mut greeting))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(&greeting, b"220 mail.example ESMTP\r\n");
     client.write_all(b"EHLO a\r\nQUIT\r\n").await.unwrap();
     let mut rest = String::new();
-    timeout(SOON, client.read_to_string(&mut rest)).await.unwrap().unwrap();
+    timeout(SOON, client.read_to_string(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(rest, "250 yes\r\n221 bye\r\n");
     let letters = letters.lock().await;
     assert_eq!(letters.len(), 3);

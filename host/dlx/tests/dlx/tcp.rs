@@ -271,10 +271,7 @@ async fn a_held_client_that_leaves_gives_up_its_place() {
     drop(speaking);
     behind.world.until_held("app", 1).await;
     assert_eq!(behind.rescues("client-left"), 3);
-    assert_eq!(
-        behind.world.metric("dlx_clients_ended_total{reason=\"left\"}"),
-        3
-    );
+    assert_eq!(behind.world.metric("dlx_clients_ended_total{reason=\"left\"}"), 3);
     behind.wake_up();
     let mut pod = behind.accepted().await;
     expect(&mut pod, b"PONG\r\n").await;
@@ -390,7 +387,10 @@ async fn a_burst_before_there_is_a_pod_waits_in_the_socket_and_comes_in_order() 
     assert_eq!(count, sending.await.unwrap());
     pod.write_all(b"all").await.unwrap();
     let mut answer = [0; 3];
-    timeout(SOON, from_pod.read_exact(&mut answer)).await.unwrap().unwrap();
+    timeout(SOON, from_pod.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
