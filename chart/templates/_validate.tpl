@@ -24,6 +24,10 @@
   (list "common" "lookLongest" 100 (mul 30 $day) false "100ms to 720h")
   (list "common" "dlxAbsence" 100 3600000 false "100ms to 1h")
   (list "autoscaler" "scaleInterval" 100 $day false "100ms to 24h")
+  (list "dlx" "tcpSilence" 10 10000 false "10ms to 10s")
+  (list "dlx" "connectionIdle" 1000 $day true "0s, or 1s to 24h")
+  (list "dlx" "tcpIdleLimit" 1000 $day true "0s, or 1s to 24h")
+  (list "dlx" "tcpHalfOpenLimit" 1000 $day true "0s, or 1s to 24h")
   (list "dlx" "drainLimit" 1 $day true "0s, or 1ms to 24h")
   (list "dlx" "shutdownDelay" 1 3600000 true "0s, or 1ms to 1h") -}}
 {{- range $ranges -}}

@@ -7,6 +7,7 @@ mod cycles;
 mod node;
 mod services;
 mod stages;
+mod tcp;
 
 use crate::Case;
 
@@ -16,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         availability::cases(),
         conditions::cases(),
         stages::cases(),
+        tcp::cases(),
         cycles::cases(),
         // The last of them takes Dormouse away.
         chart::cases(),

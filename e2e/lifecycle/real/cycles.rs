@@ -139,7 +139,7 @@ impl Traffic {
 }
 
 /// A pod that sends requests as long as it is told to.
-async fn client_pod(world: &World, ns: &str, url: &str) -> Result<String> {
+pub(super) async fn client_pod(world: &World, ns: &str, url: &str) -> Result<String> {
     let name = "client";
     let pod = json!({
         "apiVersion": "v1",

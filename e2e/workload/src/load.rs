@@ -1,4 +1,4 @@
-//! The client: a GET on a new connection every so often, for as long as it is told to.
+//! The client: a GET, or a dialogue of lines, on a new connection every so often, for as long as it is told to.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ const LONGEST: u64 = 1 << 20;
 /// What `load` takes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where to, such as http://10.96.0.12:80/
+    /// Where to, such as http://10.96.0.12:80/, or lines://10.96.0.12:2525
     #[arg(long)]
     url: String,
     /// Time between two new connections
@@ -178,23 +178,25 @@ async fn send(target: &Arc<Target>, args: &Args, flow: &Flow) {
 
 struct Target {
     authority: String,
-    request: Vec<u8>,
+    /// What is asked by HTTP. None: a dialogue of lines.
+    request: Option<Vec<u8>>,
 }
 
 impl Target {
     fn parse(url: &str) -> Result<Arc<Self>> {
         let uri: http::Uri = url.parse().with_context(|| format!("{url:?} is no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            bail!("{url:?} does not begin with http://");
-        }
         let host = uri.host().with_context(|| format!("{url:?} names no host"))?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        let (port, http) = match uri.scheme_str() {
+            Some("http") => (80, true),
+            Some("lines") => (2525, false),
+            _ => bail!("{url:?} does not begin with http:// or lines://"),
+        };
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(port));
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
-        Ok(Arc::new(Self {
-            authority,
-            request: request.into_bytes(),
-        }))
+        let request = http.then(|| {
+            format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n").into_bytes()
+        });
+        Ok(Arc::new(Self { authority, request }))
     }
 }
 
@@ -212,11 +214,14 @@ async fn exchange(target: &Target) -> Result<Duration, String> {
 }
 
 async fn talk(target: &Target) -> Result<(), String> {
+    let Some(request) = &target.request else {
+        return crate::lines::dialogue(&target.authority).await;
+    };
     let mut stream = TcpStream::connect(&target.authority)
         .await
         .map_err(|error| format!("connecting: {error}"))?;
     stream
-        .write_all(&target.request)
+        .write_all(request)
         .await
         .map_err(|error| format!("sending: {error}"))?;
     let mut answer = Vec::new();

@@ -1,5 +1,6 @@
-//! What runs in the pods of the end-to-end tests: a small HTTP server, or a client that sends new connections.
+//! What runs in the pods of the end-to-end tests: a small server of HTTP and of lines, or a client that sends new connections.
 
+mod lines;
 mod load;
 mod serve;
 
@@ -21,7 +22,7 @@ struct Cli {
 enum Command {
     /// Serves; the default. Everything is set by environment variables
     Serve,
-    /// Sends a GET on a new connection every so often, and counts
+    /// Sends a GET, or holds a dialogue, on a new connection every so often, and counts
     Load(load::Args),
     /// Copies a file, as an init container that brings a plugin does
     Copy { from: PathBuf, to: PathBuf },

@@ -10,7 +10,7 @@
 //! | `POST /gauge?name=N&value=V` | sets a gauge |
 //! | anything else | JSON: pod, namespace, method, path, count; when the process began (ms), listened and got the request (µs) |
 //!
-//! HTTP/1.1 and h2c. SIGTERM: goes on until open requests have ended.
+//! HTTP/1.1 and h2c. On another port a protocol of lines, in which the server speaks first ([`lines`](crate::lines)). SIGTERM: goes on until open requests have ended.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,6 +37,8 @@ const MOST_GAUGES: usize = 64;
 pub struct Settings {
     /// `PORT`; default 8080.
     port: u16,
+    /// `LINES_PORT`; default 2525.
+    lines_port: u16,
     /// `START_DELAY`, such as `150ms` or `2s`: nothing listens before. Default: none.
     start_delay: Duration,
     /// `POD_NAME`.
@@ -51,18 +53,19 @@ impl Settings {
     /// Reads the environment.
     pub fn from_env() -> Result<Self> {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let port = match text("PORT") {
-            None => 8080,
+        let port = |name: &str, default: u16| match text(name) {
+            None => Ok(default),
             Some(port) => port
                 .parse()
-                .with_context(|| format!("PORT is {port:?}, which is no port"))?,
+                .with_context(|| format!("{name} is {port:?}, which is no port")),
         };
         let start_delay = match text("START_DELAY") {
             None => Duration::ZERO,
             Some(delay) => span(&delay).with_context(|| format!("START_DELAY is {delay:?}"))?,
         };
         Ok(Self {
-            port,
+            port: port("PORT", 8080)?,
+            lines_port: port("LINES_PORT", 2525)?,
             start_delay,
             pod: text("POD_NAME").unwrap_or_else(|| "workload".to_owned()),
             namespace: text("POD_NAMESPACE").unwrap_or_default(),
@@ -107,6 +110,8 @@ pub async fn run(settings: Settings) -> Result<()> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("port {} cannot be opened", settings.port))?;
+    let (lines_port, pod) = (settings.lines_port, settings.pod.clone());
+    let lines = crate::lines::run(lines_port, &pod, terminated()?);
     let server = Arc::new(Server {
         settings,
         listening: Timestamp::now().as_microsecond(),
@@ -125,9 +130,13 @@ pub async fn run(settings: Settings) -> Result<()> {
         .route("/gauge", post(gauge))
         .fallback(answer)
         .with_state(server);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(ended)
-        .await?;
+    let http = async {
+        axum::serve(listener, router)
+            .with_graceful_shutdown(ended)
+            .await
+            .context("HTTP")
+    };
+    tokio::try_join!(http, lines)?;
     Ok(())
 }
 

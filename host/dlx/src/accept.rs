@@ -3,6 +3,7 @@
 mod connection;
 mod leave;
 mod listeners;
+mod opening;
 mod parting;
 mod places;
 mod socket;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 pub(crate) use connection::{Client, Connections, serve};
 pub(crate) use listeners::{Trouble, accept, bind, keep_ports};
-pub(crate) use places::{Addresses, Full, Place, Places};
+pub(crate) use places::{Addresses, AtAddress, Full, Place, Places};
 pub(crate) use socket::Socket;
 pub(crate) use stall::{Stall, Streams};
 

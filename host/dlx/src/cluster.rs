@@ -132,9 +132,10 @@ struct Follower {
 #[derive(Default)]
 struct RouteFacts {
     sleepers: HashMap<(String, String), Option<SleeperFacts>>,
-    services: HashMap<(String, String), Option<Vec<ServicePort>>>,
+    services: HashMap<(String, String), Option<ServiceFacts>>,
 }
 
+type ServiceFacts = (Vec<ServicePort>, Option<String>);
 type SleeperFacts = (Option<String>, Option<i64>, Vec<DivertedPort>);
 
 impl RouteFacts {
@@ -152,11 +153,9 @@ impl RouteFacts {
 
     fn service_changed(&mut self, cluster: &Cluster, at: &(String, String)) -> bool {
         let facts = cluster.service(&at.0, &at.1).map(|service| {
-            service
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.ports.clone())
-                .unwrap_or_default()
+            let ports = service.spec.as_ref().and_then(|spec| spec.ports.clone());
+            let idle = plan::connection_idle_text(&service).map(str::to_owned);
+            (ports.unwrap_or_default(), idle)
         });
         changed(&mut self.services, at, facts)
     }
@@ -252,6 +251,17 @@ impl Follower {
                     path = unclear,
                     "a path of an Ingress is not routed: it looks like a regular expression that is not supported here, \
                      or its controller is not known"
+                );
+            }
+        }
+        for (service, text) in &plan.misread {
+            let before = self.plan.as_ref().and_then(|before| before.misread.get(service));
+            if before != Some(text) {
+                tracing::warn!(
+                    service,
+                    text,
+                    "{} is no span of time such as 90s or 5m; the default holds",
+                    plan::CONNECTION_IDLE
                 );
             }
         }

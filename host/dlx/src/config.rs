@@ -50,6 +50,8 @@ pub struct DlxConfig {
     pub forwarding: Forwarding,
     /// How a burst of held requests is let go.
     pub release: ReleaseRamp,
+    /// Connections that are copied byte for byte: every protocol that is not HTTP, and upgraded ones.
+    pub tcp: TcpLimits,
     /// How long draining may take before held requests are refused and open connections are cut.
     pub drain_limit: Duration,
 }
@@ -72,7 +74,37 @@ impl Default for DlxConfig {
             strategy: Strategy::Random,
             forwarding: Forwarding::default(),
             release: ReleaseRamp::default(),
+            tcp: TcpLimits::default(),
             drain_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Times of connections that are copied byte for byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpLimits {
+    /// How long a client may say nothing, at a port that is not known to be HTTP, before it is taken for one that waits for
+    /// the server to speak first. Longer than a client on a slow network needs for its first bytes after connecting, so that
+    /// HTTP is recognised, and short beside a cold start.
+    pub silence: Duration,
+    /// How long an open connection counts as demand after its last bytes. Longer than pools take to check their idle
+    /// connections when they are in use, and short enough for forgotten ones not to keep a workload awake.
+    pub connection_idle: Duration,
+    /// How long a connection may be without any bytes before it is ended. None, the default: as long as both sides like, as
+    /// without a proxy.
+    pub idle_limit: Option<Duration>,
+    /// The same once one side has ended its direction. A side that waits for an answer waits for less than this; one that has
+    /// gone and cannot be told from it is not kept for ever.
+    pub half_open_limit: Option<Duration>,
+}
+
+impl Default for TcpLimits {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_millis(200),
+            connection_idle: Duration::from_secs(300),
+            idle_limit: None,
+            half_open_limit: Some(Duration::from_secs(600)),
         }
     }
 }

@@ -226,6 +226,12 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
     }
 }
 
+/// A connection for bytes that nobody here understands.
+pub(crate) async fn open_tcp(endpoint: &Endpoint, timeout: Duration) -> Result<Upstream, ConnectError> {
+    let opened = tokio::time::timeout(timeout, open(endpoint)).await;
+    Ok(opened.map_err(|_| ConnectError::Timeout)??)
+}
+
 async fn open(endpoint: &Endpoint) -> std::io::Result<Upstream> {
     let permit = Arc::clone(&endpoint.upstreams)
         .try_acquire_owned()
@@ -240,9 +246,16 @@ async fn open(endpoint: &Endpoint) -> std::io::Result<Upstream> {
 
 /// A connection to a pod, counted for as long as it is open.
 #[derive(Debug)]
-struct Upstream {
+pub(crate) struct Upstream {
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Upstream {
+    /// The socket, for its options.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
 }
 
 impl AsyncRead for Upstream {

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::admit::Usage;
+use crate::splice::Activity;
 use crate::{Metrics, Target, lock};
 
 /// First back-off after a failed wake; doubles with each failure in a row.
@@ -28,6 +29,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// How long an accepted wake stands in for another one of the same epoch: as long as the news of it may take to come
 /// round through the API server.
 const ACCEPTED_FOR: Duration = Duration::from_secs(1);
+/// How often at most the log tells of connections to one resource that could not be served: each client may try again at once.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Why a wake did not succeed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -63,14 +66,23 @@ pub struct SleeperDemand {
     pub held: u64,
     /// Requests that the workload is answering.
     pub in_flight: u64,
-    /// Open upgraded connections.
+    /// Open connections that are copied byte for byte, upgraded ones and those that are not HTTP, on which bytes have moved
+    /// not long ago.
     pub upgraded: u64,
-    /// Requests since this DLX began to count.
+    /// Such connections on which none have: no demand.
+    #[serde(default, skip_serializing_if = "none")]
+    pub idle: u64,
+    /// Requests and connections since this DLX began to count.
     #[serde(default)]
     pub total: u64,
-    /// Milliseconds since the last request or connection ended; 0 while there is one.
+    /// Milliseconds since the last request ended or the last bytes of a connection moved; 0 while there is demand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_millis: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The demand that this DLX knows of. A Sleeper that is not listed has none.
@@ -160,6 +172,16 @@ pub(crate) struct ResourceState {
     /// Connections to pods, of all resources, that may be opened.
     pub(crate) upstreams: Arc<Semaphore>,
     wakes: Mutex<Wakes>,
+    open: Mutex<Open>,
+    /// When the log last told of connections that could not be served, and how many it has not told of since.
+    complained: Mutex<(Option<Instant>, u64)>,
+}
+
+/// Connections whose demand depends on when bytes last moved.
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Arc<Activity>>,
 }
 
 impl ResourceState {
@@ -172,7 +194,34 @@ impl ResourceState {
             ended: AtomicU64::new(0),
             queue: Usage::default(),
             wakes: Mutex::default(),
+            open: Mutex::default(),
+            complained: Mutex::default(),
         }
+    }
+
+    /// Whether the log may tell of one more failure, and of how many it has not told since the last one.
+    pub(crate) fn may_complain(&self) -> Option<u64> {
+        let mut complained = lock(&self.complained);
+        if complained.0.is_some_and(|at| at.elapsed() < COMPLAINTS) {
+            complained.1 += 1;
+            return None;
+        }
+        complained.0 = Some(Instant::now());
+        Some(std::mem::take(&mut complained.1))
+    }
+
+    /// Open connections without demand, and when bytes last moved on any that is open.
+    fn idle(&self) -> (u64, u64) {
+        let open = lock(&self.open);
+        open.connections
+            .values()
+            .fold((0, 0), |(idle, last), connection| {
+                let moved = connection.last().saturating_duration_since(self.born).as_millis();
+                (
+                    idle + u64::from(!connection.counts()),
+                    last.max(u64::try_from(moved).unwrap_or(u64::MAX)),
+                )
+            })
     }
 
     fn age(&self) -> u64 {
@@ -180,17 +229,22 @@ impl ResourceState {
     }
 
     fn report(&self, namespace: &str, sleeper: &str) -> Option<SleeperDemand> {
-        let [held, in_flight, upgraded] = self.counts();
+        let [held, in_flight, open] = self.counts();
         let total = self.total.load(Ordering::SeqCst);
-        let idle = self.age().saturating_sub(self.ended.load(Ordering::SeqCst));
+        let (idle, moved) = self.idle();
+        let upgraded = open.saturating_sub(idle);
+        let quiet = self
+            .age()
+            .saturating_sub(self.ended.load(Ordering::SeqCst).max(moved));
         (total > 0).then(|| SleeperDemand {
             namespace: namespace.to_owned(),
             sleeper: sleeper.to_owned(),
             held,
             in_flight,
             upgraded,
+            idle,
             total,
-            idle_millis: Some(if held + in_flight + upgraded > 0 { 0 } else { idle }),
+            idle_millis: Some(if held + in_flight + upgraded > 0 { 0 } else { quiet }),
         })
     }
 
@@ -207,6 +261,7 @@ impl ResourceState {
             state: Arc::clone(self),
             metrics: Arc::clone(metrics),
             stage,
+            open: None,
         };
         counted.add(stage);
         counted
@@ -390,9 +445,24 @@ pub(crate) struct Counted {
     state: Arc<ResourceState>,
     metrics: Arc<Metrics>,
     stage: Stage,
+    open: Option<(u64, Arc<Activity>)>,
 }
 
 impl Counted {
+    /// Goes on as a connection that is copied byte for byte, and is demand for as long after each byte as is said.
+    pub(crate) fn open(&mut self, counts_for: Duration) -> Arc<Activity> {
+        let activity = Activity::new(counts_for);
+        {
+            let mut open = lock(&self.state.open);
+            let id = open.next;
+            open.next += 1;
+            open.connections.insert(id, Arc::clone(&activity));
+            self.open = Some((id, Arc::clone(&activity)));
+        }
+        self.advance(Stage::Upgraded);
+        activity
+    }
+
     /// Moves on to another stage, without a moment in which the request is not counted.
     pub(crate) fn advance(&mut self, stage: Stage) {
         self.add(stage);
@@ -426,7 +496,18 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.state.ended.store(self.state.age(), Ordering::SeqCst);
+        let ended = match self.open.take() {
+            None => self.state.age(),
+            Some((id, activity)) => {
+                lock(&self.state.open).connections.remove(&id);
+                let moved = activity
+                    .last()
+                    .saturating_duration_since(self.state.born)
+                    .as_millis();
+                u64::try_from(moved).unwrap_or(u64::MAX)
+            }
+        };
+        self.state.ended.fetch_max(ended, Ordering::SeqCst);
         self.remove();
     }
 }

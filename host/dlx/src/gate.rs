@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -58,18 +59,45 @@ impl Gate<'_> {
         target.readiness_timeout.unwrap_or(self.config.readiness_timeout)
     }
 
-    /// A connection to the target, as soon as there is one, and the turn that it was made in. One that tries again brings the
-    /// turn that it had, and the endpoint that failed it.
-    pub(crate) async fn pass(
+    /// An HTTP connection to the target, as soon as there is one, and the turn that it was made in. One that tries again brings
+    /// the turn that it had, and the endpoint that failed it.
+    pub(crate) fn pass(
         &self,
         target: &Arc<Target>,
         wire: Wire,
         deadline: Instant,
+        turn: Option<Turn>,
+        failed: Option<Arc<Endpoint>>,
+    ) -> impl Future<Output = Result<(Lease, Turn), Rescue>> + Send {
+        let fresh = failed.is_some();
+        let metrics = Arc::clone(self.metrics);
+        self.pass_with(target, deadline, turn, failed, move |endpoint, timeout| {
+            let metrics = Arc::clone(&metrics);
+            async move {
+                match connect(&endpoint, wire, timeout, fresh).await {
+                    Ok(lease) => {
+                        if !lease.reused {
+                            metrics.connects.inc();
+                        }
+                        Ok(lease)
+                    }
+                    Err(error) => Err((error, endpoint)),
+                }
+            }
+            .boxed()
+        })
+    }
+
+    /// A connection to the target, as soon as `connect` makes one, and the turn that it was made in.
+    pub(crate) async fn pass_with<L>(
+        &self,
+        target: &Arc<Target>,
+        deadline: Instant,
         mut turn: Option<Turn>,
         mut failed: Option<Arc<Endpoint>>,
-    ) -> Result<(Lease, Turn), Rescue> {
+        connect: impl Fn(Arc<Endpoint>, Duration) -> BoxFuture<'static, Dialled<L>>,
+    ) -> Result<(L, Turn), Rescue> {
         let patience = self.patience(target);
-        let fresh = failed.is_some();
         milestone(target, "held");
         let mut deadline = pin!(tokio::time::sleep_until(deadline));
         let mut views = target.endpoints.clone();
@@ -81,7 +109,7 @@ impl Gate<'_> {
         let mut own = old_failure.is_none();
         let mut wake = Wake::Unasked;
         let mut waiting = pin!(target.ramp(self.config.release).turn());
-        let mut dialling: Dialling = Dialling::Idle;
+        let mut dialling = Dialling::Idle;
         let mut backoff = Backoff::default();
         loop {
             if let Some(failure) = &view.failure
@@ -97,7 +125,7 @@ impl Gate<'_> {
                 dialling = Dialling::Idle;
             } else if turn.is_some() && matches!(dialling, Dialling::Idle) {
                 milestone(target, "pod seen ready");
-                dialling = self.dial(target, &view, wire, failed.as_ref(), fresh);
+                dialling = self.dial(target, &view, &connect, failed.as_ref());
             }
             tokio::select! {
                 biased;
@@ -171,34 +199,18 @@ impl Gate<'_> {
         }
     }
 
-    fn dial(
+    fn dial<L>(
         &self,
         target: &Target,
         view: &Arc<EndpointsView>,
-        wire: Wire,
+        connect: impl Fn(Arc<Endpoint>, Duration) -> BoxFuture<'static, Dialled<L>>,
         failed: Option<&Arc<Endpoint>>,
-        fresh: bool,
-    ) -> Dialling {
+    ) -> Dialling<L> {
         let endpoints = target.endpoints_of(view, &self.config.limits);
         let Some(endpoint) = pick(&endpoints, failed).map(Arc::clone) else {
             return Dialling::Idle;
         };
-        let timeout = self.config.connect_timeout;
-        let metrics = Arc::clone(self.metrics);
-        Dialling::Attempt(
-            async move {
-                match connect(&endpoint, wire, timeout, fresh).await {
-                    Ok(lease) => {
-                        if !lease.reused {
-                            metrics.connects.inc();
-                        }
-                        Ok(lease)
-                    }
-                    Err(error) => Err((error, endpoint)),
-                }
-            }
-            .boxed(),
-        )
+        Dialling::Attempt(connect(endpoint, self.config.connect_timeout))
     }
 }
 
@@ -212,17 +224,18 @@ async fn answer(wake: &mut Wake) -> Result<(), crate::WakeError> {
     Ok(())
 }
 
-type Dialled = Result<Lease, (ConnectError, Arc<Endpoint>)>;
+/// What an attempt to connect came to.
+pub(crate) type Dialled<L> = Result<L, (ConnectError, Arc<Endpoint>)>;
 
-enum Dialling {
+enum Dialling<L> {
     Idle,
-    Attempt(futures::future::BoxFuture<'static, Dialled>),
+    Attempt(BoxFuture<'static, Dialled<L>>),
     Pausing(std::pin::Pin<Box<tokio::time::Sleep>>),
 }
 
-impl Dialling {
+impl<L> Dialling<L> {
     /// The outcome of dialling; None when a pause has ended.
-    async fn wait(&mut self) -> Option<Dialled> {
+    async fn wait(&mut self) -> Option<Dialled<L>> {
         match self {
             Self::Idle => std::future::pending().await,
             Self::Attempt(dialling) => {

@@ -13,6 +13,7 @@
 //! | pick | [`pick`] | the less loaded of two endpoints; the ramp that releases a burst in order |
 //! | connect | [`connect`] | dials pod addresses only, again and again until the deadline |
 //! | forward | [`forward`] | streams both bodies, trailers and upgrades |
+//! | splice | `splice` | what is not HTTP: the same hold, then bytes both ways |
 //! | rescue | [`rescue`] | the one place where an error becomes a response |
 //! | observe | [`observe`] | metrics and the access log |
 //!
@@ -42,9 +43,10 @@ mod pool;
 pub mod rescue;
 pub mod route;
 mod serve;
+mod splice;
 mod target;
 
-pub use config::{DlxConfig, Limits, NameHeaders, ReleaseRamp, Strategy, listen_address};
+pub use config::{DlxConfig, Limits, NameHeaders, ReleaseRamp, Strategy, TcpLimits, listen_address};
 pub use demand::{DemandReport, Ledger, SleeperDemand, WakeError, Waker};
 pub use forward::{ForwardedHeaders, Forwarding, TrustedProxies};
 pub use observe::Metrics;

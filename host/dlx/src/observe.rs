@@ -87,6 +87,10 @@ pub struct Metrics {
     pub(crate) in_flight: Gauge,
     /// Open upgraded connections.
     pub(crate) upgraded: Gauge,
+    /// Connections that are no HTTP and reached a pod.
+    pub(crate) tcp_connections: Counter,
+    /// Those of them that did not end by both sides' ends.
+    pub(crate) tcp_broken: Counter,
     /// DLX ports that are open.
     pub(crate) ports_open: Gauge,
     /// DLX ports that could not be bound.
@@ -139,6 +143,8 @@ impl Default for Metrics {
             held_bytes_limit: Gauge::default(),
             in_flight: Gauge::default(),
             upgraded: Gauge::default(),
+            tcp_connections: Counter::default(),
+            tcp_broken: Counter::default(),
             ports_open: Gauge::default(),
             ports_failed: Gauge::default(),
             connect_retries: Counter::default(),
@@ -248,7 +254,7 @@ impl Metrics {
             ),
             (
                 "upgraded_connections",
-                "Open upgraded connections",
+                "Open connections that are copied byte for byte: upgraded ones, and those that are not HTTP",
                 &self.upgraded,
             ),
             ("ports_open", "DLX ports that are open", &self.ports_open),
@@ -265,6 +271,16 @@ impl Metrics {
             "connect_retries",
             "Attempts to connect to a pod that failed",
             self.connect_retries.clone(),
+        );
+        registry.register(
+            "tcp_connections",
+            "Connections that are not HTTP and reached a pod",
+            self.tcp_connections.clone(),
+        );
+        registry.register(
+            "tcp_broken",
+            "Connections that are not HTTP, reached a pod, and were reset or timed out",
+            self.tcp_broken.clone(),
         );
         registry.register("connects", "New connections to pods", self.connects.clone());
     }

@@ -212,6 +212,7 @@ pub(crate) mod tests {
             resource: name.into(),
             readiness_timeout: None,
             protocol: crate::AppProtocol::Http1,
+            connection_idle: None,
             endpoints,
         };
         Target::new(&Ledger::default(), spec)

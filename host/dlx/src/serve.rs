@@ -1,7 +1,7 @@
 //! The data plane as a whole: the way of a request through the phases, and the life of the process.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Addresses, Client, Connections, Door, Places, Trouble};
+use crate::accept::{self, Addresses, AtAddress, Client, Connections, Door, Places, Trouble};
 use crate::admit::{Admission, Place, head_bytes};
 use crate::connect::{Backoff, Lease, Wire, connect, reuse};
 use crate::demand::{Counted, DemandReport, Ledger, Stage, Waker};
@@ -199,6 +199,30 @@ impl Server {
 impl Inner {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Where requests and connections are held.
+    pub(crate) fn gate(&self) -> Gate<'_> {
+        Gate {
+            config: &self.config,
+            waker: &self.waker,
+            metrics: &self.metrics,
+            drained: &self.drained,
+        }
+    }
+
+    /// Counts one that is held among those of its client.
+    pub(crate) fn held_by(&self, peer: IpAddr) -> Result<Option<AtAddress>, Rescue> {
+        self.held_by.enter(peer).map_err(|()| Rescue::QueueFull)
+    }
+
+    /// Waits until connections that are copied byte for byte are to be closed.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     async fn drain(&self) {
@@ -454,11 +478,11 @@ impl Inner {
                 return Err(Rescue::BadAnswer);
             };
             headers::rewrite_switch(response.headers_mut());
-            counted.advance(Stage::Upgraded);
             if let Some(socket) = &client.http1 {
                 socket.give_up_after(None);
             }
-            let tunnel = Tunnel::new(on_upgrade, &mut response);
+            let activity = counted.open(self.config.tcp.counts_for(&target));
+            let tunnel = Tunnel::new(on_upgrade, &mut response, activity, self.config.tcp.patience());
             self.tunnels
                 .spawn(tunnel.run(counted, load, Arc::clone(&client.place), self.closed.clone()));
             return Ok(Proxied::Here(response.map(|_| ())));
@@ -520,19 +544,14 @@ impl Inner {
             .bytes
             .or_else(|| request.map(|request| request_bytes(request.headers())))
             .unwrap_or_default();
-        let _of_client = self.held_by.enter(client.peer).map_err(|()| Rescue::QueueFull)?;
+        let _of_client = self.held_by(client.peer)?;
         let mut place = if again {
             self.admission.readmit(&target.state, bytes)
         } else {
             self.admission.admit(&target.state, bytes)?
         };
         exchange.tries.held = true;
-        let gate = Gate {
-            config: &self.config,
-            waker: &self.waker,
-            metrics: &self.metrics,
-            drained: &self.drained,
-        };
+        let gate = self.gate();
         let pass = gate.pass(target, exchange.wire, deadline, turn, failed);
         let passed = if client.http1.is_none() {
             pass.await

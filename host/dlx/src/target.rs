@@ -28,14 +28,18 @@ pub struct TargetKey {
     pub port: u16,
 }
 
-/// What the pods speak on a port, as the Service's `appProtocol` says.
+/// What the pods speak on a port, as the Service's `appProtocol` or the port's name says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AppProtocol {
-    /// HTTP/1.1, or nothing said.
+    /// Nothing is said: each connection is looked at.
     #[default]
+    Unknown,
+    /// HTTP/1.1.
     Http1,
-    /// `kubernetes.io/h2c`: HTTP/2 without TLS, by prior knowledge.
+    /// HTTP/2 without TLS, by prior knowledge.
     H2c,
+    /// Any other protocol over TCP, TLS among them.
+    Tcp,
 }
 
 /// What is known of a target's endpoints at a moment. Immutable; a new one is sent when something changed.
@@ -84,6 +88,8 @@ pub struct TargetSpec {
     pub readiness_timeout: Option<Duration>,
     /// What the pods speak.
     pub protocol: AppProtocol,
+    /// How long an open connection counts as demand after its last bytes. None: the DLX's own setting.
+    pub connection_idle: Option<Duration>,
     /// The endpoints. When the sender goes, the target is gone, and those who wait for it hear so at once.
     pub endpoints: watch::Receiver<Arc<EndpointsView>>,
 }
@@ -101,6 +107,8 @@ pub struct Target {
     pub readiness_timeout: Option<Duration>,
     /// What the pods speak.
     pub protocol: AppProtocol,
+    /// How long an open connection counts as demand after its last bytes. None: the DLX's own setting.
+    pub connection_idle: Option<Duration>,
     /// The endpoints.
     pub endpoints: watch::Receiver<Arc<EndpointsView>>,
     pub(crate) state: Arc<ResourceState>,
@@ -119,6 +127,7 @@ impl Target {
             resource: spec.resource,
             readiness_timeout: spec.readiness_timeout,
             protocol: spec.protocol,
+            connection_idle: spec.connection_idle,
             endpoints: spec.endpoints,
             state,
             pool: Pool::default(),

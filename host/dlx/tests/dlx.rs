@@ -31,9 +31,13 @@ mod leaving;
 mod manners;
 #[path = "dlx/ports.rs"]
 mod ports;
+#[path = "dlx/programs.rs"]
+mod programs;
 #[path = "dlx/protocols.rs"]
 mod protocols;
 #[path = "dlx/retries.rs"]
 mod retries;
 #[path = "dlx/routing.rs"]
 mod routing;
+#[path = "dlx/tcp.rs"]
+mod tcp;

@@ -478,6 +478,25 @@ pub struct DlxOptions {
     #[arg(long, env = "DORMOUSE_HALF_CLOSED_TIMEOUT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_closed_timeout: Option<Span>,
+    // Connections that are not HTTP, and upgraded ones.
+    /// How long a client may say nothing before it is taken for one that waits for the server to speak first, at a port that is not
+    /// known to be HTTP [default: 200ms]
+    #[arg(long, env = "DORMOUSE_TCP_SILENCE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_silence: Option<Span>,
+    /// How long a connection that is not HTTP counts as demand after its last bytes, where its Service does not say
+    /// (dormouse.dev/connection-idle) [default: 5m]
+    #[arg(long, env = "DORMOUSE_CONNECTION_IDLE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_idle: Option<Span>,
+    /// How long such a connection may be without any bytes before it is reset. 0s: as long as both sides like [default: 0s]
+    #[arg(long, env = "DORMOUSE_TCP_IDLE_LIMIT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_idle_limit: Option<Span>,
+    /// The same once one side has ended its direction. 0s: as long as the other side likes [default: 10m]
+    #[arg(long, env = "DORMOUSE_TCP_HALF_OPEN_LIMIT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_half_open_limit: Option<Span>,
     /// How long requests may go on after SIGTERM [default: 30s]
     #[arg(long, env = "DORMOUSE_DRAIN_LIMIT")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use axum::routing::get;
 use axum::{Json, Router};
-use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders};
+use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders, TcpLimits};
 use dormouse_kubernetes::{Driver, Role};
 use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
@@ -196,9 +196,24 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptor
         send_timeout: span(options.send_timeout, defaults.send_timeout),
         body_timeout: span(options.body_timeout, defaults.body_timeout),
         half_closed_timeout: span(options.half_closed_timeout, defaults.half_closed_timeout),
+        tcp: tcp_limits(options, defaults.tcp),
         drain_limit: options.drain_limit.map_or(defaults.drain_limit, |span| span.0),
         ..defaults
     })
+}
+
+fn tcp_limits(options: &DlxOptions, defaults: TcpLimits) -> TcpLimits {
+    // Zero: none.
+    let limit =
+        |given: Option<Span>, default| given.map_or(default, |span| (!span.0.is_zero()).then_some(span.0));
+    TcpLimits {
+        silence: options.tcp_silence.map_or(defaults.silence, |span| span.0),
+        connection_idle: options
+            .connection_idle
+            .map_or(defaults.connection_idle, |span| span.0),
+        idle_limit: limit(options.tcp_idle_limit, defaults.idle_limit),
+        half_open_limit: limit(options.tcp_half_open_limit, defaults.half_open_limit),
+    }
 }
 
 fn forwarding(options: &DlxOptions, defaults: Forwarding) -> Result<Forwarding> {

@@ -34,7 +34,7 @@ pub struct DemandEntry {
     pub held: u64,
     /// Requests that are being answered.
     pub in_flight: u64,
-    /// Open upgraded connections (WebSocket, CONNECT).
+    /// Open upgraded connections (WebSocket) and those that are not HTTP, on which bytes have moved not long ago.
     pub upgraded: u64,
     /// Requests and connections since the replica began to count.
     pub total: u64,

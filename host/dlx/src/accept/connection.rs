@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::task::AtomicWaker;
 use http::{HeaderValue, Request, Response};
@@ -17,10 +16,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::opening::{self, Opening};
 use super::parting::Parting;
 use super::socket::Peek;
 use super::{Door, Idleness, Patience, Place, Socket, Stall, Streams, Verdict, leave};
@@ -29,9 +28,8 @@ use crate::forward::headers::client_address;
 use crate::lock;
 use crate::observe::End;
 use crate::serve::Inner;
+use crate::splice;
 
-/// What an HTTP/2 client says first.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much of a frame is buffered for one HTTP/2 stream towards a client.
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -216,11 +214,10 @@ pub(crate) async fn serve(
     if inner.is_draining() {
         entry.signal.drain();
     }
-    let limit = inner.config.header_timeout;
     // What has arrived before a drain is served; a client that said nothing loses nothing.
-    let begun = tokio::select! {
+    let opening = tokio::select! {
         biased;
-        begun = timeout(limit, protocol(&mut stream)) => begun,
+        opening = Box::pin(opening::read(&inner, &mut stream, door)) => opening,
         () = entry.signal.told() => {
             if entry.signal.flags.load(Ordering::Acquire) & REPLACED != 0 {
                 inner.metrics.ended(End::Idle);
@@ -228,11 +225,21 @@ pub(crate) async fn serve(
             return;
         }
     };
-    let Ok(Ok(begun)) = begun else { return };
-    if begun.is_empty() {
-        return;
-    }
-    let h2 = begun.starts_with(PREFACE);
+    let (begun, h2) = match opening {
+        Opening::Nothing => return,
+        Opening::Http { begun, h2 } => (begun, h2),
+        Opening::Tcp { begun, target } => {
+            // Not one of those that are idle between two requests: its end is for its two sides to choose.
+            idleness.work(0);
+            let client = splice::Client {
+                stream,
+                peer: peer.ip(),
+                door,
+                place,
+            };
+            return Box::pin(splice::serve(inner, client, begun, target)).await;
+        }
+    };
     let (mut socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
     peek.give_up_after(Some(inner.config.send_timeout));
     let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
@@ -284,24 +291,6 @@ fn answer(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
     inner.answer(client, request).map(Ok)
-}
-
-/// Reads until it is clear whether the client speaks HTTP/2. Empty: it said nothing and left.
-async fn protocol(stream: &mut TcpStream) -> std::io::Result<Bytes> {
-    let mut begun = BytesMut::with_capacity(PREFACE.len());
-    loop {
-        let room = PREFACE.len() - begun.len();
-        if stream
-            .read_buf(&mut bytes::BufMut::limit(&mut begun, room))
-            .await?
-            == 0
-        {
-            return Ok(begun.freeze());
-        }
-        if begun.len() == PREFACE.len() || !PREFACE.starts_with(&begun) {
-            return Ok(begun.freeze());
-        }
-    }
 }
 
 /// A connection that can be asked to end.

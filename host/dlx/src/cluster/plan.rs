@@ -24,6 +24,7 @@ pub(super) struct Facts {
     pub(super) resource: String,
     pub(super) readiness_timeout: Option<Duration>,
     pub(super) protocol: AppProtocol,
+    pub(super) connection_idle: Option<Duration>,
 }
 
 /// Every route.
@@ -35,6 +36,8 @@ pub(super) struct Plan {
     pub(super) names: Vec<(String, String, TargetKey)>,
     /// Paths of Ingresses that cannot be routed, as `namespace/name host path`.
     pub(super) unclear: Vec<String>,
+    /// Services whose annotation is no span of time, as `namespace/name` and its text.
+    pub(super) misread: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -156,11 +159,18 @@ impl Draft<'_> {
             port,
         };
         let known = self.cluster.service(&key.namespace, service);
+        let said = known.as_deref().and_then(connection_idle_text);
+        let connection_idle = said.and_then(connection_idle);
+        if let Some(text) = said.filter(|_| connection_idle.is_none()) {
+            let service = format!("{}/{service}", key.namespace);
+            self.plan.misread.insert(service, text.to_owned());
+        }
         self.plan.targets.entry(key.clone()).or_insert_with(|| Facts {
             plugin: sleeper.spec.plugin.clone(),
             resource: sleeper.spec.resource.clone(),
             readiness_timeout: sleeper.spec.readiness_timeout_millis.map(Duration::from_millis),
-            protocol: known.map_or(AppProtocol::Http1, |service| protocol(&service, port)),
+            connection_idle,
+            protocol: known.map_or(AppProtocol::Unknown, |service| protocol(&service, port)),
         });
         key
     }
@@ -323,10 +333,45 @@ fn port_named(service: &Service, name: &str) -> Option<u16> {
 
 fn protocol(service: &Service, number: u16) -> AppProtocol {
     let port = ports(service).find(|port| port.port == i32::from(number));
-    match port.and_then(|port| port.app_protocol.as_deref()) {
-        Some("kubernetes.io/h2c") => AppProtocol::H2c,
-        _ => AppProtocol::Http1,
+    let Some(port) = port else {
+        return AppProtocol::Unknown;
+    };
+    match port.app_protocol.as_deref().filter(|said| !said.is_empty()) {
+        Some(said) => hint(said.strip_prefix("kubernetes.io/").unwrap_or(said)),
+        // By convention `protocol` or `protocol-anything`.
+        None => {
+            let name = port.name.as_deref().unwrap_or_default();
+            hint(name.split_once('-').map_or(name, |(protocol, _)| protocol))
+        }
     }
+}
+
+/// What a name of a protocol says. One that is not known here says nothing.
+fn hint(said: &str) -> AppProtocol {
+    match said.to_ascii_lowercase().as_str() {
+        "http" | "http1" | "ws" | "grpc-web" => AppProtocol::Http1,
+        "http2" | "h2c" | "grpc" => AppProtocol::H2c,
+        "tcp" | "tls" | "ssl" | "https" | "https2" | "h2" | "h3" | "wss" | "grpcs" | "redis" | "rediss"
+        | "mysql" | "mariadb" | "postgres" | "postgresql" | "pgsql" | "pg" | "mssql" | "oracle" | "mongo"
+        | "mongodb" | "cassandra" | "cql" | "memcached" | "memcache" | "amqp" | "amqps" | "mqtt"
+        | "mqtts" | "kafka" | "nats" | "stomp" | "zookeeper" | "smtp" | "smtps" | "submission" | "imap"
+        | "imaps" | "pop3" | "pop3s" | "ftp" | "ftps" | "ssh" | "sftp" | "telnet" | "ldap" | "ldaps"
+        | "irc" | "ircs" | "dns" | "domain" | "thrift" | "rtmp" | "rtsp" | "sip" | "sips" => AppProtocol::Tcp,
+        _ => AppProtocol::Unknown,
+    }
+}
+
+/// Annotation of a Service: how long an open connection counts as demand after its last bytes.
+pub(super) const CONNECTION_IDLE: &str = "dormouse.dev/connection-idle";
+
+/// What the Service says of its idle connections, as text; for whoever wants to know whether that has changed.
+pub(super) fn connection_idle_text(service: &Service) -> Option<&str> {
+    service.annotations().get(CONNECTION_IDLE).map(String::as_str)
+}
+
+fn connection_idle(text: &str) -> Option<Duration> {
+    let span = text.trim().parse::<jiff::SignedDuration>().ok()?;
+    Duration::try_from(span).ok()
 }
 
 #[cfg(test)]
@@ -354,6 +399,61 @@ mod tests {
         );
         assert_eq!(protocol(&both, 81), AppProtocol::H2c);
         assert_eq!(protocol(&both, 80), AppProtocol::Http1);
+        assert_eq!(protocol(&both, 82), AppProtocol::Unknown, "no such port");
+    }
+
+    #[test]
+    fn f01_what_is_said_of_a_port_is_heard_and_silence_is_not_taken_for_http() {
+        let table = [
+            (json!({"port": 1}), AppProtocol::Unknown),
+            (json!({"port": 1, "name": "web"}), AppProtocol::Unknown),
+            (json!({"port": 1, "name": "httpish"}), AppProtocol::Unknown),
+            (
+                json!({"port": 1, "appProtocol": "example.com/own"}),
+                AppProtocol::Unknown,
+            ),
+            (json!({"port": 1, "name": "http-api"}), AppProtocol::Http1),
+            (json!({"port": 1, "name": "https"}), AppProtocol::Tcp),
+            (json!({"port": 1, "name": "tls-a"}), AppProtocol::Tcp),
+            (json!({"port": 1, "name": "redis"}), AppProtocol::Tcp),
+            (json!({"port": 1, "name": "postgres-rw"}), AppProtocol::Tcp),
+            (json!({"port": 1, "name": "grpc-api"}), AppProtocol::H2c),
+            (
+                json!({"port": 1, "name": "http", "appProtocol": "https"}),
+                AppProtocol::Tcp,
+            ),
+            (
+                json!({"port": 1, "name": "https", "appProtocol": "http"}),
+                AppProtocol::Http1,
+            ),
+            (
+                json!({"port": 1, "appProtocol": "kubernetes.io/ws"}),
+                AppProtocol::Http1,
+            ),
+            (
+                json!({"port": 1, "appProtocol": "kubernetes.io/wss"}),
+                AppProtocol::Tcp,
+            ),
+            (json!({"port": 1, "appProtocol": "SMTP"}), AppProtocol::Tcp),
+        ];
+        for (port, expected) in table {
+            assert_eq!(protocol(&service(&json!([port])), 1), expected, "{port}");
+        }
+    }
+
+    #[test]
+    fn a_service_says_how_long_idle_connections_count() {
+        let annotated = |text: &str| {
+            let service = json!({"metadata": {"name": "s", "annotations": {CONNECTION_IDLE: text}}});
+            let service: Service = serde_json::from_value(service).unwrap();
+            connection_idle_text(&service).and_then(connection_idle)
+        };
+        assert_eq!(annotated("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(annotated("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(annotated("0s"), Some(Duration::ZERO));
+        assert_eq!(annotated("soon"), None);
+        assert_eq!(annotated("-5m"), None);
+        assert_eq!(connection_idle_text(&service(&json!([]))), None);
     }
 
     #[test]

@@ -206,6 +206,7 @@ fn spec(key: &TargetKey, facts: &Facts, endpoints: watch::Receiver<Arc<Endpoints
         resource: facts.resource.clone(),
         readiness_timeout: facts.readiness_timeout,
         protocol: facts.protocol,
+        connection_idle: facts.connection_idle,
         endpoints,
     }
 }

@@ -1,7 +1,8 @@
-//! Upgraded connections: bytes both ways, counted as demand until one side ends.
+//! Upgraded connections: bytes both ways, counted as demand for as long as they move.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -12,12 +13,15 @@ use crate::accept::Place;
 use crate::demand::Counted;
 use crate::forward::Upload;
 use crate::pool::Load;
+use crate::splice::{Activity, Patience, copy};
 
 /// Both ends of a connection that is about to change its protocol.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     client: OnUpgrade,
     workload: OnUpgrade,
+    activity: Arc<Activity>,
+    patience: Patience,
 }
 
 impl Tunnel {
@@ -26,14 +30,21 @@ impl Tunnel {
         hyper::upgrade::on(request)
     }
 
-    pub(crate) fn new(client: OnUpgrade, response: &mut Response<Incoming>) -> Self {
+    pub(crate) fn new(
+        client: OnUpgrade,
+        response: &mut Response<Incoming>,
+        activity: Arc<Activity>,
+        patience: Patience,
+    ) -> Self {
         Self {
             client,
             workload: hyper::upgrade::on(response),
+            activity,
+            patience,
         }
     }
 
-    /// Copies until both sides have ended, one of them fails, or the DLX closes what is left.
+    /// Copies until both sides have ended, one of them fails, no bytes move for too long, or the DLX closes what is left.
     pub(crate) async fn run(
         self,
         _counted: Counted,
@@ -43,8 +54,15 @@ impl Tunnel {
     ) {
         let work = async {
             let (client, workload) = futures::future::try_join(self.client, self.workload).await?;
-            let copied =
-                tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(workload)).await;
+            let (mut client, mut workload) = (TokioIo::new(client), TokioIo::new(workload));
+            let copied = copy(
+                &mut client,
+                &mut workload,
+                Bytes::new(),
+                &self.activity,
+                self.patience,
+            )
+            .await;
             if let Err(error) = copied {
                 tracing::debug!(%error, "an upgraded connection broke off");
             }

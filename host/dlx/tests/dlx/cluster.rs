@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_dlx::cluster::Glue;
-use dormouse_dlx::{Dlx, DlxConfig, Metrics, NameHeaders, RouteTable, Target, WakeError, Waker};
+use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable, Target, WakeError, Waker};
 use dormouse_embedded::{EmbeddedCluster, Options};
 use dormouse_kubernetes::lifecycle::{LookPolicy, ObjectRef, Phase, SleeperState, Timings};
 use dormouse_kubernetes::{
@@ -74,6 +74,7 @@ struct Shop {
     cluster: Cluster,
     key: SleeperKey,
     main: SocketAddr,
+    routes: Arc<RouteTable>,
     _running: Vec<DropGuard>,
 }
 
@@ -188,13 +189,13 @@ impl Shop {
             cluster,
             key,
             main,
+            routes,
             _running: vec![shutdown.drop_guard()],
         };
         eventually("the routes are known", || async {
             get_host(shop.main, "shop.example").await == 200
         })
         .await;
-        drop(routes);
         shop
     }
 
@@ -335,4 +336,39 @@ async fn a_request_while_only_looked_at_is_forwarded_and_ends_the_look() {
     assert_eq!(shop.state().epoch, epoch + 1);
     let replicas = &shop.api.get("deployments.apps", "shop", "web").unwrap()["spec"]["replicas"];
     assert_eq!(*replicas, 2, "never scaled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_service_says_of_its_port_and_of_idle_connections_is_heard_while_it_sleeps() {
+    let shop = Shop::open().await;
+    shop.sleep().await;
+    let said = || {
+        let routes = shop.routes.load();
+        let port = routes.ports().next()?;
+        let target = &routes.port(port)?.target;
+        Some((target.protocol, target.connection_idle))
+    };
+    assert_eq!(
+        said(),
+        Some((AppProtocol::Http1, None)),
+        "by the name of the port"
+    );
+    let change = |idle: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: shop, annotations: {{dormouse.dev/connection-idle: \"{idle}\"}}}}
+spec:
+  ports: [{{name: http, port: 8080, targetPort: http, appProtocol: redis}}]
+"
+        )
+    };
+    for (idle, heard) in [("90s", Some(Duration::from_secs(90))), ("soon", None)] {
+        shop.api.apply_yaml(&change(idle)).unwrap();
+        eventually("it is heard", || async {
+            said() == Some((AppProtocol::Tcp, heard))
+        })
+        .await;
+    }
 }

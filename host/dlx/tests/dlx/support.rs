@@ -274,6 +274,7 @@ impl World {
             resource: name.into(),
             readiness_timeout: None,
             protocol: AppProtocol::Http1,
+            connection_idle: None,
             endpoints,
         };
         change(&mut spec);

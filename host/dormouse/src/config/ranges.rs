@@ -114,6 +114,14 @@ const DLX: &[Range] = &[
     range("sendTimeout", Allowed::Between(MS.saturating_mul(100), DAY)),
     range("bodyTimeout", Allowed::Between(MS.saturating_mul(100), DAY)),
     range("halfClosedTimeout", Allowed::Between(MS.saturating_mul(100), DAY)),
+    range(
+        "tcpSilence",
+        Allowed::Between(MS.saturating_mul(10), SECOND.saturating_mul(10)),
+    ),
+    range("connectionIdle", Allowed::NoneOrBetween(SECOND, DAY)),
+    // Zero: as long as both sides like.
+    range("tcpIdleLimit", Allowed::NoneOrBetween(SECOND, DAY)),
+    range("tcpHalfOpenLimit", Allowed::NoneOrBetween(SECOND, DAY)),
     range("drainLimit", Allowed::NoneOrBetween(MS, DAY)),
     range("shutdownDelay", Allowed::NoneOrBetween(MS, HOUR)),
 ];
