@@ -11,6 +11,7 @@ mod crashes;
 mod defects;
 mod installation;
 mod metrics;
+mod phases;
 mod plain;
 mod real;
 mod rollback;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         .collect();
     let cases: Vec<Case> = [
         plain::cases(),
+        phases::cases(),
         rollback::cases(),
         trouble::cases(),
         defects::cases(),

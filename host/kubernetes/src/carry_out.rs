@@ -6,7 +6,7 @@ mod patches;
 use std::collections::BTreeMap;
 
 use dormouse_lifecycle::{
-    Allocation, Claim, Epoch, ObjectRef, Phase, Selector, SleeperState, Step, allocate,
+    Allocation, Claim, Epoch, ObjectRef, Selector, SleeperState, Step, allocate,
 };
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use self::news::News;
 pub(crate) use self::patches::slice;
 use self::patches::{Fence, park_patch, restore_patch};
-use crate::api::{ASLEEP, FENCE, FENCE_LABEL, FINALIZER, Sleeper, condition};
-use crate::conditions::{self, ConditionUpdate};
+use crate::api::{ASLEEP, FENCE, FENCE_LABEL, FINALIZER, Sleeper};
+use crate::conditions;
 use crate::endpoints::{SERVICE_NAME_LABEL, is_own};
 use crate::events::EventType;
 use crate::observe::{WorkloadVersion, restamped};
@@ -86,15 +86,7 @@ impl Cluster {
                 failure.message = format!("{}: {trouble}", failure.message);
             }
         }
-        let mut news = News::of(&status.state, &next);
-        if status.state.phase.is_away()
-            && next.phase == Phase::Waking
-            && let Some(why) = seen.observation.obstacle()
-        {
-            news.conditions
-                .push(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", &why));
-            news.event.get_or_insert((EventType::Warning, "Refused", why));
-        }
+        let news = News::of(&status.state, &next, seen.observation.obstacle().as_deref());
         let generation = seen.sleeper.metadata.generation;
         conditions::apply(&mut status.conditions, &news.conditions, generation, self.now());
         status.state = next;
@@ -435,12 +427,12 @@ fn known_selector<'a>(seen: &'a Seen, name: &str) -> Result<&'a BTreeMap<String,
         .services
         .iter()
         .find(|service| service.name == name);
-    match service.and_then(|service| service.selector.as_ref()) {
-        Some(Selector::Pods(labels) | Selector::Parked(labels)) => Ok(labels),
-        _ => Err(ClusterError::NotFound {
+    let selector = service.and_then(|service| service.selector.as_ref());
+    selector
+        .and_then(Selector::labels)
+        .ok_or_else(|| ClusterError::NotFound {
             what: format!("the selector of Service {name}"),
-        }),
-    }
+        })
 }
 
 fn seen_service<'a>(seen: &'a Seen, name: &str) -> Result<&'a Service, ClusterError> {

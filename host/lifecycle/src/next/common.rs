@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Observation, Selector, Service, SleeperState, Workload, WorkloadReplicas, request_wake};
+use crate::{Observation, Selector, Service, SleeperState, Workload, WorkloadReplicas, Zero, request_wake};
 
 pub(super) fn settled() -> Next {
     Next::Wait {
@@ -56,11 +56,37 @@ pub(super) fn existing(seen: &Observation) -> impl Iterator<Item = (&Service, &S
         .filter_map(|service| Some((service, service.selector.as_ref()?)))
 }
 
+/// What a wake restores. Zero for what was at zero without us: a request wakes it, but who takes Dormouse away leaves it there.
 pub(super) fn record(seen: &Observation, workload: &Workload) -> WorkloadReplicas {
+    let replicas = match workload.replicas {
+        0 => workload.noted.unwrap_or(0),
+        up => wanted_replicas(seen, workload, Some(up)),
+    };
     WorkloadReplicas {
         workload: workload.object.clone(),
-        replicas: wanted_replicas(seen, workload, Some(workload.replicas)),
+        replicas,
     }
+}
+
+/// How many replicas the workload had when it was put to sleep, as the Sleeper remembers it, or else as the workload tells; zero: it
+/// was at zero without us. None: it was not put to sleep.
+pub(super) fn recorded(seen: &Observation, workload: &Workload) -> Option<i32> {
+    let mut known = seen.state.replicas.iter();
+    known
+        .find(|recorded| recorded.workload == workload.object)
+        .map(|recorded| recorded.replicas)
+        .or(workload.noted)
+}
+
+/// Workloads that exist.
+pub(super) fn workloads(seen: &Observation) -> impl Iterator<Item = &Workload> {
+    seen.workloads.iter().filter(|workload| workload.exists)
+}
+
+/// Whether there are workloads, all of them at zero, and for all of them that means `zero`.
+pub(super) fn all_at_zero(seen: &Observation, zero: Zero) -> bool {
+    workloads(seen).next().is_some()
+        && workloads(seen).all(|workload| workload.replicas == 0 && workload.zero == zero)
 }
 
 pub(super) fn wanted_replicas(seen: &Observation, workload: &Workload, recorded: Option<i32>) -> i32 {

@@ -10,6 +10,7 @@ mod fixture;
 mod looks;
 mod lost;
 mod ownership;
+mod phases;
 mod ports;
 mod sleeping;
 mod waking;
