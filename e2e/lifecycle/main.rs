@@ -15,6 +15,7 @@ mod phases;
 mod plain;
 mod real;
 mod rollback;
+mod sharing;
 mod status_driven;
 mod traffic;
 mod trouble;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         rollback::cases(),
         trouble::cases(),
         defects::cases(),
+        sharing::cases(),
         status_driven::cases(),
         metrics::cases(),
         traffic::cases(),

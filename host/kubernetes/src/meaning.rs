@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::Cluster;
-use crate::api::{FENCE, PARKED_SELECTOR, Sleeper};
+use crate::api::{FENCE, FENCE_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper};
 use crate::services::{original_selector, selects};
 use crate::store::ChangedKind;
 
@@ -112,9 +112,8 @@ fn meaning(service: &Service) -> u64 {
     service.uid().hash(&mut hasher);
     service.metadata.deletion_timestamp.is_some().hash(&mut hasher);
     for own in [service.labels(), service.annotations()] {
-        let theirs = own
-            .iter()
-            .filter(|(key, _)| *key != FENCE && *key != PARKED_SELECTOR);
+        let ours = [FENCE, FENCE_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS];
+        let theirs = own.iter().filter(|(key, _)| !ours.contains(&key.as_str()));
         theirs.collect::<Vec<_>>().hash(&mut hasher);
     }
     original_selector(service).ok().flatten().hash(&mut hasher);
@@ -147,7 +146,7 @@ mod tests {
     #[test]
     fn field_02_only_what_its_owner_changes_is_a_change_of_a_service() {
         let before = service(&json!({"app": "web"}), &json!({}), 80);
-        let kept = json!({PARKED_SELECTOR: r#"{"app":"web"}"#, FENCE: "3@u"});
+        let kept = json!({PARKED_SELECTOR: r#"{"app":"web"}"#, PARKED_WORKLOADS: "[]", FENCE: "3@u"});
         let parked = service(&json!({PARKED_LABEL: "web.workloads"}), &kept, 80);
         assert_eq!(meaning(&before), meaning(&parked), "parking is our own doing");
         for changed in [

@@ -110,17 +110,10 @@ impl Cluster {
 
     async fn parts(&self, namespace: &str, sleeper: &Sleeper) -> Result<Parts, ClusterError> {
         let workloads = try_join_all(
-            sleeper
-                .spec
-                .workloads
-                .iter()
-                .map(|object| self.workload(namespace, object, sleeper)),
+            each_once(&sleeper.spec.workloads).map(|object| self.workload(namespace, object, sleeper)),
         );
         let dlx = self.dlx_endpoints().addresses;
-        let services = sleeper
-            .spec
-            .services
-            .iter()
+        let services = each_once(&sleeper.spec.services)
             .map(|name| self.seen_service(namespace, name, sleeper, &dlx));
         let services = try_join_all(services);
         let (mut workloads, services, minimums) = try_join3(
@@ -442,6 +435,13 @@ impl Cluster {
                 .extend(failed.into_iter().map(|(ip, how)| (ip, Err(how))));
         }
     }
+}
+
+/// What is named twice is one thing all the same.
+fn each_once<T: PartialEq>(named: &[T]) -> impl Iterator<Item = &T> {
+    let first = |index: usize, one: &T| named.iter().position(|other| other == one) == Some(index);
+    let all = named.iter().enumerate();
+    all.filter(move |(index, one)| first(*index, one)).map(|(_, one)| one)
 }
 
 /// The highest epoch that the objects carry, whoever wrote it there.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Observation, Selector, Service, SleeperState, Workload, WorkloadReplicas, Zero, request_wake};
+use crate::{Observation, Phase, Selector, Service, SleeperState, Workload, WorkloadReplicas, Zero, request_wake};
 
 pub(super) fn settled() -> Next {
     Next::Wait {
@@ -36,6 +36,28 @@ pub(super) fn wake(seen: &Observation, timings: &Timings, reason: &str) -> Next 
         Ok(state) => Next::Act(vec![Step::SetState(Box::new(state))]),
         Err(_) => settled(),
     }
+}
+
+/// A moment from which a patience counts, and that was lost or lies in the future, is now: otherwise the patience never ends.
+pub(super) fn dated(seen: &Observation, timings: &Timings) -> Option<Next> {
+    let state = &seen.state;
+    // Clocks of two writers differ a little.
+    let latest = after(Some(seen.now), seen.now, timings.give_up);
+    let lost = |moment: Option<Timestamp>| moment.is_none_or(|moment| moment > latest);
+    let leaving = seen.deleting && seen.services.iter().any(|service| service.own_slice.is_some());
+    let since = (state.phase != Phase::Awake || leaving) && lost(state.since);
+    let started = state.phase == Phase::Waking && lost(state.wake_started);
+    let now = seen.now;
+    (since || started).then(|| {
+        act_state(seen, |state| {
+            if since {
+                state.since = Some(now);
+            }
+            if started {
+                state.wake_started = Some(now);
+            }
+        })
+    })
 }
 
 /// Until when nodes may not have caught up with an outage of the API server. What is added and what is taken away may reach

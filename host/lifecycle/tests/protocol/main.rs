@@ -13,5 +13,6 @@ mod ownership;
 mod phases;
 mod ports;
 mod sleeping;
+mod table;
 mod waking;
 mod wishes;
