@@ -5,8 +5,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use dormouse::requests;
 use dormouse_lifecycle::Phase;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, ResourceExt};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -21,6 +23,7 @@ pub fn cases() -> Vec<Case> {
         case!(field_04_what_is_turned_off_stays_at_zero_and_says_so),
         case!(field_16_a_service_that_cannot_be_diverted_any_more_wakes_it_and_says_why),
         case!(chaos_2_a_port_that_is_renamed_while_it_wakes_is_answered),
+        case!(whatever_is_edited_while_it_sleeps_requests_are_answered),
     ]
 }
 
@@ -58,7 +61,13 @@ async fn field_02_a_service_that_appears_while_it_sleeps_is_answered_for(world: 
     world.apply(&second.to_string()).await?;
     until_answered(&world, ns, "second").await?;
     world.until_phase(ns, name, Phase::Awake).await?;
-    world.assert_undiverted(ns, "second").await
+    world.assert_undiverted(ns, name).await?;
+    let selector = world.service(ns, "second").await?.spec.and_then(|spec| spec.selector);
+    let app = selector.as_ref().and_then(|selector| selector.get("app"));
+    ensure!(app.is_some_and(|app| app == name), "the selector is {selector:?}");
+    let own = world.slices(ns, "second").await?.iter().any(crate::world::managed);
+    ensure!(!own, "Dormouse's slice is still there");
+    Ok(())
 }
 
 async fn field_04_what_is_born_at_zero_wakes_for_a_request(world: Arc<World>) -> Result<()> {
@@ -160,4 +169,158 @@ async fn chaos_2_a_port_that_is_renamed_while_it_wakes_is_answered(world: Arc<Wo
     world
         .until_connected(std::time::Duration::from_secs(10), ns, name)
         .await
+}
+
+/// What somebody does to a sleeping workload, its Service or what Dormouse keeps for it.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    UdpPort,
+    NamedTargetPort,
+    OtherPort,
+    MorePorts,
+    SessionAffinity,
+    PublishNotReady,
+    NodeLocal,
+    SelectorGone,
+    SelectorBack,
+    AnnotationsGone,
+    ServiceAnew,
+    SliceGone,
+    SliceLabelsGone,
+    WorkloadAnew,
+    WorkloadAnewAtZero,
+    RolloutPaused,
+    TemplateChanged,
+}
+
+const EDITS: [Edit; 17] = [
+    Edit::UdpPort,
+    Edit::NamedTargetPort,
+    Edit::OtherPort,
+    Edit::MorePorts,
+    Edit::SessionAffinity,
+    Edit::PublishNotReady,
+    Edit::NodeLocal,
+    Edit::SelectorGone,
+    Edit::SelectorBack,
+    Edit::AnnotationsGone,
+    Edit::ServiceAnew,
+    Edit::SliceGone,
+    Edit::SliceLabelsGone,
+    Edit::WorkloadAnew,
+    Edit::WorkloadAnewAtZero,
+    Edit::RolloutPaused,
+    Edit::TemplateChanged,
+];
+
+impl Edit {
+    async fn make(self, world: &World, ns: &str, name: &str) -> Result<()> {
+        let port = json!({"name": "http", "port": 80, "targetPort": 8080});
+        let ports = |more: Value| json!({"spec": {"ports": [port.clone(), more]}});
+        let patch = match self {
+            Edit::UdpPort => ports(json!({"name": "dns", "port": 53, "protocol": "UDP"})),
+            Edit::NamedTargetPort => json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}),
+            Edit::OtherPort => json!({"spec": {"ports": [{"name": "web", "port": 80, "targetPort": 8080}]}}),
+            Edit::MorePorts => ports(json!({"name": "more", "port": 81, "targetPort": 8080})),
+            Edit::SessionAffinity => json!({"spec": {"sessionAffinity": "ClientIP"}}),
+            Edit::PublishNotReady => json!({"spec": {"publishNotReadyAddresses": true}}),
+            Edit::NodeLocal => json!({"spec": {"internalTrafficPolicy": "Local"}}),
+            Edit::SelectorGone => json!({"spec": {"selector": null}}),
+            Edit::SelectorBack => {
+                json!({"spec": {"selector": {"app": name, dormouse_kubernetes::api::PARKED_LABEL: null}}})
+            }
+            Edit::AnnotationsGone => json!({"metadata": {"annotations": null}}),
+            Edit::ServiceAnew => {
+                let services = Api::<Service>::namespaced(world.client.clone(), ns);
+                services.delete(name, &Default::default()).await?;
+                let anew = json!({
+                    "apiVersion": "v1",
+                    "kind": "Service",
+                    "metadata": {"name": name, "namespace": ns},
+                    "spec": {"selector": {"app": name}, "ports": [port]},
+                });
+                return world.apply(&anew.to_string()).await;
+            }
+            Edit::SliceGone | Edit::SliceLabelsGone => {
+                let slices = Api::<EndpointSlice>::namespaced(world.client.clone(), ns);
+                for slice in world.slices(ns, name).await?.iter().filter(|slice| crate::world::managed(slice)) {
+                    if matches!(self, Edit::SliceGone) {
+                        slices.delete(&slice.name_any(), &Default::default()).await?;
+                    } else {
+                        let bare = Patch::Merge(json!({"metadata": {"labels": null}}));
+                        slices.patch(&slice.name_any(), &Default::default(), &bare).await?;
+                    }
+                }
+                return Ok(());
+            }
+            Edit::WorkloadAnew | Edit::WorkloadAnewAtZero => {
+                let deployments = Api::<Deployment>::namespaced(world.client.clone(), ns);
+                let mut anew = world.deployment(ns, name).await?;
+                let annotations = anew.metadata.annotations.take();
+                anew.metadata = kube::core::ObjectMeta {
+                    name: Some(name.to_owned()),
+                    namespace: Some(ns.to_owned()),
+                    // As in the manifest, without what Dormouse noted.
+                    annotations: annotations.map(|all| {
+                        all.into_iter().filter(|(key, _)| key == "dormouse.dev/sleep-after").collect()
+                    }),
+                    ..Default::default()
+                };
+                anew.status = None;
+                anew.spec.replicas = Some(i32::from(matches!(self, Edit::WorkloadAnew)));
+                deployments.delete(name, &Default::default()).await?;
+                world
+                    .until("the Deployment to go", async || {
+                        Ok(deployments.get_opt(name).await?.is_none().then_some(()))
+                    })
+                    .await?;
+                deployments.create(&Default::default(), &anew).await?;
+                return Ok(());
+            }
+            Edit::RolloutPaused | Edit::TemplateChanged => {
+                let patch = match self {
+                    Edit::RolloutPaused => json!({"spec": {"paused": true}}),
+                    _ => json!({"spec": {"template": {"metadata": {"annotations": {"changed": "yes"}}}}}),
+                };
+                Api::<Deployment>::namespaced(world.client.clone(), ns)
+                    .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await?;
+                return Ok(());
+            }
+        };
+        edit_service(world, ns, name, patch).await
+    }
+}
+
+async fn edited_while_asleep(world: &World, edit: Edit) -> Result<()> {
+    let (ns, name) = (format!("edit-{edit:?}").to_lowercase(), "web");
+    let wanted = Wanted {
+        sleep_after: NEVER,
+        ..Wanted::default()
+    };
+    world.deploy_known(&ns, name, wanted).await?;
+    world.put_to_sleep(&ns, name).await?;
+    edit.make(world, &ns, name).await?;
+    if matches!(edit, Edit::SelectorGone) {
+        // Nobody answers then, as without Dormouse; but the pods are back, and the cause is told.
+        world.complaint(&ns, name, "Divertible", "has no selector").await?;
+        world.until_phase(&ns, name, Phase::Awake).await?;
+        ensure!(world.replicas(&ns, name).await? == 1, "its pods are not back");
+        return Ok(());
+    }
+    until_answered(world, &ns, name).await?;
+    world.until_phase(&ns, name, Phase::Awake).await?;
+    world.assert_undiverted(&ns, name).await
+}
+
+async fn whatever_is_edited_while_it_sleeps_requests_are_answered(world: Arc<World>) -> Result<()> {
+    let world = &world;
+    let edited = EDITS.map(|edit| async move { (edit, edited_while_asleep(world, edit).await) });
+    let wrong: Vec<_> = futures::future::join_all(edited)
+        .await
+        .into_iter()
+        .filter_map(|(edit, outcome)| Some(format!("{edit:?}: {:#}", outcome.err()?)))
+        .collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    Ok(())
 }

@@ -30,16 +30,13 @@ async fn canary(world: &World, ns: &str, name: &str) -> Result<String> {
         ..Default::default()
     };
     twin.status = None;
-    if let Some(spec) = &mut twin.spec {
-        spec.replicas = Some(1);
-        let track = ("track".to_owned(), "canary".to_owned());
-        spec.selector
-            .match_labels
-            .get_or_insert_default()
-            .extend([track.clone()]);
-        let metadata = spec.template.metadata.get_or_insert_default();
-        metadata.labels.get_or_insert_default().extend([track]);
-    }
+    let spec = &mut twin.spec;
+    spec.replicas = Some(1);
+    let track = ("track".to_owned(), "canary".to_owned());
+    let selector = &mut spec.selector.match_labels;
+    selector.get_or_insert_default().extend([track.clone()]);
+    let metadata = spec.template.metadata.get_or_insert_default();
+    metadata.labels.get_or_insert_default().extend([track]);
     Api::<Deployment>::namespaced(world.client.clone(), ns)
         .create(&Default::default(), &twin)
         .await?;
