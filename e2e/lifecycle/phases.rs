@@ -8,8 +8,8 @@ use dormouse_lifecycle::Phase;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, ResourceExt};
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::world::{NEVER, Wanted, World};
@@ -62,10 +62,18 @@ async fn field_02_a_service_that_appears_while_it_sleeps_is_answered_for(world: 
     until_answered(&world, ns, "second").await?;
     world.until_phase(ns, name, Phase::Awake).await?;
     world.assert_undiverted(ns, name).await?;
-    let selector = world.service(ns, "second").await?.spec.and_then(|spec| spec.selector);
+    let selector = world
+        .service(ns, "second")
+        .await?
+        .spec
+        .and_then(|spec| spec.selector);
     let app = selector.as_ref().and_then(|selector| selector.get("app"));
     ensure!(app.is_some_and(|app| app == name), "the selector is {selector:?}");
-    let own = world.slices(ns, "second").await?.iter().any(crate::world::managed);
+    let own = world
+        .slices(ns, "second")
+        .await?
+        .iter()
+        .any(crate::world::managed);
     ensure!(!own, "Dormouse's slice is still there");
     Ok(())
 }
@@ -219,7 +227,9 @@ impl Edit {
         let ports = |more: Value| json!({"spec": {"ports": [port.clone(), more]}});
         let patch = match self {
             Edit::UdpPort => ports(json!({"name": "dns", "port": 53, "protocol": "UDP"})),
-            Edit::NamedTargetPort => json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}),
+            Edit::NamedTargetPort => {
+                json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]}})
+            }
             Edit::OtherPort => json!({"spec": {"ports": [{"name": "web", "port": 80, "targetPort": 8080}]}}),
             Edit::MorePorts => ports(json!({"name": "more", "port": 81, "targetPort": 8080})),
             Edit::SessionAffinity => json!({"spec": {"sessionAffinity": "ClientIP"}}),
@@ -243,12 +253,19 @@ impl Edit {
             }
             Edit::SliceGone | Edit::SliceLabelsGone => {
                 let slices = Api::<EndpointSlice>::namespaced(world.client.clone(), ns);
-                for slice in world.slices(ns, name).await?.iter().filter(|slice| crate::world::managed(slice)) {
+                for slice in world
+                    .slices(ns, name)
+                    .await?
+                    .iter()
+                    .filter(|slice| crate::world::managed(slice))
+                {
                     if matches!(self, Edit::SliceGone) {
                         slices.delete(&slice.name_any(), &Default::default()).await?;
                     } else {
                         let bare = Patch::Merge(json!({"metadata": {"labels": null}}));
-                        slices.patch(&slice.name_any(), &Default::default(), &bare).await?;
+                        slices
+                            .patch(&slice.name_any(), &Default::default(), &bare)
+                            .await?;
                     }
                 }
                 return Ok(());
@@ -262,7 +279,9 @@ impl Edit {
                     namespace: Some(ns.to_owned()),
                     // As in the manifest, without what Dormouse noted.
                     annotations: annotations.map(|all| {
-                        all.into_iter().filter(|(key, _)| key == "dormouse.dev/sleep-after").collect()
+                        all.into_iter()
+                            .filter(|(key, _)| key == "dormouse.dev/sleep-after")
+                            .collect()
                     }),
                     ..Default::default()
                 };
@@ -303,7 +322,9 @@ async fn edited_while_asleep(world: &World, edit: Edit) -> Result<()> {
     edit.make(world, &ns, name).await?;
     if matches!(edit, Edit::SelectorGone) {
         // Nobody answers then, as without Dormouse; but the pods are back, and the cause is told.
-        world.complaint(&ns, name, "Divertible", "has no selector").await?;
+        world
+            .complaint(&ns, name, "Divertible", "has no selector")
+            .await?;
         world.until_phase(&ns, name, Phase::Awake).await?;
         ensure!(world.replicas(&ns, name).await? == 1, "its pods are not back");
         return Ok(());

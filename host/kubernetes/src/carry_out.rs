@@ -6,7 +6,7 @@ mod patches;
 use std::collections::BTreeMap;
 
 use dormouse_lifecycle::{
-    Allocation, Claim, Epoch, ObjectRef, Selector, SleeperState, Step, allocate,
+    Allocation, Claim, Epoch, ObjectRef, PortsExhausted, Selector, SleeperState, Step, allocate,
 };
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
@@ -111,7 +111,8 @@ impl Cluster {
         }
     }
 
-    async fn allocate_ports(&self, seen: &Seen) -> Result<(), ClusterError> {
+    /// DLX ports for all Service ports of a Sleeper.
+    fn allocation(&self, seen: &Seen) -> Result<Allocation, PortsExhausted> {
         let (namespace, name) = (
             seen.sleeper.namespace().unwrap_or_default(),
             seen.sleeper.name_any(),
@@ -135,15 +136,20 @@ impl Cluster {
         }
         let state = &seen.observation.state;
         let start = seed(&format!("{}/{}", me.0, me.1));
-        let allocation = allocate(
-            self.inner.config.ports,
-            (&me, created),
-            &state.ports,
-            &wanted,
-            &others,
-            start,
-        )?;
-        let Allocation { ports, lost } = allocation;
+        let range = self.inner.config.ports;
+        allocate(range, (&me, created), &state.ports, &wanted, &others, start)
+    }
+
+    /// Why a Service port that has no DLX port cannot get one.
+    pub(crate) fn no_port(&self, seen: &Seen) -> Option<String> {
+        if !seen.observation.lacks_ports() {
+            return None;
+        }
+        self.allocation(seen).err().map(|exhausted| exhausted.to_string())
+    }
+
+    async fn allocate_ports(&self, seen: &Seen) -> Result<(), ClusterError> {
+        let Allocation { ports, lost } = self.allocation(seen)?;
         let mut status = seen.sleeper.status.clone().unwrap_or_default();
         status.state.ports = ports;
         self.put_status(&seen.sleeper, status).await?;

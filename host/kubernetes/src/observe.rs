@@ -113,8 +113,8 @@ impl Cluster {
             each_once(&sleeper.spec.workloads).map(|object| self.workload(namespace, object, sleeper)),
         );
         let dlx = self.dlx_endpoints().addresses;
-        let services = each_once(&sleeper.spec.services)
-            .map(|name| self.seen_service(namespace, name, sleeper, &dlx));
+        let services =
+            each_once(&sleeper.spec.services).map(|name| self.seen_service(namespace, name, sleeper, &dlx));
         let services = try_join_all(services);
         let (mut workloads, services, minimums) = try_join3(
             workloads,
@@ -357,6 +357,7 @@ impl Cluster {
                 rival: self.rival(&sleeper),
                 carried: 0,
                 lost_ports: self.lost_ports(&sleeper),
+                no_port: None,
                 // Until the opposite is known.
                 pods_left: true,
                 ready_pod: false,
@@ -364,6 +365,7 @@ impl Cluster {
             sleeper,
         };
         seen.observation.carried = carried(&seen);
+        seen.observation.no_port = self.no_port(&seen);
         derive_selectors(&mut seen);
         for service in &mut seen.observation.services {
             if let Some(labels) = service.selector.as_ref().and_then(Selector::labels) {
@@ -441,7 +443,8 @@ impl Cluster {
 fn each_once<T: PartialEq>(named: &[T]) -> impl Iterator<Item = &T> {
     let first = |index: usize, one: &T| named.iter().position(|other| other == one) == Some(index);
     let all = named.iter().enumerate();
-    all.filter(move |(index, one)| first(*index, one)).map(|(_, one)| one)
+    all.filter(move |(index, one)| first(*index, one))
+        .map(|(_, one)| one)
 }
 
 /// The highest epoch that the objects carry, whoever wrote it there.

@@ -198,7 +198,10 @@ mod tests {
         spec["selector"] = json!({PARKED_LABEL: "web.workloads"});
         let parked = service(&spec, Some(r#"{"app":"web"}"#));
         let dlx = ["10.0.0.1".parse().unwrap()];
-        assert_eq!(selector(&parked, &dlx), Selector::Stranded(labels(&[("app", "web")]), why));
+        assert_eq!(
+            selector(&parked, &dlx),
+            Selector::Stranded(labels(&[("app", "web")]), why)
+        );
     }
 
     #[rstest]

@@ -42,6 +42,8 @@ pub struct Observation {
     pub carried: Epoch,
     /// DLX ports that are recorded here and belong to an older claim of another Sleeper.
     pub lost_ports: Vec<u16>,
+    /// Why a Service port that lacks a DLX port cannot get one, if so.
+    pub no_port: Option<String>,
     /// Pods of the workloads that are not terminating may be there. Only asked for while asleep, until there are none.
     pub pods_left: bool,
     /// A ready, non-terminating pod accepts connections. Pods created before [`SleeperState::pods_since`] do not count.
@@ -280,15 +282,19 @@ impl Observation {
         if let Some(rival) = &self.rival {
             return Some(rival.explain());
         }
-        self.services.iter().find_map(|service| {
+        let of_service = self.services.iter().find_map(|service| {
             let name = &service.name;
             match (service.selector.as_ref()?, &service.foreign) {
-                (Selector::Undivertible(why) | Selector::Stranded(_, why), _) => Some(format!("Service {name} {}", why.explain())),
+                (Selector::Undivertible(why) | Selector::Stranded(_, why), _) => {
+                    Some(format!("Service {name} {}", why.explain()))
+                }
                 (Selector::Lost, _) => Some(lost(name)),
                 (_, Some(foreign)) => Some(format!("Service {name} {}", also_leads_to(foreign))),
                 (Selector::Pods(_) | Selector::Parked(_), None) => None,
             }
-        })
+        });
+        // A port that nobody answers on is worse than pods that nobody needs.
+        of_service.or_else(|| self.no_port.clone())
     }
 
     /// As if it did not name what another Sleeper has its hands on.
@@ -409,6 +415,12 @@ impl Observation {
         let addresses = &wanted.addresses;
         addresses.iter().any(|address| self.dlx.ready.contains(address))
             && wanted.ports == self.dlx_ports(service)
+            && self.has_ports(service)
+    }
+
+    /// Whether a DLX port stands in for at least one of its ports; none are needed where it has none.
+    fn has_ports(&self, service: &Service) -> bool {
+        service.ports.is_empty() || !self.dlx_ports(service).is_empty()
     }
 
     /// Whether the DLX is, or should be, behind this Service during a wake: it was before, or the Service is new and its pods
@@ -422,7 +434,7 @@ impl Observation {
     /// Whether the slice of a Service is as it should be, as far as anybody is there to be named in it.
     pub(crate) fn needs_slice(&self, service: &Service) -> bool {
         let wanted = self.wanted_slice(service);
-        !wanted.addresses.is_empty() && service.own_slice.as_ref() != Some(&wanted)
+        self.has_ports(service) && !wanted.addresses.is_empty() && service.own_slice.as_ref() != Some(&wanted)
     }
 
     /// Whether Dormouse's slice of a Service, written for this Sleeper, names this DLX on every port.
@@ -446,6 +458,11 @@ impl Observation {
             .collect();
         ports.sort();
         ports
+    }
+
+    /// Whether a Service port has no DLX port.
+    pub fn lacks_ports(&self) -> bool {
+        !self.unallocated(|_| true).is_empty()
     }
 
     /// Service ports without a DLX port.

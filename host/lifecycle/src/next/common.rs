@@ -5,7 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Observation, Phase, Selector, Service, SleeperState, Workload, WorkloadReplicas, Zero, request_wake};
+use crate::{
+    Observation, Phase, Selector, Service, SleeperState, Workload, WorkloadReplicas, Zero, request_wake,
+};
 
 pub(super) fn settled() -> Next {
     Next::Wait {

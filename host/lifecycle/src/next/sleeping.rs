@@ -169,9 +169,7 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
         Demand::Unknown if overdue => wake(seen, timings, "draining was given up: demand is unknown"),
         Demand::Unknown if existing(seen).next().is_some() => wait(WaitReason::DemandUnknown, Some(give_up)),
         Demand::Unknown | Demand::None => {
-            let replicas = workloads(seen)
-                .map(|workload| record(seen, workload))
-                .collect();
+            let replicas = workloads(seen).map(|workload| record(seen, workload)).collect();
             let (now, reason) = (seen.now, seen.state.reason.clone());
             act_state(seen, |state| {
                 state.replicas = replicas;
@@ -253,17 +251,18 @@ pub(super) fn keep_diverted(seen: &Observation, timings: &Timings) -> Option<Nex
     if let Some(next) = cannot_divert(seen, timings) {
         return Some(next);
     }
-    let missing = seen.unallocated(|_| true);
-    if !missing.is_empty() {
-        return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
-    }
     if let Some(record) = record_selectors(seen) {
         return Some(record);
     }
+    // First what is possible whatever becomes of the ports: none may be left.
     let mut steps = stale_slices(seen);
     steps.extend(parks(seen));
     if !steps.is_empty() {
         return Some(Next::Act(steps));
+    }
+    let missing = seen.unallocated(|_| true);
+    if !missing.is_empty() {
+        return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
     }
     nobody_answers(seen, timings)
 }

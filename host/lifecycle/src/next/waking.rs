@@ -86,7 +86,7 @@ pub(super) fn waking(seen: &Observation) -> Next {
     if let Some(next) = turn_back(seen) {
         return next;
     }
-    // Not before a wake that is over already: no DLX port may be left, and that is no reason to wait.
+    // Not before a wake that is over already.
     if let Some(repairs) = repairs(seen).filter(|_| !seen.ready_pod) {
         return repairs;
     }
@@ -310,12 +310,12 @@ pub(super) fn stale_leftovers(seen: &Observation) -> Vec<Step> {
 
 /// As long as the DLX answers, it does so on the ports that the Services have now, not on those that they had.
 fn repairs(seen: &Observation) -> Option<Next> {
-    let missing = seen.unallocated(|service| seen.keeps_slice(service));
-    if !missing.is_empty() {
-        return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
-    }
     let slices = stale_leftovers(seen);
-    (!slices.is_empty()).then_some(Next::Act(slices))
+    if !slices.is_empty() {
+        return Some(Next::Act(slices));
+    }
+    let missing = seen.unallocated(|service| seen.keeps_slice(service));
+    (!missing.is_empty() && seen.no_port.is_none()).then(|| Next::Act(vec![Step::AllocatePorts(missing)]))
 }
 
 /// A Service that leads to the DLX, but not on all of its ports yet: no DLX answers on them. Nothing will tell when.

@@ -158,6 +158,7 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
         rival: None,
         carried: 0,
         lost_ports: Vec::new(),
+        no_port: None,
         pods_left: false,
         ready_pod: phase != Phase::Asleep,
     };

@@ -67,6 +67,25 @@ fn chaos_2_a_port_renamed_or_added_in_any_phase_gets_its_dlx_port(#[case] phase:
     assert_eq!(steps(&renamed), [Step::WriteSlice("web".into())]);
 }
 
+#[rstest]
+#[case::diverting(Phase::Diverting)]
+#[case::observing(Phase::Observing)]
+#[case::draining(Phase::Draining)]
+#[case::asleep(Phase::Asleep)]
+fn chaos_2_a_port_for_which_no_dlx_port_is_left_wakes_with_the_cause(#[case] phase: Phase) {
+    let mut renamed = seen_without_pods(phase);
+    renamed.services[0].ports = vec![("web".into(), 80)];
+    renamed.no_port = Some("all DLX ports are taken".into());
+    assert!(rolls_back(&renamed).contains("all DLX ports are taken"));
+    let mut waking = seen_without_pods(Phase::Waking);
+    waking.services[0].ports = vec![("web".into(), 80)];
+    waking.no_port = Some("all DLX ports are taken".into());
+    assert!(
+        matches!(waits(&waking).0, WaitReason::NoReadyPod),
+        "and the wake goes on"
+    );
+}
+
 #[test]
 fn chaos_2_no_dlx_port_that_is_left_holds_up_a_wake_that_is_over() {
     let mut renamed = seen(Phase::Waking, Wish::Awake);
@@ -93,10 +112,10 @@ fn field_02_a_service_that_appears_is_diverted_like_the_others(#[case] phase: Ph
     let mut second = service("second", Selector::Pods(labels()));
     second.listed = Listed::Nothing;
     two.services.push(second);
-    assert!(matches!(&steps(&two)[..], [Step::AllocatePorts(missing)] if missing[0].0 == "second"));
-    two.state.ports.push(port("second", 20_009));
     two.state = written(&two);
     assert_eq!(two.state.selectors.len(), 2, "before it can get lost");
+    assert!(matches!(&steps(&two)[..], [Step::AllocatePorts(missing)] if missing[0].0 == "second"));
+    two.state.ports.push(port("second", 20_009));
     assert_eq!(
         steps(&two),
         [

@@ -7,8 +7,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use dormouse_lifecycle::{
-    Allocation, DivertedPort, Family, Listed, Next, Observation, Phase, PortRange, Precedence, Rival, Selector,
-    Service, SleeperState, Step, Undivertible, WaitReason, Wish, Zero, allocate, next, request_sleep,
+    Allocation, DivertedPort, Family, Listed, Next, Observation, Phase, PortRange, Precedence, Rival,
+    Selector, Service, SleeperState, Step, Undivertible, WaitReason, Wish, Zero, allocate, next,
+    request_sleep,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -73,6 +74,7 @@ enum Fault {
     PodsNeverReady,
     Demand,
     Deleted,
+    NoPortLeft,
 }
 
 const UNDIVERTIBLE: [Undivertible; 6] = [
@@ -130,6 +132,7 @@ fn faults() -> Vec<Fault> {
         Fault::PodsNeverReady,
         Fault::Demand,
         Fault::Deleted,
+        Fault::NoPortLeft,
     ];
     all.extend(UNDIVERTIBLE.map(Fault::Undivertible));
     all
@@ -140,6 +143,8 @@ struct World {
     seen: Observation,
     never_ready: bool,
     nobody_answers: bool,
+    /// No DLX port is left.
+    full: bool,
     /// The Sleeper was let go.
     gone: bool,
     /// Steps other than of the Sleeper's own state, and what was waited for.
@@ -161,6 +166,7 @@ impl World {
             seen,
             never_ready: false,
             nobody_answers: false,
+            full: false,
             gone: false,
             told: Vec::new(),
         }
@@ -217,7 +223,9 @@ impl World {
             }
             Fault::FamilyChanged(family) => {
                 service.family = Some(family);
-                if !seen.dlx.ready.iter().any(|address| family.includes(*address)) && !seen.dlx.ready.is_empty() {
+                if !seen.dlx.ready.iter().any(|address| family.includes(*address))
+                    && !seen.dlx.ready.is_empty()
+                {
                     make_undivertible(service, Undivertible::Family);
                 }
             }
@@ -274,6 +282,7 @@ impl World {
             Fault::PodsNeverReady => self.never_ready = true,
             Fault::Demand => seen.demand = dormouse_lifecycle::Demand::Some(1),
             Fault::Deleted => seen.deleting = true,
+            Fault::NoPortLeft => self.full = true,
         }
     }
 
@@ -291,11 +300,17 @@ impl World {
                 .as_ref()
                 .is_some_and(|selector| !selector.is_parked() && selector.leads_to_pods());
             let listed = leads && (pods || service.foreign.is_some());
-            service.listed = if listed { Listed::ReadyPods } else { Listed::Nothing };
+            service.listed = if listed {
+                Listed::ReadyPods
+            } else {
+                Listed::Nothing
+            };
             service.relisted = leads && pods && service.fence.is_some();
             service.answers.clear();
         }
         self.seen.ready_pod = pods;
+        let lacking = self.full && self.seen.lacks_ports();
+        self.seen.no_port = lacking.then(|| "all DLX ports are taken".to_owned());
         self.seen.pods_left = up;
         for index in 0..self.seen.services.len() {
             let asked = self.seen.to_ask(&self.seen.services[index]);
@@ -304,8 +319,7 @@ impl World {
             } else {
                 Ok(())
             };
-            self.seen.services[index].answers =
-                asked.into_iter().map(|ip| (ip, answer.clone())).collect();
+            self.seen.services[index].answers = asked.into_iter().map(|ip| (ip, answer.clone())).collect();
         }
         let diverted = self.seen.unanswered().is_some();
         let since = self.seen.unanswered_since.unwrap_or(self.seen.now);
@@ -315,8 +329,15 @@ impl World {
     /// The autoscaler stands in for what is at zero without us.
     fn stand_in(&mut self) -> bool {
         let state = &self.seen.state;
-        let zero = |workload: &dormouse_lifecycle::Workload| workload.replicas == 0 && workload.zero == Zero::StandIn;
-        let mut there = self.seen.workloads.iter().filter(|workload| workload.exists).peekable();
+        let zero = |workload: &dormouse_lifecycle::Workload| {
+            workload.replicas == 0 && workload.zero == Zero::StandIn
+        };
+        let mut there = self
+            .seen
+            .workloads
+            .iter()
+            .filter(|workload| workload.exists)
+            .peekable();
         let all_zero = there.peek().is_some() && there.all(zero);
         let ask = state.phase == Phase::Awake && state.wish != Wish::Asleep && all_zero;
         if !ask || self.seen.deleting || self.seen.obstacle().is_some() {
@@ -338,7 +359,12 @@ impl World {
             }
             Step::ParkSelector(name) => {
                 let service = self.service(name);
-                let labels = service.selector.as_ref().and_then(Selector::labels).unwrap().clone();
+                let labels = service
+                    .selector
+                    .as_ref()
+                    .and_then(Selector::labels)
+                    .unwrap()
+                    .clone();
                 (service.selector, service.kept) = (Some(Selector::Parked(labels)), true);
             }
             Step::RestoreSelector(name) => {
@@ -349,16 +375,31 @@ impl World {
             Step::FenceService(name, epoch) => self.service(name).fence = Some(*epoch),
             Step::DeleteSlice(name) => self.service(name).own_slice = None,
             Step::Scale(object, replicas) => {
-                let recorded = self.seen.state.replicas.iter().find(|one| one.workload == *object);
+                let recorded = self
+                    .seen
+                    .state
+                    .replicas
+                    .iter()
+                    .find(|one| one.workload == *object);
                 let noted = recorded.map_or(1, |recorded| recorded.replicas);
-                let workload = self.seen.workloads.iter_mut().find(|one| one.object == *object).unwrap();
+                let workload = self
+                    .seen
+                    .workloads
+                    .iter_mut()
+                    .find(|one| one.object == *object)
+                    .unwrap();
                 if *replicas == 0 {
                     workload.noted = Some(noted);
                 }
                 workload.replicas = *replicas;
             }
             Step::Fence(object, epoch) => {
-                let workload = self.seen.workloads.iter_mut().find(|one| one.object == *object).unwrap();
+                let workload = self
+                    .seen
+                    .workloads
+                    .iter_mut()
+                    .find(|one| one.object == *object)
+                    .unwrap();
                 (workload.fence, workload.noted) = (Some(*epoch), None);
             }
             Step::RemoveFinalizer => self.gone = true,
@@ -366,11 +407,20 @@ impl World {
     }
 
     fn service(&mut self, name: &str) -> &mut Service {
-        self.seen.services.iter_mut().find(|service| service.name == name).unwrap()
+        self.seen
+            .services
+            .iter_mut()
+            .find(|service| service.name == name)
+            .unwrap()
     }
 
     fn allocate(&mut self) {
-        let there = self.seen.services.iter().filter(|service| service.selector.is_some());
+        assert!(!self.full, "there is none");
+        let there = self
+            .seen
+            .services
+            .iter()
+            .filter(|service| service.selector.is_some());
         let wanted: Vec<_> = there
             .flat_map(|service| {
                 let port = |(name, port): &(String, u16)| (service.name.clone(), name.clone(), *port);
@@ -378,7 +428,10 @@ impl World {
             })
             .collect();
         let me = ("shop".to_owned(), "web".to_owned());
-        let range = PortRange { first: 20_000, last: 20_050 };
+        let range = PortRange {
+            first: 20_000,
+            last: 20_050,
+        };
         let ports: &[DivertedPort] = &self.seen.state.ports;
         let Allocation { ports, .. } = allocate(range, (&me, None), ports, &wanted, &[], 7).unwrap();
         self.seen.state.ports = ports;
@@ -433,7 +486,8 @@ impl World {
             Phase::Awake => {
                 let held = there().find(|service| {
                     // The DLX does not leave a Service with nobody behind it.
-                    (service.own_slice.is_some() && !self.never_ready) || service.selector.as_ref().is_some_and(Selector::is_parked)
+                    (service.own_slice.is_some() && !self.never_ready)
+                        || service.selector.as_ref().is_some_and(Selector::is_parked)
                 });
                 if let Some(service) = held {
                     return Some(format!("awake, and {} is not", service.name));
@@ -454,9 +508,12 @@ impl World {
                     let wanted = seen.wanted_slice(service);
                     let served = service.ports.iter().all(|(name, port)| {
                         let recorded = seen.state.ports.iter().find(|recorded| {
-                            recorded.service == service.name && recorded.name == *name && recorded.port == *port
+                            recorded.service == service.name
+                                && recorded.name == *name
+                                && recorded.port == *port
                         });
-                        recorded.is_some_and(|recorded| wanted.ports.contains(&(name.clone(), recorded.dlx_port)))
+                        recorded
+                            .is_some_and(|recorded| wanted.ports.contains(&(name.clone(), recorded.dlx_port)))
                     });
                     !parked || !served || wanted.addresses.is_empty() || service.own_slice != Some(wanted)
                 });

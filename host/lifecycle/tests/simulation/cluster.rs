@@ -547,6 +547,7 @@ impl Cluster {
             rival: self.rival(objects),
             carried: carried.unwrap_or(0),
             lost_ports: Vec::new(),
+            no_port: None,
             pods_left: !objects.pods.is_empty(),
             ready_pod: objects
                 .pods
