@@ -11,9 +11,11 @@ mod crashes;
 mod defects;
 mod installation;
 mod metrics;
+mod phases;
 mod plain;
 mod real;
 mod rollback;
+mod sharing;
 mod status_driven;
 mod traffic;
 mod trouble;
@@ -94,9 +96,11 @@ fn main() -> ExitCode {
         .collect();
     let cases: Vec<Case> = [
         plain::cases(),
+        phases::cases(),
         rollback::cases(),
         trouble::cases(),
         defects::cases(),
+        sharing::cases(),
         status_driven::cases(),
         metrics::cases(),
         traffic::cases(),

@@ -20,6 +20,13 @@ use crate::{Meters, Overrides, Sleepers, Source};
 /// Longest delay before the first round: many sources do not all begin at once.
 const LONGEST_JITTER: Duration = Duration::from_secs(5);
 
+/// Changes that come close together are one: a manifest of many objects takes a moment to be applied.
+const TOGETHER_WITHIN: Duration = Duration::from_millis(200);
+/// Shortest pause between two rounds of one source because something changed.
+const BETWEEN_ROUNDS: Duration = Duration::from_secs(1);
+/// And as a multiple of how long the last round took, so that changes without end cost a fifth of the time at most.
+const ROUND_SHARE: u32 = 4;
+
 /// Settings of the [`Autoscaler`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -122,6 +129,7 @@ impl Autoscaler {
                 metrics: self.metrics.clone(),
                 settings: None,
                 watched: std::collections::BTreeMap::new(),
+                left_at_zero: std::collections::BTreeMap::new(),
                 lanes: Lanes::new(
                     Policy {
                         concurrency: self.config.metric_concurrency,
@@ -130,10 +138,11 @@ impl Autoscaler {
                     self.metrics.clone(),
                 ),
             };
+            let changes = self.sleepers.changes();
             let span = tracing::info_span!("line", plugin = source.name());
             // A task of its own: a source that computes for long holds up nobody else's timers.
             tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
-                rounds(line, leads.clone(), shutdown.clone()).instrument(span),
+                rounds(line, changes, leads.clone(), shutdown.clone()).instrument(span),
             ))
         });
         let lines: Vec<_> = lines.collect();
@@ -159,7 +168,12 @@ impl Autoscaler {
 }
 
 /// Rounds of one source, one after the other.
-async fn rounds(mut line: Line, mut leads: watch::Receiver<bool>, shutdown: CancellationToken) {
+async fn rounds(
+    mut line: Line,
+    mut changes: watch::Receiver<u64>,
+    mut leads: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+) {
     let plugin = line.source.name().to_owned();
     loop {
         if !led(&mut leads, &shutdown).await {
@@ -171,10 +185,18 @@ async fn rounds(mut line: Line, mut leads: watch::Receiver<bool>, shutdown: Canc
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             // What was asked before this process led is of no use any more.
             let mut deciding = Deciding::default();
+            // The next round after a change, and the earliest moment for one.
+            let mut soon: Option<Instant> = None;
+            let mut earliest = Instant::now();
             loop {
                 let limit = line.config.round_limit;
                 tokio::select! {
                     _ = ticks.tick() => {}
+                    () = at(soon) => {}
+                    Ok(()) = changes.changed(), if soon.is_none() => {
+                        soon = Some(earliest.max(Instant::now() + TOGETHER_WITHIN));
+                        continue;
+                    }
                     decided = deciding.some() => {
                         if tokio::time::timeout(limit, line.act(&decided)).await.is_err() {
                             tracing::error!("{} decisions were not acted on within {limit:?}", decided.len());
@@ -182,6 +204,7 @@ async fn rounds(mut line: Line, mut leads: watch::Receiver<bool>, shutdown: Canc
                         continue;
                     }
                 }
+                soon = None;
                 let begun = Instant::now();
                 let outcome = match tokio::time::timeout(limit, line.round(&mut deciding)).await {
                     Ok(Ok(())) => "ok",
@@ -192,6 +215,7 @@ async fn rounds(mut line: Line, mut leads: watch::Receiver<bool>, shutdown: Canc
                     }
                 };
                 line.metrics.round(&plugin, outcome, begun.elapsed());
+                earliest = Instant::now() + BETWEEN_ROUNDS.max(begun.elapsed() * ROUND_SHARE);
                 // The source's own settings are known after its first round.
                 let effective = line.effective().scale_interval;
                 if effective != interval {
@@ -202,6 +226,13 @@ async fn rounds(mut line: Line, mut leads: watch::Receiver<bool>, shutdown: Canc
             }
         };
         while_leading(&mut leads, &shutdown, cadence).await;
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

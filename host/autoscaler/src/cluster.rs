@@ -8,10 +8,12 @@ use dormouse_kubernetes::api::LastDecision;
 use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::objects::ObjectKey;
 use dormouse_kubernetes::{
-    Cluster, ClusterError, ConditionUpdate, Declared, DemandEntry, EventType, Sleeper, SleeperKey, WishError,
+    Cluster, ClusterError, ConditionUpdate, Declared, DemandEntry, EventType, Sleeper, SleeperKey, StoodIn,
+    WishError,
 };
 use dormouse_plugin::types::{FieldCondition, ObjectRef};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::{FieldError, Sleepers};
 
@@ -42,6 +44,18 @@ impl Sleepers for Cluster {
 
     async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
         self.wish_wake(key, reason).await.map(|wished| wished.changed)
+    }
+
+    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
+        self.wish_stand_in(key).await
+    }
+
+    fn has_service(&self, namespace: &str, name: &str) -> bool {
+        self.service(namespace, name).is_some()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.declared_changes()
     }
 
     async fn record(

@@ -31,23 +31,52 @@ pub fn spec(plugin: &str, resource: &Resource) -> SleeperSpec {
     }
 }
 
-/// What may be written now. As long as a resource is diverted or asleep, its workloads and Services stay those that
-/// were: what is no longer listed would never be restored.
+/// What may be written now. As long as a resource is diverted or asleep, what is new joins, and what is no longer listed stays:
+/// it has to be restored first.
 fn permitted(wanted: SleeperSpec, known: Option<&Sleeper>) -> SleeperSpec {
     let Some(known) = known else { return wanted };
-    let phase = known
-        .status
-        .as_ref()
-        .map(|status| status.state.phase)
-        .unwrap_or_default();
-    if phase == Phase::Awake || (known.spec.workloads.is_empty() && known.spec.services.is_empty()) {
+    if phase(known) == Phase::Awake || (known.spec.workloads.is_empty() && known.spec.services.is_empty()) {
         return wanted;
     }
     SleeperSpec {
-        workloads: known.spec.workloads.clone(),
-        services: known.spec.services.clone(),
+        workloads: joined(&known.spec.workloads, &wanted.workloads),
+        services: joined(&known.spec.services, &wanted.services),
         ..wanted
     }
+}
+
+/// All of the one, and what only the other has.
+fn joined<T: Clone + PartialEq>(known: &[T], wanted: &[T]) -> Vec<T> {
+    let new = wanted.iter().filter(|one| !known.contains(one));
+    known.iter().chain(new).cloned().collect()
+}
+
+/// What a diverted resource lost: a workload, or a Service that exists, which its source does not list any more. It is restored
+/// by a wake, and then left out. A Service that is gone has nothing to restore, and may come back under its name.
+fn taken_away(wanted: &SleeperSpec, known: &Sleeper, exists: impl Fn(&str) -> bool) -> Option<String> {
+    if !phase(known).is_away() {
+        return None;
+    }
+    let services = known.spec.services.iter();
+    // A source that knows none at all any more reads selectors as they are, most likely, and they are parked.
+    let service = services
+        .filter(|_| !wanted.services.is_empty())
+        .filter(|name| !wanted.services.contains(name))
+        .find(|name| exists(name));
+    let workload = || {
+        let mut workloads = known.spec.workloads.iter();
+        workloads.find(|workload| !wanted.workloads.contains(workload))
+    };
+    service
+        .map(|name| format!("Service {name} does not belong to it any more"))
+        .or_else(|| {
+            workload().map(|gone| format!("{} {} does not belong to it any more", gone.kind, gone.name))
+        })
+}
+
+fn phase(sleeper: &Sleeper) -> Phase {
+    let status = sleeper.status.as_ref();
+    status.map(|status| status.state.phase).unwrap_or_default()
 }
 
 /// Makes sure that every resource has its Sleeper. One that cannot be declared is left out, with a log line, and holds up
@@ -68,7 +97,17 @@ pub(crate) async fn declare(
             tracing::warn!(plugin, resource = %resource.id, "its namespace is not looked after (--namespace)");
             return None;
         }
-        let spec = permitted(spec(plugin, &resource), known.get(&key).map(Arc::as_ref));
+        let (wanted, existing) = (spec(plugin, &resource), known.get(&key).map(Arc::as_ref));
+        let namespace = &resource.id.namespace;
+        let lost = existing.and_then(|known| {
+            taken_away(&wanted, known, |service| sleepers.has_service(namespace, service))
+        });
+        let spec = permitted(wanted, existing);
+        if let Some(why) = lost
+            && let Err(error) = sleepers.wake(&key, &why).await
+        {
+            tracing::warn!(plugin, resource = %resource.id, "what it lost is not restored yet: {error}");
+        }
         match sleepers.declare(&Declared { key: key.clone(), spec }).await {
             Ok(sleeper) => Some(Target { key, resource, sleeper }),
             Err(error) => {

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use dormouse_kubernetes::api::LastDecision;
 use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::{
-    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, WishError,
+    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, StoodIn,
+    WishError,
 };
 use dormouse_plugin::types::{
     FieldCondition, ObjectRef, PodScrape, Resource, ResourceId, ScaleOutcome, Settings,
@@ -16,6 +17,7 @@ use dormouse_plugin::types::{
 use dormouse_scaling::Reading;
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// Why a source did not do what was asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -75,6 +77,15 @@ pub trait Sleepers: Send + Sync + 'static {
 
     /// Wishes it awake. False: it is so already.
     async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError>;
+
+    /// Stands in for what is at zero without us, unless it was turned off.
+    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError>;
+
+    /// Whether a Service exists.
+    fn has_service(&self, namespace: &str, name: &str) -> bool;
+
+    /// A number that rises when somebody changed what sources look at, so that their next round should come soon.
+    fn changes(&self) -> watch::Receiver<u64>;
 
     /// Records a decision with its conditions.
     async fn record(

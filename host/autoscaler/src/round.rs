@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use dormouse_kubernetes::api::condition;
 use dormouse_kubernetes::lifecycle::Phase;
-use dormouse_kubernetes::{ConditionUpdate, SleeperKey};
+use dormouse_kubernetes::{ConditionUpdate, SleeperKey, StoodIn, WishError};
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ResourceState, Settings};
 use futures::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::act::{Actor, Decided};
 use crate::autoscaler::{Clock, Config};
@@ -18,6 +19,13 @@ use crate::readings::{Lanes, Readings};
 use crate::status::{camel, is_news};
 use crate::target::{Target, scales_itself};
 use crate::{Effective, Meters, Sleepers, Source, SourceError};
+
+/// How long what is left at zero is left alone before it is looked at again.
+const LOOK_AT_ZERO_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// The reason of a condition, and of an Event.
+const TURNED_OFF: &str = "TurnedOff";
+const TURNED_OFF_MEANS: &str = "somebody scaled it to zero replicas, and it is left so (dormouse.dev/at-zero, or --at-zero, is off): \
+    no request wakes it; scale it up, or set dormouse.dev/at-zero to stand-in";
 
 /// A source and what its rounds need.
 pub(crate) struct Line {
@@ -33,6 +41,8 @@ pub(crate) struct Line {
     /// this with the process loses the text of a failure at most.
     pub watched: BTreeMap<ResourceId, FieldCondition>,
     pub lanes: Lanes,
+    /// What is at zero without us and cannot be stood in for, and when that was last looked at. Losing it costs one more look.
+    pub left_at_zero: BTreeMap<SleeperKey, Timestamp>,
 }
 
 impl Line {
@@ -70,6 +80,7 @@ impl Line {
         retire_missing(&plugin, &listed, &self.sleepers).await;
         let targets = declare(&plugin, resources, &self.sleepers).await;
         self.mirror(&targets).await;
+        self.stand_in(&targets).await;
         self.watch(&targets).await;
         self.note_recovery(&targets).await;
         self.decide(targets, deciding);
@@ -128,6 +139,60 @@ impl Line {
             .buffer_unordered(CONCURRENCY)
             .collect::<()>()
             .await;
+    }
+
+    /// Zero is zero, whoever made it: what is at zero without us is put to sleep, so that a request wakes it; or its Sleeper says
+    /// why not.
+    async fn stand_in(&mut self, targets: &[Target]) {
+        let now = self.clock.now();
+        let zero: Vec<_> = targets
+            .iter()
+            .filter(|target| target.is_at_zero_without_us())
+            .collect();
+        let keys: BTreeSet<_> = zero.iter().map(|target| &target.key).collect();
+        self.left_at_zero
+            .retain(|key, looked| keys.contains(key) && now.duration_since(*looked) < LOOK_AT_ZERO_AGAIN);
+        let sleepers = &self.sleepers;
+        let mut asked = Vec::new();
+        for target in zero
+            .into_iter()
+            .filter(|target| !self.left_at_zero.contains_key(&target.key))
+        {
+            asked.push(async move { (target, sleepers.stand_in(&target.key).await) });
+        }
+        let answers: Vec<_> = stream::iter(asked).buffer_unordered(CONCURRENCY).collect().await;
+        for (target, answer) in answers {
+            let update = match answer {
+                Ok(StoodIn::TurnedOff) => {
+                    ConditionUpdate::bad(condition::WAKEABLE, TURNED_OFF, TURNED_OFF_MEANS)
+                }
+                Err(WishError::Unsupported(why)) => {
+                    let message = format!("it is at zero replicas, and nothing stands in for it: {why}");
+                    ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", message)
+                }
+                Ok(StoodIn::Wished(_) | StoodIn::NotAtZero)
+                | Err(WishError::Superseded | WishError::Unknown(_)) => continue,
+                Err(WishError::Cluster(error)) => {
+                    tracing::warn!(resource = %target.key, "at zero, and nothing stands in yet: {error}");
+                    continue;
+                }
+            };
+            self.left_at_zero.insert(target.key.clone(), now);
+            if is_news(&target.sleeper, &update, now) {
+                let (namespace, object) = (&target.resource.id.namespace, &target.resource.object);
+                let (reason, message) = (&update.reason, &update.message);
+                self.sleepers.tell(namespace, object, true, reason, message).await;
+                self.record_conditions(&target.key, update).await;
+            }
+        }
+        // What was turned on again, or is asleep by the protocol, can be woken.
+        for target in targets
+            .iter()
+            .filter(|target| !target.is_at_zero_without_us() && says_turned_off(target))
+        {
+            let update = ConditionUpdate::good(condition::WAKEABLE);
+            self.record_conditions(&target.key, update).await;
+        }
     }
 
     /// Looks at the fields that the source wanted watched. Only a failure is news: success shows in the resource's state.
@@ -216,6 +281,14 @@ impl Line {
             tracing::warn!(resource = %key, "a condition was not written: {error}");
         }
     }
+}
+
+fn says_turned_off(target: &Target) -> bool {
+    let status = target.sleeper.status.iter();
+    let mut conditions = status.flat_map(|status| &status.conditions);
+    conditions.any(|known| {
+        known.type_ == condition::WAKEABLE && known.status == "False" && known.reason == TURNED_OFF
+    })
 }
 
 fn is_changing(resource: &Resource) -> bool {

@@ -43,6 +43,17 @@ impl Target {
             )
     }
 
+    /// Whether it is at zero without us: its source calls it asleep, but the protocol did not put it to sleep. What is scaled by
+    /// its platform is not meant.
+    pub fn is_at_zero_without_us(&self) -> bool {
+        let state = self.state();
+        self.resource.state == ResourceState::Asleep
+            && !scales_itself(&self.resource)
+            && self.sleeper.metadata.deletion_timestamp.is_none()
+            && state.wish != Wish::Asleep
+            && matches!(state.phase, Phase::Awake | Phase::Diverting | Phase::Observing)
+    }
+
     /// What is known to have happened to it: from the source, and from the Sleeper itself.
     pub fn events(&self) -> Vec<ScaleEvent> {
         let state = self.state();

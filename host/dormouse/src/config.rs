@@ -266,6 +266,16 @@ impl fmt::Display for Places {
     }
 }
 
+/// What zero replicas mean that somebody else wished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtZero {
+    /// It is asleep.
+    StandIn,
+    /// It was turned off.
+    Off,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -359,6 +369,11 @@ pub struct Common {
     #[arg(long, env = "DORMOUSE_DLX_ABSENCE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dlx_absence: Option<Span>,
+    /// What it means that a workload is, or gets, zero replicas without Dormouse: it is asleep, and the DLX stands in and wakes it for
+    /// a request; or it was turned off, and stays so. The annotation dormouse.dev/at-zero says otherwise for one [default: stand-in]
+    #[arg(long, env = "DORMOUSE_AT_ZERO", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_zero: Option<AtZero>,
     /// Log filter, such as `info` or `dormouse_dlx=debug,info` [default: info]
     #[arg(long, env = "DORMOUSE_LOG")]
     #[serde(skip_serializing_if = "Option::is_none")]

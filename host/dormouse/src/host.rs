@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 use axum::routing::get;
 use axum::{Json, Router};
 use dormouse_kubernetes::{Cluster, Scope};
-use dormouse_lifecycle::{LookPolicy, Timings};
+use dormouse_lifecycle::{LookPolicy, Timings, Zero};
 use dormouse_plugin::{ClusterServices, EngineConfig, HostEngine, LoadState, PluginSet};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Common, File, Listen, Namespaced};
+use crate::config::{AtZero, Common, File, Listen, Namespaced};
 use crate::{output, process, telemetry};
 
 /// How long a request is held unless somebody says otherwise. v3io's default.
@@ -161,6 +161,10 @@ pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kuber
         },
         readiness_timeout: span(common.resource_readiness_timeout, READINESS_TIMEOUT),
         ingresses,
+        at_zero: match common.at_zero {
+            None | Some(AtZero::StandIn) => Zero::StandIn,
+            Some(AtZero::Off) => Zero::Off,
+        },
         ..dormouse_kubernetes::Config::default()
     }
 }

@@ -28,6 +28,9 @@ pub const FENCE: &str = "dormouse.dev/epoch";
 pub const FENCE_LABEL: &str = "dormouse.dev/epoch";
 /// On Dormouse's EndpointSlices: the turn for which it was written, and the uid of the Sleeper (`<turn>@<uid>`).
 pub const TURN: &str = "dormouse.dev/turn";
+/// On a workload: what it means that somebody else, not Dormouse, sets it to zero replicas; `stand-in` or `off`. None: the setting of
+/// the installation.
+pub const AT_ZERO: &str = "dormouse.dev/at-zero";
 /// On the Lease of the leader: when the API server was last known to be away.
 pub const LAST_OUTAGE: &str = "dormouse.dev/last-outage";
 /// On Dormouse's EndpointSlices: `endpointslice.kubernetes.io/managed-by`.

@@ -6,7 +6,7 @@ mod patches;
 use std::collections::BTreeMap;
 
 use dormouse_lifecycle::{
-    Allocation, Claim, Epoch, ObjectRef, Phase, Selector, SleeperState, Step, allocate,
+    Allocation, Claim, Epoch, ObjectRef, PortsExhausted, Selector, SleeperState, Step, allocate,
 };
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use self::news::News;
 pub(crate) use self::patches::slice;
 use self::patches::{Fence, park_patch, restore_patch};
-use crate::api::{ASLEEP, FENCE, FENCE_LABEL, FINALIZER, Sleeper, condition};
-use crate::conditions::{self, ConditionUpdate};
+use crate::api::{ASLEEP, FENCE, FENCE_LABEL, FINALIZER, Sleeper};
+use crate::conditions;
 use crate::endpoints::{SERVICE_NAME_LABEL, is_own};
 use crate::events::EventType;
 use crate::observe::{WorkloadVersion, restamped};
@@ -86,15 +86,7 @@ impl Cluster {
                 failure.message = format!("{}: {trouble}", failure.message);
             }
         }
-        let mut news = News::of(&status.state, &next);
-        if status.state.phase.is_away()
-            && next.phase == Phase::Waking
-            && let Some(why) = seen.observation.obstacle()
-        {
-            news.conditions
-                .push(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", &why));
-            news.event.get_or_insert((EventType::Warning, "Refused", why));
-        }
+        let news = News::of(&status.state, &next, seen.observation.obstacle().as_deref());
         let generation = seen.sleeper.metadata.generation;
         conditions::apply(&mut status.conditions, &news.conditions, generation, self.now());
         status.state = next;
@@ -119,7 +111,8 @@ impl Cluster {
         }
     }
 
-    async fn allocate_ports(&self, seen: &Seen) -> Result<(), ClusterError> {
+    /// DLX ports for all Service ports of a Sleeper.
+    fn allocation(&self, seen: &Seen) -> Result<Allocation, PortsExhausted> {
         let (namespace, name) = (
             seen.sleeper.namespace().unwrap_or_default(),
             seen.sleeper.name_any(),
@@ -143,15 +136,20 @@ impl Cluster {
         }
         let state = &seen.observation.state;
         let start = seed(&format!("{}/{}", me.0, me.1));
-        let allocation = allocate(
-            self.inner.config.ports,
-            (&me, created),
-            &state.ports,
-            &wanted,
-            &others,
-            start,
-        )?;
-        let Allocation { ports, lost } = allocation;
+        let range = self.inner.config.ports;
+        allocate(range, (&me, created), &state.ports, &wanted, &others, start)
+    }
+
+    /// Why a Service port that has no DLX port cannot get one.
+    pub(crate) fn no_port(&self, seen: &Seen) -> Option<String> {
+        if !seen.observation.lacks_ports() {
+            return None;
+        }
+        self.allocation(seen).err().map(|exhausted| exhausted.to_string())
+    }
+
+    async fn allocate_ports(&self, seen: &Seen) -> Result<(), ClusterError> {
+        let Allocation { ports, lost } = self.allocation(seen)?;
         let mut status = seen.sleeper.status.clone().unwrap_or_default();
         status.state.ports = ports;
         self.put_status(&seen.sleeper, status).await?;
@@ -435,12 +433,12 @@ fn known_selector<'a>(seen: &'a Seen, name: &str) -> Result<&'a BTreeMap<String,
         .services
         .iter()
         .find(|service| service.name == name);
-    match service.and_then(|service| service.selector.as_ref()) {
-        Some(Selector::Pods(labels) | Selector::Parked(labels)) => Ok(labels),
-        _ => Err(ClusterError::NotFound {
+    let selector = service.and_then(|service| service.selector.as_ref());
+    selector
+        .and_then(Selector::labels)
+        .ok_or_else(|| ClusterError::NotFound {
             what: format!("the selector of Service {name}"),
-        }),
-    }
+        })
 }
 
 fn seen_service<'a>(seen: &'a Seen, name: &str) -> Result<&'a Service, ClusterError> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dormouse_lifecycle::{PortRange, Timings};
+use dormouse_lifecycle::{PortRange, Timings, Zero};
 
 /// Where the namespace of the pod is found in a pod.
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -67,6 +67,8 @@ pub struct Config {
     pub timings: Timings,
     /// How long a wake may take before it counts as failed, for Sleepers that do not say.
     pub readiness_timeout: Duration,
+    /// What zero replicas that somebody else wished mean, for workloads that do not say ([`crate::api::AT_ZERO`]).
+    pub at_zero: Zero,
     /// Field manager of all writes, and the component that Events name. At most 128 characters.
     pub field_manager: String,
     /// Deadline of each single request to the API server.
@@ -89,6 +91,7 @@ impl Default for Config {
             ports: PortRange::default(),
             timings: Timings::default(),
             readiness_timeout: Duration::from_secs(60),
+            at_zero: Zero::StandIn,
             field_manager: "dormouse".to_owned(),
             // Five seconds is far above what a healthy API server needs, and short enough for a retry within a wake.
             request_timeout: Duration::from_secs(5),

@@ -263,7 +263,7 @@ impl Driver {
             return false;
         };
         let wish = sleeper.status.as_ref().map(|status| status.state.wish);
-        let ready = self.cluster.dlx_endpoints().ready;
+        let ready = self.cluster.dlx_endpoints().addresses;
         !matches!(wish, None | Some(Wish::Awake))
             && !sleeper.spec.services.iter().any(|service| {
                 let own = self.cluster.own_slice(&name.0, service);

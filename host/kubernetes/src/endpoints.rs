@@ -88,6 +88,8 @@ impl Endpoints {
 pub struct DlxEndpoints {
     /// Addresses of ready replicas, sorted, of one address family (IPv4 if there is any).
     pub ready: Vec<IpAddr>,
+    /// Addresses of ready replicas of all families, sorted: on a dual-stack cluster, two for each.
+    pub addresses: Vec<IpAddr>,
     /// Addresses of replicas that are ending but still serve: they may hold requests.
     pub draining: Vec<IpAddr>,
     /// Number of the port named `admin`.
@@ -136,10 +138,10 @@ impl Cluster {
             };
         };
         let slices = self.inner.slices_of(namespace, service);
-        let ready = one_family(addresses(
-            slices.iter().map(AsRef::as_ref),
-            |ready, terminating| ready && !terminating,
-        ));
+        let every = addresses(slices.iter().map(AsRef::as_ref), |ready, terminating| {
+            ready && !terminating
+        });
+        let ready = one_family(every.clone());
         let draining = addresses(slices.iter().map(AsRef::as_ref), |_, terminating| terminating);
         let admin_port = self
             .inner
@@ -154,6 +156,7 @@ impl Cluster {
         let absent_since = self.inner.absence.update((), ready.is_empty(), self.now());
         DlxEndpoints {
             ready,
+            addresses: every,
             draining,
             admin_port,
             absent_since,

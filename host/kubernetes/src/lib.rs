@@ -27,6 +27,7 @@ mod events;
 mod fields;
 mod key;
 mod leadership;
+mod meaning;
 mod metrics;
 mod metrics_api;
 mod observe;
@@ -61,7 +62,7 @@ pub use objects::ObjectError;
 pub use observe::Seen;
 pub use outage::Outages;
 pub use round::{RoundOutcome, round};
-pub use sleepers::{Declared, WishError, Wished};
+pub use sleepers::{Declared, StoodIn, WishError, Wished};
 pub use store::{Change, ChangedKind};
 
 /// The lifecycle crate, whose types appear in this crate's interface.

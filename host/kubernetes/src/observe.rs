@@ -7,12 +7,12 @@
 pub(crate) mod pods;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
     Demand, Dlx, Epoch, Listed, ObjectRef, Observation, OwnSlice, Phase, Selector, Service as SeenService,
-    Workload,
+    Workload, Zero,
 };
 use futures::StreamExt;
 use futures::future::{try_join, try_join_all, try_join3};
@@ -26,11 +26,11 @@ use kube::core::ApiResource;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
-use crate::api::{FENCE, Sleeper, SleeperSpec, TURN};
+use crate::api::{AT_ZERO, FENCE, Sleeper, SleeperSpec, TURN};
 use crate::cluster::optional;
 use crate::endpoints::{SERVICE_NAME_LABEL, addresses, is_own, own_slice_name};
 use crate::ownership::Note;
-use crate::services::{original_selector, ports, selector};
+use crate::services::{family, obstacle, original_selector, ports, selector};
 use crate::{Cluster, ClusterError};
 
 /// Sleepers that may share an object and have their stamps on it.
@@ -110,17 +110,11 @@ impl Cluster {
 
     async fn parts(&self, namespace: &str, sleeper: &Sleeper) -> Result<Parts, ClusterError> {
         let workloads = try_join_all(
-            sleeper
-                .spec
-                .workloads
-                .iter()
-                .map(|object| self.workload(namespace, object, sleeper)),
+            each_once(&sleeper.spec.workloads).map(|object| self.workload(namespace, object, sleeper)),
         );
-        let services = sleeper
-            .spec
-            .services
-            .iter()
-            .map(|name| self.seen_service(namespace, name, sleeper));
+        let dlx = self.dlx_endpoints().addresses;
+        let services =
+            each_once(&sleeper.spec.services).map(|name| self.seen_service(namespace, name, sleeper, &dlx));
         let services = try_join_all(services);
         let (mut workloads, services, minimums) = try_join3(
             workloads,
@@ -145,6 +139,7 @@ impl Cluster {
                 object: object.clone(),
                 exists: false,
                 replicas: 0,
+                zero: Zero::StandIn,
                 autoscaler_minimum: None,
                 fence: None,
                 noted: None,
@@ -196,6 +191,7 @@ impl Cluster {
             object: object.clone(),
             exists: true,
             replicas,
+            zero: self.zero_of(metadata.annotations()),
             autoscaler_minimum: None,
             fence,
             held_by: self.sleep_of_another(sleeper, object, replicas, note.as_ref()),
@@ -213,6 +209,16 @@ impl Cluster {
                 annotations: metadata.annotations().clone(),
             },
         ))
+    }
+
+    /// What zero replicas mean for a workload with these annotations.
+    fn zero_of(&self, annotations: &BTreeMap<String, String>) -> Zero {
+        match annotations.get(AT_ZERO).map(|value| value.trim()) {
+            Some("off") => Zero::Off,
+            Some("stand-in") => Zero::StandIn,
+            // Whoever reads annotations for people complains about others.
+            _ => self.inner.config.at_zero,
+        }
     }
 
     pub(crate) fn workload_api(
@@ -265,6 +271,7 @@ impl Cluster {
         namespace: &str,
         name: &str,
         sleeper: &Sleeper,
+        dlx: &[IpAddr],
     ) -> Result<(SeenService, ServiceVersion), ClusterError> {
         let uid = &sleeper.uid().unwrap_or_default();
         let api = self.api::<Service>(namespace);
@@ -292,7 +299,8 @@ impl Cluster {
         };
         let seen = SeenService {
             name: name.to_owned(),
-            selector: service.as_ref().map(selector),
+            selector: service.as_ref().map(|service| selector(service, dlx)),
+            family: service.as_ref().and_then(family),
             ports: service.as_ref().map(ports).unwrap_or_default(),
             own_slice: own.as_ref().map(|slice| own_slice(slice, uid)),
             listed,
@@ -340,7 +348,7 @@ impl Cluster {
                 workloads,
                 services,
                 dlx: Dlx {
-                    ready: found.ready,
+                    ready: found.addresses,
                     absent_since: found.absent_since,
                 },
                 unanswered_since: None,
@@ -349,14 +357,18 @@ impl Cluster {
                 rival: self.rival(&sleeper),
                 carried: 0,
                 lost_ports: self.lost_ports(&sleeper),
+                no_port: None,
+                // Until the opposite is known.
+                pods_left: true,
                 ready_pod: false,
             },
             sleeper,
         };
         seen.observation.carried = carried(&seen);
+        seen.observation.no_port = self.no_port(&seen);
         derive_selectors(&mut seen);
         for service in &mut seen.observation.services {
-            if let Some(Selector::Pods(labels) | Selector::Parked(labels)) = &service.selector {
+            if let Some(labels) = service.selector.as_ref().and_then(Selector::labels) {
                 service.foreign = self.foreign(namespace, &seen.sleeper.spec, labels);
             }
         }
@@ -366,6 +378,9 @@ impl Cluster {
         seen.observation.unanswered_since = self.inner.unanswered.update(key, unanswered, self.now());
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
             seen.observation.demand = self.demand(&seen.sleeper).await;
+        }
+        if phase == Phase::Asleep && !seen.observation.state.pods_gone {
+            seen.observation.pods_left = self.pods_left(namespace, &seen);
         }
         if matches!(phase, Phase::Waking | Phase::Ready | Phase::Awake) {
             self.relisted(namespace, &mut seen);
@@ -424,6 +439,14 @@ impl Cluster {
     }
 }
 
+/// What is named twice is one thing all the same.
+fn each_once<T: PartialEq>(named: &[T]) -> impl Iterator<Item = &T> {
+    let first = |index: usize, one: &T| named.iter().position(|other| other == one) == Some(index);
+    let all = named.iter().enumerate();
+    all.filter(move |(index, one)| first(*index, one))
+        .map(|(_, one)| one)
+}
+
 /// The highest epoch that the objects carry, whoever wrote it there.
 fn carried(seen: &Seen) -> Epoch {
     let workloads = seen.workloads.values().flat_map(|version| {
@@ -470,7 +493,13 @@ fn derive_selectors(seen: &mut Seen) {
             .find(|kept| kept.service == service.name && !kept.labels.is_empty())
             .map(|kept| kept.labels.clone());
         if let Some(labels) = recorded.or_else(|| of_workload.clone()) {
-            service.selector = Some(Selector::Parked(labels));
+            let version = seen.services.get(&service.name);
+            let object = version.and_then(|version| version.service.as_ref());
+            let obstacle = object.and_then(|object| obstacle(object, &observation.dlx.ready));
+            service.selector = Some(match obstacle {
+                Some(why) => Selector::Stranded(labels, why),
+                None => Selector::Parked(labels),
+            });
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What a Service says about selecting pods.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use dormouse_lifecycle::{Selector, Undivertible};
+use dormouse_lifecycle::{Family, Selector, Undivertible};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
 
@@ -52,33 +53,68 @@ pub(crate) fn original_selector(service: &Service) -> Result<Option<BTreeMap<Str
     Ok(Some(original))
 }
 
-/// How a Service selects pods, as the protocol sees it.
-pub(crate) fn selector(service: &Service) -> Selector {
-    let spec = service.spec.clone().unwrap_or_default();
+/// How a Service selects pods, as the protocol sees it, with a DLX at these addresses.
+pub(crate) fn selector(service: &Service, dlx: &[IpAddr]) -> Selector {
+    let obstacle = obstacle(service, dlx);
     if is_parked(service) {
-        return match original_selector(service) {
+        return match (original_selector(service), obstacle) {
             // Selects nothing, so it was never parked like that.
-            Ok(None) | Err(_) => Selector::Lost,
-            Ok(Some(labels)) if labels.is_empty() => Selector::Lost,
-            Ok(Some(labels)) => Selector::Parked(labels),
+            (Ok(None) | Err(_), _) => Selector::Lost,
+            (Ok(Some(labels)), _) if labels.is_empty() => Selector::Lost,
+            (Ok(Some(labels)), Some(why)) => Selector::Stranded(labels, why),
+            (Ok(Some(labels)), None) => Selector::Parked(labels),
         };
     }
+    let labels = current_selector(service).cloned().unwrap_or_default();
+    obstacle.map_or(Selector::Pods(labels), Selector::Undivertible)
+}
+
+/// Why no DLX could stand in for the pods of a Service, parked or not: whatever forbids it can also be edited in later.
+pub(crate) fn obstacle(service: &Service, dlx: &[IpAddr]) -> Option<Undivertible> {
+    let Some(spec) = &service.spec else {
+        return Some(Undivertible::NoSelector);
+    };
     if spec.type_.as_deref() == Some("ExternalName") {
-        return Selector::Undivertible(Undivertible::ExternalName);
+        return Some(Undivertible::ExternalName);
     }
     if spec.cluster_ip.as_deref() == Some("None") {
-        return Selector::Undivertible(Undivertible::Headless);
+        return Some(Undivertible::Headless);
     }
-    let Some(labels) = current_selector(service) else {
-        return Selector::Undivertible(Undivertible::NoSelector);
-    };
+    if current_selector(service).is_none() {
+        return Some(Undivertible::NoSelector);
+    }
     if spec.ports.iter().flatten().any(|port| !is_tcp(port)) {
-        return Selector::Undivertible(Undivertible::NotTcp);
+        return Some(Undivertible::NotTcp);
     }
     if spec.internal_traffic_policy.as_deref() == Some("Local") {
-        return Selector::Undivertible(Undivertible::NodeLocal);
+        return Some(Undivertible::NodeLocal);
     }
-    Selector::Pods(labels.clone())
+    // As long as there is no DLX nobody knows its families, and nothing is diverted anyway.
+    let covered = match families(service)[..] {
+        [] => true,
+        [family] => dlx.is_empty() || dlx.iter().any(|address| family.includes(*address)),
+        // Clients of the other would find nobody.
+        _ => false,
+    };
+    (!covered).then_some(Undivertible::Family)
+}
+
+/// The address families by which clients reach a Service.
+fn families(service: &Service) -> Vec<Family> {
+    let spec = service.spec.as_ref();
+    let named = spec
+        .and_then(|spec| spec.ip_families.as_deref())
+        .unwrap_or_default();
+    let family = |name: &String| match name.as_str() {
+        "IPv6" => Family::V6,
+        _ => Family::V4,
+    };
+    named.iter().map(family).collect()
+}
+
+/// The address family of a Service, if the API server says.
+pub(crate) fn family(service: &Service) -> Option<Family> {
+    families(service).first().copied()
 }
 
 /// TCP ports of a Service: name (empty when unnamed) and number.
@@ -145,27 +181,66 @@ mod tests {
     #[case(json!({"selector": {"app": "web"}, "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}),
            Selector::Undivertible(Undivertible::NodeLocal))]
     fn selectors_are_told_apart(#[case] spec: serde_json::Value, #[case] expected: Selector) {
-        assert_eq!(selector(&service(&spec, None)), expected);
+        assert_eq!(selector(&service(&spec, None), &[]), expected);
+    }
+
+    #[rstest]
+    #[case(json!({"type": "ExternalName", "externalName": "x"}), Undivertible::ExternalName)]
+    #[case(json!({"clusterIP": "None"}), Undivertible::Headless)]
+    #[case(json!({"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}), Undivertible::NotTcp)]
+    #[case(json!({"internalTrafficPolicy": "Local"}), Undivertible::NodeLocal)]
+    #[case(json!({"ipFamilies": ["IPv6"]}), Undivertible::Family)]
+    #[case(json!({"ipFamilies": ["IPv4", "IPv6"]}), Undivertible::Family)]
+    fn field_16_what_is_edited_in_while_parked_is_seen(
+        #[case] mut spec: serde_json::Value,
+        #[case] why: Undivertible,
+    ) {
+        spec["selector"] = json!({PARKED_LABEL: "web.workloads"});
+        let parked = service(&spec, Some(r#"{"app":"web"}"#));
+        let dlx = ["10.0.0.1".parse().unwrap()];
+        assert_eq!(
+            selector(&parked, &dlx),
+            Selector::Stranded(labels(&[("app", "web")]), why)
+        );
+    }
+
+    #[rstest]
+    #[case(json!(["IPv4"]), &["10.0.0.1"], true)]
+    #[case(json!(["IPv6"]), &["10.0.0.1"], false)]
+    #[case(json!(["IPv6"]), &["10.0.0.1", "fd00::1"], true)]
+    #[case(json!(["IPv4"]), &["fd00::1"], false)]
+    #[case(json!(["IPv4", "IPv6"]), &["10.0.0.1", "fd00::1"], false)]
+    #[case(json!(["IPv6"]), &[], true)]
+    #[case(json!(null), &["10.0.0.1"], true)]
+    fn field_16_the_dlx_must_have_the_family_of_the_service(
+        #[case] families: serde_json::Value,
+        #[case] dlx: &[&str],
+        #[case] diverts: bool,
+    ) {
+        let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80}], "ipFamilies": families});
+        let dlx: Vec<IpAddr> = dlx.iter().map(|address| address.parse().unwrap()).collect();
+        let seen = selector(&service(&spec, None), &dlx);
+        assert_eq!(seen.obstacle().is_none(), diverts, "{seen:?}");
     }
 
     #[test]
     fn a_parked_selector_gives_the_original() {
         let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
-        let seen = selector(&service(&parked, Some(r#"{"app":"web"}"#)));
+        let seen = selector(&service(&parked, Some(r#"{"app":"web"}"#)), &[]);
         assert_eq!(seen, Selector::Parked(labels(&[("app", "web")])));
     }
 
     #[test]
     fn a_selector_that_somebody_put_back_counts_even_with_the_annotation_left() {
         let back = json!({"selector": {"app": "new"}, "ports": [{"port": 80}]});
-        let seen = selector(&service(&back, Some(r#"{"app":"old"}"#)));
+        let seen = selector(&service(&back, Some(r#"{"app":"old"}"#)), &[]);
         assert_eq!(seen, Selector::Pods(labels(&[("app", "new")])));
     }
 
     #[test]
     fn labels_put_beside_the_parked_one_are_what_the_owner_wants_now() {
         let applied = json!({"selector": {PARKED_LABEL: "web.workloads", "app": "new"}});
-        let seen = selector(&service(&applied, Some(r#"{"app":"old"}"#)));
+        let seen = selector(&service(&applied, Some(r#"{"app":"old"}"#)), &[]);
         assert_eq!(seen, Selector::Parked(labels(&[("app", "new")])));
     }
 
@@ -176,7 +251,7 @@ mod tests {
     #[case(Some("[1]"))]
     fn field_18_a_lost_original_is_lost_and_never_a_guess(#[case] annotation: Option<&str>) {
         let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
-        assert_eq!(selector(&service(&parked, annotation)), Selector::Lost);
+        assert_eq!(selector(&service(&parked, annotation), &[]), Selector::Lost);
     }
 
     #[test]

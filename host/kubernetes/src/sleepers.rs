@@ -3,7 +3,7 @@
 mod records;
 mod wishes;
 
-pub use wishes::{WishError, Wished};
+pub use wishes::{StoodIn, WishError, Wished};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -34,7 +34,8 @@ mod transition;
 pub use look::{Look, LookPolicy};
 pub use next::{Next, Step, Timings, WaitReason, next};
 pub use observation::{
-    Demand, Dlx, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload, also_leads_to,
+    Demand, Dlx, Family, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload, Zero,
+    also_leads_to,
 };
 pub use ownership::{Claimant, Precedence, Rival, owner};
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};

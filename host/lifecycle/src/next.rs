@@ -137,6 +137,9 @@ pub fn next(seen: &Observation, timings: &Timings) -> Next {
 
 /// What to do with what no other Sleeper has its hands on.
 fn mine(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
+    if let Some(next) = common::dated(seen, timings) {
+        return next;
+    }
     if seen.deleting {
         return waking::farewell(seen, timings);
     }

@@ -42,6 +42,10 @@ pub struct Observation {
     pub carried: Epoch,
     /// DLX ports that are recorded here and belong to an older claim of another Sleeper.
     pub lost_ports: Vec<u16>,
+    /// Why a Service port that lacks a DLX port cannot get one, if so.
+    pub no_port: Option<String>,
+    /// Pods of the workloads that are not terminating may be there. Only asked for while asleep, until there are none.
+    pub pods_left: bool,
     /// A ready, non-terminating pod accepts connections. Pods created before [`SleeperState::pods_since`] do not count.
     pub ready_pod: bool,
 }
@@ -55,6 +59,8 @@ pub struct Workload {
     pub exists: bool,
     /// Wished replicas.
     pub replicas: i32,
+    /// What zero replicas that somebody else wished mean.
+    pub zero: Zero,
     /// Minimum of the HPA that owns it, if any.
     pub autoscaler_minimum: Option<i32>,
     /// The epoch that the last wake of this very Sleeper wrote on it, which defeats older scale-downs. An epoch that
@@ -67,6 +73,16 @@ pub struct Workload {
     pub held_by: Option<String>,
 }
 
+/// What it means that somebody else, not Dormouse, set a workload to zero replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zero {
+    /// It is asleep: the DLX stands in, and the next request wakes it.
+    #[default]
+    StandIn,
+    /// It was turned off, and stays so.
+    Off,
+}
+
 /// One Service of the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -74,6 +90,8 @@ pub struct Service {
     pub name: String,
     /// How it selects pods now. None: the Service does not exist.
     pub selector: Option<Selector>,
+    /// The one address family by which clients reach it; none: any. Only DLX addresses of that family are of use to it.
+    pub family: Option<Family>,
     /// Ports that DLX ports stand in for: name and number. TCP only.
     pub ports: Vec<(String, u16)>,
     /// Dormouse's own slice. Also for a Service that does not exist any more, as long as its slice does.
@@ -95,6 +113,25 @@ pub struct Service {
     pub held_by: Option<String>,
 }
 
+/// A family of IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Whether an address is of this family.
+    pub fn includes(self, address: IpAddr) -> bool {
+        match self {
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+        }
+    }
+}
+
 /// How a Service selects pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
@@ -106,6 +143,36 @@ pub enum Selector {
     Lost,
     /// In a way that cannot be diverted.
     Undivertible(Undivertible),
+    /// Parked by Dormouse, and since then changed so that it cannot be diverted any more; the labels are what it was before.
+    Stranded(BTreeMap<String, String>, Undivertible),
+}
+
+impl Selector {
+    /// Why nothing can stand in for the pods, if so.
+    pub fn obstacle(&self) -> Option<Undivertible> {
+        match self {
+            Self::Pods(_) | Self::Parked(_) | Self::Lost => None,
+            Self::Undivertible(why) | Self::Stranded(_, why) => Some(*why),
+        }
+    }
+
+    /// Whether Dormouse replaced it.
+    pub fn is_parked(&self) -> bool {
+        matches!(self, Self::Parked(_) | Self::Lost | Self::Stranded(..))
+    }
+
+    /// What it selects, once it is not parked, as far as that is known.
+    pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        match self {
+            Self::Pods(labels) | Self::Parked(labels) | Self::Stranded(labels, _) => Some(labels),
+            Self::Lost | Self::Undivertible(_) => None,
+        }
+    }
+
+    /// Whether the cluster lists pods for it, once it is not parked.
+    pub fn leads_to_pods(&self) -> bool {
+        self.obstacle().is_none_or(Undivertible::leads_to_pods)
+    }
 }
 
 /// Why a Service cannot be diverted.
@@ -121,9 +188,16 @@ pub enum Undivertible {
     NotTcp,
     /// `internalTrafficPolicy: Local`: clients reach endpoints of their own node only, and a DLX is not on every node.
     NodeLocal,
+    /// Clients reach it by an address family of which the DLX has no address: an EndpointSlice holds one family.
+    Family,
 }
 
 impl Undivertible {
+    /// Whether the cluster lists pods for such a Service all the same.
+    pub fn leads_to_pods(self) -> bool {
+        !matches!(self, Self::ExternalName | Self::NoSelector)
+    }
+
     /// The reason, in words for people.
     pub fn explain(self) -> &'static str {
         match self {
@@ -136,6 +210,11 @@ impl Undivertible {
             Self::NotTcp => "has a port that is not TCP",
             Self::NodeLocal => {
                 "has internalTrafficPolicy: Local, so clients on a node without a DLX would find nobody; set it to Cluster"
+            }
+            Self::Family => {
+                "has an address family (ipFamilies) that the DLX could not answer on: the DLX has no address of that family, or the \
+                 Service has both families, and one EndpointSlice holds only one; set ipFamilyPolicy: SingleStack with a family that \
+                 the DLX has"
             }
         }
     }
@@ -165,7 +244,7 @@ pub enum Listed {
 /// The DLX as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dlx {
-    /// Addresses of ready replicas, sorted.
+    /// Addresses of ready replicas, of all families, sorted.
     pub ready: Vec<IpAddr>,
     /// Since when there has been no ready replica, if so.
     pub absent_since: Option<Timestamp>,
@@ -203,15 +282,19 @@ impl Observation {
         if let Some(rival) = &self.rival {
             return Some(rival.explain());
         }
-        self.services.iter().find_map(|service| {
+        let of_service = self.services.iter().find_map(|service| {
             let name = &service.name;
             match (service.selector.as_ref()?, &service.foreign) {
-                (Selector::Undivertible(why), _) => Some(format!("Service {name} {}", why.explain())),
+                (Selector::Undivertible(why) | Selector::Stranded(_, why), _) => {
+                    Some(format!("Service {name} {}", why.explain()))
+                }
                 (Selector::Lost, _) => Some(lost(name)),
                 (_, Some(foreign)) => Some(format!("Service {name} {}", also_leads_to(foreign))),
                 (Selector::Pods(_) | Selector::Parked(_), None) => None,
             }
-        })
+        });
+        // A port that nobody answers on is worse than pods that nobody needs.
+        of_service.or_else(|| self.no_port.clone())
     }
 
     /// As if it did not name what another Sleeper has its hands on.
@@ -252,12 +335,12 @@ impl Observation {
         let known: Vec<_> = self
             .services
             .iter()
-            .filter_map(|service| match service.selector.as_ref()? {
-                Selector::Pods(labels) | Selector::Parked(labels) => Some(KeptSelector {
+            .filter_map(|service| match service.selector.as_ref()?.labels() {
+                Some(labels) => Some(KeptSelector {
                     service: service.name.clone(),
                     labels: labels.clone(),
                 }),
-                Selector::Lost | Selector::Undivertible(_) => recorded(&service.name).cloned(),
+                None => recorded(&service.name).cloned(),
             })
             .collect();
         let all_recorded = known.iter().all(|kept| self.state.selectors.contains(kept));
@@ -269,23 +352,32 @@ impl Observation {
     /// A DLX that is ready may still not know this Sleeper: what it watches may come late, or not at all for a while. To
     /// lead to it would be to lead to a closed port. So a slice names who has answered, and whom it named already.
     pub fn to_ask(&self, service: &Service) -> Vec<IpAddr> {
-        let (false, Some(selector)) = (self.deleting, &service.selector) else {
+        let Some(selector) = &service.selector else {
             return Vec::new();
         };
-        let ready = || self.dlx.ready.iter().copied();
+        let ready = || self.dlx_for(service);
         let new = || ready().filter(|address| !self.is_named(service, *address));
         match self.state.phase {
             Phase::Awake => Vec::new(),
+            // It wakes before anything else, and then it is as below.
+            phase if self.deleting && phase.is_away() => Vec::new(),
             // Once more before the pods are taken out.
             Phase::Diverting if matches!(selector, Selector::Pods(_)) => ready().collect(),
             Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => new().collect(),
             // A wake does not wait for answers as long as there is somebody to lead to.
             Phase::Waking | Phase::Ready => {
                 let new: Vec<_> = new().collect();
-                let needed = service.own_slice.is_some() && new.len() == self.dlx.ready.len();
+                let needed = self.keeps_slice(service) && new.len() == ready().count();
                 if needed { new } else { Vec::new() }
             }
         }
+    }
+
+    /// Addresses of ready DLX replicas that may stand in for this Service.
+    pub(crate) fn dlx_for(&self, service: &Service) -> impl Iterator<Item = IpAddr> + use<'_> {
+        let family = service.family;
+        let ready = self.dlx.ready.iter().copied();
+        ready.filter(move |address| family.is_none_or(|family| family.includes(*address)))
     }
 
     /// The slice that a Service should have: the DLX replicas that answer, on the allocated ports.
@@ -294,7 +386,7 @@ impl Observation {
             Some(answer) => answer.is_ok(),
             None => self.is_named(service, *address),
         };
-        let mut addresses: Vec<_> = self.dlx.ready.iter().copied().filter(answers).collect();
+        let mut addresses: Vec<_> = self.dlx_for(service).filter(answers).collect();
         addresses.sort();
         let turn = Some(self.state.turn());
         match &service.own_slice {
@@ -317,16 +409,32 @@ impl Observation {
             .find(|service| !self.has_stand_in(service))
     }
 
-    /// Whether a DLX that is ready is behind this Service, or about to be.
+    /// Whether a DLX that is ready is behind this Service, or about to be, on all of its ports.
     pub(crate) fn has_stand_in(&self, service: &Service) -> bool {
-        let addresses = self.wanted_slice(service).addresses;
+        let wanted = self.wanted_slice(service);
+        let addresses = &wanted.addresses;
         addresses.iter().any(|address| self.dlx.ready.contains(address))
+            && wanted.ports == self.dlx_ports(service)
+            && self.has_ports(service)
+    }
+
+    /// Whether a DLX port stands in for at least one of its ports; none are needed where it has none.
+    fn has_ports(&self, service: &Service) -> bool {
+        service.ports.is_empty() || !self.dlx_ports(service).is_empty()
+    }
+
+    /// Whether the DLX is, or should be, behind this Service during a wake: it was before, or the Service is new and its pods
+    /// are still to come.
+    pub(crate) fn keeps_slice(&self, service: &Service) -> bool {
+        let pods_to_come = self.state.phase == Phase::Waking && !self.state.replicas.is_empty();
+        let new = pods_to_come && service.listed == Listed::Nothing;
+        service.own_slice.is_some() || (new && matches!(service.selector, Some(Selector::Pods(_))))
     }
 
     /// Whether the slice of a Service is as it should be, as far as anybody is there to be named in it.
     pub(crate) fn needs_slice(&self, service: &Service) -> bool {
         let wanted = self.wanted_slice(service);
-        !wanted.addresses.is_empty() && service.own_slice.as_ref() != Some(&wanted)
+        self.has_ports(service) && !wanted.addresses.is_empty() && service.own_slice.as_ref() != Some(&wanted)
     }
 
     /// Whether Dormouse's slice of a Service, written for this Sleeper, names this DLX on every port.
@@ -352,11 +460,16 @@ impl Observation {
         ports
     }
 
+    /// Whether a Service port has no DLX port.
+    pub fn lacks_ports(&self) -> bool {
+        !self.unallocated(|_| true).is_empty()
+    }
+
     /// Service ports without a DLX port.
-    pub(crate) fn unallocated(&self) -> Vec<(String, String, u16)> {
+    pub(crate) fn unallocated(&self, of: impl Fn(&Service) -> bool) -> Vec<(String, String, u16)> {
         self.services
             .iter()
-            .filter(|service| service.selector.is_some())
+            .filter(|service| service.selector.is_some() && of(service))
             .flat_map(|service| {
                 service
                     .ports

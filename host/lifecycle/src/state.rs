@@ -153,6 +153,10 @@ pub struct SleeperState {
     /// Workloads were seen at zero since the phase became Asleep. While it is Asleep, replicas above zero are from then
     /// on somebody else's wish, which is respected as a wake; while it wakes, pods from before the wake do not count.
     pub at_zero: bool,
+    /// No pod was left since the workloads were seen at zero. Every pod that comes after that is of a later wish, whatever the
+    /// clocks of those who note its age say.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pods_gone: bool,
     /// DLX ports of the diverted Services. Kept while awake, so that late connections still find their target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<DivertedPort>,
@@ -191,20 +195,26 @@ impl SleeperState {
     }
 
     /// Pods created before this moment do not count as ready: they are from before the workload was at zero and may be
-    /// about to go away. In whole seconds, as Kubernetes notes creation. None: every pod counts.
+    /// about to go away. In whole seconds, as Kubernetes notes creation, so it is asked for only where the order of events is
+    /// not known otherwise ([`SleeperState::pods_gone`]). None: every pod counts.
     ///
     /// Pods that are still there [`SURVIVAL`] after the wake began were kept: when a workload goes to zero and back
     /// quickly, its controller may never have seen the zero, and no younger pod will ever come.
     pub fn pods_since(&self, now: Timestamp) -> Option<Timestamp> {
-        let started = self.wake_started.filter(|_| self.at_zero)?;
+        let started = self.wake_started.filter(|_| self.needs_age())?;
         (now < self.pods_survived()?)
             .then(|| Timestamp::from_second(started.as_second()).ok())
             .flatten()
     }
 
+    /// Whether a pod may be from before the wake, so that its age has to tell.
+    fn needs_age(&self) -> bool {
+        self.at_zero && !self.pods_gone
+    }
+
     /// From when on pods from before the wake count too, if they did not from the start.
     pub(crate) fn pods_survived(&self) -> Option<Timestamp> {
-        let started = self.wake_started.filter(|_| self.at_zero)?;
+        let started = self.wake_started.filter(|_| self.needs_age())?;
         started.checked_add(SURVIVAL).ok()
     }
 

@@ -16,7 +16,7 @@ pub const PREFIX: &str = "dormouse.dev/";
 const OF_THE_HOST: [&str; 2] = ["epoch", "parked-selector"];
 
 /// What may stand behind the prefix, and what each accepts.
-const KNOWN: [(&str, &str); 6] = [
+const KNOWN: [(&str, &str); 7] = [
     ("sleep-after", duration::ACCEPTED),
     (
         "services",
@@ -28,6 +28,7 @@ const KNOWN: [(&str, &str); 6] = [
         "replicas",
         "write a whole number from 1 up, in quotes, such as \"3\"",
     ),
+    ("at-zero", "write \"stand-in\" or \"off\""),
     ("paused", "write \"true\" or \"false\", in quotes"),
 ];
 
@@ -110,6 +111,8 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Result<Wish, Vec<Problem>
     );
     let wake_timeout = value(&ours, "wake-timeout", positive_duration, &mut problems);
     let replicas = value(&ours, "replicas", replicas, &mut problems);
+    // The host reads it itself; here it only has to be right.
+    let _ = value(&ours, "at-zero", at_zero, &mut problems);
     let paused = value(&ours, "paused", flag, &mut problems).unwrap_or(false);
     // While there is a typo, the one that is missing may well be the one that is misspelt.
     if problems.is_empty() && sleep_after.is_none() && !ours.contains_key("paused") {
@@ -208,6 +211,13 @@ fn replicas(text: &str) -> Result<u32, &'static str> {
     number
         .filter(|number| *number > 0)
         .ok_or("it is not such a number")
+}
+
+fn at_zero(text: &str) -> Result<(), &'static str> {
+    match text.trim() {
+        "stand-in" | "off" => Ok(()),
+        _ => Err("it is neither"),
+    }
 }
 
 fn flag(text: &str) -> Result<bool, &'static str> {

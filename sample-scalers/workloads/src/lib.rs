@@ -8,6 +8,7 @@
 //!     dormouse.dev/rules: '[{"metric": "requests", "window": "10m", "threshold": "0"}]'  # default: observed traffic
 //!     dormouse.dev/wake-timeout: 2m            # how long a request is held; default: the setting of the DLX
 //!     dormouse.dev/replicas: "3"               # what a wake restores; default: as many as there were
+//!     dormouse.dev/at-zero: "off"              # leave it at zero if somebody else scales it there; default: stand in
 //!     dormouse.dev/paused: "true"              # leave it awake for now
 //! ```
 //!

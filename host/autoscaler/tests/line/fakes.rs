@@ -13,7 +13,7 @@ use dormouse_kubernetes::lifecycle::{
 };
 use dormouse_kubernetes::{
     ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, SleeperStatus,
-    WishError,
+    StoodIn, WishError,
 };
 use dormouse_plugin::types::{FieldCondition, ObjectRef, Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_scaling::Reading;
@@ -66,6 +66,11 @@ pub struct Cluster {
     pub undeclarable: Mutex<BTreeSet<String>>,
     /// Resources (`namespace/name`) whose Services cannot be diverted.
     pub undivertible: Mutex<BTreeSet<String>>,
+    /// What a look at a resource (`namespace/name`) that is at zero finds; by default, that it is wished asleep.
+    pub zero: Mutex<BTreeMap<String, StoodIn>>,
+    /// Services that do not exist.
+    pub no_services: Mutex<BTreeSet<String>>,
+    pub changes: tokio::sync::watch::Sender<u64>,
     pub only_namespace: Mutex<Option<String>>,
     pub fields: Mutex<BTreeMap<String, String>>,
     /// How long every write takes.
@@ -290,6 +295,26 @@ impl Sleepers for Cluster {
                 request_wake(state, now, reason, look, 0).ok()
             })
             .await)
+    }
+
+    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
+        self.note("look at zero", key);
+        if lock(&self.undivertible).contains(&short(key)) {
+            return Err(WishError::Unsupported("Service web is headless".into()));
+        }
+        let found = lock(&self.zero).get(&short(key)).copied();
+        match found {
+            Some(found) => Ok(found),
+            None => Ok(StoodIn::Wished(self.sleep(key, "at zero").await)),
+        }
+    }
+
+    fn has_service(&self, _namespace: &str, name: &str) -> bool {
+        !lock(&self.no_services).contains(name)
+    }
+
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     async fn record(

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use dormouse_kubernetes::StoodIn;
 use dormouse_kubernetes::lifecycle::{Phase, Wish};
-use dormouse_plugin::types::Resource;
+use dormouse_plugin::types::{Resource, ResourceState};
 
-use crate::fakes::Answer;
+use crate::fakes::{Answer, lock};
 use crate::harness::*;
 
 fn web() -> Resource {
@@ -39,8 +40,40 @@ async fn a_resource_gets_a_sleeper_that_says_what_the_plugin_said() {
     assert_eq!(world.cluster.sleeper(&key).unwrap().spec.restore_replicas, None);
 }
 
+#[rstest::rstest]
+#[case(Phase::Diverting)]
+#[case(Phase::Observing)]
+#[case(Phase::Draining)]
+#[case(Phase::Asleep)]
+#[case(Phase::Waking)]
+#[case(Phase::Ready)]
 #[tokio::test(start_paused = true)]
-async fn what_it_is_made_of_stays_until_it_is_awake() {
+async fn field_02_what_joins_is_taken_in_in_every_phase(#[case] phase: Phase) {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    world.run(&[&plugin]);
+    minutes(1).await;
+    let key = plugin.key("shop", "web");
+    let wish = if phase.is_away() {
+        Wish::Asleep
+    } else {
+        Wish::Awake
+    };
+    world
+        .cluster
+        .edit_state(&key, |state| (state.phase, state.wish) = (phase, wish));
+    plugin.list(vec![Resource {
+        services: vec!["second".into(), "web".into()],
+        ..web()
+    }]);
+    minutes(1).await;
+    let spec = world.cluster.sleeper(&key).unwrap().spec;
+    assert_eq!(spec.services, ["web", "second"]);
+    assert_eq!(world.cluster.state(&key).phase, phase, "nobody is woken for that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn field_02_what_is_taken_away_is_restored_by_a_wake_and_then_left_out() {
     let mut world = World::new();
     let plugin = world.plugin("workloads", vec![web()]);
     world.run(&[&plugin]);
@@ -51,24 +84,116 @@ async fn what_it_is_made_of_stays_until_it_is_awake() {
     });
     plugin.list(vec![Resource {
         services: vec!["other".into()],
-        workloads: vec![],
         restore_replicas: Some(2),
         ..web()
     }]);
-    minutes(2).await;
+    minutes(1).await;
     let spec = world.cluster.sleeper(&key).unwrap().spec;
-    assert_eq!(
-        (spec.services, spec.workloads.len()),
-        (vec!["web".to_owned()], 1),
-        "or they were never restored"
-    );
+    assert_eq!(spec.services, ["web", "other"], "or it were never restored");
     assert_eq!(spec.restore_replicas, Some(2));
+    let state = world.cluster.state(&key);
+    assert_eq!(state.phase, Phase::Waking);
+    assert!(state.reason.contains("Service web"), "{}", state.reason);
 
-    world.cluster.edit_state(&key, |state| {
-        (state.phase, state.wish) = (Phase::Awake, Wish::Awake)
-    });
+    world.cluster.carry_through();
     minutes(1).await;
     assert_eq!(world.cluster.sleeper(&key).unwrap().spec.services, ["other"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn field_02_a_service_that_is_gone_wakes_nobody() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    world.run(&[&plugin]);
+    minutes(1).await;
+    let key = plugin.key("shop", "web");
+    world.cluster.edit_state(&key, |state| {
+        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep)
+    });
+    lock(&world.cluster.no_services).insert("web".into());
+    plugin.list(vec![Resource {
+        services: vec!["other".into()],
+        ..web()
+    }]);
+    minutes(2).await;
+    assert_eq!(world.cluster.state(&key).phase, Phase::Asleep);
+    assert_eq!(
+        world.cluster.sleeper(&key).unwrap().spec.services,
+        ["web", "other"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn field_02_a_change_brings_the_next_round_soon_but_not_one_each() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    world.run(&[&plugin]);
+    minutes(1).await;
+    let key = plugin.key("shop", "web");
+    plugin.list(vec![Resource {
+        services: vec!["web".into(), "second".into()],
+        ..web()
+    }]);
+    pass(Duration::from_millis(1500)).await;
+    let services = || world.cluster.sleeper(&key).unwrap().spec.services;
+    assert_eq!(services(), ["web"], "nobody knows yet");
+    world.cluster.changes.send_modify(|count| *count += 1);
+    pass(Duration::from_millis(1500)).await;
+    assert_eq!(services(), ["web", "second"]);
+
+    let calls = || lock(&plugin.resources_calls).len();
+    let rounds = calls();
+    for _ in 0..100 {
+        world.cluster.changes.send_modify(|count| *count += 1);
+        pass(Duration::from_millis(50)).await;
+    }
+    assert!(
+        calls() - rounds <= 6,
+        "{} rounds in five seconds",
+        calls() - rounds
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn field_04_what_is_at_zero_without_us_is_put_to_sleep_without_asking_rules() {
+    let mut world = World::new();
+    let born = Resource {
+        state: ResourceState::Asleep,
+        ..web()
+    };
+    let plugin = world.plugin("workloads", vec![born]);
+    world.run(&[&plugin]);
+    minutes(2).await;
+    assert_eq!(world.cluster.state(&plugin.key("shop", "web")).wish, Wish::Asleep);
+    assert_eq!(world.cluster.written("look at zero"), 1, "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn field_04_what_was_turned_off_says_so_and_takes_it_back() {
+    let mut world = World::new();
+    let off = Resource {
+        state: ResourceState::Asleep,
+        ..web()
+    };
+    let plugin = world.plugin("workloads", vec![off]);
+    lock(&world.cluster.zero).insert("shop/web".into(), StoodIn::TurnedOff);
+    world.run(&[&plugin]);
+    minutes(3).await;
+    let key = plugin.key("shop", "web");
+    let (status, reason, message) = world.cluster.condition(&key, "Wakeable").unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "TurnedOff"));
+    assert!(message.contains("dormouse.dev/at-zero"), "{message}");
+    let told = lock(&world.cluster.events).clone();
+    assert_eq!(
+        told.iter().filter(|(_, reason)| reason == "TurnedOff").count(),
+        1,
+        "{told:?}"
+    );
+    assert_eq!(world.cluster.state(&key).phase, Phase::Awake);
+
+    plugin.list(vec![web()]);
+    minutes(1).await;
+    assert_eq!(world.cluster.condition(&key, "Wakeable").unwrap().0, "True");
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,8 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn of(old: &SleeperState, new: &SleeperState) -> Self {
+    /// `obstacle` says which Service cannot be diverted, if so.
+    pub(super) fn of(old: &SleeperState, new: &SleeperState, obstacle: Option<&str>) -> Self {
         let mut news = Self::default();
         if let Some(failure) = new
             .wake_failure
@@ -41,6 +42,12 @@ impl News {
                 &new.reason,
             ));
             news.event = Some((EventType::Warning, "Refused", new.reason.clone()));
+        }
+        // What could be diverted cannot be any more: it wakes, and somebody has to know why.
+        if let Some(why) = obstacle.filter(|_| old.phase.is_away() && new.phase == Phase::Waking) {
+            news.conditions
+                .push(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", why));
+            news.event = Some((EventType::Warning, "Undivertible", why.to_owned()));
         }
         match (old.phase, new.phase) {
             (Phase::Diverting, Phase::Observing) => {
@@ -91,7 +98,7 @@ mod tests {
             wake_completed: Some(at(3)),
             ..waking.clone()
         };
-        assert!(News::of(&waking, &ready).woken.is_none());
+        assert!(News::of(&waking, &ready, None).woken.is_none());
         let recorded = vec![dormouse_lifecycle::WorkloadReplicas {
             workload: ObjectRef::default(),
             replicas: 2,
@@ -106,7 +113,10 @@ mod tests {
                 ..ready
             },
         );
-        assert_eq!(News::of(&waking, &ready).woken, Some(Duration::from_secs(2)));
+        assert_eq!(
+            News::of(&waking, &ready, None).woken,
+            Some(Duration::from_secs(2))
+        );
     }
 
     #[test]
@@ -120,11 +130,29 @@ mod tests {
             reason: "Service web is headless".into(),
             ..wished.clone()
         };
-        let news = News::of(&wished, &refused);
+        let news = News::of(&wished, &refused, None);
         assert_eq!(
             news.event.map(|(_, reason, text)| (reason, text)),
             Some(("Refused", refused.reason))
         );
         assert_eq!(news.conditions[0].kind, condition::DIVERTIBLE);
+    }
+
+    #[test]
+    fn field_16_a_wake_for_a_service_that_cannot_be_diverted_any_more_names_it() {
+        let asleep = SleeperState {
+            phase: Phase::Asleep,
+            wish: Wish::Asleep,
+            ..SleeperState::default()
+        };
+        let waking = SleeperState {
+            phase: Phase::Waking,
+            ..SleeperState::default()
+        };
+        let news = News::of(&asleep, &waking, Some("Service web is headless"));
+        assert_eq!(news.conditions[0].kind, condition::DIVERTIBLE);
+        assert!(!news.conditions[0].status);
+        assert_eq!(news.event.map(|(_, reason, _)| reason), Some("Undivertible"));
+        assert!(News::of(&asleep, &waking, None).event.is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use dormouse_lifecycle::{ObjectRef, SleeperState};
+use dormouse_lifecycle::{ObjectRef, Selector, SleeperState};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Service;
@@ -13,7 +13,7 @@ use super::{Seen, WorkloadVersion, as_label, stamped};
 use crate::Cluster;
 use crate::api::FENCE_LABEL;
 use crate::endpoints::{PodEndpoint, ServicePort, conditions, is_ready};
-use crate::services::{selects, tcp_ports};
+use crate::services::{original_selector, selects, tcp_ports};
 
 /// Pods that are tried at once whether they accept connections.
 const CONNECTS: usize = 8;
@@ -29,10 +29,13 @@ impl Cluster {
             self.now(),
             self.inner.config.timings.drain_grace,
         );
+        // One that was changed so that it leads to no pods of this cluster would be waited for in vain.
         let services: Vec<_> = seen
+            .observation
             .services
-            .values()
-            .filter_map(|version| version.service.as_ref())
+            .iter()
+            .filter(|service| service.selector.as_ref().is_some_and(Selector::leads_to_pods))
+            .filter_map(|service| seen.services.get(&service.name)?.service.as_ref())
             .collect();
         if services.is_empty() {
             return (self.any_pod_ready(namespace, &age, &seen.workloads), false);
@@ -45,6 +48,29 @@ impl Cluster {
             all &= self.any_accepts(candidates).await;
         }
         (all, undecided && !all)
+    }
+
+    /// Whether pods of a resource that are not terminating may be there: its workloads say so, or the reflector shows some.
+    pub(super) fn pods_left(&self, namespace: &str, seen: &Seen) -> bool {
+        let scales = || {
+            seen.workloads
+                .values()
+                .filter_map(|workload| workload.scale.as_ref())
+        };
+        let statuses = || scales().filter_map(|scale| scale.status.as_ref());
+        if statuses().any(|status| status.replicas > 0) {
+            return true;
+        }
+        let of_workloads = statuses().filter_map(|status| equality_selector(status.selector.as_deref()?));
+        let of_services = seen.services.values().filter_map(|version| {
+            let service = version.service.as_ref()?;
+            original_selector(service).ok().flatten()
+        });
+        let selectors: Vec<_> = of_workloads.chain(of_services).collect();
+        let pods = self.inner.stores.pods.in_namespace(namespace);
+        pods.iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .any(|pod| selectors.iter().any(|selector| selects(selector, pod.labels())))
     }
 
     /// Notes of which Services the cluster's own slices certainly list a pod of this wake: they carry the label of its

@@ -1,7 +1,8 @@
 //! Wishes: what a resource is meant to be.
 
 use dormouse_lifecycle::{
-    Phase, Refused, Selector, SleeperState, also_leads_to, request_observation, request_sleep, request_wake,
+    Phase, Refused, Selector, SleeperState, Zero, also_leads_to, request_observation, request_sleep,
+    request_wake,
 };
 use thiserror::Error;
 
@@ -19,6 +20,17 @@ pub struct Wished {
     pub phase: Phase,
     /// False when it was so already and nothing was written.
     pub changed: bool,
+}
+
+/// What [`Cluster::wish_stand_in`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoodIn {
+    /// It has replicas.
+    NotAtZero,
+    /// It is wished asleep. False: it was so already.
+    Wished(bool),
+    /// It was turned off, and is left so.
+    TurnedOff,
 }
 
 /// Why a wish was not taken.
@@ -51,6 +63,33 @@ impl Cluster {
             Err(Refused::Waking) => Err(WishError::Superseded),
         })
         .await
+    }
+
+    /// What is at zero without us is asleep: wishes it so, so that the DLX stands in, unless it was to be turned off. What counts
+    /// is read anew.
+    ///
+    /// # Errors
+    /// [`WishError`].
+    pub async fn wish_stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
+        let seen = match self.observe(&key.namespace, &key.object_name()).await {
+            Err(ClusterError::NotFound { .. }) => return Err(WishError::Unknown(key.clone())),
+            seen => seen?,
+        };
+        let workloads = &seen.observation().workloads;
+        let there = || workloads.iter().filter(|workload| workload.exists);
+        if there().next().is_none() || there().any(|workload| workload.replicas > 0) {
+            return Ok(StoodIn::NotAtZero);
+        }
+        if there().any(|workload| workload.zero == Zero::Off) {
+            if seen.observation().state.phase != Phase::Awake {
+                // Nothing is restored by that; only the DLX leaves.
+                self.wish_wake(key, "it was turned off by somebody else, and is left so")
+                    .await?;
+            }
+            return Ok(StoodIn::TurnedOff);
+        }
+        let wished = self.wish_sleep(key, "scaled to zero by somebody else").await?;
+        Ok(StoodIn::Wished(wished.changed))
     }
 
     /// Wishes that the DLX steps into the traffic of a resource and counts.
@@ -91,20 +130,21 @@ impl Cluster {
         let Some(sleeper) = self.sleeper(key) else {
             return Ok(());
         };
+        let dlx = self.dlx_endpoints().addresses;
         for name in &sleeper.spec.services {
             let Some(service) = self.service(&key.namespace, name) else {
                 continue;
             };
             let unsupported = |why: &str| Err(WishError::Unsupported(format!("Service {name} {why}")));
-            match selector(&service) {
-                Selector::Undivertible(why) => return unsupported(why.explain()),
-                Selector::Pods(labels) => {
-                    if let Some(foreign) = self.foreign(&key.namespace, &sleeper.spec, &labels) {
-                        return unsupported(&also_leads_to(&foreign));
-                    }
-                }
-                // What another Sleeper parked is told below; what this one parked is healed, or told, as it goes on.
-                Selector::Parked(_) | Selector::Lost => {}
+            let selector = selector(&service, &dlx);
+            if let Some(why) = selector.obstacle() {
+                return unsupported(why.explain());
+            }
+            // What another Sleeper parked is told below; what this one parked is healed, or told, as it goes on.
+            if let Selector::Pods(labels) = selector
+                && let Some(foreign) = self.foreign(&key.namespace, &sleeper.spec, &labels)
+            {
+                return unsupported(&also_leads_to(&foreign));
             }
         }
         match self.rival(&sleeper) {

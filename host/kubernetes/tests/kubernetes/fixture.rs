@@ -70,7 +70,7 @@ pub fn workload() -> ObjectRef {
     }
 }
 
-fn config() -> Config {
+pub fn config() -> Config {
     Config {
         dlx_service: Some(("dormouse".into(), "dlx".into())),
         readiness_timeout: Duration::from_secs(10),
@@ -94,6 +94,11 @@ fn config() -> Config {
 impl World {
     /// The cluster with a declared, awake Sleeper.
     pub async fn new() -> Self {
+        Self::with(config()).await
+    }
+
+    /// The same with other settings.
+    pub async fn with(config: Config) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
@@ -112,7 +117,7 @@ impl World {
             assert!(begun.elapsed() < PATIENCE, "the Service does not answer");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let cluster = Cluster::connect(client, config()).await.unwrap();
+        let cluster = Cluster::connect(client, config).await.unwrap();
         let key = SleeperKey::new("workloads", "shop", "web");
         let world = Self { api, cluster, key };
         world.declare("workloads").await;
@@ -218,6 +223,14 @@ impl World {
     pub async fn until_asleep(&self) -> Arc<Sleeper> {
         self.until("asleep", |s| {
             phase(s) == Phase::Asleep && s.status.as_ref().is_some_and(|s| s.state.at_zero)
+        })
+        .await
+    }
+
+    /// Asleep, and the last note of that is written.
+    pub async fn until_without_pods(&self) -> Arc<Sleeper> {
+        self.until("without pods", |s| {
+            phase(s) == Phase::Asleep && s.status.as_ref().is_some_and(|s| s.state.pods_gone)
         })
         .await
     }

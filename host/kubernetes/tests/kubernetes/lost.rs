@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::fixture::{Dlx, PORT, World, drive, phase, request};
 use crate::step_until;
 
-async fn patch(world: &World, plural: &str, name: &str, patch: Value) {
+pub async fn patch(world: &World, plural: &str, name: &str, patch: Value) {
     use kube::api::{DynamicObject, Patch, PatchParams};
     let (group, version, kind) = match plural {
         "services" => ("", "v1", "Service"),
@@ -104,7 +104,7 @@ async fn chaos_1_a_status_that_was_wiped_is_derived_again() {
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
     world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
-    world.until_asleep().await;
+    world.until_without_pods().await;
     let name = world.key.object_name();
     let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
     let mut wiped = sleepers.get(&name).await.unwrap();

@@ -7,6 +7,7 @@
 
 mod fixture;
 mod lost;
+mod phases;
 mod sharing;
 
 use std::time::Duration;

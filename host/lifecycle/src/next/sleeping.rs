@@ -1,9 +1,12 @@
 //! From Awake to Asleep.
 
-use super::common::{act_state, after, catching_up, caught_up, existing, record, settled, wait, wake};
+use super::common::{
+    act_state, after, all_at_zero, catching_up, caught_up, existing, record, recorded, settled, wait, wake,
+    workloads,
+};
 use super::waking::{awake, recover};
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish};
+use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish, Zero};
 
 /// Awake, and wished observed or asleep.
 pub(super) fn begin(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
@@ -32,7 +35,7 @@ pub(super) fn begin(seen: &Observation, timings: &Timings, held: Option<String>)
     if let Some(until) = catching_up(seen, timings) {
         return wait(WaitReason::CatchingUp, Some(until));
     }
-    let missing = seen.unallocated();
+    let missing = seen.unallocated(|_| true);
     if !missing.is_empty() {
         return Next::Act(vec![Step::AllocatePorts(missing)]);
     }
@@ -79,7 +82,7 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
             wake(seen, timings, &format!("diverting was given up: {what}"))
         }
     };
-    let missing = seen.unallocated();
+    let missing = seen.unallocated(|_| true);
     if !missing.is_empty() {
         return unless_overdue(
             "no DLX ports could be recorded",
@@ -166,16 +169,12 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
         Demand::Unknown if overdue => wake(seen, timings, "draining was given up: demand is unknown"),
         Demand::Unknown if existing(seen).next().is_some() => wait(WaitReason::DemandUnknown, Some(give_up)),
         Demand::Unknown | Demand::None => {
-            let replicas = seen
-                .workloads
-                .iter()
-                .filter(|workload| workload.exists)
-                .map(|workload| record(seen, workload))
-                .collect();
+            let replicas = workloads(seen).map(|workload| record(seen, workload)).collect();
             let (now, reason) = (seen.now, seen.state.reason.clone());
             act_state(seen, |state| {
                 state.replicas = replicas;
                 state.at_zero = false;
+                state.pods_gone = false;
                 state.slept = Some(now);
                 state.enter(Phase::Asleep, now, reason);
             })
@@ -185,10 +184,7 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
 
 pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
     if seen.state.at_zero
-        && let Some(workload) = seen
-            .workloads
-            .iter()
-            .find(|workload| workload.exists && workload.replicas > 0)
+        && let Some(workload) = workloads(seen).find(|workload| workload.replicas > 0)
     {
         let who = format!(
             "{} {} was scaled up by somebody else",
@@ -196,22 +192,23 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
         );
         return wake(seen, timings, &who);
     }
+    let untouched = || workloads(seen).all(|workload| recorded(seen, workload) == Some(0));
+    if all_at_zero(seen, Zero::Off) && untouched() {
+        return wake(
+            seen,
+            timings,
+            "it was turned off by somebody else, and is left so",
+        );
+    }
     if let Some(next) = keep_diverted(seen, timings) {
         return next;
     }
-    let up = || {
-        seen.workloads
-            .iter()
-            .filter(|workload| workload.exists && workload.replicas > 0)
-    };
+    let up = || workloads(seen).filter(|workload| workload.replicas > 0);
     // Only what is recorded is scaled down: a wake restores and fences what is recorded.
     let appeared: Vec<_> = up()
         .filter(|workload| {
-            !seen
-                .state
-                .replicas
-                .iter()
-                .any(|recorded| recorded.workload == workload.object)
+            let mut known = seen.state.replicas.iter();
+            !known.any(|recorded| recorded.workload == workload.object)
         })
         .map(|workload| record(seen, workload))
         .collect();
@@ -227,8 +224,11 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
             None => Next::Act(downs),
         };
     }
-    if !seen.state.at_zero {
-        return act_state(seen, |state| state.at_zero = true);
+    if !seen.state.at_zero || (!seen.state.pods_gone && !seen.pods_left) {
+        return act_state(seen, |state| {
+            state.at_zero = true;
+            state.pods_gone = !seen.pods_left;
+        });
     }
     settled()
 }
@@ -236,9 +236,9 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
 /// Which ready DLX does not answer for a Service whose pods are still to be taken out, and how.
 fn silent(seen: &Observation) -> Option<String> {
     existing(seen)
-        .filter(|(_, selector)| !matches!(selector, Selector::Parked(_)))
-        .flat_map(|(service, _)| seen.dlx.ready.iter().map(move |address| (service, address)))
-        .find_map(|(service, address)| match service.answers.get(address) {
+        .filter(|(_, selector)| !selector.is_parked())
+        .flat_map(|(service, _)| seen.dlx_for(service).map(move |address| (service, address)))
+        .find_map(|(service, address)| match service.answers.get(&address) {
             Some(Ok(())) => None,
             Some(Err(why)) => Some(format!("Service {}: {why}", service.name)),
             None => Some(format!("Service {}: {address} was not asked", service.name)),
@@ -251,17 +251,18 @@ pub(super) fn keep_diverted(seen: &Observation, timings: &Timings) -> Option<Nex
     if let Some(next) = cannot_divert(seen, timings) {
         return Some(next);
     }
-    let missing = seen.unallocated();
-    if !missing.is_empty() {
-        return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
-    }
     if let Some(record) = record_selectors(seen) {
         return Some(record);
     }
+    // First what is possible whatever becomes of the ports: none may be left.
     let mut steps = stale_slices(seen);
     steps.extend(parks(seen));
     if !steps.is_empty() {
         return Some(Next::Act(steps));
+    }
+    let missing = seen.unallocated(|_| true);
+    if !missing.is_empty() {
+        return Some(Next::Act(vec![Step::AllocatePorts(missing)]));
     }
     nobody_answers(seen, timings)
 }
@@ -308,7 +309,7 @@ pub(super) fn parks(seen: &Observation) -> Vec<Step> {
         Selector::Pods(_) => true,
         // The selector is known from elsewhere: put it back where a person finds it.
         Selector::Parked(_) => !service.kept,
-        Selector::Lost | Selector::Undivertible(_) => false,
+        Selector::Lost | Selector::Undivertible(_) | Selector::Stranded(..) => false,
     };
     existing(seen)
         .filter(|(service, selector)| unparked(service, selector) && seen.has_stand_in(service))

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use super::common::{act_state, after, catching_up, existing, settled, wait, wake, wanted_replicas};
+use super::common::{
+    act_state, after, all_at_zero, catching_up, existing, recorded, settled, wait, wake, wanted_replicas,
+    workloads,
+};
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Listed, Observation, Phase, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas};
+use crate::{
+    Listed, Observation, Phase, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas, Zero,
+};
 
 /// How often the record of a wake that waits for a person is renewed.
 const FAILURE_REFRESH: Duration = Duration::from_secs(1);
@@ -33,16 +38,16 @@ pub(super) fn recover(seen: &Observation) -> Option<Next> {
     if !was_put_to_sleep(seen) {
         return None;
     }
-    let parked = |selector: &Selector| matches!(selector, Selector::Parked(_));
     let whole = seen.obstacle().is_none()
-        && existing(seen).any(|(_, selector)| parked(selector))
-        && down(seen).count() == present(seen).count();
+        && existing(seen).any(|(_, selector)| matches!(selector, Selector::Parked(_)))
+        && down(seen).count() == workloads(seen).count();
     let now = seen.now;
     Some(act_state(seen, |state| {
         // Nothing that was decided before can be taken for this turn's.
         state.epoch = state.epoch.max(seen.carried).saturating_add(1);
         state.at_zero = true;
-        state.replicas = present(seen)
+        state.pods_gone = false;
+        state.replicas = workloads(seen)
             .map(|workload| WorkloadReplicas {
                 workload: workload.object.clone(),
                 replicas: wanted_replicas(seen, workload, workload.noted),
@@ -67,23 +72,23 @@ pub(super) fn recover(seen: &Observation) -> Option<Next> {
 
 /// A workload is at zero that a sleep put there, or its Services are parked besides.
 fn was_put_to_sleep(seen: &Observation) -> bool {
-    let parked = existing(seen).any(|(_, selector)| matches!(selector, Selector::Parked(_) | Selector::Lost));
-    let all_down = present(seen).next().is_some() && down(seen).count() == present(seen).count();
+    let parked = existing(seen).any(|(_, selector)| selector.is_parked());
+    let all_down = workloads(seen).next().is_some() && down(seen).count() == workloads(seen).count();
     (parked && all_down) || down(seen).any(|workload| workload.noted.is_some())
 }
 
-fn present(seen: &Observation) -> impl Iterator<Item = &Workload> {
-    seen.workloads.iter().filter(|workload| workload.exists)
-}
-
 fn down(seen: &Observation) -> impl Iterator<Item = &Workload> {
-    present(seen).filter(|workload| workload.replicas == 0)
+    workloads(seen).filter(|workload| workload.replicas == 0)
 }
 
 /// Selectors first: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself.
 pub(super) fn waking(seen: &Observation) -> Next {
     if let Some(next) = turn_back(seen) {
         return next;
+    }
+    // Not before a wake that is over already.
+    if let Some(repairs) = repairs(seen).filter(|_| !seen.ready_pod) {
+        return repairs;
     }
     let slices = stale_leftovers(seen);
     if !slices.is_empty() {
@@ -92,12 +97,13 @@ pub(super) fn waking(seen: &Observation) -> Next {
     if let Some(why) = seen.lost_selector() {
         return failed(seen, why);
     }
-    if seen.workloads.iter().any(|workload| workload.exists) && !seen.ready_pod {
+    if pods_wanted(seen) && !seen.ready_pod {
         let deadline = after(seen.state.wake_started, seen.now, seen.readiness_timeout);
         if seen.now < deadline {
             let survived = seen.state.pods_survived().filter(|moment| *moment > seen.now);
             let until = survived.map_or(deadline, |moment| moment.min(deadline));
-            return wait(WaitReason::NoReadyPod, Some(until));
+            let reason = unserved(seen).map_or(WaitReason::NoReadyPod, WaitReason::Probe);
+            return wait(reason, Some(until));
         }
         if seen.state.current_wake_failure().is_some() {
             return wait(WaitReason::NoReadyPod, None);
@@ -152,10 +158,7 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
                 (!fenced).then(|| Step::FenceService(service.name.clone(), seen.state.epoch))
             }),
     );
-    let at_zero = seen
-        .workloads
-        .iter()
-        .any(|workload| workload.exists && workload.replicas == 0);
+    let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
     if at_zero && !seen.state.at_zero {
         // Its pods may still look ready although they are going away. Remember that before they are wished back.
         let mut state = seen.state.clone();
@@ -177,25 +180,27 @@ fn lost(seen: &Observation) -> Option<Next> {
 }
 
 pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
-    if let Some(next) = lost(seen) {
+    if let Some(next) = lost(seen).or_else(|| stand_in_again(seen)) {
         return next;
     }
-    let mut repairs = restores(seen);
-    repairs.extend(stale_leftovers(seen));
-    if !repairs.is_empty() {
-        return Next::Act(repairs);
+    let mut steps = restores(seen);
+    steps.extend(stale_leftovers(seen));
+    if !steps.is_empty() {
+        return Next::Act(steps);
     }
-    if let Some(next) = not_listed_long_enough(seen, timings) {
-        return next;
-    }
-    if let Some(next) = leave(seen) {
-        return next;
+    let staying = not_listed_long_enough(seen, timings).or_else(|| leave(seen));
+    match staying {
+        // As long as the DLX stays, it follows the Service.
+        Some(waiting @ Next::Wait { .. }) => return repairs(seen).unwrap_or(waiting),
+        Some(leaves) => return leaves,
+        None => {}
     }
     let now = seen.now;
     act_state(seen, |state| {
         state.replicas.clear();
         state.selectors.clear();
         state.at_zero = false;
+        state.pods_gone = false;
         let seed = u64::try_from(state.epoch).unwrap_or(0);
         if state.look.disturbed == 0 {
             state.look = timings.look.settled(now, seed);
@@ -250,12 +255,15 @@ pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
         }
     }
     if let Some(next) = not_listed_long_enough(seen, timings) {
-        return next;
+        return repairs(seen).unwrap_or(next);
     }
     let patience = after(seen.state.since, seen.now, timings.farewell);
     // Listed pods may be those of before the sleep, on their way out.
     let unready = seen.state.phase == Phase::Waking && pods_wanted(seen) && !seen.ready_pod;
     if unready && own_slices(seen).next().is_some() && seen.now < patience {
+        if let Some(repairs) = repairs(seen) {
+            return repairs;
+        }
         return wait(WaitReason::NoReadyPod, Some(patience));
     }
     match leave(seen) {
@@ -295,14 +303,32 @@ pub(super) fn stale_leftovers(seen: &Observation) -> Vec<Step> {
         return Vec::new();
     }
     existing(seen)
-        .filter(|(service, _)| service.own_slice.is_some() && seen.needs_slice(service))
+        .filter(|(service, _)| seen.keeps_slice(service) && seen.needs_slice(service))
         .map(|(service, _)| Step::WriteSlice(service.name.clone()))
         .collect()
 }
 
+/// As long as the DLX answers, it does so on the ports that the Services have now, not on those that they had.
+fn repairs(seen: &Observation) -> Option<Next> {
+    let slices = stale_leftovers(seen);
+    if !slices.is_empty() {
+        return Some(Next::Act(slices));
+    }
+    let missing = seen.unallocated(|service| seen.keeps_slice(service));
+    (!missing.is_empty() && seen.no_port.is_none()).then(|| Next::Act(vec![Step::AllocatePorts(missing)]))
+}
+
+/// A Service that leads to the DLX, but not on all of its ports yet: no DLX answers on them. Nothing will tell when.
+fn unserved(seen: &Observation) -> Option<String> {
+    let mut kept = existing(seen).filter(|(service, _)| seen.keeps_slice(service));
+    let ready = !seen.dlx.ready.is_empty();
+    let (service, _) = kept.find(|(service, _)| ready && !seen.has_stand_in(service))?;
+    Some(format!("no DLX answers for Service {}", service.name))
+}
+
 pub(super) fn restores(seen: &Observation) -> Vec<Step> {
     existing(seen)
-        .filter(|(_, selector)| matches!(selector, Selector::Parked(_)))
+        .filter(|(_, selector)| matches!(selector, Selector::Parked(_) | Selector::Stranded(..)))
         .map(|(service, _)| Step::RestoreSelector(service.name.clone()))
         .collect()
 }
@@ -312,19 +338,35 @@ pub(super) fn own_slices(seen: &Observation) -> impl Iterator<Item = &Service> {
 }
 
 fn pods_wanted(seen: &Observation) -> bool {
-    seen.workloads
-        .iter()
-        .any(|workload| workload.exists && workload.replicas > 0)
+    workloads(seen).any(|workload| workload.replicas > 0)
+}
+
+/// At zero without us, and it was not somebody's request that brought us here, or it is to be left so.
+fn stays_at_zero(seen: &Observation, workload: &Workload) -> bool {
+    let ours = recorded(seen, workload).is_some_and(|replicas| replicas > 0);
+    !ours && (seen.deleting || workload.zero == Zero::Off)
+}
+
+/// Scaled to zero by somebody else before the DLX has left: it stays, instead of leaving a Service with nobody behind it.
+fn stand_in_again(seen: &Observation) -> Option<Next> {
+    let possible = own_slices(seen).next().is_some() && !seen.dlx.ready.is_empty();
+    if !possible || !all_at_zero(seen, Zero::StandIn) || seen.obstacle().is_some() {
+        return None;
+    }
+    let now = seen.now;
+    Some(act_state(seen, |state| {
+        state.wish = Wish::Asleep;
+        state.replicas.clear();
+        (state.at_zero, state.pods_gone) = (false, false);
+        state.enter(Phase::Diverting, now, "scaled to zero by somebody else");
+    }))
 }
 
 /// The DLX leaves every Service whose pods are listed, or that will not have any. None: it has left all.
 pub(super) fn leave(seen: &Observation) -> Option<Next> {
-    let pods_wanted = seen
-        .workloads
-        .iter()
-        .any(|workload| workload.exists && workload.replicas > 0);
-    let stays =
-        |service: &Service| pods_wanted && service.selector.is_some() && service.listed == Listed::Nothing;
+    let pods_wanted = pods_wanted(seen);
+    let lists = |service: &Service| service.selector.as_ref().is_some_and(Selector::leads_to_pods);
+    let stays = |service: &Service| pods_wanted && lists(service) && service.listed == Listed::Nothing;
     let leaves: Vec<_> = own_slices(seen)
         .filter(|service| !stays(service))
         .map(|service| Step::DeleteSlice(service.name.clone()))
@@ -337,18 +379,13 @@ pub(super) fn leave(seen: &Observation) -> Option<Next> {
 
 /// What brings workloads back: replicas where there are none, a fence where a scale-down may still be under way.
 pub(super) fn revivals(seen: &Observation) -> Vec<Step> {
-    seen.workloads
-        .iter()
-        .filter(|workload| workload.exists)
+    workloads(seen)
         .filter_map(|workload| {
-            let recorded = seen
-                .state
-                .replicas
-                .iter()
-                .find(|recorded| recorded.workload == workload.object)
-                .map(|recorded| recorded.replicas)
-                .or(workload.noted);
+            let recorded = recorded(seen, workload);
             if workload.replicas == 0 {
+                if stays_at_zero(seen, workload) {
+                    return None;
+                }
                 let wanted = wanted_replicas(seen, workload, recorded);
                 return Some(Step::Scale(workload.object.clone(), wanted));
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dormouse_lifecycle::{
     Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice,
     Phase, Selector, Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas,
-    next,
+    Zero, next,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -62,6 +62,7 @@ pub fn workload(name: &str, replicas: i32) -> Workload {
         object,
         exists: true,
         replicas,
+        zero: Zero::StandIn,
         autoscaler_minimum: None,
         fence: None,
         noted: None,
@@ -73,6 +74,7 @@ pub fn service(name: &str, selector: Selector) -> Service {
     let mut service = Service {
         name: name.into(),
         selector: Some(selector),
+        family: None,
         ports: vec![("http".into(), 80)],
         own_slice: None,
         listed: Listed::ReadyPods,
@@ -130,6 +132,7 @@ pub fn state(phase: Phase, wish: Wish) -> SleeperState {
             replicas: 3,
         }];
         state.at_zero = true;
+        state.pods_gone = phase == Phase::Asleep;
         state.slept = Some(ago(100));
     }
     if matches!(phase, Phase::Waking | Phase::Ready) {
@@ -155,6 +158,8 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
         rival: None,
         carried: 0,
         lost_ports: Vec::new(),
+        no_port: None,
+        pods_left: false,
         ready_pod: phase != Phase::Asleep,
     };
     if matches!(

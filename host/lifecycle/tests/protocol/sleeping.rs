@@ -570,8 +570,8 @@ fn asleep_records_what_to_restore() {
         .collect();
     assert_eq!(
         recorded,
-        [("web", 3), ("off", 1), ("scaled", 2)],
-        "never zero; what is gone is not recorded"
+        [("web", 3), ("off", 0), ("scaled", 2)],
+        "zero only for what was at zero without us; what is gone is not recorded"
     );
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dormouse_lifecycle::{
     Dlx, Listed, Observation, Phase, Selector, Step, Undivertible, WaitReason, WakeFailure, Wish, Workload,
+    Zero,
 };
 use rstest::rstest;
 
@@ -14,6 +15,8 @@ fn woken() -> Observation {
     let mut woken = seen(Phase::Asleep, Wish::Asleep);
     woken.state.phase = Phase::Waking;
     woken.state.wish = Wish::Awake;
+    // Woken so soon that nobody saw its pods go.
+    woken.state.pods_gone = false;
     woken.state.wake_started = Some(ago(1));
     woken.state.since = Some(ago(1));
     woken
@@ -233,6 +236,7 @@ fn pods_from_before_the_wake(#[case] at_zero: bool, #[case] seconds: i64, #[case
 fn the_dlx_leaves_each_service_once_its_pods_are_listed() {
     let mut ready = seen(Phase::Ready, Wish::Awake);
     ready.services.push(service("api", Selector::Pods(labels())));
+    ready.state.ports.push(port("api", 20_001));
     ready.services[1].own_slice = Some(stale_slice());
     assert_eq!(
         steps(&ready),
@@ -296,9 +300,10 @@ fn a_selector_that_was_parked_too_late_is_restored() {
 }
 
 #[test]
-fn who_scales_it_to_zero_by_hand_is_not_waited_for() {
+fn who_turned_it_off_is_not_waited_for() {
     let mut ready = seen(Phase::Ready, Wish::Awake);
     ready.workloads[0].replicas = 0;
+    ready.workloads[0].zero = Zero::Off;
     ready.services[0].listed = Listed::Nothing;
     assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())]);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dormouse_lifecycle::{
     Claimant, Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Selector, Service,
-    SleeperState, Timings, Workload, owner,
+    SleeperState, Timings, Workload, Zero, owner,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -465,6 +465,7 @@ impl Cluster {
                 } else {
                     Selector::Pods(labels())
                 }),
+                family: None,
                 ports: vec![(String::new(), 80)],
                 own_slice: service.slice.as_ref().map(|slice| OwnSlice {
                     turn: slice.content.turn.filter(|_| mine(slice.owner.1)),
@@ -506,6 +507,7 @@ impl Cluster {
                 object: workload.object.clone(),
                 exists: true,
                 replicas: workload.replicas,
+                zero: Zero::StandIn,
                 autoscaler_minimum: None,
                 fence: workload.fences.get(&sleeper.uid).copied(),
                 noted: workload.noted.map(|(_, _, replicas)| replicas),
@@ -545,6 +547,8 @@ impl Cluster {
             rival: self.rival(objects),
             carried: carried.unwrap_or(0),
             lost_ports: Vec::new(),
+            no_port: None,
+            pods_left: !objects.pods.is_empty(),
             ready_pod: objects
                 .pods
                 .iter()

@@ -62,6 +62,8 @@ pub struct World {
     pub woken: bool,
     /// Nobody but Dormouse changed what it relies on; otherwise a Service may be without pods for other reasons.
     pub farewell_over: bool,
+    /// Steps that were carried out.
+    pub writes: u64,
 }
 
 pub const LOOK: LookPolicy = LookPolicy {
@@ -76,6 +78,7 @@ impl World {
             executors: [Executor::new(Role::Leader), Executor::new(second)],
             woken: false,
             farewell_over: false,
+            writes: 0,
         }
     }
 
@@ -165,6 +168,7 @@ impl World {
         match self.executors[who].step(&mut self.cluster) {
             Outcome::Violation(what) => Err(what),
             outcome => {
+                self.writes += u64::from(outcome == Outcome::Done);
                 self.check()?;
                 Ok(outcome)
             }
@@ -225,7 +229,7 @@ impl World {
         Ok(())
     }
 
-    /// Without new wishes, everything ends up as wished, in a bounded number of rounds.
+    /// Without new wishes, everything ends up as wished, in a bounded number of rounds, and then nobody writes any more.
     pub fn settle(&mut self) -> Result<(), String> {
         self.cluster.demand = Demand::None;
         const ROUNDS: usize = 120;
@@ -234,7 +238,7 @@ impl World {
             self.round(0)?;
             last = self.unsettled();
             if last.is_none() {
-                return Ok(());
+                return self.quiet();
             }
         }
         Err(format!(
@@ -242,6 +246,22 @@ impl World {
             last.unwrap_or_default(),
             self.state()
         ))
+    }
+
+    /// The last notes are written, and nothing after them.
+    fn quiet(&mut self) -> Result<(), String> {
+        const NOTES: usize = 5;
+        for _ in 0..NOTES {
+            self.round(0)?;
+        }
+        let before = self.writes;
+        for _ in 0..NOTES {
+            self.round(0)?;
+        }
+        if self.writes > before {
+            return Err(format!("it is settled and goes on writing: {:?}", self.state()));
+        }
+        Ok(())
     }
 
     /// What is not as wished, if anything.
