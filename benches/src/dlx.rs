@@ -413,6 +413,7 @@ async fn dlx(view: EndpointsView, args: &Args) -> anyhow::Result<()> {
             resource: "bench".into(),
             readiness_timeout: None,
             protocol: AppProtocol::Http1,
+            connection_idle: None,
             endpoints,
         },
     );

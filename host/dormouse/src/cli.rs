@@ -23,7 +23,7 @@ enum Command {
     /// Put idle resources to sleep
     Autoscaler(AutoscalerCommand),
     /// Hold the traffic of sleeping resources, wake them, forward
-    Dlx(DlxCommand),
+    Dlx(Box<DlxCommand>),
     /// Wake everything, put every Service back and delete all Sleepers, before Dormouse is taken out
     Restore(RestoreCommand),
     /// Ask a running installation whether it is well

@@ -302,7 +302,7 @@ async fn redis_is_served_awake_observed_and_asleep_and_no_command_is_lost_in_twe
     let count = async |client: usize| {
         while !over.load(Ordering::SeqCst) {
             // Half of them as a program does it, half of them without one in between.
-            if client % 2 == 0 {
+            if client.is_multiple_of(2) {
                 run(redis_cli(at).args(["incr", "n"])).await;
             } else {
                 let mut stream = BufReader::new(TcpStream::connect(at).await.unwrap());

@@ -193,10 +193,7 @@ async fn a_probe_of_a_tcp_port_is_answered_and_is_no_demand() {
             .unwrap();
         let reply = h1(behind.at, probe).await;
         assert_eq!(
-            (
-                reply.status,
-                &*reply.headers["dormouse-sleeper"].to_str().unwrap()
-            ),
+            (reply.status, reply.headers["dormouse-sleeper"].to_str().unwrap()),
             (200, "uid-app")
         );
         assert!(behind.world.dlx.demand().sleepers.is_empty());
@@ -244,10 +241,12 @@ async fn a_client_that_says_nothing_and_leaves_is_no_demand() {
     assert!(behind.world.dlx.demand().sleepers.is_empty());
 }
 
+/// Ends it with a reset.
 fn cut(stream: TcpStream) {
     socket2::SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
+    drop(stream);
 }
 
 #[tokio::test]
