@@ -15,6 +15,7 @@ mod image;
 mod licences;
 mod markdown;
 mod names;
+mod programs;
 mod run;
 mod suites;
 mod tools;

@@ -32,6 +32,9 @@ const OURS: &[&str] = &[
     "OUT_DIR",
 ];
 
+/// Lines of the output of a command that failed.
+const SHOWN: usize = 100;
+
 /// Announces numbered steps and says how long each took.
 pub struct Steps {
     begun: usize,
@@ -172,7 +175,11 @@ impl Cmd {
             .map_err(|error| self.not_started(&error))?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            return Err(self.failed(&format!("{}\n{}", output.status, stderr.trim_end())));
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            // A test says on its output what it found.
+            let lines: Vec<&str> = stdout.lines().collect();
+            let last = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
+            return Err(self.failed(&format!("{}\n{last}\n{}", output.status, stderr.trim_end())));
         }
         String::from_utf8(output.stdout).with_context(|| format!("`{}` did not write UTF-8", self.short()))
     }

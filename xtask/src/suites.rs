@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::run::{Line, Outcome, Steps, conclude, seconds};
 use crate::workspace::Workspace;
-use crate::{chart, check, claims, demo, e2e, generated, guests, licences, tools, tutorial};
+use crate::{chart, check, claims, demo, e2e, generated, guests, licences, programs, tools, tutorial};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -70,6 +70,12 @@ const TESTS: &[Suite] = &[
                 .run()
                 .map(|()| passed())
         },
+    },
+    Suite {
+        name: "programs",
+        what: "real servers, clients and conformance suites of other projects against the DLX",
+        needs: &["guests"],
+        run: |workspace, _| programs::suite(workspace),
     },
     Suite {
         name: "doc-tests",

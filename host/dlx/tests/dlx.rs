@@ -21,6 +21,8 @@ mod crowd;
 mod drain;
 #[path = "dlx/forwarding.rs"]
 mod forwarding;
+#[path = "dlx/h2spec.rs"]
+mod h2spec;
 #[path = "dlx/holding.rs"]
 mod holding;
 #[path = "dlx/http.rs"]

@@ -1,5 +1,5 @@
 //! Real servers and real clients through a DLX port: straight to the server, through the DLX while it looks on, and asleep.
-//! What is not installed is skipped by name.
+//! `cargo xtask test programs` runs what is installed and names what is not.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::chown;
@@ -26,35 +26,17 @@ const TURNS: usize = 20;
 /// As in the protocol: what has been let through connects before its pod goes.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
-/// Where a program is, in PATH or where Debian keeps the servers of PostgreSQL.
-fn find(name: &str) -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let mut places: Vec<_> = versions
-        .flatten()
-        .map(|version| version.path().join("bin"))
-        .collect();
-    places.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
-    places.push("/usr/sbin".into());
-    places
-        .into_iter()
+/// Where a program is. `cargo xtask test programs` puts the places of Debian's servers into PATH.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
         .map(|place| place.join(name))
         .find(|path| path.is_file())
 }
 
-/// Whether all of these are installed; says which one is not.
-fn installed(names: &[&str]) -> bool {
-    let missing: Vec<_> = names.iter().filter(|name| find(name).is_none()).collect();
-    if !missing.is_empty() {
-        println!("skipped: {missing:?} not installed");
-    }
-    missing.is_empty()
-}
-
 /// A command that ends with the test.
 fn command(name: &str) -> Command {
-    let mut command = Command::new(find(name).unwrap());
+    let mut command = Command::new(find(name).unwrap_or_else(|| panic!("{name} is not installed")));
     command.kill_on_drop(true).stdin(Stdio::null());
     command
 }
@@ -280,10 +262,8 @@ fn redis_cli(at: SocketAddr) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers and clients of other projects; `cargo xtask test programs` runs it"]
 async fn redis_is_served_awake_observed_and_asleep_and_no_command_is_lost_in_twenty_turns() {
-    if !installed(&["redis-server", "redis-cli"]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let real = Real::new(redis(&dir)).await;
     real.in_every_state(async |at| {
@@ -385,10 +365,8 @@ fn postgres_client(name: &str, at: SocketAddr) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers and clients of other projects; `cargo xtask test programs` runs it"]
 async fn postgresql_is_served_awake_observed_and_asleep_and_no_transaction_is_lost_in_twenty_turns() {
-    if !installed(&["postgres", "initdb", "pg_isready", "psql", "pgbench"]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let real = Real::new(postgres(&dir).await).await;
     real.in_every_state(async |at| {
@@ -431,10 +409,8 @@ async fn postgresql_is_served_awake_observed_and_asleep_and_no_transaction_is_lo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers and clients of other projects; `cargo xtask test programs` runs it"]
 async fn tls_passes_through_untouched() {
-    if !installed(&["openssl", "curl", "bash"]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let (key, cert) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
     let mut req = command("openssl");
@@ -510,10 +486,8 @@ async fn tls_passes_through_untouched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers and clients of other projects; `cargo xtask test programs` runs it"]
 async fn mqtt_is_served_awake_observed_and_asleep() {
-    if !installed(&["mosquitto", "mosquitto_pub", "mosquitto_sub", "bash"]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mosquitto.conf");
     let server = Server {
@@ -588,10 +562,8 @@ async fn mail_server(listener: TcpListener, letters: Arc<Mutex<Vec<String>>>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs servers and clients of other projects; `cargo xtask test programs` runs it"]
 async fn a_letter_is_delivered_where_the_server_speaks_first() {
-    if !installed(&["curl"]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("letter");
     std::fs::write(&text, "Subject: hello\r\n\r\nIt sleeps.\r\n").unwrap();
