@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -371,4 +371,65 @@ spec:
         })
         .await;
     }
+}
+
+/// What pods say is HTTP, and the Service says that it is not: the DLX copies it, and the protocol of sleep and wake is the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_copied_sleep_and_wake_by_the_same_protocol_and_none_is_lost_in_twenty_turns() {
+    const TURNS: i64 = 20;
+    let shop = Shop::open().await;
+    shop.api
+        .apply_yaml(
+            "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 8080, targetPort: http, appProtocol: tcp}]
+",
+        )
+        .unwrap();
+    let service = shop.service();
+    let (flows, over, answered) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (flows, over, answered) = (Arc::clone(&flows), Arc::clone(&over), Arc::clone(&answered));
+            tokio::spawn(async move {
+                while !over.load(Ordering::SeqCst) {
+                    if flows.load(Ordering::SeqCst) {
+                        let reply = get(service, "/headers").await;
+                        assert_eq!(reply.status, 200);
+                        assert!(
+                            !reply.body.contains("x-forwarded-for"),
+                            "nobody reads it on the way"
+                        );
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            })
+        })
+        .collect();
+    for turn in 0..TURNS {
+        flows.store(false, Ordering::SeqCst);
+        shop.sleep().await;
+        let before = answered.load(Ordering::SeqCst);
+        flows.store(true, Ordering::SeqCst);
+        shop.awake().await;
+        eventually("somebody was answered", || async {
+            answered.load(Ordering::SeqCst) > before
+        })
+        .await;
+        assert!(shop.state().epoch > turn, "its clients have woken it");
+    }
+    over.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.unwrap();
+    }
+    println!("{} connections, {TURNS} turns", answered.load(Ordering::SeqCst));
 }

@@ -644,6 +644,73 @@ async fn a_target_may_say_itself_how_long_idle_connections_count() {
 }
 
 #[tokio::test]
+async fn an_upgraded_connection_that_is_idle_is_no_demand_either() {
+    let behind = behind(AppProtocol::Http1, false, |config| {
+        config.tcp.connection_idle = Duration::from_millis(300);
+    })
+    .await;
+    let mut client = behind.client().await;
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+        .await
+        .unwrap();
+    let mut pod = behind.accepted().await;
+    let mut asked = Vec::new();
+    while !asked.ends_with(b"\r\n\r\n") {
+        asked.push(timeout(SOON, pod.read_u8()).await.unwrap().unwrap());
+    }
+    let switched = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+    pod.write_all(switched).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(timeout(SOON, client.read_u8()).await.unwrap().unwrap());
+    }
+    eventually("it is idle", || async {
+        behind.world.demand_of("app") == (0, 0, 0)
+    })
+    .await;
+    client.write_all(b"ping").await.unwrap();
+    expect(&mut pod, b"ping").await;
+    assert_eq!(behind.world.demand_of("app"), (0, 0, 1), "open all the while");
+}
+
+#[tokio::test]
+async fn a_crowd_of_silent_clients_causes_one_wake_and_each_gets_a_connection_of_its_own() {
+    const CROWD: usize = 300;
+    let behind = behind(AppProtocol::Unknown, true, |_| {}).await;
+    behind.world.wakes.on("app", |_| async { Ok(()) });
+    let mut clients = Vec::new();
+    for _ in 0..CROWD {
+        clients.push(behind.client().await);
+    }
+    behind.world.until_held("app", CROWD as u64).await;
+    assert_eq!(behind.world.wakes.calls("app"), 1);
+    behind.wake_up();
+    let mut pods = Vec::new();
+    for number in 0..CROWD {
+        let mut pod = behind.accepted().await;
+        pod.write_u32(u32::try_from(number).unwrap()).await.unwrap();
+        pods.push(pod);
+    }
+    let mut numbers = Vec::new();
+    for client in &mut clients {
+        numbers.push(timeout(SOON, client.read_u32()).await.unwrap().unwrap());
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), CROWD);
+    drop(clients);
+    for pod in &mut pods {
+        expect_end(pod).await;
+    }
+    drop(pods);
+    eventually("nothing is left", || async {
+        behind.world.demand_of("app") == (0, 0, 0) && behind.world.metric("dlx_connections") == 0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn much_goes_both_ways_unchanged() {
     const SIZE: usize = 64 << 20;
     let behind = behind(AppProtocol::Tcp, false, |_| {}).await;
