@@ -308,7 +308,7 @@ fn a_typo_finds_what_was_meant() {
         ("pause", "did you mean dormouse.dev/paused?"),
         (
             "owner",
-            "known are sleep-after, services, rules, wake-timeout, replicas, paused",
+            "known are sleep-after, services, rules, wake-timeout, replicas, at-zero, paused",
         ),
     ] {
         let mut pairs = annotations(&[("dormouse.dev/sleep-after", "15m")]);
