@@ -171,7 +171,8 @@ impl Line {
     }
 
     fn tell_failure(&self, call: &'static str, error: &SourceError) {
-        tracing::warn!(
+        // The plugin's call has said it already, in its own span.
+        tracing::debug!(
             plugin = self.source.name(),
             call,
             code = error.code,

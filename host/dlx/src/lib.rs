@@ -44,7 +44,7 @@ pub mod route;
 mod serve;
 mod target;
 
-pub use config::{DlxConfig, Limits, NameHeaders, ReleaseRamp, Strategy, listen_address};
+pub use config::{DlxConfig, Limits, NameHeaders, Preferences, ReleaseRamp, Strategy, listen_address};
 pub use demand::{DemandReport, Ledger, SleeperDemand, WakeError, Waker};
 pub use forward::{ForwardedHeaders, Forwarding, TrustedProxies};
 pub use observe::Metrics;
