@@ -227,7 +227,7 @@ fn load(
     std::fs::copy(path, directory.path().join("bench.wasm")).with_context(|| path.display().to_string())?;
     let config = PluginConfig {
         grants: Grants {
-            lifecycle: true,
+            lifecycle: dormouse_plugin::LifecycleGrant::All(true),
             events: true,
             ..Grants::default()
         },

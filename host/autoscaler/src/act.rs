@@ -162,6 +162,11 @@ impl Actor<'_> {
                         news.add(key, ConditionUpdate::good(condition::DIVERTIBLE));
                     }
                 }
+                Err(WishError::Denied(why)) => {
+                    let update = ConditionUpdate::bad(condition::DIVERTIBLE, "Denied", why);
+                    self.warn(one, &update).await;
+                    news.add(key, update);
+                }
                 Err(WishError::Unsupported(why)) => {
                     let update = ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", why);
                     self.warn(one, &update).await;

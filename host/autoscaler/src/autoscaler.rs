@@ -1,11 +1,12 @@
 //! One task for each source, and one for what no source looks after.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -15,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::orphans::{Roster, sweep};
 use crate::readings::{Lanes, Policy};
 use crate::round::Line;
-use crate::{Meters, Overrides, Sleepers, Source};
+use crate::{Meters, Overrides, Sleepers, Source, Sources};
 
 /// Longest delay before the first round: many sources do not all begin at once.
 const LONGEST_JITTER: Duration = Duration::from_secs(5);
@@ -82,15 +83,15 @@ impl Default for Clock {
 pub struct Autoscaler {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
-    pub(crate) sources: Vec<Arc<dyn Source>>,
-    pub(crate) roster: Roster,
+    pub(crate) sources: Arc<dyn Sources>,
     pub(crate) sleepers: Arc<dyn Sleepers>,
     pub(crate) meters: Arc<dyn Meters>,
     pub(crate) metrics: Metrics,
 }
 
 impl Autoscaler {
-    /// A line from these sources. `roster` says which plugins there are beside them; see [`Autoscaler::of_plugins`].
+    /// A line from these sources, which are all there ever are. `roster` says which plugins there are beside them; see
+    /// [`Autoscaler::of_plugins`].
     pub fn new(
         config: Config,
         sources: Vec<Arc<dyn Source>>,
@@ -99,11 +100,27 @@ impl Autoscaler {
         meters: Arc<dyn Meters>,
         metrics: Metrics,
     ) -> Self {
+        Self::following(
+            config,
+            Arc::new(Fixed::new(sources, roster)),
+            sleepers,
+            meters,
+            metrics,
+        )
+    }
+
+    /// A line from sources that may still be coming.
+    pub fn following(
+        config: Config,
+        sources: Arc<dyn Sources>,
+        sleepers: Arc<dyn Sleepers>,
+        meters: Arc<dyn Meters>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             config,
             clock: Clock::default(),
             sources,
-            roster,
             sleepers,
             meters,
             metrics,
@@ -119,51 +136,119 @@ impl Autoscaler {
 
     /// Runs until `shutdown`. Does something only while `leads` is true, and stops at once when it is not any more.
     pub async fn run(self, leads: watch::Receiver<bool>, shutdown: CancellationToken) {
-        let lines = self.sources.iter().map(|source| {
-            let line = Line {
-                source: Arc::clone(source),
-                sleepers: Arc::clone(&self.sleepers),
-                meters: Arc::clone(&self.meters),
-                config: self.config.clone(),
-                clock: self.clock.clone(),
-                metrics: self.metrics.clone(),
-                settings: None,
-                watched: std::collections::BTreeMap::new(),
-                left_at_zero: std::collections::BTreeMap::new(),
-                lanes: Lanes::new(
-                    Policy {
-                        concurrency: self.config.metric_concurrency,
-                        timeout: self.config.metric_timeout,
-                    },
-                    self.metrics.clone(),
-                ),
-            };
-            let changes = self.sleepers.changes();
-            let span = tracing::info_span!("line", plugin = source.name());
-            // A task of its own: a source that computes for long holds up nobody else's timers.
-            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
-                rounds(line, changes, leads.clone(), shutdown.clone()).instrument(span),
-            ))
-        });
-        let lines: Vec<_> = lines.collect();
-        let sweeping = self.sweep(leads, &shutdown);
-        let (ended, ()) = futures::join!(join_all(lines), sweeping);
-        for error in ended.into_iter().filter_map(Result::err) {
-            tracing::error!("a line ended early: {error}");
+        let mut lines = JoinSet::new();
+        tokio::select! {
+            () = self.sweep(leads.clone(), &shutdown) => {}
+            () = self.follow(&mut lines, &leads, &shutdown) => {}
+        }
+        // They have the same reasons to end.
+        while let Some(ended) = lines.join_next().await {
+            tell_early_end(ended);
+        }
+    }
+
+    /// Begins a line for each source as soon as it is there. Does not end by itself.
+    async fn follow(
+        &self,
+        lines: &mut JoinSet<()>,
+        leads: &watch::Receiver<bool>,
+        shutdown: &CancellationToken,
+    ) {
+        let mut begun = BTreeSet::new();
+        let mut changes = self.sources.changes();
+        loop {
+            for source in self.sources.ready() {
+                if begun.insert(source.name().to_owned()) {
+                    let span = tracing::info_span!("line", plugin = source.name());
+                    let line = self.line(source);
+                    let changes = self.sleepers.changes();
+                    // A task of its own: a source that computes for long holds up nobody else's timers.
+                    lines.spawn(rounds(line, changes, leads.clone(), shutdown.clone()).instrument(span));
+                }
+            }
+            tokio::select! {
+                Ok(()) = changes.changed() => {}
+                Some(ended) = lines.join_next() => tell_early_end(ended),
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    fn line(&self, source: Arc<dyn Source>) -> Line {
+        Line {
+            source,
+            sleepers: Arc::clone(&self.sleepers),
+            meters: Arc::clone(&self.meters),
+            config: self.config.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            settings: None,
+            watched: std::collections::BTreeMap::new(),
+            left_at_zero: std::collections::BTreeMap::new(),
+            lanes: Lanes::new(
+                Policy {
+                    concurrency: self.config.metric_concurrency,
+                    timeout: self.config.metric_timeout,
+                },
+                self.metrics.clone(),
+            ),
         }
     }
 
     async fn sweep(&self, mut leads: watch::Receiver<bool>, shutdown: &CancellationToken) {
+        let mut changes = self.sources.changes();
         loop {
             if !led(&mut leads, shutdown).await {
                 return;
             }
             let work = async {
-                sweep(&self.roster, &self.sleepers, self.clock.now()).await;
-                tokio::time::sleep(self.config.sweep_interval).await;
+                changes.mark_unchanged();
+                sweep(&self.sources.roster(), &self.sleepers, self.clock.now()).await;
+                tokio::select! {
+                    () = tokio::time::sleep(self.config.sweep_interval) => {}
+                    Ok(()) = changes.changed() => {}
+                }
             };
             while_leading(&mut leads, shutdown, work).await;
         }
+    }
+}
+
+fn tell_early_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!("a line ended early: {error}");
+    }
+}
+
+/// Sources that are all there.
+struct Fixed {
+    sources: Vec<Arc<dyn Source>>,
+    roster: Roster,
+    // Nothing ever changes.
+    changes: watch::Sender<u64>,
+}
+
+impl Fixed {
+    fn new(sources: Vec<Arc<dyn Source>>, roster: Roster) -> Self {
+        Self {
+            sources,
+            roster,
+            changes: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Sources for Fixed {
+    fn ready(&self) -> Vec<Arc<dyn Source>> {
+        self.sources.clone()
+    }
+
+    fn roster(&self) -> Roster {
+        self.roster.clone()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 }
 

@@ -37,5 +37,5 @@ mod target;
 pub use autoscaler::{Autoscaler, Clock, Config};
 pub use metrics::Metrics;
 pub use orphans::Roster;
-pub use outside::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError};
+pub use outside::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError, Sources};
 pub use settings::{Effective, Overrides};

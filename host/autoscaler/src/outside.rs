@@ -19,6 +19,8 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::Roster;
+
 /// Why a source did not do what was asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
@@ -50,6 +52,18 @@ pub trait Source: Send + Sync + 'static {
         replicas: u32,
         reason: &str,
     ) -> Result<Vec<ScaleOutcome>, SourceError>;
+}
+
+/// Sources that become ready one after the other.
+pub trait Sources: Send + Sync + 'static {
+    /// Those that are ready. One that was ready once stays.
+    fn ready(&self) -> Vec<Arc<dyn Source>>;
+
+    /// Which there are, and which there should be.
+    fn roster(&self) -> Roster;
+
+    /// Changes whenever one of the two does.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// Why a field of an object could not be read.

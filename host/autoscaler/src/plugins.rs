@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use dormouse_kubernetes::Cluster;
 use dormouse_plugin::types::{Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_plugin::{LoadState, Plugin, PluginError, PluginSet};
+use tokio::sync::watch;
 
 use crate::meters::ClusterMeters;
-use crate::{Autoscaler, Config, Metrics, Roster, Source, SourceError};
+use crate::{Autoscaler, Config, Metrics, Roster, Source, SourceError, Sources};
 
 impl From<PluginError> for SourceError {
     fn from(error: PluginError) -> Self {
@@ -43,6 +44,21 @@ impl Source for Plugin {
     }
 }
 
+impl Sources for PluginSet {
+    fn ready(&self) -> Vec<Arc<dyn Source>> {
+        let plugins = self.plugins().into_iter();
+        plugins.map(|plugin| plugin as Arc<dyn Source>).collect()
+    }
+
+    fn roster(&self) -> Roster {
+        Roster::of(self)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        PluginSet::changes(self)
+    }
+}
+
 impl Roster {
     /// What a plugins directory holds.
     pub fn of(plugins: &PluginSet) -> Self {
@@ -51,7 +67,7 @@ impl Roster {
             .into_iter()
             .filter_map(|status| match status.state {
                 LoadState::Failed { error } => Some((status.name, error.into())),
-                LoadState::Ready { .. } => None,
+                LoadState::Ready { .. } | LoadState::Loading => None,
             });
         Self {
             ready: plugins
@@ -60,34 +76,27 @@ impl Roster {
                 .map(|plugin| plugin.name().to_owned())
                 .collect(),
             failed: failed.collect(),
-            complete: plugins.directory_error().is_none(),
+            complete: plugins.directory_error().is_none() && plugins.is_settled(),
         }
     }
 }
 
 impl Autoscaler {
-    /// The line from the plugins of a directory to a cluster.
+    /// The line from the plugins of a directory to a cluster. Each begins when it is ready.
     ///
     /// # Errors
     /// [`dormouse_metrics::ConfigError`] when the sources of metrics are not configured as they can be.
     pub fn of_plugins(
         config: Config,
-        plugins: &PluginSet,
+        plugins: &Arc<PluginSet>,
         cluster: &Cluster,
         sources_of_metrics: &dormouse_metrics::Config,
         metrics: Metrics,
     ) -> Result<Self, dormouse_metrics::ConfigError> {
-        let sources = plugins
-            .plugins()
-            .into_iter()
-            .map(|plugin| plugin as Arc<dyn Source>)
-            .collect();
         let meters = ClusterMeters::new(cluster, sources_of_metrics, config.metric_timeout)?;
-        let roster = Roster::of(plugins);
-        Ok(Self::new(
+        Ok(Self::following(
             config,
-            sources,
-            roster,
+            Arc::clone(plugins) as Arc<dyn Sources>,
             Arc::new(cluster.clone()),
             Arc::new(meters),
             metrics,

@@ -166,7 +166,7 @@ impl Line {
                 Ok(StoodIn::TurnedOff) => {
                     ConditionUpdate::bad(condition::WAKEABLE, TURNED_OFF, TURNED_OFF_MEANS)
                 }
-                Err(WishError::Unsupported(why)) => {
+                Err(WishError::Unsupported(why) | WishError::Denied(why)) => {
                     let message = format!("it is at zero replicas, and nothing stands in for it: {why}");
                     ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", message)
                 }
@@ -236,7 +236,8 @@ impl Line {
     }
 
     fn tell_failure(&self, call: &'static str, error: &SourceError) {
-        tracing::warn!(
+        // The plugin's call has said it already, in its own span.
+        tracing::debug!(
             plugin = self.source.name(),
             call,
             code = error.code,

@@ -41,7 +41,8 @@ pub struct Glue {
 }
 
 impl Glue {
-    /// `target_port` is the Service port of requests that name their target by header, where the plugin names none.
+    /// `target_port` is the Service port of requests that name their target by header, where the plugin names none. None: what
+    /// the settings of the plugins say.
     pub fn new(cluster: Cluster, plugins: Arc<PluginSet>, target_port: Option<u16>) -> Self {
         Self {
             cluster,
@@ -64,6 +65,7 @@ impl Glue {
     /// Follows the cluster until `shutdown`. `ledger` is that of the data plane which uses the routes.
     pub async fn run(self, ledger: Ledger, shutdown: CancellationToken) {
         let mut changes = self.cluster.change_stream();
+        let mut loaded = self.plugins.changes();
         let resolver = Resolver::new(Arc::clone(&self.plugins), shutdown.child_token());
         let targets = Targets::new(self.cluster.clone(), ledger);
         let mut follower = Follower {
@@ -81,6 +83,7 @@ impl Glue {
                     Some(seen) => seen,
                     None => return,
                 },
+                Ok(()) = loaded.changed() => Seen { routes: true, ..Seen::default() },
                 () = follower.resolver.changed() => Seen { routes: true, ..Seen::default() },
                 () = tokio::time::sleep(AGING), if ages => Seen { aging: true, ..Seen::default() },
                 () = shutdown.cancelled() => return,
@@ -237,7 +240,8 @@ impl Follower {
             target_port,
             routes,
         } = &self.glue;
-        let plan = Plan::make(cluster, plugins, &mut self.resolver, *target_port);
+        let target_port = target_port.or_else(|| plugins.defaults().target_port);
+        let plan = Plan::make(cluster, plugins, &mut self.resolver, target_port);
         if self.plan.as_ref() == Some(&plan) {
             return;
         }

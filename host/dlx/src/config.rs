@@ -56,6 +56,30 @@ pub struct DlxConfig {
     pub drain_limit: Duration,
 }
 
+/// What plugins may have an opinion on, so what is complete only when all of them are loaded. The DLX serves before that.
+#[derive(Clone, Debug)]
+pub struct Preferences {
+    /// As in [`DlxConfig`].
+    pub readiness_timeout: Duration,
+    /// As in [`DlxConfig`].
+    pub names: Option<NameHeaders>,
+    /// As in [`DlxConfig`].
+    pub strategy: Strategy,
+    /// Whether nobody will have another opinion. Until then a request without a route is not refused for good.
+    pub complete: bool,
+}
+
+impl From<&DlxConfig> for Preferences {
+    fn from(config: &DlxConfig) -> Self {
+        Self {
+            readiness_timeout: config.readiness_timeout,
+            names: config.names.clone(),
+            strategy: config.strategy,
+            complete: true,
+        }
+    }
+}
+
 impl Default for DlxConfig {
     fn default() -> Self {
         Self {

@@ -31,6 +31,8 @@ const OTHERS_ATTEMPT: Duration = Duration::from_secs(1);
 /// What holding needs from its surroundings.
 pub(crate) struct Gate<'a> {
     pub(crate) config: &'a DlxConfig,
+    /// Of targets that say nothing.
+    pub(crate) readiness_timeout: Duration,
     pub(crate) waker: &'a Arc<dyn Waker>,
     pub(crate) metrics: &'a Arc<Metrics>,
     /// Cancelled when draining has lasted long enough.
@@ -56,7 +58,7 @@ fn milestone(target: &Target, step: &str) {
 impl Gate<'_> {
     /// How long this target's requests are held.
     pub(crate) fn patience(&self, target: &Target) -> Duration {
-        target.readiness_timeout.unwrap_or(self.config.readiness_timeout)
+        target.readiness_timeout.unwrap_or(self.readiness_timeout)
     }
 
     /// An HTTP connection to the target, as soon as there is one, and the turn that it was made in. One that tries again brings
@@ -269,6 +271,7 @@ mod tests {
         let target = crate::route::tests::target("app");
         let gate = Gate {
             config: &config,
+            readiness_timeout: config.readiness_timeout,
             waker: &waker,
             metrics: &metrics,
             drained: &drained,

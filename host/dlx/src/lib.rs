@@ -46,7 +46,9 @@ mod serve;
 mod splice;
 mod target;
 
-pub use config::{DlxConfig, Limits, NameHeaders, ReleaseRamp, Strategy, TcpLimits, listen_address};
+pub use config::{
+    DlxConfig, Limits, NameHeaders, Preferences, ReleaseRamp, Strategy, TcpLimits, listen_address,
+};
 pub use demand::{DemandReport, Ledger, SleeperDemand, WakeError, Waker};
 pub use forward::{ForwardedHeaders, Forwarding, TrustedProxies};
 pub use observe::Metrics;

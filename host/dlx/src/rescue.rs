@@ -70,10 +70,13 @@ pub enum Rescue {
     /// The client did not send the body that it had announced.
     #[error("the request did not arrive in time")]
     SlowBody,
+    /// Nobody owns it yet: plugins that may are still being loaded.
+    #[error("nothing here answers for this request yet, as plugins are still being loaded; try again")]
+    Starting,
 }
 
 /// The reasons, as metric labels and in the `dormouse-reason` header.
-pub(crate) const REASONS: [&str; 18] = [
+pub(crate) const REASONS: [&str; 19] = [
     "malformed",
     "no-route",
     "queue-full",
@@ -92,6 +95,7 @@ pub(crate) const REASONS: [&str; 18] = [
     "slow-body",
     "head-too-large",
     "uri-too-long",
+    "starting",
 ];
 
 impl Rescue {
@@ -115,6 +119,7 @@ impl Rescue {
             Self::SlowBody => 15,
             Self::HeadTooLarge => 16,
             Self::UriTooLong => 17,
+            Self::Starting => 18,
         }
     }
 
@@ -132,9 +137,12 @@ impl Rescue {
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute | Self::UnclearPath => StatusCode::NOT_FOUND,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::Draining | Self::WakeFailed(_) | Self::Gone | Self::ClientLeft => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded
+            | Self::Draining
+            | Self::WakeFailed(_)
+            | Self::Gone
+            | Self::ClientLeft
+            | Self::Starting => StatusCode::SERVICE_UNAVAILABLE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NotReady(_) | Self::NoAnswer | Self::HalfClosed(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::BadAnswer => StatusCode::BAD_GATEWAY,
@@ -145,7 +153,7 @@ impl Rescue {
     /// Seconds after which another attempt makes sense.
     pub fn retry_after(&self) -> Option<u16> {
         match self {
-            Self::QueueFull | Self::Overloaded | Self::Draining | Self::Gone => Some(1),
+            Self::QueueFull | Self::Overloaded | Self::Draining | Self::Gone | Self::Starting => Some(1),
             Self::WakeFailed(_) => Some(2),
             _ => None,
         }

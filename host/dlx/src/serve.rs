@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -34,7 +35,7 @@ use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
 use crate::rescue::Rescue;
 use crate::route::{self, Routed};
-use crate::{DlxConfig, EndpointsView, Metrics, RouteTable, Routes, Target};
+use crate::{DlxConfig, EndpointsView, Metrics, Preferences, RouteTable, Routes, Target};
 
 /// After the drain limit: how long the last responses may take to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -60,6 +61,7 @@ pub struct Dlx {
 
 pub(crate) struct Inner {
     pub(crate) config: DlxConfig,
+    preferences: ArcSwap<Preferences>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Arc<Connections>,
@@ -113,11 +115,17 @@ impl Dlx {
             draining: AtomicBool::new(false),
             drained: CancellationToken::new(),
             closed: CancellationToken::new(),
+            preferences: ArcSwap::from_pointee(Preferences::from(&config)),
             config,
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// From the next request on.
+    pub fn prefer(&self, preferences: Preferences) {
+        self.inner.preferences.store(Arc::new(preferences));
     }
 
     /// Where demand is written down.
@@ -209,6 +217,7 @@ impl Inner {
     pub(crate) fn gate(&self) -> Gate<'_> {
         Gate {
             config: &self.config,
+            readiness_timeout: self.preferences.load().readiness_timeout,
             waker: &self.waker,
             metrics: &self.metrics,
             drained: &self.drained,
@@ -323,7 +332,14 @@ impl Inner {
             match client.door {
                 Door::Port(port) => route::by_port(&routes, port)?,
                 Door::Main => {
-                    route::by_request(&routes, &head, self.config.names.as_ref(), self.config.strategy)?
+                    let preferred = self.preferences.load();
+                    let routed =
+                        route::by_request(&routes, &head, preferred.names.as_ref(), preferred.strategy);
+                    match routed {
+                        // A plugin that is not loaded yet may know better.
+                        Err(Rescue::NoRoute) if !preferred.complete => return Err(Rescue::Starting),
+                        routed => routed?,
+                    }
                 }
             }
         };
@@ -454,7 +470,8 @@ impl Inner {
     }
 
     fn patience(&self, target: &Target) -> Duration {
-        target.readiness_timeout.unwrap_or(self.config.readiness_timeout)
+        let usual = self.preferences.load().readiness_timeout;
+        target.readiness_timeout.unwrap_or(usual)
     }
 
     /// Everything after the last wait: make the head that the client gets to see.

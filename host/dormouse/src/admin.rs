@@ -16,8 +16,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-/// What is missing for readiness, or nothing.
-pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// What is missing for readiness; or what a ready process has still to do, if anything.
+pub type Readiness = Arc<dyn Fn() -> Result<Option<String>, String> + Send + Sync>;
 
 #[derive(Clone)]
 struct Admin {
@@ -58,7 +58,8 @@ pub async fn serve(
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     match (admin.ready)() {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(None) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(Some(pending)) => (StatusCode::OK, format!("ok, {pending}\n")),
         Err(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")),
     }
 }

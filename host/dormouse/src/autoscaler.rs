@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AutoscalerOptions, Common, DlxOptions, Settings};
-use crate::host::Host;
+use crate::host::{Host, pending};
 use crate::{admin, process};
 
 /// From SIGTERM to the end: the step under way, and giving the Lease back. Less than the 30 s that Kubernetes gives a pod.
@@ -38,10 +38,10 @@ pub async fn run(
     };
     let metrics = Metrics::register(&mut host.registry);
 
-    let cluster = host.cluster.clone();
+    let (cluster, plugins) = (host.cluster.clone(), Arc::clone(&host.plugins));
     let ready: admin::Readiness = Arc::new(move || {
         if cluster.synced() {
-            Ok(())
+            Ok(pending(&plugins))
         } else {
             Err("the reflectors have not caught up".to_owned())
         }

@@ -52,10 +52,14 @@ pub async fn run(options: Options) -> Result<()> {
             .await
             .with_context(|| format!("the {part} is not ready"))?;
         tell!("the {part} is ready");
-        let plugins = until(deadline, || ask(format!("{base}/plugins")))
-            .await
-            .with_context(|| format!("the {part} does not tell its plugins"))?;
-        tell!("{}", plugins_line(part, &plugins)?);
+        // Plugins are loaded while the process serves already, and a call may fail once.
+        let line = until(deadline, || async move {
+            plugins_line(part, &ask(format!("{base}/plugins")).await?)
+        });
+        tell!(
+            "{}",
+            line.await.with_context(|| format!("plugins of the {part}"))?
+        );
     }
     let client = dormouse_kubernetes::client(options.kubeconfig_path.as_deref()).await?;
     let environment = std::env::var("SCALER_NAMESPACE").ok();
@@ -81,7 +85,17 @@ fn plugins_line(part: &str, page: &str) -> Result<String> {
     #[derive(serde::Deserialize)]
     struct Plugin {
         name: String,
+        #[serde(default)]
+        state: String,
         error: Option<String>,
+        #[serde(default)]
+        failing: Vec<Failing>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Failing {
+        call: String,
+        times: u64,
+        error: String,
     }
     let plugins: Vec<Plugin> = serde_json::from_str(page)
         .with_context(|| format!("what the {part} tells of its plugins is not as expected"))?;
@@ -89,8 +103,26 @@ fn plugins_line(part: &str, page: &str) -> Result<String> {
         .iter()
         .filter_map(|plugin| Some(format!("{}: {}", plugin.name, plugin.error.as_ref()?)))
         .collect();
+    let loading = plugins.iter().filter(|plugin| plugin.state == "loading");
+    let loading: Vec<&str> = loading.map(|plugin| plugin.name.as_str()).collect();
+    if !loading.is_empty() {
+        bail!("still being loaded: {}", loading.join(", "));
+    }
+    let failing = plugins.iter().flat_map(|plugin| {
+        let each = plugin.failing.iter();
+        each.map(move |one| {
+            format!(
+                "{}: {} failed {} times in a row: {}",
+                plugin.name, one.call, one.times, one.error
+            )
+        })
+    });
+    let failing: Vec<String> = failing.collect();
+    if !failing.is_empty() {
+        bail!("they fail: {}", failing.join("; "));
+    }
     if !broken.is_empty() {
-        bail!("plugins of the {part} do not run: {}", broken.join("; "));
+        bail!("they do not run: {}", broken.join("; "));
     }
     let names: Vec<_> = plugins.into_iter().map(|plugin| plugin.name).collect();
     Ok(format!("plugins of the {part}: {}", names.join(", ")))

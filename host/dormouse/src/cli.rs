@@ -98,6 +98,19 @@ enum ConfigCommand {
 enum PluginCommand {
     /// Show what a component imports and exports, which grants it needs, and whether this host can run it
     Inspect(inspect::Options),
+    /// Compile standard input into a cache: what the processes call
+    #[command(hide = true)]
+    Compile(CompileCommand),
+}
+
+#[derive(Debug, Args)]
+struct CompileCommand {
+    /// Where the cache is
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+    /// The most bytes of memory
+    #[arg(value_name = "BYTES")]
+    memory: u64,
 }
 
 /// Parses the command line and runs it.
@@ -122,6 +135,15 @@ pub fn main() -> ExitCode {
             Command::Check(options) => interruptible(&shutdown, check::run(options)).await,
             Command::Plugin(PluginCommand::Inspect(options)) => {
                 interruptible(&shutdown, inspect::run(options)).await
+            }
+            Command::Plugin(PluginCommand::Compile(command)) => {
+                let compiled = tokio::task::block_in_place(|| {
+                    dormouse_plugin::compile_into(&command.directory, command.memory)
+                });
+                compiled.map_err(|said| {
+                    let _ = output::answer(&said);
+                    process::Exit(dormouse_plugin::REFUSED).into()
+                })
             }
             Command::Config(ConfigCommand::Check(command)) => check_config(&command),
             Command::Metrics => Ok(output::answer(&reference::metrics()?)?),

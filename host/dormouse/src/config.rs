@@ -329,6 +329,10 @@ pub struct Common {
     #[arg(long, env = "DORMOUSE_PLUGINS_DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugins_dir: Option<Places>,
+    /// Directory in which compiled plugins are kept; it has to be writable, and is best not shared [default: none, so each start compiles anew]
+    #[arg(long, env = "DORMOUSE_PLUGINS_CACHE_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins_cache_dir: Option<PathBuf>,
     /// The DLX's own Service, as namespace/name [default: dormouse/dormouse-dlx]
     #[arg(long, env = "DORMOUSE_DLX_SERVICE")]
     #[serde(skip_serializing_if = "Option::is_none")]

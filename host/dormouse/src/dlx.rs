@@ -8,9 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use axum::routing::get;
 use axum::{Json, Router};
-use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders, TcpLimits};
+use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders, Preferences, TcpLimits};
 use dormouse_kubernetes::{Driver, Role};
-use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
 use http::HeaderName;
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{
     AutoscalerOptions, Common, DlxOptions, ForwardedHeaders, Listen, Settings as Configured, Span, Strategy,
 };
-use crate::host::Host;
+use crate::host::{Host, pending};
 use crate::{admin, process};
 
 /// How long endpoints may take to lose a DLX that is about to end.
@@ -48,16 +47,15 @@ pub async fn run(
     // outage for all it knows: for a while it does not leave a Service after a wake, unless the leader says so.
     host.cluster.outages().assume_one_until(Timestamp::now());
 
-    let settings = plugin_settings(&host.plugins).await;
     let metrics = dormouse_dlx::Metrics::default();
     metrics.register(&mut host.registry);
     let glue = dormouse_dlx::cluster::Glue::new(
         host.cluster.clone(),
         Arc::clone(&host.plugins),
-        options.target_port.or(settings.target_port),
+        options.target_port,
     );
     let dlx = Dlx::new(
-        dlx_config(&host, &options, &settings, descriptors)?,
+        dlx_config(&host, &options, descriptors)?,
         glue.routes(),
         glue.waker(),
         metrics,
@@ -72,17 +70,20 @@ pub async fn run(
     // Three lives: the wake path and the admin endpoint outlast the data plane, which outlasts readiness.
     let background = CancellationToken::new();
     let following = tokio::spawn(glue.run(dlx.ledger().clone(), background.clone()));
+    let prefer = follow_settings(dlx.clone(), &host, &options)?;
+    let preferring = tokio::spawn(background.clone().run_until_cancelled_owned(prefer));
     let driving = tokio::spawn(Driver::new(host.cluster.clone(), Role::Waker).run(background.clone()));
 
     let leaving = Arc::new(AtomicBool::new(false));
-    let (cluster, ends) = (host.cluster.clone(), Arc::clone(&leaving));
+    let (cluster, plugins) = (host.cluster.clone(), Arc::clone(&host.plugins));
+    let ends = Arc::clone(&leaving);
     let ready: admin::Readiness = Arc::new(move || {
         if ends.load(Ordering::Relaxed) {
             Err("shutting down".to_owned())
         } else if !cluster.synced() {
             Err("the reflectors have not caught up".to_owned())
         } else {
-            Ok(())
+            Ok(pending(&plugins))
         }
     });
     let extra = host.plugins_page().merge(demand_page(&dlx));
@@ -102,7 +103,7 @@ pub async fn run(
     server.run(stop_accepting).await;
 
     background.cancel();
-    let _ = tokio::join!(following, driving, admin);
+    let _ = tokio::join!(following, preferring, driving, admin);
     host.cluster.shutdown();
     tracing::info!("the DLX has ended");
     Ok(())
@@ -116,28 +117,43 @@ fn demand_page(dlx: &Dlx) -> Router {
     )
 }
 
-/// What the first plugin with an opinion says. Several plugins behind one DLX have to share its headers.
-async fn plugin_settings(plugins: &PluginSet) -> Settings {
-    let mut merged = Settings::default();
-    for plugin in plugins.plugins() {
-        match plugin.settings().await {
-            Ok(settings) => {
-                merged.target_name_header = merged.target_name_header.or(settings.target_name_header);
-                merged.target_path_header = merged.target_path_header.or(settings.target_path_header);
-                merged.target_port = merged.target_port.or(settings.target_port);
-                merged.readiness_timeout = merged.readiness_timeout.or(settings.readiness_timeout);
-                merged.multi_target_strategy =
-                    merged.multi_target_strategy.or(settings.multi_target_strategy);
+/// Follows what plugins say in their settings while they are loaded: the DLX serves before that. A flag always wins.
+///
+/// # Errors
+/// A flag that is no name of a header.
+fn follow_settings(
+    dlx: Dlx,
+    host: &Host,
+    options: &DlxOptions,
+) -> Result<impl Future<Output = ()> + Send + use<>> {
+    let (plugins, options) = (Arc::clone(&host.plugins), options.clone());
+    let usual = host.cluster.config().readiness_timeout;
+    let flag = host.common.resource_readiness_timeout.map(|span| span.0);
+    preferences(&options, &Settings::default(), flag, usual)?;
+    Ok(async move {
+        let mut changes = plugins.changes();
+        loop {
+            let complete = plugins.is_settled();
+            match preferences(&options, &plugins.defaults(), flag, usual) {
+                Ok(preferred) => dlx.prefer(Preferences {
+                    complete,
+                    ..preferred
+                }),
+                Err(error) => tracing::error!("settings of a plugin are not used: {error:#}"),
             }
-            Err(error) => {
-                tracing::warn!(plugin = plugin.name(), %error, "the plugin's settings are not known")
+            if complete || changes.changed().await.is_err() {
+                return;
             }
         }
-    }
-    merged
+    })
 }
 
-fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptors: u64) -> Result<DlxConfig> {
+fn preferences(
+    options: &DlxOptions,
+    settings: &Settings,
+    readiness_flag: Option<Duration>,
+    usual: Duration,
+) -> Result<Preferences> {
     let header = |flag: &Option<String>, setting: &Option<String>| {
         flag.as_ref()
             .or(setting.as_ref())
@@ -160,6 +176,15 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptor
             dormouse_dlx::Strategy::Canary
         }
     };
+    Ok(Preferences {
+        readiness_timeout: readiness_flag.or(settings.readiness_timeout).unwrap_or(usual),
+        names: name.map(|name| NameHeaders { name, path }),
+        strategy,
+        complete: false,
+    })
+}
+
+fn dlx_config(host: &Host, options: &DlxOptions, descriptors: u64) -> Result<DlxConfig> {
     let defaults = DlxConfig::default();
     let mut limits = defaults.limits;
     limits.held_per_resource = options.max_held_per_resource.unwrap_or(limits.held_per_resource);
@@ -172,21 +197,13 @@ fn dlx_config(host: &Host, options: &DlxOptions, settings: &Settings, descriptor
     limits.connections = options.max_connections.unwrap_or(limits.connections);
     limits.connections_per_client = options.max_connections_per_client;
     limits.held_per_client = options.max_held_per_client;
-    let readiness_timeout = match (host.common.resource_readiness_timeout, settings.readiness_timeout) {
-        (Some(span), _) => span.0,
-        (None, Some(setting)) => setting,
-        (None, None) => host.cluster.config().readiness_timeout,
-    };
     Ok(DlxConfig {
         listen_address: options
             .listen_address
             .unwrap_or(Listen::port(8080))
             .on(host.bind_address()),
         bind_address: host.bind_address(),
-        readiness_timeout,
         limits,
-        names: name.map(|name| NameHeaders { name, path }),
-        strategy,
         forwarding: forwarding(options, defaults.forwarding)?,
         response_timeout: options
             .response_timeout

@@ -1,5 +1,7 @@
 //! What the autoscaler and the DLX start with: configuration, logs, the cluster, the plugins.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +10,21 @@ use axum::routing::get;
 use axum::{Json, Router};
 use dormouse_kubernetes::{Cluster, Scope};
 use dormouse_lifecycle::{LookPolicy, Timings, Zero};
-use dormouse_plugin::{ClusterServices, EngineConfig, HostEngine, LoadState, PluginSet};
+use dormouse_plugin::{
+    ClusterServices, CompilerProcess, EngineConfig, HostEngine, LoadState, PluginConfig, PluginSet,
+};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AtZero, Common, File, Listen, Namespaced};
-use crate::{output, process, telemetry};
+use crate::{memory, output, process, telemetry};
 
 /// How long a request is held unless somebody says otherwise. v3io's default.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Bytes of memory of the compiler where no cgroup has a limit.
+const UNLIMITED_COMPILER: u64 = 2 << 30;
 
 /// What both processes run on.
 pub struct Host {
@@ -62,12 +69,15 @@ impl Host {
         output::register(&mut registry);
 
         let client = dormouse_kubernetes::client(common.kubeconfig_path.as_deref()).await?;
-        let config = cluster_config(&common, ingresses);
+        let config = dormouse_kubernetes::Config {
+            sleep_grants: Some(sleep_grants(file)),
+            ..cluster_config(&common, ingresses)
+        };
         tracing::info!(scope = ?config.scope, "connecting to the cluster");
         let cluster = Cluster::connect(client, config).await?;
         cluster.metrics().register(&mut registry);
 
-        let plugins = load_plugins(&common, file, &cluster, &mut registry).await?;
+        let plugins = load_plugins(&common, file, &cluster, &mut registry)?;
         let identity = identity();
         Ok(Self {
             common,
@@ -104,13 +114,36 @@ impl Host {
     }
 }
 
+/// What a ready process says of plugins that are still being loaded.
+pub(crate) fn pending(plugins: &PluginSet) -> Option<String> {
+    if plugins.is_settled() {
+        return None;
+    }
+    Some(format!("plugins pending: {}", plugins.pending().join(", ")))
+}
+
 /// One plugin, as `/plugins` shows it.
 #[derive(Serialize)]
 struct PluginPage {
     name: String,
+    /// `ready`, `loading` or `failed`.
+    state: &'static str,
     generation: Option<u64>,
     digest: Option<String>,
     error: Option<String>,
+    /// Functions whose last call failed.
+    failing: Vec<FailingPage>,
+    /// Functions that it imports and this host does not have.
+    stubs: Vec<String>,
+}
+
+/// A function of a plugin whose last call failed, as `/plugins` shows it.
+#[derive(Serialize)]
+struct FailingPage {
+    call: &'static str,
+    times: u64,
+    since: String,
+    error: String,
 }
 
 fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
@@ -118,14 +151,27 @@ fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
         .statuses()
         .into_iter()
         .map(|status| {
-            let (generation, digest, error) = match status.state {
+            let (state, generation, digest, error) = match status.state {
                 LoadState::Ready {
                     generation, digest, ..
-                } => (Some(generation), Some(digest), None),
-                LoadState::Failed { error } => (None, None, Some(error.to_string())),
+                } => ("ready", Some(generation), Some(digest), None),
+                LoadState::Loading => ("loading", None, None, None),
+                LoadState::Failed { error } => ("failed", None, None, Some(error.to_string())),
             };
+            let plugin = plugins.get(&status.name).filter(|_| digest.is_some());
+            let failing = plugin.iter().flat_map(|plugin| plugin.failing());
             PluginPage {
+                failing: failing
+                    .map(|(call, failure)| FailingPage {
+                        call: call.as_str(),
+                        times: failure.times,
+                        since: failure.since.to_string(),
+                        error: failure.error.to_string(),
+                    })
+                    .collect(),
+                stubs: plugin.map(|plugin| plugin.stubs().to_vec()).unwrap_or_default(),
                 name: status.name,
+                state,
                 generation,
                 digest,
                 error,
@@ -165,11 +211,55 @@ pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kuber
             None | Some(AtZero::StandIn) => Zero::StandIn,
             Some(AtZero::Off) => Zero::Off,
         },
+        own_pod: dormouse_kubernetes::own_pod(),
         ..dormouse_kubernetes::Config::default()
     }
 }
 
-async fn load_plugins(
+/// What each plugin may put to sleep.
+fn sleep_grants(file: &File) -> BTreeMap<String, Vec<dormouse_kubernetes::SleepGrant>> {
+    let plugins = file.plugins.iter();
+    plugins
+        .map(|(name, config)| (name.clone(), config.grants.sleep_grants()))
+        .collect()
+}
+
+/// How plugins run here: what the container has, and where compiled ones are kept.
+pub(crate) fn engine_config(
+    cache: Option<&Path>,
+    plugins: &BTreeMap<String, PluginConfig>,
+) -> Result<EngineConfig> {
+    let mut config = EngineConfig::default();
+    // Outside of a container the machine is ours.
+    let mut compiler = UNLIMITED_COMPILER;
+    if let Some(container) = memory::of_container() {
+        let parts = memory::divide(container, plugins)?;
+        tracing::info!(
+            container,
+            calls = parts.calls,
+            compiler = parts.compiler,
+            "memory of the container, in bytes"
+        );
+        config.guest_memory = Some(usize::try_from(parts.calls).unwrap_or(usize::MAX));
+        compiler = parts.compiler;
+    }
+    if let Some(cache) = cache {
+        config.cache = Some(cache.to_owned());
+        config.compiler = Some(compiler_process(compiler)?);
+    }
+    Ok(config)
+}
+
+/// This program, as a compiler.
+fn compiler_process(memory: u64) -> Result<CompilerProcess> {
+    Ok(CompilerProcess {
+        program: std::env::current_exe().context("this program does not know where it is")?,
+        arguments: vec!["plugin".to_owned(), "compile".to_owned()],
+        memory,
+    })
+}
+
+fn load_plugins(
     common: &Common,
     file: &File,
     cluster: &Cluster,
@@ -177,24 +267,21 @@ async fn load_plugins(
 ) -> Result<Arc<PluginSet>> {
     let places = common.plugins_dir.clone().unwrap_or_default();
     let metrics = dormouse_plugin::Metrics::register(registry);
-    let engine =
-        HostEngine::new(EngineConfig::default(), metrics).context("the plugin engine cannot be started")?;
+    let engine = HostEngine::new(
+        engine_config(common.plugins_cache_dir.as_deref(), &file.plugins)?,
+        metrics,
+    )
+    .context("the plugin engine cannot be started")?;
     let services = Arc::new(ClusterServices(cluster.clone()));
-    let plugins = PluginSet::load_from(&engine, &places.0, &file.plugins, services).await;
-    for status in plugins.statuses() {
-        match status.state {
-            LoadState::Ready { digest, .. } => {
-                tracing::info!(plugin = status.name, digest, "plugin is ready");
-            }
-            LoadState::Failed { error } => {
-                tracing::error!(plugin = status.name, %error, "plugin is not running");
-            }
+    let plugins = Arc::new(PluginSet::start(&engine, &places.0, &file.plugins, services));
+    let settling = Arc::clone(&plugins);
+    tokio::spawn(async move {
+        settling.settled().await;
+        if settling.plugins().is_empty() {
+            tracing::warn!(places = %places, "no plugin is running; nothing will be put to sleep");
         }
-    }
-    if plugins.plugins().is_empty() {
-        tracing::warn!(places = %places, "no plugin is running; nothing will be put to sleep");
-    }
-    Ok(Arc::new(plugins))
+    });
+    Ok(plugins)
 }
 
 /// Name of this process among its siblings.

@@ -1,11 +1,13 @@
 //! `dormouse plugin inspect`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use dormouse_plugin::{Inspection, Trial};
 
+use crate::host::engine_config;
 use crate::output;
 
 /// Options of `dormouse plugin inspect`.
@@ -14,6 +16,9 @@ pub struct Options {
     /// The component
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Directory in which compiled plugins are kept; with it, compiling is done as the processes do it
+    #[arg(long, env = "DORMOUSE_PLUGINS_CACHE_DIR", value_name = "DIR")]
+    plugins_cache_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -21,7 +26,8 @@ pub struct Options {
 
 /// Shows what a component is and whether this host can run it; the latter is the exit code.
 pub async fn run(options: Options) -> Result<()> {
-    let inspection = dormouse_plugin::inspect(&options.file).await?;
+    let config = engine_config(options.plugins_cache_dir.as_deref(), &BTreeMap::new())?;
+    let inspection = dormouse_plugin::inspect_with(config, &options.file).await?;
     if options.json {
         output::answer(&format!("{}\n", serde_json::to_string_pretty(&inspection)?))?;
     } else {
@@ -60,6 +66,10 @@ fn describe(inspection: &Inspection) -> String {
         for need in &inspection.needs {
             lines.push(format!("  {}: {}", need.import, need.how));
         }
+    }
+    if !inspection.stubs.is_empty() {
+        lines.push("not here   it loads, but a call of one of these fails:".to_owned());
+        lines.extend(inspection.stubs.iter().map(|stub| format!("  {stub}")));
     }
     lines.push(match &inspection.trial {
         Trial::Passed { took } => format!("trial      passed in {:.2} ms", took.as_secs_f64() * 1000.0),

@@ -11,6 +11,7 @@ mod dlx;
 mod host;
 mod inspect;
 pub mod local;
+mod memory;
 pub mod output;
 pub mod process;
 mod reference;

@@ -44,10 +44,23 @@ pub fn run<F: Future<Output = Result<()>>>(work: impl FnOnce(CancellationToken) 
     ExitCode::from(code(outcome))
 }
 
+/// Everything was said; this is the status to end with.
+#[derive(Debug)]
+pub struct Exit(pub u8);
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit status {}", self.0)
+    }
+}
+
+impl std::error::Error for Exit {}
+
 fn code(outcome: Result<()>) -> u8 {
     let code = match outcome {
         Ok(()) => 0,
         Err(error) if output::closed(&error) => output::CLOSED,
+        Err(error) if error.is::<Exit>() => error.downcast_ref::<Exit>().map_or(1, |exit| exit.0),
         Err(error) => {
             // The whole chain on one line: what failed, and why.
             output::complain(&format!("error: {error:#}"));

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) unanswered: Since<(String, String)>,
     pub(crate) outages: Outages,
     pub(crate) metrics_api: MetricsApi,
+    /// Our own pod, once it was read.
+    pub(crate) own: tokio::sync::OnceCell<crate::house::Own>,
     pub(crate) cancel: CancellationToken,
     _guard: DropGuard,
 }
@@ -142,6 +144,7 @@ impl Cluster {
             outages,
             metrics_api: MetricsApi::default(),
             pokes: broadcast::channel(CHANGE_BACKLOG).0,
+            own: tokio::sync::OnceCell::new(),
             _guard: cancel.clone().drop_guard(),
             cancel,
             stores,

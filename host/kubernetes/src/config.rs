@@ -1,9 +1,12 @@
 //! Settings of a [`crate::Cluster`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use dormouse_lifecycle::{PortRange, Timings, Zero};
+
+use crate::SleepGrant;
 
 /// Where the namespace of the pod is found in a pod.
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -15,6 +18,17 @@ pub enum Scope {
     All,
     /// One.
     Namespace(String),
+}
+
+/// Namespace and name of the pod that this process runs in, as the downward API (`POD_NAME`, `POD_NAMESPACE`) and the service
+/// account say.
+pub fn own_pod() -> Option<(String, String)> {
+    let said = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let namespace = said("POD_NAMESPACE").or_else(|| {
+        let text = std::fs::read_to_string(SERVICE_ACCOUNT_NAMESPACE).ok()?;
+        Some(text.trim().to_owned())
+    });
+    Some((namespace?, said("POD_NAME")?))
 }
 
 impl Scope {
@@ -81,6 +95,11 @@ pub struct Config {
     pub dlx_timeout: Duration,
     /// How long a new pod may take to accept a connection before it is tried again.
     pub connect_timeout: Duration,
+    /// What each plugin may put to sleep, by its name. A plugin that is not there may put nothing to sleep. None: whatever is
+    /// wished, for tools without plugins.
+    pub sleep_grants: Option<BTreeMap<String, Vec<SleepGrant>>>,
+    /// Namespace and name of the pod that this process runs in, so that it knows what belongs to it. None: it runs in none.
+    pub own_pod: Option<(String, String)>,
 }
 
 impl Default for Config {
@@ -99,6 +118,8 @@ impl Default for Config {
             ingresses: true,
             dlx_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_millis(500),
+            sleep_grants: None,
+            own_pod: None,
         }
     }
 }

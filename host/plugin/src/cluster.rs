@@ -24,6 +24,34 @@ fn author(plugin: &str) -> String {
     format!("dormouse/{plugin}")
 }
 
+impl ClusterServices {
+    /// Refuses what no grant covers: Dormouse itself, Kubernetes itself, and the Sleepers, whose writers are host functions of
+    /// their own.
+    async fn out_of_house(&self, key: &ObjectKey) -> Result<(), KubernetesError> {
+        let group = key.api_version.split('/').next().unwrap_or_default();
+        if group == "dormouse.dev" {
+            return Err(KubernetesError::Denied(format!(
+                "objects of {group} are written by Dormouse only; use the lifecycle interface"
+            )));
+        }
+        match self.0.in_house(&key.into()).await? {
+            Some(why) => Err(KubernetesError::Denied(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The identity of an object that is to be written, as far as it has one.
+fn identity(object: &Value) -> ObjectKey {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).map(str::to_owned);
+    ObjectKey {
+        api_version: text("/apiVersion").unwrap_or_default(),
+        kind: text("/kind").unwrap_or_default(),
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name").unwrap_or_default(),
+    }
+}
+
 #[async_trait]
 impl HostServices for ClusterServices {
     async fn get(
@@ -67,6 +95,7 @@ impl HostServices for ClusterServices {
         object: Value,
         _deadline: Instant,
     ) -> Result<Value, KubernetesError> {
+        self.out_of_house(&identity(&object)).await?;
         Ok(self.0.object_create(&object, &author(plugin)).await?)
     }
 
@@ -89,6 +118,7 @@ impl HostServices for ClusterServices {
             PatchType::Json => PatchKind::Json,
             PatchType::StrategicMerge => PatchKind::StrategicMerge,
         };
+        self.out_of_house(key).await?;
         Ok(self
             .0
             .object_patch(&key.into(), subresource, kind, &body, &author(plugin))
@@ -102,6 +132,7 @@ impl HostServices for ClusterServices {
         force: bool,
         _deadline: Instant,
     ) -> Result<Value, KubernetesError> {
+        self.out_of_house(&identity(&object)).await?;
         Ok(self.0.object_apply(&object, &author(plugin), force).await?)
     }
 
@@ -111,6 +142,7 @@ impl HostServices for ClusterServices {
         key: &ObjectKey,
         _deadline: Instant,
     ) -> Result<(), KubernetesError> {
+        self.out_of_house(key).await?;
         Ok(self.0.object_delete(&key.into()).await?)
     }
 
@@ -202,6 +234,7 @@ fn wish_error(error: WishError, resource: &ResourceId) -> LifecycleError {
         WishError::Unknown(_) => LifecycleError::UnknownResource(resource.clone()),
         WishError::Superseded => LifecycleError::Superseded(text),
         WishError::Unsupported(why) => LifecycleError::Unsupported(why),
+        WishError::Denied(why) => LifecycleError::Denied(why),
         WishError::Cluster(error) => match ObjectError::from(error) {
             ObjectError::Timeout(_) => LifecycleError::Timeout(text),
             ObjectError::Unavailable(_) | ObjectError::Conflict(_) => LifecycleError::Unavailable(text),

@@ -6,14 +6,15 @@
 
 mod source;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::bindings::dormouse::plugin::types as wit;
 use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
-use crate::host::clip;
+use crate::host::{clip, one_line};
 use crate::types::{
     FieldCondition, GroupKind, MultiTargetStrategy, ObjectRef, PathBackend, Resource, ResourceId,
     ResourceState, Rule, ScaleEvent, ScaleEventKind, ScaleOutcome, ServiceTarget, Settings,
@@ -50,7 +51,7 @@ fn must(what: &str, value: &str, check: Check) -> Result<(), Garbage> {
 
 /// An error of the guest, with its text bounded.
 pub(crate) fn guest_error(error: wit::PluginError) -> GuestError {
-    let text = |text| clip(text, ERROR_TEXT);
+    let text = |text| one_line(&clip(text, ERROR_TEXT));
     match error {
         wit::PluginError::InvalidConfiguration(why) => GuestError::InvalidConfiguration(text(why)),
         wit::PluginError::UnknownResource(id) => GuestError::UnknownResource(ResourceId {
@@ -102,20 +103,46 @@ fn object_ref(object: wit::ObjectRef) -> Result<ObjectRef, Garbage> {
     })
 }
 
-/// All resources of an answer.
-pub(crate) fn resources(list: Vec<wit::Resource>, limit: usize) -> Result<Vec<Resource>, Garbage> {
+/// What a plugin lists, as far as it can be used.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    pub resources: Vec<Resource>,
+    /// Why others are left out.
+    pub dropped: Vec<String>,
+}
+
+/// All resources of an answer. One that has no possible name is left out, and spoils no other: names often are what somebody
+/// typed, and a typing error in one must not keep the others from sleeping.
+pub(crate) fn resources(list: Vec<wit::Resource>, limit: usize) -> Result<Listed, Garbage> {
     if list.len() > limit {
         return Err(Garbage(format!(
-            "{} resources, at most {limit} are allowed",
+            "{} resources, at most {limit} are allowed (limits.resources)",
             list.len()
         )));
     }
-    let resources = list.into_iter().map(resource).collect::<Result<Vec<_>, _>>()?;
-    let mut seen = HashSet::new();
-    if let Some(twice) = resources.iter().find(|resource| !seen.insert(&resource.id)) {
-        return Err(Garbage(format!("the resource {} appears twice", twice.id)));
+    let mut listed = Listed::default();
+    let mut places = HashMap::new();
+    for entry in list {
+        match resource(entry) {
+            Ok(resource) => match places.entry(resource.id.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(listed.resources.len());
+                    listed.resources.push(resource);
+                }
+                Entry::Occupied(taken) => {
+                    let twice = "the plugin lists it twice";
+                    // Nobody can tell which of the two is meant, so it stays awake.
+                    if let Some(first) = listed.resources.get_mut(*taken.get()) {
+                        first.rules.clear();
+                        first.problem.get_or_insert_with(|| twice.to_owned());
+                    }
+                    listed.dropped.push(format!("{}: {twice}", resource.id));
+                }
+            },
+            Err(Garbage(why)) => listed.dropped.push(why),
+        }
     }
-    Ok(resources)
+    Ok(listed)
 }
 
 /// Collects what is wrong with one resource.
@@ -158,8 +185,16 @@ impl Problems {
 
 fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
     let id = resource_id(resource.id)?;
-    let object = object_ref(resource.object)?;
     let mut problems = Problems::default();
+    // The resource stays in the list: what is not listed any more is retired. Without an object nothing is written for it.
+    let object = object_ref(resource.object).unwrap_or_else(|Garbage(what)| {
+        problems.note(what);
+        ObjectRef {
+            api_version: String::new(),
+            kind: String::new(),
+            name: String::new(),
+        }
+    });
     let rules = problems.keep(resource.rules, RULES, rule);
     let workloads = problems.keep(resource.workloads, MEMBERS, object_ref);
     let services = problems.keep(resource.services, MEMBERS, |name| {
@@ -323,7 +358,10 @@ fn field_condition(condition: scaler::FieldCondition) -> Result<FieldCondition, 
 
 /// Where requests go.
 pub(crate) fn service_target(target: scaler::ServiceTarget) -> Result<ServiceTarget, Garbage> {
-    must("the Service name", &target.name, validate::dns_label)?;
+    // An empty name leaves it to the host: the first Service that the resource lists.
+    if !target.name.is_empty() {
+        must("the Service name", &target.name, validate::dns_label)?;
+    }
     Ok(ServiceTarget {
         name: target.name,
         port: port(target.port)?,
@@ -394,9 +432,10 @@ mod tests {
     #[test]
     fn a_good_answer_passes() {
         let list = resources(vec![good("a"), good("b")], 2).unwrap();
-        assert_eq!(list.len(), 2);
+        assert_eq!((list.resources.len(), list.dropped.len()), (2, 0));
         assert!(
-            list.iter()
+            list.resources
+                .iter()
                 .all(|resource| resource.problem.is_none() && resource.rules.len() == 1)
         );
     }
@@ -404,19 +443,38 @@ mod tests {
     #[test]
     fn an_answer_that_cannot_be_right_is_garbage_as_a_whole() {
         let whole = |list| resources(list, 10).unwrap_err().0;
-        assert!(whole(vec![good("a"), good("a")]).contains("twice"));
         assert!(whole((0..11).map(|n| good(&format!("r{n}"))).collect()).contains("11 resources"));
-        assert!(whole(vec![good("Not-A-Name")]).contains("DNS subdomain"));
+    }
+
+    #[test]
+    fn author_evil_one_bad_name_does_not_fail_the_whole_list() {
+        let with = |bad: wit::Resource| {
+            let listed = resources(vec![good("a"), bad, good("z")], 10).unwrap();
+            let names: Vec<_> = listed.resources.iter().map(|one| one.id.name.clone()).collect();
+            assert_eq!(names, ["a", "z"], "the others are there");
+            assert!(listed.resources.iter().all(|one| one.problem.is_none()));
+            assert_eq!(listed.dropped.len(), 1);
+            listed.dropped[0].clone()
+        };
+        assert!(with(good("Not-A-Name")).contains("DNS subdomain"));
         assert!(
-            whole(vec![good(&"x".repeat(1 << 20))]).len() < 400,
+            with(good(&"x".repeat(1 << 20))).len() < 400,
             "the message must not repeat a megabyte"
         );
-        let mut bad = good("a");
+        let mut bad = good("b");
         bad.id.namespace = "../kube-system".into();
-        assert!(whole(vec![bad]).contains("DNS label"));
-        let mut bad = good("a");
+        assert!(with(bad).contains("DNS label"));
+
+        let mut bad = good("b");
         bad.object.name = "a/../b".into();
-        assert!(whole(vec![bad]).contains("URL path"));
+        let listed = resources(vec![good("a"), bad], 10).unwrap();
+        let kept = &listed.resources[1];
+        assert!(kept.problem.as_ref().unwrap().contains("URL path"), "{kept:?}");
+        assert!(kept.rules.is_empty() && kept.object.name.is_empty(), "{kept:?}");
+
+        let listed = resources(vec![good("a"), good("a")], 10).unwrap();
+        assert_eq!((listed.resources.len(), listed.dropped.len()), (1, 1));
+        assert!(listed.resources[0].rules.is_empty() && listed.dropped[0].contains("twice"));
     }
 
     #[test]
@@ -440,7 +498,7 @@ mod tests {
         for (index, spoil) in spoils.into_iter().enumerate() {
             let mut bad = good("bad");
             spoil(&mut bad);
-            let list = resources(vec![bad, good("fine")], 10).unwrap();
+            let list = resources(vec![bad, good("fine")], 10).unwrap().resources;
             assert!(list[0].problem.is_some(), "case {index}");
             assert!(list[0].rules.is_empty(), "case {index}: it could be put to sleep");
             assert!(list[0].services.len() <= MEMBERS);

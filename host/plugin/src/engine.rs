@@ -1,16 +1,20 @@
 //! The engine: one for all plugins, with its ticker, its pool and its linkers.
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use dormouse_aot::Cache;
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures,
 };
 
+use crate::budget::Budget;
+use crate::compile::CompilerProcess;
 use crate::link::{Permissions, linker};
 use crate::state::CallState;
 use crate::{BreakerPolicy, Metrics, PluginError};
@@ -30,6 +34,16 @@ pub struct EngineConfig {
     pub file_limit: u64,
     /// When calls to a failing plugin pause.
     pub breaker: BreakerPolicy,
+    /// How long compiling one component may take. One with a JavaScript runtime takes about 20 s of CPU time.
+    pub compile_limit: Duration,
+    /// Where compiled components are kept. None: each start compiles anew.
+    pub cache: Option<PathBuf>,
+    /// What compiles, where there is a cache. None: this process, without a limit of memory.
+    pub compiler: Option<CompilerProcess>,
+    /// Bytes of memory of all guests together. None: as many as their calls may have.
+    pub guest_memory: Option<usize>,
+    /// The most bytes of compiled components that are kept. One with a JavaScript or Python runtime has about 40 MiB.
+    pub cache_limit: u64,
 }
 
 impl Default for EngineConfig {
@@ -41,14 +55,24 @@ impl Default for EngineConfig {
             tick: Duration::from_millis(10),
             file_limit: 64 << 20,
             breaker: BreakerPolicy::default(),
+            compile_limit: Duration::from_secs(600),
+            cache: None,
+            compiler: None,
+            guest_memory: None,
+            cache_limit: 512 << 20,
         }
     }
 }
 
 /// Table elements of one instance. Guests with large interpreters have some ten thousand functions.
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
-/// Core instances, memories and tables of one component: its module, and the adapters that the toolchain adds.
-const PARTS: u32 = 16;
+/// Core instances of one component: its modules, and the adapters that the toolchain adds. Python with `--stub-wasi` has 38.
+const PARTS: u32 = 64;
+/// Memories of one component. One as a rule; composed components and QuickJS have one for each part, and all of them together
+/// stay below the memory limit of a call.
+const MEMORIES: u32 = 8;
+/// Tables of one component.
+const TABLES: u32 = 16;
 /// Bytes of a memory that are reset in place instead of given back, when the kernel can say which pages were touched.
 const KEEP_RESIDENT: usize = 1 << 20;
 
@@ -74,6 +98,10 @@ struct Inner {
     // By `Permissions::index`.
     linkers: Vec<Linker<CallState>>,
     admission: Arc<Semaphore>,
+    // One component is compiled at a time: compiling is what needs most memory.
+    compiler: Arc<Semaphore>,
+    cache: Option<Cache>,
+    guest_memory: Arc<Budget>,
     metrics: Metrics,
     // Dropping it ends the ticker thread.
     _stop: mpsc::Sender<()>,
@@ -130,14 +158,30 @@ impl HostEngine {
                 reason: format!("no thread for the ticker: {error}"),
             })?;
 
+        let cache =
+            config
+                .cache
+                .as_deref()
+                .and_then(|parent| match Cache::open(parent, config.cache_limit) {
+                    Ok(cache) => Some(cache),
+                    Err(error) => {
+                        tracing::warn!(
+                            "compiled plugins are not kept, each start compiles them anew: {error}"
+                        );
+                        None
+                    }
+                });
         metrics.host_limit(config.concurrent_calls);
         let admission = Arc::new(Semaphore::new(config.concurrent_calls));
         let inner = Inner {
             engine,
+            guest_memory: Arc::new(Budget::new(config.guest_memory)),
             config,
             allocation,
             linkers,
             admission,
+            compiler: Arc::new(Semaphore::new(1)),
+            cache,
             metrics,
             _stop: stop,
         };
@@ -177,6 +221,25 @@ impl HostEngine {
     pub(crate) fn admission(&self) -> &Arc<Semaphore> {
         &self.inner.admission
     }
+
+    pub(crate) fn compiler(&self) -> &Arc<Semaphore> {
+        &self.inner.compiler
+    }
+
+    /// What guests have of memory, all together.
+    pub(crate) fn guest_memory(&self) -> &Arc<Budget> {
+        &self.inner.guest_memory
+    }
+
+    /// Where the cache is, if it can be used.
+    pub(crate) fn cache_parent(&self) -> Option<&Path> {
+        self.inner.cache.as_ref()?;
+        self.inner.config.cache.as_deref()
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.inner.cache.as_ref()
+    }
 }
 
 impl std::fmt::Debug for HostEngine {
@@ -213,13 +276,15 @@ fn profile(config: &EngineConfig, allocation: Allocation) -> Config {
         .concurrency_support(false)
         // An instance starts from a copy-on-write image of its data, not from a copy.
         .memory_init_cow(true)
+        // Halves the memory that compiling needs, on two cores, and leaves the other core to the traffic.
+        .parallel_compilation(false)
         // Enough to find the place, in debug logs only.
         .wasm_backtrace_max_frames(NonZeroUsize::new(8));
 
-    // What no guest of ours needs is surface without use. Function references stay: Go needs them.
+    // What no guest of ours needs is surface without use. Function references stay: Go needs them. So do several memories:
+    // wasmtime's own adapters between the parts of a composed component have two, and without them it panics.
     for unneeded in [
         WasmFeatures::MEMORY64,
-        WasmFeatures::MULTI_MEMORY,
         WasmFeatures::RELAXED_SIMD,
         WasmFeatures::GC,
         WasmFeatures::GC_TYPES,
@@ -245,11 +310,12 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
         .total_stacks(calls)
         // A component has one memory as a rule. Its modules are several: adapters, shims and fix-ups.
         .total_core_instances(calls.saturating_mul(PARTS))
-        .total_memories(calls)
-        .total_tables(calls.saturating_mul(2))
+        // Most components have one memory and two tables, so not each call can have the most of both at once.
+        .total_memories(calls.saturating_mul(2).max(MEMORIES))
+        .total_tables(calls.saturating_mul(4).max(TABLES))
         .max_core_instances_per_component(PARTS)
-        .max_memories_per_component(1)
-        .max_tables_per_component(PARTS)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
         .max_tables_per_module(4)
         .table_elements(TABLE_ELEMENTS)
         .max_memory_size(config.memory_ceiling)

@@ -32,6 +32,14 @@ pub enum PluginError {
         /// What the operating system says.
         reason: String,
     },
+    /// What is called like a plugin is no file.
+    #[error("{path} is {what} and no file; put the component itself there")]
+    NotAFile {
+        /// Where it is.
+        path: String,
+        /// What it is.
+        what: &'static str,
+    },
     /// A plugin is configured, but there is no file of that name.
     #[error("there is no {file} in the plugins directory, but plugins.{plugin} is configured")]
     NoFile {
@@ -57,7 +65,7 @@ pub enum PluginError {
         reason: String,
     },
     /// The file is larger than any plugin should be.
-    #[error("the file has more than {limit} bytes")]
+    #[error("the file has more than {limit} bytes, the most that a plugin may have")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
@@ -109,22 +117,40 @@ pub enum PluginError {
         reason: String,
     },
     /// The guest computed for longer than its CPU budget.
-    #[error("the call used up its CPU budget of {budget:?}")]
+    #[error("the call used up its CPU budget of {budget:?} (limits.cpu)")]
     CpuBudget {
         /// The budget.
         budget: Duration,
     },
     /// The call did not end in time, waiting included.
-    #[error("the call did not end within {limit:?}")]
+    #[error("the call did not end within {limit:?} (limits.wall)")]
     WallTimeout {
         /// The limit.
         limit: Duration,
     },
     /// The guest asked for more memory than it may have and could not go on without.
-    #[error("the call needed more than {limit} bytes of memory")]
+    #[error("the call needed more than {limit} bytes of memory (limits.memoryBytes)")]
     Memory {
         /// The limit in bytes.
         limit: usize,
+    },
+    /// The calls of all plugins together needed more memory than the container has for them.
+    #[error(
+        "the calls of all plugins together needed more than the {limit} bytes of memory that the container has for them; raise its \
+         memory limit (resources.limits.memory of the autoscaler or the DLX), or lower limits.memoryBytes of the plugins"
+    )]
+    HostMemory {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Compiling it needs more memory than there is for it.
+    #[error(
+        "compiling it needs more than the {limit} bytes of memory that the container has for it; raise its memory limit \
+         (resources.limits.memory of the autoscaler and the DLX)"
+    )]
+    CompilerMemory {
+        /// The limit in bytes.
+        limit: u64,
     },
     /// The guest panicked, aborted or exited.
     #[error("the plugin panicked: {message}")]
@@ -144,8 +170,14 @@ pub enum PluginError {
         /// What was wrong with it.
         what: String,
     },
+    /// The guest handed over more at once than it may.
+    #[error("the call handed over more than {limit} bytes at once (limits.returnedBytes)")]
+    Returned {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The guest called host functions without end.
-    #[error("the call made more than {limit} host calls")]
+    #[error("the call made more than {limit} host calls (limits.hostCalls)")]
     HostCalls {
         /// The limit.
         limit: u32,
@@ -179,6 +211,7 @@ impl PluginError {
     pub fn code(&self) -> &'static str {
         match self {
             PluginError::Unreadable { .. } => "unreadable",
+            PluginError::NotAFile { .. } => "not_a_file",
             PluginError::NoFile { .. } => "no_file",
             PluginError::NameTaken { .. } => "name_taken",
             PluginError::InvalidName { .. } => "invalid_name",
@@ -193,10 +226,13 @@ impl PluginError {
             PluginError::CpuBudget { .. } => "cpu_budget",
             PluginError::WallTimeout { .. } => "wall_timeout",
             PluginError::Memory { .. } => "memory",
+            PluginError::HostMemory { .. } => "host_memory",
+            PluginError::CompilerMemory { .. } => "compiler_memory",
             PluginError::Panicked { .. } => "panicked",
             PluginError::Trapped { .. } => "trapped",
             PluginError::Garbage { .. } => "garbage",
             PluginError::HostCalls { .. } => "host_calls",
+            PluginError::Returned { .. } => "returned_bytes",
             PluginError::Overloaded { .. } => "overloaded",
             PluginError::CircuitOpen { .. } => "circuit_open",
             PluginError::Internal { .. } => "internal",
@@ -219,6 +255,7 @@ impl PluginError {
                 | PluginError::Trapped { .. }
                 | PluginError::Garbage { .. }
                 | PluginError::HostCalls { .. }
+                | PluginError::Returned { .. }
         )
     }
 }

@@ -1,8 +1,9 @@
 //! What a plugin may do: granted by the operator, denied by default.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use dormouse_kubernetes::SleepGrant;
 use serde::{Deserialize, Serialize};
 
 use crate::services::ObjectKey;
@@ -13,10 +14,48 @@ use crate::services::ObjectKey;
 pub struct Grants {
     /// Kinds and verbs of the `kubernetes` interface.
     pub kubernetes: Vec<KubernetesGrant>,
-    /// The `lifecycle` interface: sleep and wake the plugin's own resources.
-    pub lifecycle: bool,
+    /// The `lifecycle` interface: what the plugin may put to sleep.
+    pub lifecycle: LifecycleGrant,
     /// Events on objects, through the `kubernetes` interface.
     pub events: bool,
+}
+
+/// What a plugin may put to sleep. Waking its own resources is always allowed with it. Whatever it says, Dormouse itself and the
+/// namespaces of Kubernetes are never put to sleep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LifecycleGrant {
+    /// `true`: every kind in every namespace. `false`, the default: nothing, and the interface is not linked.
+    All(bool),
+    /// These only. An empty list is nothing.
+    These(Vec<SleepRule>),
+}
+
+impl LifecycleGrant {
+    /// Every kind in every namespace.
+    pub const EVERYTHING: LifecycleGrant = LifecycleGrant::All(true);
+}
+
+impl Default for LifecycleGrant {
+    fn default() -> LifecycleGrant {
+        LifecycleGrant::All(false)
+    }
+}
+
+/// One kind that a plugin may put to sleep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SleepRule {
+    /// `apps/v1`, or `*` for every group and version.
+    pub api_version: String,
+    /// `Deployment`, or `*` for every kind.
+    pub kind: String,
+    /// Where. None: every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<Vec<String>>,
+    /// Labels that the workload has to carry, as in a `matchLabels` of Kubernetes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
 }
 
 /// One line of a plugin's Kubernetes grants: these verbs on this kind.
@@ -191,6 +230,39 @@ impl<'a> Wanted<'a> {
 }
 
 impl Grants {
+    /// True when the `lifecycle` interface is linked.
+    #[must_use]
+    pub fn links_lifecycle(&self) -> bool {
+        match &self.lifecycle {
+            LifecycleGrant::All(all) => *all,
+            LifecycleGrant::These(rules) => !rules.is_empty(),
+        }
+    }
+
+    /// What it may put to sleep, for [`dormouse_kubernetes::Config::sleep_grants`].
+    #[must_use]
+    pub fn sleep_grants(&self) -> Vec<SleepGrant> {
+        match &self.lifecycle {
+            LifecycleGrant::All(false) => Vec::new(),
+            LifecycleGrant::All(true) => vec![SleepGrant {
+                api_version: "*".to_owned(),
+                kind: "*".to_owned(),
+                namespaces: None,
+                match_labels: BTreeMap::new(),
+            }],
+            LifecycleGrant::These(rules) => rules
+                .iter()
+                .cloned()
+                .map(|rule| SleepGrant {
+                    api_version: rule.api_version,
+                    kind: rule.kind,
+                    namespaces: rule.namespaces,
+                    match_labels: rule.match_labels,
+                })
+                .collect(),
+        }
+    }
+
     /// True when the `kubernetes` interface is linked.
     #[must_use]
     pub fn links_kubernetes(&self) -> bool {
@@ -273,7 +345,7 @@ mod tests {
     #[test]
     fn nothing_is_granted_by_default() {
         let none = Grants::default();
-        assert!(!none.links_kubernetes() && !none.lifecycle);
+        assert!(!none.links_kubernetes() && !none.links_lifecycle() && none.sleep_grants().is_empty());
         for verb in Verb::ALL {
             assert!(
                 none.check("p", wanted(verb, "Deployment", Some("a"), Some("x")))
@@ -298,6 +370,34 @@ mod tests {
         let mut other = wanted(Verb::Get, "Deployment", Some("a"), Some("x"));
         other.api_version = "extensions/v1";
         assert!(some.check("p", other).is_err());
+    }
+
+    #[test]
+    fn author_02_a_lifecycle_grant_names_what_may_sleep() {
+        let all = grants("lifecycle: true").unwrap();
+        assert!(all.links_lifecycle() && all.sleep_grants()[0].kind == "*");
+        for nothing in ["lifecycle: false", "lifecycle: []"] {
+            let none = grants(nothing).unwrap();
+            assert!(
+                !none.links_lifecycle() && none.sleep_grants().is_empty(),
+                "{nothing}"
+            );
+        }
+        let some = grants(
+            "lifecycle: [{apiVersion: apps/v1, kind: Deployment, namespaces: [shop], matchLabels: {tier: web}}]",
+        )
+        .unwrap();
+        assert!(some.links_lifecycle());
+        let rule = &some.sleep_grants()[0];
+        assert_eq!(rule.namespaces.as_deref(), Some(&["shop".to_owned()][..]));
+        assert_eq!(rule.match_labels["tier"], "web");
+        for wrong in [
+            "lifecycle: yes please",
+            "lifecycle: [{kind: Deployment}]",
+            "lifecycle: [{apiVersion: v1, kind: Pod, verbs: []}]",
+        ] {
+            assert!(grants(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -131,6 +131,17 @@ pub(crate) fn clip(mut text: String, max: usize) -> String {
     text
 }
 
+/// Control characters could forge other lines of a log, or drive a terminal: they are shown as in source code.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +151,12 @@ mod tests {
         for (index, import) in Import::ALL.into_iter().enumerate() {
             assert_eq!(import as usize, index);
         }
+    }
+
+    #[test]
+    fn author_evil_a_text_of_a_guest_stays_one_line() {
+        let forged = "a\n2026-11-26 ERROR forged\u{1b}[31m\tä";
+        assert_eq!(one_line(forged), r"a\n2026-11-26 ERROR forged\u{1b}[31m\tä");
     }
 
     #[test]

@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::link::{exported, how_to_grant, own_interface};
-use crate::load::{Template, compile, digest, read};
+use crate::compile::component;
+use crate::file::read;
+use crate::link::{exported, how_to_grant, own_interface, same_track};
+use crate::load::{Template, digest};
 use crate::metrics::PluginMetrics;
 use crate::producers::producers;
 use crate::state::Shared;
-use crate::{EngineConfig, Grants, HostEngine, Limits, Metrics, NoServices, PluginError, Producer};
+use crate::{
+    EngineConfig, Grants, HostEngine, LifecycleGrant, Limits, Metrics, NoServices, PluginError, Producer,
+};
 
 /// What a plugin file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +39,8 @@ pub struct Inspection {
     pub producers: Vec<Producer>,
     /// How long compiling took.
     pub compile_time: Duration,
+    /// Functions that it imports and this host does not have. It loads; a call of one fails.
+    pub stubs: Vec<String>,
     /// What came of loading it with everything granted.
     pub trial: Trial,
 }
@@ -72,15 +78,25 @@ pub enum Trial {
 ///
 /// When the file cannot be read or compiled. What is wrong with a component that compiles is in [`Inspection::trial`].
 pub async fn inspect(path: &Path) -> Result<Inspection, PluginError> {
-    let engine = HostEngine::on_demand(EngineConfig::default(), Metrics::default())?;
+    inspect_with(EngineConfig::default(), path).await
+}
+
+/// As [`inspect`], as a host with this configuration would do it: the same engine, pool and checks.
+///
+/// # Errors
+///
+/// As [`inspect`].
+pub async fn inspect_with(config: EngineConfig, path: &Path) -> Result<Inspection, PluginError> {
+    let engine = HostEngine::new(config, Metrics::default())?;
     let name = path
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let bytes = read(path, engine.config().file_limit)?;
+    let bytes = Arc::new(read(path, engine.config().file_limit).await?);
+    let digest = digest(&bytes);
 
     let began = Instant::now();
-    let component = compile(engine.engine(), &bytes)?;
+    let component = component(&engine, &digest, Arc::clone(&bytes)).await?;
     let compile_time = began.elapsed();
 
     let kind = component.component_type();
@@ -90,7 +106,9 @@ pub async fn inspect(path: &Path) -> Result<Inspection, PluginError> {
     let needs = imports
         .iter()
         .filter_map(|import| {
-            let how = how_to_grant(&name, own_interface(import)?.interface)?;
+            let own = own_interface(import)?;
+            // For another version of the contract no grant helps.
+            let how = how_to_grant(&name, own.interface).filter(|_| same_track(own.version))?;
             Some(Need {
                 import: import.clone(),
                 how,
@@ -103,7 +121,7 @@ pub async fn inspect(path: &Path) -> Result<Inspection, PluginError> {
         metrics: PluginMetrics::new(engine.metrics(), &name, limits.concurrent_calls),
         name: name.clone(),
         grants: Grants {
-            lifecycle: true,
+            lifecycle: LifecycleGrant::EVERYTHING,
             events: true,
             ..Grants::default()
         },
@@ -112,9 +130,9 @@ pub async fn inspect(path: &Path) -> Result<Inspection, PluginError> {
         services: Arc::new(NoServices),
     });
     let began = Instant::now();
-    let trial = match Template::link(&engine, &component, shared) {
-        Ok(template) => template.try_out().await,
-        Err(error) => Err(error),
+    let (trial, stubs) = match Template::link(&engine, &component, shared) {
+        Ok(template) => (template.try_out().await, template.stubs().to_vec()),
+        Err(error) => (Err(error), Vec::new()),
     };
     let trial = match trial {
         Ok(()) => Trial::Passed {
@@ -126,7 +144,7 @@ pub async fn inspect(path: &Path) -> Result<Inspection, PluginError> {
         },
     };
     Ok(Inspection {
-        digest: digest(&bytes),
+        digest,
         size: bytes.len(),
         ingress_targets: exported(engine.engine(), &component, "ingress-targets").is_some(),
         producers: producers(&bytes),
@@ -135,6 +153,7 @@ pub async fn inspect(path: &Path) -> Result<Inspection, PluginError> {
         exports,
         needs,
         compile_time,
+        stubs,
         trial,
     })
 }

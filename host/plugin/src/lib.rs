@@ -19,11 +19,14 @@
 
 mod bindings;
 mod breaker;
+mod budget;
 mod cluster;
+mod compile;
 mod config;
 mod convert;
 mod engine;
 mod error;
+mod file;
 mod grants;
 mod host;
 mod inspect;
@@ -43,14 +46,15 @@ mod validate;
 
 pub use breaker::{Breaker, BreakerPolicy, BreakerState};
 pub use cluster::ClusterServices;
+pub use compile::{CompilerProcess, REFUSED, compile_into};
 pub use config::PluginConfig;
 pub use engine::{Allocation, EngineConfig, HostEngine};
 pub use error::{GuestError, PluginError};
-pub use grants::{Grants, KubernetesGrant, MissingGrant, Verb};
-pub use inspect::{Inspection, Need, Trial, inspect};
+pub use grants::{Grants, KubernetesGrant, LifecycleGrant, MissingGrant, SleepRule, Verb};
+pub use inspect::{Inspection, Need, Trial, inspect, inspect_with};
 pub use limits::{Limits, LimitsOverride};
 pub use metrics::Metrics;
-pub use plugin::{Call, Plugin};
+pub use plugin::{Call, Failure, Plugin};
 pub use producers::Producer;
 pub use services::{
     EventType, HostServices, KubernetesError, LifecycleError, ListQuery, NoServices, ObjectKey, PatchType,

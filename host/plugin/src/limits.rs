@@ -65,6 +65,9 @@ impl Limits {
                 *field = value;
             }
         }
+        // Where the operator says nothing, a call has at most what the container has for all of them.
+        let most = engine.guest_memory.unwrap_or(usize::MAX);
+        self.memory = self.memory.min(most);
         set(&mut self.memory, over.memory_bytes);
         set(&mut self.cpu, over.cpu);
         set(&mut self.wall, over.wall);
@@ -79,6 +82,13 @@ impl Limits {
             return invalid(format!(
                 "limits.memoryBytes is {}, but the engine sets aside {} bytes for an instance",
                 self.memory, engine.memory_ceiling
+            ));
+        }
+        if self.memory > most {
+            return invalid(format!(
+                "limits.memoryBytes is {}, but the container has {most} bytes for the calls of all plugins; raise its memory limit \
+                 (resources.limits.memory of the autoscaler and the DLX)",
+                self.memory
             ));
         }
         if self.concurrent_calls > engine.concurrent_calls {

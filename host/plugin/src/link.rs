@@ -2,11 +2,20 @@
 
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker, ResourceType};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable};
 
 use crate::bindings::dormouse::plugin;
 use crate::state::CallState;
 use crate::{Grants, PluginError, WIT_VERSION};
+
+/// A guest called a function that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("it called `{0}`, which this host does not offer")]
+pub(crate) struct NotThere(String);
+
+/// A resource of an interface that is not there: nobody can ever have one.
+enum Nothing {}
 
 const PACKAGE: &str = "dormouse:plugin";
 
@@ -50,7 +59,7 @@ impl Permissions {
     pub(crate) fn of(grants: &Grants) -> Permissions {
         Permissions {
             kubernetes: grants.links_kubernetes(),
-            lifecycle: grants.lifecycle,
+            lifecycle: grants.links_lifecycle(),
         }
     }
 
@@ -77,6 +86,78 @@ pub(crate) fn linker(engine: &Engine, permissions: Permissions) -> wasmtime::Res
     Ok(linker)
 }
 
+/// Stands in for what a component imports and this host does not have, so that it loads, and only a call fails: JavaScript and
+/// Python import every function of an interface whether they use it or not. Newer functions of our own interfaces, newer
+/// interfaces of our package, and what WASI has beside the packages in [`WASI`]. The answer names the functions.
+pub(crate) fn stub(
+    engine: &Engine,
+    component: &Component,
+    linker: &mut Linker<CallState>,
+) -> wasmtime::Result<Vec<String>> {
+    let mut stubs = Vec::new();
+    for (import, item) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(instance) = item.ty else {
+            continue;
+        };
+        let own = own_interface(import);
+        let known: &[&str] = match &own {
+            Some(own) => functions(own.interface),
+            None if !import.starts_with("wasi:") || is_linked(import) => continue,
+            None => &[],
+        };
+        // The linker finds a newer version of an interface under the version that it knows.
+        let name = match &own {
+            Some(own) if OWN.contains(&own.interface) => format!("{PACKAGE}/{}@{WIT_VERSION}", own.interface),
+            _ => import.to_owned(),
+        };
+        for (export, item) in instance.exports(engine) {
+            match item.ty {
+                ComponentItem::ComponentFunc(_) if !known.contains(&export) => {
+                    let called = format!("{import}#{export}");
+                    stubs.push(called.clone());
+                    linker
+                        .instance(&name)?
+                        .func_new(export, move |_, _, _, _| Err(NotThere(called.clone()).into()))?;
+                }
+                ComponentItem::Resource(_) => {
+                    // Those that it takes over from WASI's streams have to be the same here.
+                    let kind = match export {
+                        "input-stream" => ResourceType::host::<DynInputStream>(),
+                        "output-stream" => ResourceType::host::<DynOutputStream>(),
+                        "pollable" => ResourceType::host::<DynPollable>(),
+                        "error" | "io-error" => {
+                            ResourceType::host::<wasmtime_wasi::p2::bindings::io::error::Error>()
+                        }
+                        _ => ResourceType::host::<Nothing>(),
+                    };
+                    linker.instance(&name)?.resource(export, kind, |_, _| Ok(()))?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(stubs)
+}
+
+/// The interfaces of our package that plugins import.
+const OWN: [&str; 5] = ["types", "logging", "config", "kubernetes", "lifecycle"];
+
+/// The functions that this host has of an interface of our package.
+fn functions(interface: &str) -> &'static [&'static str] {
+    match interface {
+        "logging" => &["log"],
+        "config" => &["get", "all"],
+        "kubernetes" => &["get", "list", "create", "patch", "apply", "delete", "event"],
+        "lifecycle" => &["sleep", "wake", "state"],
+        _ => &[],
+    }
+}
+
+/// Whether WASI's own implementation is behind an import.
+fn is_linked(import: &str) -> bool {
+    WASI.iter().any(|package| import.starts_with(package))
+}
+
 /// An interface of our package, as components name it.
 pub(crate) struct OwnInterface<'a> {
     pub interface: &'a str,
@@ -91,7 +172,7 @@ pub(crate) fn own_interface(name: &str) -> Option<OwnInterface<'_>> {
 }
 
 /// True when versions are on one track: `0.1.x` of any x, and later `1.x.y`.
-fn same_track(wanted: &str) -> bool {
+pub(crate) fn same_track(wanted: &str) -> bool {
     fn track(version: &str) -> (&str, &str) {
         let mut parts = version.split('.');
         let major = parts.next().unwrap_or_default();
@@ -111,10 +192,13 @@ fn same_track(wanted: &str) -> bool {
 pub(crate) fn how_to_grant(plugin: &str, interface: &str) -> Option<String> {
     match interface {
         "kubernetes" => Some(format!(
-            "add to plugins.{plugin}.grants: kubernetes: [{{apiVersion: apps/v1, kind: Deployment, verbs: [get]}}] \
+            "add to plugins.{plugin}.grants: kubernetes: [{{apiVersion: apps/v1, kind: Deployment, verbs: [get, list]}}] \
              with the kinds and verbs that it needs, or events: true"
         )),
-        "lifecycle" => Some(format!("add to plugins.{plugin}.grants: lifecycle: true")),
+        "lifecycle" => Some(format!(
+            "add to plugins.{plugin}.grants: lifecycle: [{{apiVersion: apps/v1, kind: Deployment, namespaces: [default]}}] \
+             with the kinds and namespaces that it may put to sleep"
+        )),
         _ => None,
     }
 }
@@ -126,10 +210,10 @@ pub(crate) fn check_imports(
     permissions: Permissions,
     plugin: &str,
 ) -> Result<(), PluginError> {
-    for (import, item) in component.component_type().imports(engine) {
+    for (import, _) in component.component_type().imports(engine) {
         let Some(OwnInterface { interface, version }) = own_interface(import) else {
             // Versions and types of WASI are for the linker to check.
-            if !WASI.iter().any(|package| import.starts_with(package)) {
+            if !import.starts_with("wasi:") {
                 return Err(PluginError::UnknownImport {
                     import: import.to_owned(),
                 });
@@ -145,14 +229,8 @@ pub(crate) fn check_imports(
         let granted = match interface {
             "kubernetes" => permissions.kubernetes,
             "lifecycle" => permissions.lifecycle,
-            "types" | "logging" | "config" => true,
-            // An interface that only carries types, such as one that a later version split off, needs no function.
-            _ if only_types(engine, &item.ty) => true,
-            _ => {
-                return Err(PluginError::UnknownImport {
-                    import: import.to_owned(),
-                });
-            }
+            // What a later version added needs no grant: it is not there, see `stub`.
+            _ => true,
         };
         if !granted {
             let how = how_to_grant(plugin, interface).unwrap_or_default();
@@ -163,16 +241,6 @@ pub(crate) fn check_imports(
         }
     }
     Ok(())
-}
-
-fn only_types(engine: &Engine, item: &ComponentItem) -> bool {
-    match item {
-        ComponentItem::ComponentInstance(instance) => instance
-            .exports(engine)
-            .all(|(_, export)| matches!(export.ty, ComponentItem::Type(_))),
-        ComponentItem::Type(_) => true,
-        _ => false,
-    }
 }
 
 /// The name under which the component exports our `interface`, if it does.

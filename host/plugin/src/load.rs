@@ -1,45 +1,23 @@
 //! From a file to something that can be called: read, hash, compile, link, and try.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Instance, InstancePre};
-use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
-use crate::host::TooManyHostCalls;
-use crate::link::{Permissions, check_exports, check_imports, exported};
+use crate::host::{TooManyHostCalls, clip, one_line};
+use crate::link::{NotThere, Permissions, check_exports, check_imports, exported, stub};
 use crate::meter::CpuMeter;
 use crate::state::{CallState, Shared};
 use crate::{HostEngine, PluginError, WIT_VERSION};
 
 const SCALER: &str = "dormouse:plugin/scaler";
 const INGRESS: &str = "dormouse:plugin/ingress-targets";
-
-pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> PluginError {
-    PluginError::Unreadable {
-        path: path.display().to_string(),
-        reason: error.to_string(),
-    }
-}
-
-/// The bytes of a plugin file.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, PluginError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(path, &error))?;
-    if bytes.len() as u64 > limit {
-        return Err(PluginError::TooLarge { limit });
-    }
-    Ok(bytes)
-}
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -51,32 +29,13 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
         })
 }
 
-/// Compiles. Takes a tenth of a second for a Rust guest, and long for an interpreter: not for an async worker.
-pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, PluginError> {
-    let not = |reason: &str| {
-        Err(PluginError::NotAComponent {
-            reason: reason.to_owned(),
-        })
-    };
-    match bytes {
-        [] => return not("the file is empty"),
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            return not("it is a core module; build for the target wasm32-wasip2");
-        }
-        [0, b'a', b's', b'm', ..] => {}
-        _ => return not("it does not begin like WebAssembly"),
-    }
-    Component::from_binary(engine, bytes).map_err(|error| PluginError::Malformed {
-        reason: format!("{error:#}"),
-    })
-}
-
 /// A component that is linked and was tried: whatever can be known about it before the first call, is.
 pub(crate) struct Template {
     engine: HostEngine,
     shared: Arc<Shared>,
     pre: InstancePre<CallState>,
     exports: Exports,
+    stubs: Vec<String>,
 }
 
 /// Where the exports of the component are.
@@ -100,8 +59,10 @@ impl Template {
         let permissions = Permissions::of(&shared.grants);
         check_imports(engine.engine(), component, permissions, &shared.name)?;
         check_exports(engine.engine(), component)?;
-        let pre = engine
-            .linker(permissions)
+        let mut linker = engine.linker(permissions).clone();
+        let stubs = stub(engine.engine(), component, &mut linker)
+            .map_err(|error| incompatible("its imports", &error))?;
+        let pre = linker
             .instantiate_pre(component)
             .map_err(|error| incompatible("its imports", &error))?;
         let scaler = scaler::GuestIndices::new(&pre).map_err(|error| incompatible(SCALER, &error))?;
@@ -114,6 +75,7 @@ impl Template {
             shared,
             pre,
             exports: Exports { scaler, ingress },
+            stubs,
         })
     }
 
@@ -140,6 +102,11 @@ impl Template {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Functions that it imports and this host does not have. A call of one ends the guest's call.
+    pub(crate) fn stubs(&self) -> &[String] {
+        &self.stubs
     }
 
     pub(crate) fn has_ingress_targets(&self) -> bool {
@@ -188,6 +155,13 @@ fn incompatible(what: &str, error: &wasmtime::Error) -> PluginError {
     }
 }
 
+/// Bytes of what a guest wrote to stderr in an error.
+const SAID: usize = 4 << 10;
+
+/// How wasmtime begins to say that a guest handed over too much: there is no type for it. A test fails when it says it in
+/// another way.
+const TOO_MUCH_DATA: &str = "too much data is being copied between the host and the guest";
+
 /// Which limit ended the call, or what the guest did.
 fn classify(error: &wasmtime::Error, state: &CallState) -> PluginError {
     let limits = &state.shared.limits;
@@ -206,10 +180,13 @@ fn classify(error: &wasmtime::Error, state: &CallState) -> PluginError {
     if trap == Some(&Trap::Interrupt) {
         return PluginError::CpuBudget { budget: limits.cpu };
     }
+    if let Some(limit) = state.memory.host_denied {
+        return PluginError::HostMemory { limit };
+    }
     if state.memory.denied {
         return PluginError::Memory { limit: limits.memory };
     }
-    let said = state.stderr.text();
+    let said = clip(one_line(&state.stderr.text()), SAID);
     if let Some(I32Exit(status)) = error.downcast_ref() {
         let message = if said.is_empty() {
             format!("exit with status {status}")
@@ -221,18 +198,41 @@ fn classify(error: &wasmtime::Error, state: &CallState) -> PluginError {
     match trap {
         Some(Trap::UnreachableCodeReached) => PluginError::Panicked {
             message: if said.is_empty() {
-                "without a message on stderr".to_owned()
+                "without a message on stderr: it aborted, or its language does not print what went wrong"
+                    .to_owned()
             } else {
                 said
             },
         },
         Some(trap) => PluginError::Trapped {
-            reason: trap.to_string(),
+            reason: match trap {
+                Trap::StackOverflow => format!("{trap}: a recursion without end?"),
+                // A guest's own stack lies in its memory, and ends where the memory ends.
+                Trap::MemoryOutOfBounds => {
+                    format!("{trap}: often a stack overflow, by a recursion without end")
+                }
+                _ => trap.to_string(),
+            },
         },
-        // No trap and none of our own: the guest handed over something that could not be read.
-        None => PluginError::Garbage {
-            what: error.root_cause().to_string(),
+        None if error.root_cause().to_string().starts_with(TOO_MUCH_DATA) => PluginError::Returned {
+            limit: limits.returned_bytes,
         },
+        // A function that is not there: see `link::stub`.
+        None if error.is::<NotThere>() => PluginError::Trapped {
+            reason: error.root_cause().to_string(),
+        },
+        // No trap and none of our own: the guest handed over something that could not be read. What it wrote to stderr may say
+        // why: JavaScript prints the exception that became such an answer.
+        None => {
+            let what = one_line(&clip(error.root_cause().to_string(), 1 << 10));
+            PluginError::Garbage {
+                what: if said.is_empty() {
+                    what
+                } else {
+                    format!("{what}; on stderr: {said}")
+                },
+            }
+        }
     }
 }
 

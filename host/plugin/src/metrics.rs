@@ -58,6 +58,7 @@ pub struct Metrics {
     host_calls: Family<ImportLabels, Counter>,
     denials: Family<DenialLabels, Counter>,
     log_lines_dropped: Family<PluginLabel, Counter>,
+    resources_dropped: Family<PluginLabel, Gauge>,
     in_use: Family<PluginLabel, Gauge>,
     limit: Family<PluginLabel, Gauge>,
     host_in_use: Gauge,
@@ -82,6 +83,7 @@ impl Default for Metrics {
             host_calls: Family::default(),
             denials: Family::default(),
             log_lines_dropped: Family::default(),
+            resources_dropped: Family::default(),
             in_use: Family::default(),
             limit: Family::default(),
             host_in_use: Gauge::default(),
@@ -105,6 +107,7 @@ impl Metrics {
             host_calls,
             denials,
             log_lines_dropped,
+            resources_dropped,
             in_use,
             limit,
             host_in_use,
@@ -145,6 +148,11 @@ impl Metrics {
             name("denials"),
             "What plugins asked for without grant",
             denials.clone(),
+        );
+        registry.register(
+            name("resources_left_out"),
+            "Resources of a plugin's last list that cannot be used, such as one with an impossible name",
+            resources_dropped.clone(),
         );
         registry.register(
             name("log_lines_dropped"),
@@ -289,6 +297,16 @@ impl PluginMetrics {
                 capability,
             })
             .inc();
+    }
+
+    pub(crate) fn dropped(&self, resources: usize) {
+        let label = PluginLabel {
+            plugin: self.plugin.clone(),
+        };
+        self.all
+            .resources_dropped
+            .get_or_create(&label)
+            .set(i64::try_from(resources).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn log_lines_dropped(&self, lines: u32) {

@@ -1,6 +1,6 @@
 //! A loaded plugin and the path of a call through it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -17,6 +17,9 @@ use crate::metrics::PluginMetrics;
 use crate::state::CallState;
 use crate::types::{PathBackend, Resource, ResourceId, ScaleOutcome, ServiceTarget, Settings};
 use crate::{Breaker, BreakerState, HostEngine, Limits, PluginError};
+
+/// Resources that are left out of which a log line tells.
+const TOLD: usize = 10;
 
 /// A function that plugins export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,23 @@ pub struct Plugin {
     admission_wait: Duration,
     /// One for each function: a `resources` that always traps must not keep `set-scale` from waking anybody.
     breakers: [Breaker; Call::COUNT],
+    /// Of each function, what its last call failed with, if it did.
+    failures: [Mutex<Option<Failure>>; Call::COUNT],
+    /// What was last said of resources that were left out.
+    dropped: Mutex<Vec<String>>,
+    /// What it said when it was loaded.
+    defaults: OnceLock<Settings>,
+}
+
+/// A function whose last call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// How many calls in a row have failed.
+    pub times: u64,
+    /// Since when.
+    pub since: jiff::Timestamp,
+    /// What the last one failed with.
+    pub error: PluginError,
 }
 
 /// A place among the calls of the plugin, and one among those of the host.
@@ -87,6 +107,9 @@ impl Plugin {
             places: Arc::new(Semaphore::new(template.shared().limits.concurrent_calls)),
             admission_wait: config.admission_wait,
             breakers: std::array::from_fn(|_| Breaker::new(config.breaker)),
+            failures: std::array::from_fn(|_| Mutex::default()),
+            dropped: Mutex::default(),
+            defaults: OnceLock::new(),
             template,
         }
     }
@@ -127,6 +150,47 @@ impl Plugin {
         self.breakers[call as usize].state()
     }
 
+    /// Functions that it imports and this host does not have: a call of one fails.
+    #[must_use]
+    pub fn stubs(&self) -> &[String] {
+        self.template.stubs()
+    }
+
+    /// Each function whose last call failed. Not called any more because of that counts as failing.
+    #[must_use]
+    pub fn failing(&self) -> Vec<(Call, Failure)> {
+        Call::ALL
+            .into_iter()
+            .filter_map(|call| Some((call, self.failure(call).clone()?)))
+            .collect()
+    }
+
+    fn failure(&self, call: Call) -> std::sync::MutexGuard<'_, Option<Failure>> {
+        self.failures[call as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its settings were when it was loaded; the host's defaults where it did not say.
+    #[must_use]
+    pub fn defaults(&self) -> Settings {
+        self.defaults.get().cloned().unwrap_or_default()
+    }
+
+    /// Asks for its settings for the first time.
+    pub(crate) async fn introduce(&self) -> Result<(), PluginError> {
+        match self.settings().await {
+            Ok(settings) => {
+                let _ = self.defaults.set(settings);
+                Ok(())
+            }
+            // It says itself that it cannot work like this.
+            Err(error @ PluginError::Guest(crate::GuestError::InvalidConfiguration(_))) => Err(error),
+            // Asked again with the rounds.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// True when it exports `ingress-targets`.
     #[must_use]
     pub fn has_ingress_targets(&self) -> bool {
@@ -159,7 +223,7 @@ impl Plugin {
     /// As every call of a plugin. Then nothing is known about its resources, and everything stays as it is.
     pub async fn resources(&self) -> Result<Vec<Resource>, PluginError> {
         let limit = self.limits().resources;
-        self.call(
+        let listed = self.call(
             Call::Resources,
             |exports, store, instance| {
                 Box::pin(async move {
@@ -168,8 +232,20 @@ impl Plugin {
                 })
             },
             |list| convert::resources(list, limit),
-        )
-        .await
+        );
+        let convert::Listed { resources, dropped } = listed.await?;
+        self.metrics().dropped(dropped.len());
+        let mut before = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before != dropped {
+            for why in dropped.iter().take(TOLD) {
+                tracing::warn!(plugin = self.name(), "a resource is left out: {why}");
+            }
+            if dropped.len() > TOLD {
+                tracing::warn!(plugin = self.name(), "{} more are left out", dropped.len() - TOLD);
+            }
+            *before = dropped;
+        }
+        Ok(resources)
     }
 
     /// Scales resources: 0 puts them to sleep, more wakes them. One outcome for each, in their order.
@@ -277,7 +353,7 @@ impl Plugin {
         let path = async {
             let result = self.guarded(call, body, convert).await;
             match &result {
-                Ok(_) => {}
+                Ok(_) => *self.failure(call) = None,
                 // Nothing happened that was not said when it began; under load there would be very many of these.
                 Err(error @ (PluginError::CircuitOpen { .. } | PluginError::Overloaded { .. })) => {
                     metrics.failed(call, error.code());
@@ -285,7 +361,14 @@ impl Plugin {
                 }
                 Err(error) => {
                     metrics.failed(call, error.code());
-                    tracing::warn!(code = error.code(), "{error}");
+                    tracing::warn!(code = error.code(), "the plugin failed: {error}");
+                    let mut failure = self.failure(call);
+                    let before = failure.take();
+                    *failure = Some(Failure {
+                        times: before.as_ref().map_or(1, |before| before.times.saturating_add(1)),
+                        since: before.map_or_else(jiff::Timestamp::now, |before| before.since),
+                        error: error.clone(),
+                    });
                 }
             }
             result

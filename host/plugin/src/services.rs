@@ -136,6 +136,9 @@ pub enum LifecycleError {
     /// The resource cannot be put to sleep this way.
     #[error("unsupported: {0}")]
     Unsupported(String),
+    /// The plugin may not do this, or nobody may.
+    #[error("denied: {0}")]
+    Denied(String),
     /// A newer wish won.
     #[error("superseded: {0}")]
     Superseded(String),

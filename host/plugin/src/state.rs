@@ -8,6 +8,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use crate::budget::Portion;
 use crate::engine::TABLE_ELEMENTS;
 use crate::meter::CpuMeter;
 use crate::metrics::PluginMetrics;
@@ -61,10 +62,7 @@ impl CallState {
         let state = CallState {
             wasi,
             table,
-            memory: MemoryLimiter {
-                limit: limits.memory,
-                ..MemoryLimiter::default()
-            },
+            memory: MemoryLimiter::new(limits.memory, Portion::new(engine.guest_memory())),
             shared: Arc::clone(shared),
             deadline: Instant::now() + limits.host_budget(),
             host_calls: 0,
@@ -110,11 +108,27 @@ impl WasiView for CallState {
 
 /// Limits memory over all memories of an instance, and remembers that it had to: a guest whose allocation is refused
 /// ends in some trap or other, and the trap does not say why.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MemoryLimiter {
     limit: usize,
     used: usize,
+    portion: Portion,
+    /// The call has reached its own limit.
     pub denied: bool,
+    /// All calls together have reached theirs; the bytes of it.
+    pub host_denied: Option<usize>,
+}
+
+impl MemoryLimiter {
+    fn new(limit: usize, portion: Portion) -> MemoryLimiter {
+        MemoryLimiter {
+            limit,
+            used: 0,
+            portion,
+            denied: false,
+            host_denied: None,
+        }
+    }
 }
 
 impl ResourceLimiter for MemoryLimiter {
@@ -122,6 +136,10 @@ impl ResourceLimiter for MemoryLimiter {
         let used = self.used.saturating_add(desired.saturating_sub(current));
         if used > self.limit {
             self.denied = true;
+            return Ok(false);
+        }
+        if !self.portion.grow(used - self.used) {
+            self.host_denied = Some(self.portion.limit());
             return Ok(false);
         }
         self.used = used;
@@ -138,17 +156,25 @@ impl ResourceLimiter for MemoryLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
 
     #[test]
     fn memories_are_limited_together_and_a_refusal_is_remembered() {
-        let mut limiter = MemoryLimiter {
-            limit: 100,
-            ..MemoryLimiter::default()
-        };
+        let all = Arc::new(Budget::new(Some(110)));
+        let mut limiter = MemoryLimiter::new(100, Portion::new(&all));
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap(), "a second memory");
         assert!(limiter.denied);
         assert!(limiter.memory_growing(60, 100, None).unwrap());
         assert!(!limiter.memory_growing(100, 101, None).unwrap());
+
+        let mut other = MemoryLimiter::new(100, Portion::new(&all));
+        assert!(
+            !other.memory_growing(0, 20, None).unwrap(),
+            "more than all may have"
+        );
+        assert_eq!((other.denied, other.host_denied), (false, Some(110)));
+        drop(limiter);
+        assert!(other.memory_growing(0, 20, None).unwrap());
     }
 }

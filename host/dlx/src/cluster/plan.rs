@@ -133,10 +133,12 @@ impl Draft<'_> {
         let answer = resolver.service(question);
         // Until the plugin has answered, and when it cannot: the first Service that it listed.
         let (service, port) = match answer {
-            Some(answer) => (answer.name, answer.port),
-            None => match sleeper.spec.services.first() {
-                Some(service) => (service.clone(), None),
-                None => return,
+            Some(answer) if !answer.name.is_empty() => (answer.name, answer.port),
+            // Or where it leaves that to the host; one without Services has one of its own name.
+            other => match (sleeper.spec.services.first(), &other) {
+                (Some(service), _) => (service.clone(), other.and_then(|answer| answer.port)),
+                (None, Some(_)) => (resource.clone(), other.and_then(|answer| answer.port)),
+                (None, None) => return,
             },
         };
         let known = self.cluster.service(&namespace, &service);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_kubernetes::lifecycle::{Phase, Wish};
 use dormouse_kubernetes::objects::ObjectKey;
-use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, api};
+use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, WishError, api};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
 use dormouse_plugin::{GuestError, PluginError, PluginSet};
 use serde_json::Value;
@@ -32,6 +32,13 @@ impl PluginWaker {
 
     async fn ask(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
         let failed = |text: String| WakeError::Failed(text);
+        if self.plugins.may_come(&target.plugin) {
+            if !self.is_scaled_elsewhere(target) {
+                return self.wish(target, reason).await;
+            }
+            // Only it knows how; whoever waits has a deadline.
+            self.arrived(&target.plugin).await;
+        }
         let plugin = self
             .plugins
             .get(&target.plugin)
@@ -43,6 +50,26 @@ impl PluginWaker {
             .into_iter()
             .next()
             .ok_or_else(|| failed("the plugin said nothing".to_owned()))
+    }
+
+    /// Wakes without the plugin, which is not loaded yet: what the Sleeper names, the host can scale itself.
+    async fn wish(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
+        tracing::info!(
+            plugin = target.plugin,
+            sleeper = target.key.sleeper,
+            "woken without its plugin, which is still being loaded"
+        );
+        match self.cluster.wish_wake(&sleeper_key(target), reason).await {
+            Ok(_) => Ok(ScaleOutcome::Accepted),
+            Err(error @ WishError::Cluster(_)) => Err(WakeError::Transient(error.to_string())),
+            Err(error) => Err(WakeError::Failed(error.to_string())),
+        }
+    }
+
+    /// Waits until the plugin is ready, or it is known that it will not be.
+    async fn arrived(&self, plugin: &str) {
+        let mut changes = self.plugins.changes();
+        while self.plugins.may_come(plugin) && changes.changed().await.is_ok() {}
     }
 
     async fn carry_through(&self, target: &Target, outcome: ScaleOutcome) -> Result<(), WakeError> {
@@ -196,6 +223,7 @@ fn passes(error: &PluginError) -> bool {
         error,
         PluginError::Guest(GuestError::Transient(_))
             | PluginError::Overloaded { .. }
+            | PluginError::HostMemory { .. }
             | PluginError::WallTimeout { .. }
     )
 }

@@ -130,6 +130,8 @@ const DLX: &[Range] = &[
 const OTHERS: &[Range] = &[
     range("deadline", Allowed::Between(SECOND, DAY)),
     range("wakeLimit", Allowed::Between(SECOND, DAY)),
+    // Bytes of `dormouse plugin compile`.
+    range("memory", Allowed::Count(1 << 20, 1 << 50)),
     range("patience", Allowed::NoneOrBetween(MS, DAY)),
 ];
 

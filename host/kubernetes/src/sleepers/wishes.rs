@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{Edit, seed};
 use crate::api::SleeperStatus;
+use crate::cluster::optional;
 use crate::services::selector;
 use crate::{Cluster, ClusterError, SleeperKey};
 
@@ -45,6 +46,9 @@ pub enum WishError {
     /// The resource cannot be put to sleep; the text says why.
     #[error("{0}")]
     Unsupported(String),
+    /// Its plugin may not put it to sleep, or nobody may; the text says why.
+    #[error("{0}")]
+    Denied(String),
     /// The cluster did not let it happen.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -56,7 +60,7 @@ impl Cluster {
     /// # Errors
     /// [`WishError`].
     pub async fn wish_sleep(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
-        self.divertible(key)?;
+        self.may(key).await?;
         self.wish(key, |state| match request_sleep(state, reason) {
             Ok(next) => Ok(Some(next)),
             Err(Refused::Already) => Ok(None),
@@ -97,7 +101,7 @@ impl Cluster {
     /// # Errors
     /// [`WishError`].
     pub async fn wish_observe(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
-        self.divertible(key)?;
+        self.may(key).await?;
         self.wish(key, |state| match request_observation(state, reason) {
             Ok(next) => Ok(Some(next)),
             Err(Refused::Already) => Ok(None),
@@ -122,6 +126,20 @@ impl Cluster {
             self.nudge(&key.namespace, &key.object_name());
         }
         Ok(wished)
+    }
+
+    /// Whether a resource may be put to sleep, and can be.
+    async fn may(&self, key: &SleeperKey) -> Result<(), WishError> {
+        let known = match self.sleeper(key) {
+            Some(known) => known,
+            // Declared a moment ago.
+            None => match optional(self.fetch(&key.namespace, &key.object_name()).await)? {
+                Some(found) => std::sync::Arc::new(found),
+                None => return Err(WishError::Unknown(key.clone())),
+            },
+        };
+        self.may_sleep(&known).await?;
+        self.divertible(key)
     }
 
     /// Whether all Services of a Sleeper can be diverted, as far as the reflectors know. What is said here at the door, and once

@@ -8,7 +8,7 @@ use super::{HostCall, Import, TIMED_OUT, TimedOut, clip};
 use crate::bindings::dormouse::plugin::kubernetes as wit;
 use crate::grants::{MissingGrant, Verb, Wanted};
 use crate::services::{self, KubernetesError, ListQuery, ObjectKey};
-use crate::state::CallState;
+use crate::state::{CallState, Shared};
 
 /// Bytes of an Event's message; the API server refuses more than 1024.
 const EVENT_MESSAGE: usize = 1000;
@@ -35,7 +35,7 @@ impl wit::Host for CallState {
                 .await?;
             Ok(object.to_string())
         };
-        to_guest(answer).await
+        to_guest(shared, "get", answer).await
     }
 
     async fn list(&mut self, query: wit::ListQuery) -> Answer<Vec<String>> {
@@ -55,7 +55,7 @@ impl wit::Host for CallState {
                 .await?;
             Ok(objects.iter().map(Value::to_string).collect())
         };
-        to_guest(answer).await
+        to_guest(shared, "list", answer).await
     }
 
     async fn create(&mut self, object: String) -> Answer<String> {
@@ -69,7 +69,7 @@ impl wit::Host for CallState {
                 .await?;
             Ok(stored.to_string())
         };
-        to_guest(answer).await
+        to_guest(shared, "create", answer).await
     }
 
     async fn patch(
@@ -81,13 +81,13 @@ impl wit::Host for CallState {
     ) -> Answer<String> {
         let call = self.enter(Import::Patch)?;
         let shared = &call.shared;
+        let (verb, subresource) = match subresource {
+            wit::Subresource::None => (Verb::Patch, services::Subresource::None),
+            wit::Subresource::Status => (Verb::PatchStatus, services::Subresource::Status),
+            wit::Subresource::Scale => (Verb::PatchScale, services::Subresource::Scale),
+        };
         let answer = async {
             let key = ObjectKey::from(key);
-            let (verb, subresource) = match subresource {
-                wit::Subresource::None => (Verb::Patch, services::Subresource::None),
-                wit::Subresource::Status => (Verb::PatchStatus, services::Subresource::Status),
-                wit::Subresource::Scale => (Verb::PatchScale, services::Subresource::Scale),
-            };
             let kind = match kind {
                 wit::PatchType::Merge => services::PatchType::Merge,
                 wit::PatchType::Json => services::PatchType::Json,
@@ -100,7 +100,7 @@ impl wit::Host for CallState {
                 .patch(&shared.name, &key, subresource, kind, body, call.deadline);
             Ok(call.in_time(patched).await?.to_string())
         };
-        to_guest(answer).await
+        to_guest(shared, verb.as_str(), answer).await
     }
 
     async fn apply(&mut self, object: String, force: bool) -> Answer<String> {
@@ -114,7 +114,7 @@ impl wit::Host for CallState {
                 .await?;
             Ok(applied.to_string())
         };
-        to_guest(answer).await
+        to_guest(shared, "apply", answer).await
     }
 
     async fn delete(&mut self, key: wit::ObjectKey) -> Answer<()> {
@@ -126,7 +126,7 @@ impl wit::Host for CallState {
             call.in_time(shared.services.delete(&shared.name, &key, call.deadline))
                 .await
         };
-        to_guest(answer).await
+        to_guest(shared, "delete", answer).await
     }
 
     async fn event(
@@ -154,7 +154,7 @@ impl wit::Host for CallState {
                     .event(&shared.name, &regarding, kind, &reason, &message, call.deadline);
             call.in_time(event).await
         };
-        to_guest(answer).await
+        to_guest(shared, "event", answer).await
     }
 }
 
@@ -167,18 +167,25 @@ impl HostCall {
             .map_err(|missing| self.denied(wanted.verb.as_str(), &missing))
     }
 
-    /// Counts a denial, and tells the guest and the log which grant is missing.
+    /// Tells the guest and the log which grant is missing.
     fn denied(&self, capability: &'static str, missing: &MissingGrant) -> KubernetesError {
-        self.shared.metrics.denied(capability);
         let text = missing.to_string();
         tracing::info!(capability, "{text}");
         KubernetesError::Denied(text)
     }
 }
 
-async fn to_guest<T>(answer: impl Future<Output = Result<T, KubernetesError>>) -> Answer<T> {
+/// Counts denials on the way.
+async fn to_guest<T>(
+    shared: &Shared,
+    capability: &'static str,
+    answer: impl Future<Output = Result<T, KubernetesError>>,
+) -> Answer<T> {
     Ok(answer.await.map_err(|error| match error {
-        KubernetesError::Denied(text) => wit::KubernetesError::Denied(text),
+        KubernetesError::Denied(text) => {
+            shared.metrics.denied(capability);
+            wit::KubernetesError::Denied(text)
+        }
         KubernetesError::NotFound(text) => wit::KubernetesError::NotFound(text),
         KubernetesError::Conflict(text) => wit::KubernetesError::Conflict(text),
         KubernetesError::Invalid(text) => wit::KubernetesError::Invalid(text),

@@ -25,7 +25,12 @@ impl wit::Host for CallState {
             .shared
             .services
             .sleep(&call.shared.name, &resource, &reason, call.deadline);
-        Ok(call.in_time(answer).await.map_err(to_guest))
+        let answer = call.in_time(answer).await;
+        if let Err(LifecycleError::Denied(text)) = &answer {
+            call.shared.metrics.denied("sleep");
+            tracing::warn!(resource = %resource, "not put to sleep: {text}");
+        }
+        Ok(answer.map_err(to_guest))
     }
 
     async fn wake(&mut self, resource: types::ResourceId, reason: String) -> Answer<()> {
@@ -75,6 +80,8 @@ fn to_guest(error: LifecycleError) -> wit::LifecycleError {
     match error {
         LifecycleError::UnknownResource(resource) => wit::LifecycleError::UnknownResource(resource.into()),
         LifecycleError::Unsupported(text) => wit::LifecycleError::Unsupported(text),
+        // The contract has no word of its own for it.
+        LifecycleError::Denied(text) => wit::LifecycleError::Unsupported(format!("denied: {text}")),
         LifecycleError::Superseded(text) => wit::LifecycleError::Superseded(text),
         LifecycleError::Timeout(text) => wit::LifecycleError::Timeout(text),
         LifecycleError::Unavailable(text) => wit::LifecycleError::Unavailable(text),

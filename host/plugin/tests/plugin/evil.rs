@@ -112,12 +112,7 @@ async fn answers_that_the_contract_does_not_allow_are_garbage() {
     };
     assert!(what.contains("3 outcomes for 0 resources"), "{what}");
 
-    for (how, said) in [
-        ("too-many", "11000 resources"),
-        ("invalid-name", "DNS subdomain"),
-        ("twice", "appears twice"),
-        ("huge-answer", "too much data"),
-    ] {
+    for (how, said) in [("too-many", "11000 resources")] {
         // Memory as far as it goes: the huge answer has to reach the host to be refused there.
         let limits = "limits: {cpu: 20s, wall: 60s, memoryBytes: 268435456}";
         let mut evil = granted(limits);
@@ -129,6 +124,36 @@ async fn answers_that_the_contract_does_not_allow_are_garbage() {
         };
         assert!(what.contains(said), "{how}: {what}");
         assert_eq!(both.good.resources().await.unwrap().len(), 10);
+    }
+}
+
+#[tokio::test]
+async fn author_evil_a_huge_answer_names_the_limit_and_its_key() {
+    // Memory as far as it goes: the answer has to reach the host to be refused there.
+    let mut evil = granted("limits: {cpu: 20s, wall: 60s, memoryBytes: 268435456}");
+    evil.config.insert("resources".into(), "huge-answer".into());
+    let both = Both::with(House::new(), evil).await;
+    let error = both.evil.resources().await.unwrap_err();
+    assert_eq!(error, PluginError::Returned { limit: 16 << 20 });
+    assert!(error.to_string().contains("limits.returnedBytes"), "{error}");
+}
+
+#[tokio::test]
+async fn author_evil_a_bad_name_and_a_double_one_spoil_no_other() {
+    for (how, said) in [("invalid-name", "DNS subdomain"), ("twice", "twice")] {
+        let mut evil = granted(LIMITS);
+        evil.config.insert("resources".into(), how.into());
+        let both = Both::with(House::new(), evil).await;
+        let resources = both.evil.resources().await.unwrap();
+        let dropped = both
+            .house
+            .metric(r#"dormouse_plugin_resources_left_out{plugin="evil"}"#);
+        assert_eq!(dropped, 1.0, "{how}: {resources:?}");
+        let told = resources
+            .iter()
+            .filter_map(|one| one.problem.clone())
+            .collect::<String>();
+        assert!(how == "invalid-name" || told.contains(said), "{how}: {told}");
     }
 }
 
@@ -146,10 +171,9 @@ async fn millions_of_resources_end_with_the_guests_own_memory() {
 #[tokio::test]
 async fn a_huge_argument_of_a_host_call_is_refused_before_it_is_copied() {
     let both = Both::with(House::new(), granted("limits: {cpu: 20s, wall: 60s}")).await;
-    let PluginError::Garbage { what } = both.attack("huge-argument").await else {
-        panic!()
-    };
-    assert!(what.contains("too much data"), "{what}");
+    let error = both.attack("huge-argument").await;
+    assert_eq!(error, PluginError::Returned { limit: 16 << 20 });
+    assert!(error.to_string().contains("limits.returnedBytes"), "{error}");
     assert!(both.house.services.asked().is_empty());
 }
 

@@ -57,7 +57,7 @@ async fn log_lines_of_a_guest_carry_the_plugin_and_the_call() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     let line = &lines[0];
     assert_eq!(line["level"], "WARN");
-    assert_eq!(line["fields"]["message"], "an annotation is wrong forged line");
+    assert_eq!(line["fields"]["message"], "an annotation is wrong\\nforged line");
     assert_eq!(line["fields"]["plugin"], "evil");
     assert_eq!(line["fields"]["fields"], "resource=shop/web");
     assert_eq!(line["span"]["name"], "plugin");

@@ -139,7 +139,7 @@ impl House {
             .unwrap();
         match status.state {
             LoadState::Failed { error } => error,
-            LoadState::Ready { .. } => panic!("it was loaded"),
+            other => panic!("it is {other:?}"),
         }
     }
 
