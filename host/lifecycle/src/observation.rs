@@ -258,7 +258,7 @@ pub enum Demand {
     Unknown,
     /// All replicas answered, and nobody needs it.
     None,
-    /// Requests held or in flight, and open upgraded connections, over all replicas.
+    /// Requests and connections held, requests in flight, and open connections that are in use, over all replicas.
     Some(u64),
 }
 
