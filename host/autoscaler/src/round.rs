@@ -22,8 +22,6 @@ use crate::{Effective, Meters, Sleepers, Source, SourceError};
 
 /// How long what is left at zero is left alone before it is looked at again.
 const LOOK_AT_ZERO_AGAIN: SignedDuration = SignedDuration::from_secs(30);
-/// The reason of a condition, and of an Event.
-const TURNED_OFF: &str = "TurnedOff";
 const TURNED_OFF_MEANS: &str = "somebody scaled it to zero replicas, and it is left so (dormouse.dev/at-zero, or --at-zero, is off): \
     no request wakes it; scale it up, or set dormouse.dev/at-zero to stand-in";
 
@@ -164,7 +162,7 @@ impl Line {
         for (target, answer) in answers {
             let update = match answer {
                 Ok(StoodIn::TurnedOff) => {
-                    ConditionUpdate::bad(condition::WAKEABLE, TURNED_OFF, TURNED_OFF_MEANS)
+                    ConditionUpdate::bad(condition::WAKEABLE, "TurnedOff", TURNED_OFF_MEANS)
                 }
                 Err(WishError::Unsupported(why) | WishError::Denied(why)) => {
                     let message = format!("it is at zero replicas, and nothing stands in for it: {why}");
@@ -288,7 +286,7 @@ fn says_turned_off(target: &Target) -> bool {
     let status = target.sleeper.status.iter();
     let mut conditions = status.flat_map(|status| &status.conditions);
     conditions.any(|known| {
-        known.type_ == condition::WAKEABLE && known.status == "False" && known.reason == TURNED_OFF
+        known.type_ == condition::WAKEABLE && known.status == "False" && known.reason == "TurnedOff"
     })
 }
 
