@@ -70,7 +70,7 @@ pub fn workload() -> ObjectRef {
     }
 }
 
-fn config() -> Config {
+pub fn config() -> Config {
     Config {
         dlx_service: Some(("dormouse".into(), "dlx".into())),
         readiness_timeout: Duration::from_secs(10),
