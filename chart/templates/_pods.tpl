@@ -174,6 +174,9 @@ spec:
       volumeMounts:
         - { name: config, mountPath: /etc/dormouse/config, readOnly: true }
         {{- include "dormouse.pluginMounts" $root | nindent 8 }}
+        {{- with $root.Values.config.common.pluginsCacheDir }}
+        - { name: plugins-compiled, mountPath: {{ . | quote }} }
+        {{- end }}
         {{- with $own.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -181,6 +184,11 @@ spec:
     - name: config
       configMap: { name: {{ include "dormouse.fullname" $root }}-config }
     {{- include "dormouse.pluginVolumes" $root | nindent 4 }}
+    {{- if $root.Values.config.common.pluginsCacheDir }}
+    # As much as the cache holds by itself, and the one that is being written.
+    - name: plugins-compiled
+      emptyDir: { sizeLimit: 768Mi }
+    {{- end }}
     {{- with $own.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

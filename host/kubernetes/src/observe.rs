@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dormouse_lifecycle::{
     Demand, Dlx, Epoch, Listed, ObjectRef, Observation, OwnSlice, Phase, Selector, Service as SeenService,
-    Workload, Zero,
+    Wish, Workload, Zero,
 };
 use futures::StreamExt;
 use futures::future::{try_join, try_join_all, try_join3};
@@ -31,7 +31,7 @@ use crate::cluster::optional;
 use crate::endpoints::{SERVICE_NAME_LABEL, addresses, is_own, own_slice_name};
 use crate::ownership::Note;
 use crate::services::{family, obstacle, original_selector, ports, selector};
-use crate::{Cluster, ClusterError};
+use crate::{Cluster, ClusterError, WishError};
 
 /// Sleepers that may share an object and have their stamps on it.
 const SHARERS: usize = 8;
@@ -327,6 +327,16 @@ impl Cluster {
         let (services, service_versions): (Vec<_>, Vec<_>) = parts.services.into_iter().unzip();
         let (workloads, workload_versions): (Vec<_>, Vec<_>) = parts.workloads.into_iter().unzip();
         let timeout = sleeper.spec.readiness_timeout_millis.map(Duration::from_millis);
+        // Once more in every phase: labels and grants change, and a Sleeper may have been written by hand.
+        let denied = match state.wish {
+            Wish::Awake => None,
+            _ => match self.may_sleep(&sleeper).await {
+                Ok(()) => None,
+                Err(WishError::Denied(why)) => Some(why),
+                Err(WishError::Cluster(error)) => return Err(error),
+                Err(_) => None,
+            },
+        };
         let mut seen = Seen {
             services: services
                 .iter()
@@ -355,6 +365,7 @@ impl Cluster {
                 last_outage: self.inner.outages.last(),
                 demand: Demand::Unknown,
                 rival: self.rival(&sleeper),
+                denied,
                 carried: 0,
                 lost_ports: self.lost_ports(&sleeper),
                 no_port: None,

@@ -38,6 +38,8 @@ pub struct Observation {
     pub demand: Demand,
     /// Another Sleeper owns something that this one names too.
     pub rival: Option<Rival>,
+    /// Why its plugin may not put it to sleep, or nobody may. Known of what is wished asleep or observed.
+    pub denied: Option<String>,
     /// The highest epoch that the objects carry, whichever Sleeper wrote it.
     pub carried: Epoch,
     /// DLX ports that are recorded here and belong to an older claim of another Sleeper.
@@ -279,6 +281,9 @@ fn lost(service: &str) -> String {
 impl Observation {
     /// What keeps the resource from being diverted, in words for people. It is asked in every phase.
     pub fn obstacle(&self) -> Option<String> {
+        if let Some(why) = &self.denied {
+            return Some(why.clone());
+        }
         if let Some(rival) = &self.rival {
             return Some(rival.explain());
         }

@@ -6,6 +6,7 @@
 )]
 
 mod fixture;
+mod house;
 mod lost;
 mod phases;
 mod sharing;

@@ -156,6 +156,7 @@ pub fn seen(phase: Phase, wish: Wish) -> Observation {
         last_outage: None,
         demand: Demand::None,
         rival: None,
+        denied: None,
         carried: 0,
         lost_ports: Vec::new(),
         no_port: None,

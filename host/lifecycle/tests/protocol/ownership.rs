@@ -173,6 +173,15 @@ fn field_a_the_loser_turns_back_wherever_it_stands(
 }
 
 #[rstest]
+fn author_02_what_left_its_grant_turns_back_wherever_it_stands(
+    #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
+) {
+    let mut seen = seen(phase, Wish::Asleep);
+    seen.denied = Some("plugin workloads is not granted to".into());
+    assert!(rolls_back(&seen).contains("is not granted"));
+}
+
+#[rstest]
 fn field_a_a_wish_of_the_loser_is_refused_with_the_owner(#[values(Wish::Observed, Wish::Asleep)] wish: Wish) {
     let mut seen = seen(Phase::Awake, wish);
     seen.rival = Some(rival());

@@ -549,3 +549,32 @@ async fn inspecting_tells_what_an_operator_has_to_grant() {
         seen.trial
     );
 }
+
+/// As docs/faults/plugins.md tells: `DORMOUSE_GUESTS` is a directory with plugins that other toolchains made, whose `resources` fails
+/// with the text `boom` when `boom-resources` is configured.
+#[tokio::test]
+#[ignore = "needs plugins that other toolchains made, in DORMOUSE_GUESTS"]
+async fn guests_of_other_languages_load_and_their_exceptions_are_told() {
+    let directory = std::path::PathBuf::from(std::env::var("DORMOUSE_GUESTS").unwrap());
+    let mut house = House::with(EngineConfig {
+        cache: std::env::var("DORMOUSE_GUESTS_CACHE").ok().map(Into::into),
+        ..EngineConfig::default()
+    });
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        house.file(&format!("{name}.wasm"), std::fs::read(&path).unwrap());
+        let mut config = granted("{}");
+        config.config.insert("boom-resources".into(), "yes".into());
+        house.configure(&name, config);
+        names.push(name);
+    }
+    let set = house.load().await;
+    for name in names {
+        let plugin = set.get(&name).unwrap_or_else(|| panic!("{:?}", set.statuses()));
+        let error = plugin.resources().await.unwrap_err().to_string();
+        println!("{name}: {error}");
+        assert!(error.contains("boom"), "{name}: {error}");
+    }
+}
