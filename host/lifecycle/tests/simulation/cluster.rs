@@ -543,6 +543,7 @@ impl Cluster {
             last_outage: self.last_outage(),
             demand: self.demand.clone(),
             rival: self.rival(objects),
+            denied: None,
             carried: carried.unwrap_or(0),
             lost_ports: Vec::new(),
             ready_pod: objects
