@@ -214,7 +214,7 @@ pub fn compile_into(directory: &Path, memory: u64) -> Result<(), String> {
 /// (`RLIMIT_AS`, `RLIMIT_DATA`), of which an allocator and the pool have gigabytes that nobody touches.
 fn watch(most: u64) {
     while used() <= most {
-        std::thread::sleep(LOOK);
+        std::thread::park_timeout(LOOK);
     }
     std::process::exit(i32::from(TOO_MUCH));
 }
