@@ -222,10 +222,9 @@ fn the_defaults_are_safe() {
     let host = Host::new();
     let (a, b) = (ResourceId::new("a", "web"), ResourceId::new("b", "web"));
     assert_eq!(Two.settings(), Ok(Settings::default()));
-    assert_eq!(Two.service(&a), Ok(ServiceTarget::new("front")));
-    assert_eq!(Two.service(&b), Ok(ServiceTarget::new("web")));
-    let stranger = ResourceId::new("a", "else");
-    assert_eq!(Two.service(&stranger), Err(Error::UnknownResource(stranger)));
+    // The host takes the first Service that `resources` listed, or the one of the resource's name.
+    assert_eq!(Two.service(&a), Ok(ServiceTarget::new("")));
+    assert_eq!(Two.service(&b), Ok(ServiceTarget::new("")));
 
     host.fail_lifecycle(a.clone(), lifecycle::Error::Unsupported("headless".into()));
     let outcomes = Two

@@ -5,7 +5,6 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
@@ -172,7 +171,7 @@ impl Cache {
             return untrusted("its content is not what was written");
         }
         // So that what is used is deleted last.
-        let _ = file.set_modified(SystemTime::now());
+        let _ = file.set_modified(jiff::Timestamp::now().into());
         Ok(Some(OwnCode(content.split_off(HEADER))))
     }
 
@@ -397,8 +396,8 @@ mod tests {
         for (age, digest) in ["a", "b", "c"].into_iter().enumerate() {
             cache.store(&engine, digest, &component).unwrap();
             let file = File::open(cache.path(&key(&engine, digest))).unwrap();
-            let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age as u64);
-            file.set_modified(then).unwrap();
+            let then = jiff::Timestamp::from_second(age as i64).unwrap();
+            file.set_modified(then.into()).unwrap();
         }
         let there = ["a", "b", "c"].map(|digest| cache.load(&engine, digest).unwrap().is_some());
         assert_eq!(there, [false, true, true], "the oldest made room");

@@ -137,10 +137,10 @@ pub fn main() -> ExitCode {
                 interruptible(&shutdown, inspect::run(options)).await
             }
             Command::Plugin(PluginCommand::Compile(command)) => {
-                let compiled = tokio::task::block_in_place(|| {
+                let compiled = tokio::task::spawn_blocking(move || {
                     dormouse_plugin::compile_into(&command.directory, command.memory)
                 });
-                compiled.map_err(|said| {
+                compiled.await?.map_err(|said| {
                     let _ = output::answer(&said);
                     process::Exit(dormouse_plugin::REFUSED).into()
                 })

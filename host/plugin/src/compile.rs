@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -24,6 +24,10 @@ use crate::{EngineConfig, HostEngine, Metrics, PluginError};
 const STACK: usize = 16 << 20;
 /// Exit status of a child that tells on stdout what is wrong with the component.
 pub const REFUSED: u8 = 3;
+/// Exit status of a child that needed more memory than it may use.
+const TOO_MUCH: u8 = 4;
+/// How often a child looks at its memory. Compiling takes some 50 MiB in that time at most.
+const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of a child's words that are read.
 const SAID: u64 = 16 << 10;
 
@@ -146,11 +150,10 @@ fn outcome(status: ExitStatus, said: &[u8], complained: &[u8], memory: u64) -> R
     if status.code() == Some(i32::from(REFUSED)) {
         return malformed(text(said));
     }
-    let complained = text(complained);
-    // As the allocator of Rust says it before it aborts, and as a mapping that is refused is told.
-    if complained.contains("memory allocation of") || complained.contains("Cannot allocate memory") {
+    if status.code() == Some(i32::from(TOO_MUCH)) {
         return Err(PluginError::CompilerMemory { limit: memory });
     }
+    let complained = text(complained);
     malformed(format!(
         "the compiler ended on it ({status}), which is a fault of the compiler: {complained}"
     ))
@@ -169,14 +172,10 @@ pub fn compile_into(directory: &Path, memory: u64) -> Result<(), String> {
         let limit = config.file_limit;
         let engine = HostEngine::new(config, Metrics::default())?;
         let internal = |reason: String| PluginError::Internal { reason };
-        // Private memory that can be written: on top of what the pool and the threads set aside and nobody touches here.
-        let most = mapped().saturating_add(memory);
-        let most = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
-        };
-        rustix::process::setrlimit(Resource::Data, most)
-            .map_err(|error| internal(format!("no limit of memory: {error}")))?;
+        std::thread::Builder::new()
+            .name("memory-watch".into())
+            .spawn(move || watch(memory))
+            .map_err(|error| internal(format!("no thread that watches memory: {error}")))?;
         // Traffic comes first.
         let _ = rustix::process::nice(10);
         let mut bytes = Vec::new();
@@ -211,10 +210,19 @@ pub fn compile_into(directory: &Path, memory: u64) -> Result<(), String> {
     })
 }
 
-/// Bytes of private memory that can be written, whether or not anybody did: what `RLIMIT_DATA` counts.
-fn mapped() -> u64 {
+/// Ends this process when it has more private memory than `most`. Limits of the kernel do not do that: they count what is set aside
+/// (`RLIMIT_AS`, `RLIMIT_DATA`), of which an allocator and the pool have gigabytes that nobody touches.
+fn watch(most: u64) {
+    while used() <= most {
+        std::thread::park_timeout(LOOK);
+    }
+    std::process::exit(i32::from(TOO_MUCH));
+}
+
+/// Bytes of private memory in use.
+fn used() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|text| text.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or_default().saturating_mul(1024)
 }
@@ -303,6 +311,20 @@ fn cut_off_at(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn author_05_the_end_of_a_child_tells_what_was_wrong() {
+        use std::os::unix::process::ExitStatusExt;
+        let ended =
+            |code: i32, said: &str| outcome(ExitStatus::from_raw(code << 8), said.as_bytes(), b"", 1 << 20);
+        assert!(ended(0, "").is_ok());
+        let error = ended(i32::from(TOO_MUCH), "").unwrap_err();
+        assert!(error.to_string().contains("resources.limits.memory"), "{error}");
+        let error = ended(i32::from(REFUSED), "failed to parse").unwrap_err();
+        assert_eq!(error.to_string().matches("failed to parse").count(), 1, "{error}");
+        let killed = outcome(ExitStatus::from_raw(11), b"", b"stack overflow", 1 << 20).unwrap_err();
+        assert!(killed.to_string().contains("stack overflow"), "{killed}");
+    }
 
     #[test]
     fn a_panic_of_the_compiler_is_an_error() {

@@ -163,7 +163,7 @@ const SAID: usize = 4 << 10;
 const TOO_MUCH_DATA: &str = "too much data is being copied between the host and the guest";
 
 /// The end of a text, where the panic is.
-fn last(text: String, most: usize) -> String {
+fn last(text: &str, most: usize) -> String {
     let from = text.len().saturating_sub(most);
     let from = (from..=text.len()).find(|at| text.is_char_boundary(*at));
     from.map_or_else(String::new, |from| text[from..].to_owned())
@@ -193,7 +193,7 @@ fn classify(error: &wasmtime::Error, state: &CallState) -> PluginError {
     if state.memory.denied {
         return PluginError::Memory { limit: limits.memory };
     }
-    let said = last(one_line(&state.stderr.text()), SAID);
+    let said = last(&one_line(&state.stderr.text()), SAID);
     if let Some(I32Exit(status)) = error.downcast_ref() {
         let message = if said.is_empty() {
             format!("exit with status {status}")

@@ -6,6 +6,7 @@
     reason = "helpers of tests may stop at the first surprise, as tests do; they wait for processes, outside of any runtime"
 )]
 
+mod compiling;
 mod configuration;
 mod ending;
 mod running;
