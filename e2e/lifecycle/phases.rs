@@ -249,7 +249,10 @@ impl Edit {
                     "metadata": {"name": name, "namespace": ns},
                     "spec": {"selector": {"app": name}, "ports": [port]},
                 });
-                return world.apply(&anew.to_string()).await;
+                world.apply(&anew.to_string()).await?;
+                // It has a new address, and who connects before kube-proxy knows it gets no answer, with and without Dormouse.
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                return Ok(());
             }
             Edit::SliceGone | Edit::SliceLabelsGone => {
                 let slices = Api::<EndpointSlice>::namespaced(world.client.clone(), ns);

@@ -37,7 +37,7 @@ const MOST_GAUGES: usize = 64;
 pub struct Settings {
     /// `PORT`; default 8080.
     port: u16,
-    /// `LINES_PORT`; default 2525.
+    /// `PORT_OF_LINES`; default 2525.
     lines_port: u16,
     /// `START_DELAY`, such as `150ms` or `2s`: nothing listens before. Default: none.
     start_delay: Duration,
@@ -65,7 +65,7 @@ impl Settings {
         };
         Ok(Self {
             port: port("PORT", 8080)?,
-            lines_port: port("LINES_PORT", 2525)?,
+            lines_port: port("PORT_OF_LINES", 2525)?,
             start_delay,
             pod: text("POD_NAME").unwrap_or_else(|| "workload".to_owned()),
             namespace: text("POD_NAMESPACE").unwrap_or_default(),
