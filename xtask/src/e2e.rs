@@ -55,7 +55,7 @@ impl Args {
 
 /// Cases that a run of all tests does on a real cluster: what an embedded one cannot show, or shows least well. The others
 /// take half an hour more, and `cargo xtask e2e` runs them all.
-pub const SMOKE: [&str; 13] = [
+pub const SMOKE: [&str; 16] = [
     "an_idle_workload_goes_to_sleep",
     "a_request_wakes_it_and_gets_its_answer",
     "forced_sleeps_under_steady_traffic_lose_nothing",
@@ -64,6 +64,9 @@ pub const SMOKE: [&str; 13] = [
     "a_service_with_external_traffic_policy_local",
     "services_that_cannot_be_diverted_say_why",
     "two_workloads_behind_one_service",
+    "a_canary_beside_a_sleeper",
+    "field_16",
+    "a_server_that_speaks_first",
     "the_adapter_of_custom_metrics_is_read",
     "what_metrics_server_measures_decides",
     "a_killed_leader_is_replaced",

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
 use dormouse_kubernetes::SleeperKey;
-use dormouse_kubernetes::api::{PARKED_SELECTOR, Sleeper};
+use dormouse_kubernetes::api::{PARKED_SELECTOR, Sleeper, condition};
 use dormouse_lifecycle::Phase;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -194,6 +194,8 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
         asleep().await.with_context(|| format!("with {place:?}"))?;
     }
 
+    two_plugins_on_one_workload(&world, &stem).await?;
+
     // Taken out again: what it had put to sleep is given back.
     let without = without.to_string();
     helm(
@@ -214,6 +216,73 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
             Ok(requests::get(&url).await.is_ok().then_some(()))
         })
         .await
+}
+
+/// One owns, the other is told who, nothing goes to and fro, and the other takes over when the owner gives up.
+async fn two_plugins_on_one_workload(world: &World, second: &str) -> Result<()> {
+    let (ns, name) = ("two-plugins", "web");
+    let wanted = Wanted {
+        sleep_after: NEVER,
+        ..Wanted::default()
+    };
+    world.deploy_known(ns, name, wanted).await?;
+    // The older one owns, and creation is noted in whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let deployments = Api::<Deployment>::namespaced(world.client.clone(), ns);
+    let labelled = json!({ "metadata": { "labels": { "tier": "preview" } } });
+    deployments
+        .patch(name, &PatchParams::default(), &Patch::Merge(&labelled))
+        .await?;
+    let (first, second) = (world.key(ns, name), SleeperKey::new(second, ns, name));
+    let sleepers = Api::<Sleeper>::namespaced(world.client.clone(), ns);
+    let status = async |key: &SleeperKey| {
+        let sleeper = sleepers.get_opt(&key.object_name()).await?;
+        anyhow::Ok(sleeper.and_then(|sleeper| sleeper.status).unwrap_or_default())
+    };
+    let owner = first.object_name();
+    world
+        .until("the second plugin's Sleeper to name the owner", async || {
+            let told = status(&second).await?.conditions.into_iter().any(|condition| {
+                condition.type_ == condition::DIVERTIBLE
+                    && condition.status == "False"
+                    && condition.message.contains(&owner)
+            });
+            Ok(told.then_some(()))
+        })
+        .await?;
+    world.put_to_sleep(ns, name).await?;
+    let place = async |key: &SleeperKey| {
+        let state = status(key).await?.state;
+        anyhow::Ok((state.phase, state.epoch, state.since))
+    };
+    let before = (place(&first).await?, place(&second).await?);
+    // Several rounds of both.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let after = (place(&first).await?, place(&second).await?);
+    ensure!(before == after, "they pull at it: {before:?}, then {after:?}");
+    ensure!(after.1.0 == Phase::Awake, "two are asleep: {after:?}");
+    let answer = requests::get(&world.url(ns, name).await?).await;
+    ensure!(answer.is_ok(), "{}", answer.describe());
+
+    // The owner gives up; the other one's rule is an idle second.
+    world.until_phase(ns, name, Phase::Awake).await?;
+    let given_up = json!({ "metadata": {
+        "annotations": { "dormouse.dev/sleep-after": null, "dormouse.dev/rules": null },
+    } });
+    deployments
+        .patch(name, &PatchParams::default(), &Patch::Merge(&given_up))
+        .await?;
+    world
+        .until("the second plugin to put it to sleep", async || {
+            let asleep =
+                status(&second).await?.state.phase == Phase::Asleep && world.replicas(ns, name).await? == 0;
+            Ok(asleep.then_some(()))
+        })
+        .await?;
+    let answer = requests::get(&world.url(ns, name).await?).await;
+    ensure!(answer.is_ok(), "by the second plugin: {}", answer.describe());
+    deployments.delete(name, &Default::default()).await?;
+    Ok(())
 }
 
 async fn keep_in_config_map(world: &World, stem: &str, file: &Path) -> Result<()> {

@@ -33,7 +33,7 @@ use crate::negotiate::{Waiting, negotiate};
 use crate::observe::End;
 use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
-use crate::rescue::Rescue;
+use crate::rescue::{REASON, Rescue};
 use crate::route::{self, Routed};
 use crate::{DlxConfig, EndpointsView, Metrics, Preferences, RouteTable, Routes, Target};
 
@@ -268,13 +268,16 @@ impl Inner {
         let busy = Busy(Arc::clone(&client.idleness));
         let grpc = headers::is_grpc(request.headers());
         let stall = client.stall();
-        let line = Line::of(&request);
+        let mut line = Line::of(&request);
         let mut prepared = self.prepare(&client, request, grpc);
         async move {
             let sent = match &mut prepared {
                 Ok(Prepared::Exchange(exchange)) => Some(self.send(&client, exchange).await),
                 _ => None,
             };
+            if let (Some(line), Ok(Prepared::Exchange(exchange))) = (&mut line, &prepared) {
+                line.went_to(exchange);
+            }
             let outcome = match (prepared, sent) {
                 (Ok(Prepared::Exchange(exchange)), Some(Ok(answer))) => {
                     self.conclude(&client, exchange, answer)
@@ -299,7 +302,7 @@ impl Inner {
             // A failure is one for a gRPC client, too, whose status says 200.
             self.metrics.answered(failed.unwrap_or(response.status()));
             if let Some(line) = line {
-                line.write(client.door, response.status());
+                line.write(&client, &response);
             }
             response
         }
@@ -704,28 +707,62 @@ impl Exchange {
 /// A line of the access log.
 struct Line {
     method: Method,
+    host: String,
     path: String,
     began: Instant,
+    target: Option<Arc<Target>>,
+    held: bool,
 }
 
 impl Line {
     /// None unless somebody wants to read it.
     fn of(request: &Request<Incoming>) -> Option<Box<Self>> {
         tracing::enabled!(target: "dormouse_dlx::access", tracing::Level::DEBUG).then(|| {
-            // The path only: queries hold secrets more often than one thinks.
-            let path = request.uri().path().to_owned();
+            let host = request.uri().authority().map(ToString::to_string).or_else(|| {
+                let host = request.headers().get(http::header::HOST)?;
+                Some(String::from_utf8_lossy(host.as_bytes()).into_owned())
+            });
             Box::new(Self {
                 method: request.method().clone(),
-                path,
+                host: host.unwrap_or_default(),
+                // The path only: queries hold secrets more often than one thinks.
+                path: request.uri().path().to_owned(),
                 began: Instant::now(),
+                target: None,
+                held: false,
             })
         })
     }
 
-    fn write(&self, door: Door, status: StatusCode) {
-        let (method, path, status) = (&self.method, &self.path, status.as_u16());
-        let millis = self.began.elapsed().as_millis();
-        tracing::debug!(target: "dormouse_dlx::access", %method, path, status, millis, ?door);
+    fn went_to(&mut self, exchange: &Exchange) {
+        self.target = Some(Arc::clone(&exchange.target));
+        self.held = exchange.tries.held;
+    }
+
+    /// When the head of the answer goes out.
+    fn write(&self, client: &Client, response: &Response<Body>) {
+        let Self {
+            method,
+            host,
+            path,
+            held,
+            ..
+        } = self;
+        let key = self.target.as_ref().map(|target| &target.key);
+        tracing::debug!(
+            target: "dormouse_dlx::access",
+            client = %client.peer,
+            door = ?client.door,
+            %method,
+            host,
+            path,
+            status = response.status().as_u16(),
+            reason = response.headers().get(REASON).and_then(|reason| reason.to_str().ok()),
+            namespace = key.map(|key| key.namespace.as_str()),
+            sleeper = key.map(|key| key.sleeper.as_str()),
+            held,
+            millis = self.began.elapsed().as_millis(),
+        );
     }
 }
 

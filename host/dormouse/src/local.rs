@@ -188,6 +188,9 @@ impl Local {
         for (namespace, name) in wanted {
             self.until_available(&client, namespace, name).await?;
         }
+        if options.autoscaler_replicas > 0 {
+            self.plugins().await?;
+        }
         Ok(())
     }
 
@@ -258,11 +261,26 @@ impl Local {
         }
     }
 
-    /// Name and digest of the plugins that the autoscaler runs, as it says itself.
+    /// Name and digest of the plugins that the autoscaler runs, as it says itself, as soon as it runs them all: it serves before.
     ///
     /// # Errors
     /// When it cannot be asked, or a plugin could not be loaded.
     pub async fn plugins(&self) -> Result<Vec<(String, String)>> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(plugins) = self.loaded().await? {
+                let _ = self.plugins.set(plugins.clone());
+                return Ok(plugins);
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("plugins are still being loaded after {} s", PATIENCE.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The same; none while one is still being loaded.
+    async fn loaded(&self) -> Result<Option<Vec<(String, String)>>> {
         #[derive(Deserialize)]
         struct Status {
             name: String,
@@ -284,15 +302,11 @@ impl Local {
         for status in statuses {
             match (status.digest, status.error) {
                 (Some(digest), None) => plugins.push((status.name, digest)),
-                (_, error) => bail!(
-                    "plugin {} is not running: {}",
-                    status.name,
-                    error.unwrap_or_default()
-                ),
+                (None, None) => return Ok(None),
+                (_, Some(error)) => bail!("plugin {} is not running: {error}", status.name),
             }
         }
-        let _ = self.plugins.set(plugins.clone());
-        Ok(plugins)
+        Ok(Some(plugins))
     }
 
     /// The plugins of the last call of [`Local::plugins`].

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dormouse_dlx::AppProtocol;
+use http_body_util::BodyExt;
 use tokio::process::Command;
 
 use crate::programs::find;
@@ -18,6 +19,8 @@ async fn h2spec_finds_nothing_but_what_is_known() {
     // The workload must not be the one that breaks the rules.
     let pod = Pod::start(|request| async move {
         let head = request.method() == http::Method::HEAD;
+        // An answer that comes before a broken end of a request is none to complain about.
+        let _ = request.into_body().collect().await;
         http::Response::new(if head { nothing() } else { text("ok") })
     })
     .await;

@@ -374,7 +374,11 @@ impl<'a> Tale<'a> {
         while !good(&shown) {
             match tokio::time::timeout_at(deadline, self.sleepers.changed()).await {
                 Ok(changed) => changed.context("the watch on Sleepers ended")?,
-                Err(_) => bail!("waited {} s in vain for {what}", PATIENCE.as_secs()),
+                Err(_) => bail!(
+                    "waited {} s in vain for {what}; {}",
+                    PATIENCE.as_secs(),
+                    listed(&shown)
+                ),
             }
             let now = self.sleepers.borrow_and_update().clone();
             self.show_changes(&shown, &now);
@@ -432,6 +436,22 @@ fn reason(sleeper: &Sleeper) -> String {
         .as_ref()
         .map(|status| status.state.reason.clone())
         .unwrap_or_default()
+}
+
+/// What the plugin lists of the story's workloads, for whoever wonders why nothing happens.
+fn listed(sleepers: &Phases) -> String {
+    let missing: Vec<_> = DEMO_WORKLOADS
+        .into_iter()
+        .filter(|name| !sleepers.values().any(|sleeper| sleeper.spec.resource == *name))
+        .collect();
+    if missing.is_empty() {
+        return "the plugin lists all of them, and their Sleepers say why they are as they are".to_owned();
+    }
+    format!(
+        "of the demo's Deployments the plugin does not list {}: they carry the annotation dormouse.dev/sleep-after. \
+         With another kind of workload, use --no-story and --manifests",
+        missing.join(", ")
+    )
 }
 
 fn problems(answers: &[Answer]) -> BTreeMap<String, usize> {
