@@ -385,7 +385,7 @@ async fn a_wake_that_hangs_does_not_hang_the_next_request() {
             ..asleep()
         },
         |spec| {
-            spec.readiness_timeout = Some(Duration::from_millis(100));
+            spec.readiness_timeout = Some(Duration::from_secs(1));
         },
     );
     world.route(&workload);
