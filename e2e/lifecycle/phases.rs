@@ -1,6 +1,7 @@
 //! What changes while a workload sleeps, or is at zero without us.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use dormouse::requests;
@@ -34,10 +35,15 @@ async fn edit_service(world: &World, ns: &str, name: &str, patch: Value) -> Resu
     Ok(())
 }
 
+/// How long one request may take, held until a pod is up.
+const TRY: Duration = Duration::from_secs(12);
+
 async fn until_answered(world: &World, ns: &str, name: &str) -> Result<()> {
     world
         .until("an answer", async || {
-            let answer = requests::get(&world.url(ns, name).await?).await;
+            // A connection to the address of a Service that kube-proxy does not know yet never gets anywhere; the next one does.
+            let url = world.url(ns, name).await?;
+            let answer = tokio::time::timeout(TRY, requests::get(&url)).await?;
             ensure!(answer.is_ok(), "{}", answer.describe());
             Ok(Some(()))
         })
@@ -250,8 +256,6 @@ impl Edit {
                     "spec": {"selector": {"app": name}, "ports": [port]},
                 });
                 world.apply(&anew.to_string()).await?;
-                // It has a new address, and who connects before kube-proxy knows it gets no answer, with and without Dormouse.
-                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
                 return Ok(());
             }
             Edit::SliceGone | Edit::SliceLabelsGone => {

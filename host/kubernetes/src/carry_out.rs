@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use self::news::News;
 pub(crate) use self::patches::slice;
 use self::patches::{Fence, park_patch, restore_patch};
-use crate::api::{ASLEEP, FENCE, FENCE_LABEL, FINALIZER, Sleeper};
+use crate::api::{ASLEEP, FENCE, FENCE_LABEL, FINALIZER, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper};
 use crate::conditions;
 use crate::endpoints::{SERVICE_NAME_LABEL, is_own};
 use crate::events::EventType;
@@ -300,9 +300,10 @@ impl Cluster {
     async fn fence_service(&self, seen: &Seen, name: &str, epoch: Epoch) -> Result<(), ClusterError> {
         let service = seen_service(seen, name)?;
         let fence = Fence::new(service, epoch, &seen.sleeper.uid().unwrap_or_default());
+        // It leads to its pods; what says otherwise was left there by whoever put its selector back by hand.
         let patch = json!({"metadata": {
             "resourceVersion": service.resource_version(),
-            "annotations": {FENCE: fence.all},
+            "annotations": {FENCE: fence.all, PARKED_SELECTOR: null, PARKED_WORKLOADS: null},
             "labels": {FENCE_LABEL: fence.label},
         }});
         self.patch_service(service, &patch).await
