@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use dormouse_kubernetes::Scope;
-use dormouse_kubernetes::api::{FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR};
+use dormouse_kubernetes::api::{
+    FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS,
+};
 use dormouse_kubernetes::lifecycle::ObjectRef;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -17,6 +19,10 @@ use serde_json::{Map, Value, json};
 
 use super::{CONCURRENCY, REQUEST};
 use crate::output::tell;
+
+/// Annotations of Dormouse on Services: the epoch of the last wake, and what is parked. The latter stays where somebody edited the
+/// selector by hand.
+const NOTES: [&str; 3] = [FENCE, PARKED_SELECTOR, PARKED_WORKLOADS];
 
 /// Looks for what was left behind, and takes it away.
 pub(super) struct Leftovers {
@@ -31,8 +37,8 @@ pub(super) struct Found {
     pub(super) parked: Vec<Service>,
     /// Dormouse's slices.
     pub(super) slices: Vec<EndpointSlice>,
-    /// Services that only carry the epoch of their last wake.
-    fenced: Vec<Service>,
+    /// Services that lead to their pods, or to nobody, and carry [`NOTES`].
+    noted: Vec<Service>,
 }
 
 impl Leftovers {
@@ -63,8 +69,8 @@ impl Leftovers {
         for service in services.items {
             if is_parked(&service) {
                 found.parked.push(service);
-            } else if service.annotations().contains_key(FENCE) {
-                found.fenced.push(service);
+            } else if NOTES.iter().any(|note| service.annotations().contains_key(*note)) {
+                found.noted.push(service);
             }
         }
         Ok(found)
@@ -131,19 +137,24 @@ impl Leftovers {
         }
     }
 
-    /// Takes the epochs of wakes off Services and workloads. They mean nothing without a Sleeper, so failing is no failure.
+    /// Takes the epochs of wakes, and notes of what was parked once, off Services and workloads. They mean nothing without a
+    /// Sleeper, so failing is no failure.
     pub(super) async fn forget_epochs(&self, workloads: &HashSet<(String, ObjectRef)>) {
-        let fenced = match self.find().await {
-            Ok(found) => found.fenced,
+        let noted = match self.find().await {
+            Ok(found) => found.noted,
             Err(error) => {
-                tell!("annotations {FENCE} stay on Services: {error:#}");
+                tell!("annotations {} stay on Services: {error:#}", NOTES.join(", "));
                 Vec::new()
             }
         };
-        let patch = json!({"metadata": {"annotations": {FENCE: null}, "labels": {FENCE_LABEL: null}}});
+        let notes: Map<String, Value> = NOTES
+            .map(|note| (note.to_owned(), Value::Null))
+            .into_iter()
+            .collect();
+        let patch = json!({"metadata": {"annotations": notes, "labels": {FENCE_LABEL: null}}});
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
-        let services = fenced.iter().map(|service| {
+        let services = noted.iter().map(|service| {
             let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
             let api = Api::<Service>::namespaced(self.client.clone(), &namespace);
             let (patch, params) = (&patch, &params);
@@ -178,7 +189,7 @@ impl Leftovers {
         futures::stream::iter(services.chain(workloads))
             .buffer_unordered(CONCURRENCY)
             .for_each(async |done: Result<()>| match done {
-                Err(error) if !is_gone(&error) => tell!("annotation {FENCE} stays: {error:#}"),
+                Err(error) if !is_gone(&error) => tell!("an annotation stays: {error:#}"),
                 _ => {}
             })
             .await;
@@ -226,7 +237,7 @@ fn unpark_patch(service: &Service) -> Result<Value> {
     Ok(json!({
         "metadata": {
             "resourceVersion": service.resource_version(),
-            "annotations": {PARKED_SELECTOR: null, FENCE: null},
+            "annotations": {PARKED_SELECTOR: null, PARKED_WORKLOADS: null, FENCE: null},
             "labels": {FENCE_LABEL: null},
         },
         "spec": {"selector": selector},

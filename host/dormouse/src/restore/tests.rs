@@ -223,10 +223,22 @@ async fn nothing_is_left_although_neither_autoscaler_nor_dlx_runs() {
     world.sleeping("api", true).await;
     world.sleeping("gone", false).await;
     world.asleep("orphan", true);
+    // Somebody took its selector away by hand while it was parked.
+    let bare = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "bare", "namespace": "shop", "annotations": {
+            "dormouse.dev/parked-selector": "{\"app\":\"bare\"}",
+            "dormouse.dev/parked-workloads": "[]",
+        }},
+        "spec": {"ports": [{"name": "http", "port": 80}]},
+    });
+    world.api.apply_yaml(&bare.to_string()).unwrap();
     world.restore(30).await.unwrap();
     for name in ["web", "api", "gone", "orphan"] {
         world.assert_untouched(name);
     }
+    let left = world.service("bare")["metadata"]["annotations"].to_string();
+    assert!(!left.contains("dormouse.dev/parked"), "{left}");
     for name in ["web", "api"] {
         let deployment = world.api.get("deployments.apps", "shop", name).unwrap();
         assert_eq!(deployment["spec"]["replicas"], 2, "{deployment}");
