@@ -28,13 +28,6 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-async fn edit_service(world: &World, ns: &str, name: &str, patch: Value) -> Result<()> {
-    Api::<Service>::namespaced(world.client.clone(), ns)
-        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    Ok(())
-}
-
 /// How long one request may take, held until a pod is up.
 const TRY: Duration = Duration::from_secs(12);
 
@@ -139,13 +132,9 @@ async fn field_16_a_service_that_cannot_be_diverted_any_more_wakes_it_and_says_w
     };
     world.deploy_known(ns, name, wanted).await?;
     world.put_to_sleep(ns, name).await?;
-    edit_service(
-        &world,
-        ns,
-        name,
-        json!({"spec": {"internalTrafficPolicy": "Local"}}),
-    )
-    .await?;
+    world
+        .edit_service(ns, name, json!({"spec": {"internalTrafficPolicy": "Local"}}))
+        .await?;
     world.until_phase(ns, name, Phase::Awake).await?;
     world
         .complaint(ns, name, "Divertible", "internalTrafficPolicy")
@@ -168,7 +157,9 @@ async fn chaos_2_a_port_that_is_renamed_while_it_wakes_is_answered(world: Arc<Wo
     let ports = world.service(ns, name).await?.spec.unwrap_or_default().ports;
     let mut ports = serde_json::to_value(ports)?;
     ports[0]["name"] = json!("renamed");
-    edit_service(&world, ns, name, json!({"spec": {"ports": ports}})).await?;
+    world
+        .edit_service(ns, name, json!({"spec": {"ports": ports}}))
+        .await?;
     world
         .until("the slice to follow the Service", async || {
             let slices = world.slices(ns, name).await?;
@@ -314,7 +305,7 @@ impl Edit {
                 return Ok(());
             }
         };
-        edit_service(world, ns, name, patch).await
+        world.edit_service(ns, name, patch).await
     }
 }
 

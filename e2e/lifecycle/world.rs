@@ -298,6 +298,20 @@ impl World {
         Ok(format!("http://{}/", self.address(namespace, name).await?))
     }
 
+    /// The address of the Service in the cluster.
+    pub async fn cluster_ip(&self, namespace: &str, name: &str) -> Result<String> {
+        let spec = self.service(namespace, name).await?.spec;
+        spec.and_then(|spec| spec.cluster_ip).context("no cluster IP")
+    }
+
+    /// Changes what the patch names of a Service.
+    pub async fn edit_service(&self, namespace: &str, name: &str, patch: serde_json::Value) -> Result<()> {
+        Api::<Service>::namespaced(self.client.clone(), namespace)
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        Ok(())
+    }
+
     /// Where the Service listens: its cluster IP and its first port.
     async fn address(&self, namespace: &str, name: &str) -> Result<String> {
         let spec = self.service(namespace, name).await?.spec.context("no spec")?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use dormouse::requests;
 use dormouse_kubernetes::{Sleeper, SleeperKey, WishError};
 use dormouse_lifecycle::Phase;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use serde_json::json;
 
 use crate::world::{NEVER, PLUGIN, Wanted, World, manifests};
@@ -30,30 +30,18 @@ fn never(annotations: &'static [(&'static str, &'static str)]) -> Wanted<'static
     }
 }
 
-/// Changes the Service that comes with a workload.
-async fn change_service(world: &World, ns: &str, name: &str, spec: serde_json::Value) -> Result<()> {
-    Api::<k8s_openapi::api::core::v1::Service>::namespaced(world.client.clone(), ns)
-        .patch(
-            name,
-            &PatchParams::default(),
-            &Patch::Merge(json!({ "spec": spec })),
-        )
-        .await?;
-    Ok(())
-}
-
 async fn a_service_with_external_traffic_policy_local_wakes_through_its_node_port(
     world: Arc<World>,
 ) -> Result<()> {
     let (ns, name) = ("etp-local", "web");
     world.deploy_known(ns, name, never(&[])).await?;
-    change_service(
-        &world,
-        ns,
-        name,
-        json!({ "type": "NodePort", "externalTrafficPolicy": "Local" }),
-    )
-    .await?;
+    world
+        .edit_service(
+            ns,
+            name,
+            json!({ "spec": { "type": "NodePort", "externalTrafficPolicy": "Local" } }),
+        )
+        .await?;
     let node_port = world
         .service(ns, name)
         .await?
@@ -106,13 +94,10 @@ async fn every_port_of_a_service_wakes_and_leads_to_its_own_target_port(world: A
         { "name": "http", "port": 80, "targetPort": "http" },
         { "name": "alternative", "port": 8081, "targetPort": 8080 },
     ]);
-    change_service(&world, ns, name, json!({ "ports": ports })).await?;
-    let ip = world
-        .service(ns, name)
-        .await?
-        .spec
-        .and_then(|spec| spec.cluster_ip)
-        .context("no cluster IP")?;
+    world
+        .edit_service(ns, name, json!({ "spec": { "ports": ports } }))
+        .await?;
+    let ip = world.cluster_ip(ns, name).await?;
     for port in [80, 8081] {
         world.put_to_sleep(ns, name).await?;
         let ports = world.state(ns, name).await?.ports.len();

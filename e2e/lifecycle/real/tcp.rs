@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dormouse::requests;
 use dormouse_lifecycle::Phase;
-use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -56,20 +55,10 @@ async fn a_server_that_speaks_first_sleeps_and_wakes_for_clients_of_its_cluster_
         { "name": "http", "port": 80, "targetPort": "http" },
         { "name": "other", "port": PORT, "targetPort": 2525 },
     ]);
-    Api::<k8s_openapi::api::core::v1::Service>::namespaced(world.client.clone(), ns)
-        .patch(
-            name,
-            &PatchParams::default(),
-            &Patch::Merge(json!({ "spec": { "ports": ports } })),
-        )
+    world
+        .edit_service(ns, name, json!({ "spec": { "ports": ports } }))
         .await?;
-    let ip = world
-        .service(ns, name)
-        .await?
-        .spec
-        .and_then(|spec| spec.cluster_ip)
-        .context("no cluster IP")?;
-    let address = format!("{ip}:{PORT}");
+    let address = format!("{}:{PORT}", world.cluster_ip(ns, name).await?);
     world
         .until("the port to lead to the pod", async || {
             // A connection to a port that kube-proxy does not know yet may never get anywhere; the next one does.

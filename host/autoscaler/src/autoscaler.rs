@@ -156,12 +156,15 @@ impl Autoscaler {
     ) {
         let mut begun = BTreeSet::new();
         let mut changes = self.sources.changes();
+        // One for all lines: each looks at every Service and pod that changes.
+        let declared = self.sleepers.changes();
         loop {
             for source in self.sources.ready() {
                 if begun.insert(source.name().to_owned()) {
                     let span = tracing::info_span!("line", plugin = source.name());
                     let line = self.line(source);
-                    let changes = self.sleepers.changes();
+                    let mut changes = declared.clone();
+                    changes.mark_unchanged();
                     // A task of its own: a source that computes for long holds up nobody else's timers.
                     lines.spawn(rounds(line, changes, leads.clone(), shutdown.clone()).instrument(span));
                 }

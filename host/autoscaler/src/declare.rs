@@ -35,7 +35,7 @@ pub fn spec(plugin: &str, resource: &Resource) -> SleeperSpec {
 /// it has to be restored first.
 fn permitted(wanted: SleeperSpec, known: Option<&Sleeper>) -> SleeperSpec {
     let Some(known) = known else { return wanted };
-    if phase(known) == Phase::Awake || (known.spec.workloads.is_empty() && known.spec.services.is_empty()) {
+    if known.phase() == Phase::Awake || (known.spec.workloads.is_empty() && known.spec.services.is_empty()) {
         return wanted;
     }
     SleeperSpec {
@@ -54,7 +54,7 @@ fn joined<T: Clone + PartialEq>(known: &[T], wanted: &[T]) -> Vec<T> {
 /// What a diverted resource lost: a workload, or a Service that exists, which its source does not list any more. It is restored
 /// by a wake, and then left out. A Service that is gone has nothing to restore, and may come back under its name.
 fn taken_away(wanted: &SleeperSpec, known: &Sleeper, exists: impl Fn(&str) -> bool) -> Option<String> {
-    if !phase(known).is_away() {
+    if !known.phase().is_away() {
         return None;
     }
     let services = known.spec.services.iter();
@@ -72,11 +72,6 @@ fn taken_away(wanted: &SleeperSpec, known: &Sleeper, exists: impl Fn(&str) -> bo
         .or_else(|| {
             workload().map(|gone| format!("{} {} does not belong to it any more", gone.kind, gone.name))
         })
-}
-
-fn phase(sleeper: &Sleeper) -> Phase {
-    let status = sleeper.status.as_ref();
-    status.map(|status| status.state.phase).unwrap_or_default()
 }
 
 /// Makes sure that every resource has its Sleeper. One that cannot be declared is left out, with a log line, and holds up

@@ -1,7 +1,7 @@
 //! Client connections: how many, which protocol, how long they may dawdle, and how they end.
 
 mod connection;
-mod leave;
+pub(crate) mod leave;
 mod listeners;
 mod opening;
 mod parting;

@@ -216,16 +216,19 @@ impl ResourceState {
         open.connections
             .values()
             .fold((0, 0), |(idle, last), connection| {
-                let moved = connection.last().saturating_duration_since(self.born).as_millis();
-                (
-                    idle + u64::from(!connection.counts()),
-                    last.max(u64::try_from(moved).unwrap_or(u64::MAX)),
-                )
+                let moved = self.at(connection.last());
+                (idle + u64::from(!connection.counts()), last.max(moved))
             })
     }
 
     fn age(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.at(Instant::now())
+    }
+
+    /// Milliseconds from the begin of counting to a moment.
+    fn at(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.born);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn report(&self, namespace: &str, sleeper: &str) -> Option<SleeperDemand> {
@@ -500,11 +503,7 @@ impl Drop for Counted {
             None => self.state.age(),
             Some((id, activity)) => {
                 lock(&self.state.open).connections.remove(&id);
-                let moved = activity
-                    .last()
-                    .saturating_duration_since(self.state.born)
-                    .as_millis();
-                u64::try_from(moved).unwrap_or(u64::MAX)
+                self.state.at(activity.last())
             }
         };
         self.state.ended.fetch_max(ended, Ordering::SeqCst);

@@ -473,8 +473,7 @@ impl Inner {
     }
 
     fn patience(&self, target: &Target) -> Duration {
-        let usual = self.preferences.load().readiness_timeout;
-        target.readiness_timeout.unwrap_or(usual)
+        self.gate().patience(target)
     }
 
     /// Everything after the last wait: make the head that the client gets to see.
@@ -591,19 +590,22 @@ impl Inner {
     /// Ends the hold of a client that has closed its sending side and may be gone: after a time, or when others need its place.
     async fn half_closed(&self, client: &Client, place: &mut Place) -> Rescue {
         client.idleness.half_closed().await;
-        Box::pin(async {
-            tokio::select! {
-                () = place.offered() => {
-                    self.metrics.ended(End::HalfClosedReplaced);
-                    Rescue::QueueFull
-                }
-                () = tokio::time::sleep(self.config.half_closed_timeout) => {
-                    self.metrics.ended(End::HalfClosedTimeout);
-                    Rescue::HalfClosed(self.config.half_closed_timeout)
-                }
+        Box::pin(self.held_half_closed(place)).await
+    }
+
+    /// How the hold of a client that has closed its sending side ends, if nothing else ends it.
+    pub(crate) async fn held_half_closed(&self, place: &mut Place) -> Rescue {
+        let limit = self.config.half_closed_timeout;
+        tokio::select! {
+            () = place.offered() => {
+                self.metrics.ended(End::HalfClosedReplaced);
+                Rescue::QueueFull
             }
-        })
-        .await
+            () = tokio::time::sleep(limit) => {
+                self.metrics.ended(End::HalfClosedTimeout);
+                Rescue::HalfClosed(limit)
+            }
+        }
     }
 
     /// Raises the wake of the target that was not chosen. Nobody waits for it, and its failure is nobody's.

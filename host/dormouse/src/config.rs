@@ -24,6 +24,18 @@ pub use self::settings::{Problems, Settings};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
+impl Span {
+    /// What is given, or else the default.
+    pub(crate) fn or(given: Option<Self>, default: Duration) -> Duration {
+        given.map_or(default, |span| span.0)
+    }
+
+    /// The same of a limit that zero turns off.
+    pub(crate) fn limit(given: Option<Self>, default: Option<Duration>) -> Option<Duration> {
+        given.map_or(default, |span| (!span.0.is_zero()).then_some(span.0))
+    }
+}
+
 impl FromStr for Span {
     type Err = String;
 

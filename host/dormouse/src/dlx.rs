@@ -61,10 +61,8 @@ pub async fn run(
         metrics,
     );
     let server = dlx.bind().context("the DLX cannot listen")?;
-    let delay = options.shutdown_delay.map_or(SHUTDOWN_DELAY, |span| span.0);
-    let drain = options
-        .drain_limit
-        .map_or(DlxConfig::default().drain_limit, |span| span.0);
+    let delay = Span::or(options.shutdown_delay, SHUTDOWN_DELAY);
+    let drain = Span::or(options.drain_limit, DlxConfig::default().drain_limit);
     process::may_take(delay + drain + ENDING_RESERVE);
 
     // Three lives: the wake path and the admin endpoint outlast the data plane, which outlasts readiness.
@@ -192,7 +190,6 @@ fn dlx_config(host: &Host, options: &DlxOptions, descriptors: u64) -> Result<Dlx
     limits.headers = options.max_header_fields.unwrap_or(limits.headers);
     limits.header_bytes = options.max_header_bytes.unwrap_or(limits.header_bytes);
     // Clients: places, and what they may take their time for.
-    let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
     limits.descriptors = Some(descriptors);
     limits.connections = options.max_connections.unwrap_or(limits.connections);
     limits.connections_per_client = options.max_connections_per_client;
@@ -205,31 +202,22 @@ fn dlx_config(host: &Host, options: &DlxOptions, descriptors: u64) -> Result<Dlx
         bind_address: host.bind_address(),
         limits,
         forwarding: forwarding(options, defaults.forwarding)?,
-        response_timeout: options
-            .response_timeout
-            .map_or(defaults.response_timeout, |span| {
-                (!span.0.is_zero()).then_some(span.0)
-            }),
-        send_timeout: span(options.send_timeout, defaults.send_timeout),
-        body_timeout: span(options.body_timeout, defaults.body_timeout),
-        half_closed_timeout: span(options.half_closed_timeout, defaults.half_closed_timeout),
+        response_timeout: Span::limit(options.response_timeout, defaults.response_timeout),
+        send_timeout: Span::or(options.send_timeout, defaults.send_timeout),
+        body_timeout: Span::or(options.body_timeout, defaults.body_timeout),
+        half_closed_timeout: Span::or(options.half_closed_timeout, defaults.half_closed_timeout),
         tcp: tcp_limits(options, defaults.tcp),
-        drain_limit: options.drain_limit.map_or(defaults.drain_limit, |span| span.0),
+        drain_limit: Span::or(options.drain_limit, defaults.drain_limit),
         ..defaults
     })
 }
 
 fn tcp_limits(options: &DlxOptions, defaults: TcpLimits) -> TcpLimits {
-    // Zero: none.
-    let limit =
-        |given: Option<Span>, default| given.map_or(default, |span| (!span.0.is_zero()).then_some(span.0));
     TcpLimits {
-        silence: options.tcp_silence.map_or(defaults.silence, |span| span.0),
-        connection_idle: options
-            .connection_idle
-            .map_or(defaults.connection_idle, |span| span.0),
-        idle_limit: limit(options.tcp_idle_limit, defaults.idle_limit),
-        half_open_limit: limit(options.tcp_half_open_limit, defaults.half_open_limit),
+        silence: Span::or(options.tcp_silence, defaults.silence),
+        connection_idle: Span::or(options.connection_idle, defaults.connection_idle),
+        idle_limit: Span::limit(options.tcp_idle_limit, defaults.idle_limit),
+        half_open_limit: Span::limit(options.tcp_half_open_limit, defaults.half_open_limit),
     }
 }
 

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AtZero, Common, File, Listen, Namespaced};
+use crate::config::{AtZero, Common, File, Listen, Namespaced, Span};
 use crate::{memory, output, process, telemetry};
 
 /// How long a request is held unless somebody says otherwise. v3io's default.
@@ -183,7 +183,6 @@ fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
 /// What the shared options say about the cluster.
 pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kubernetes::Config {
     let defaults = Timings::default();
-    let span = |option: Option<crate::config::Span>, default: Duration| option.map_or(default, |span| span.0);
     let dlx = common.dlx_service.clone().unwrap_or_else(|| Namespaced {
         namespace: "dormouse".to_owned(),
         name: "dormouse-dlx".to_owned(),
@@ -196,16 +195,16 @@ pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kuber
         dlx_service: Some((dlx.namespace, dlx.name)),
         ports: common.dlx_ports.map(|ports| ports.0).unwrap_or_default(),
         timings: Timings {
-            drain_grace: span(common.drain_grace, defaults.drain_grace),
-            outage_grace: span(common.outage_grace, defaults.outage_grace),
-            dlx_absence: span(common.dlx_absence, defaults.dlx_absence),
+            drain_grace: Span::or(common.drain_grace, defaults.drain_grace),
+            outage_grace: Span::or(common.outage_grace, defaults.outage_grace),
+            dlx_absence: Span::or(common.dlx_absence, defaults.dlx_absence),
             look: LookPolicy {
-                settle: span(common.look_settle, defaults.look.settle),
-                longest: span(common.look_longest, defaults.look.longest),
+                settle: Span::or(common.look_settle, defaults.look.settle),
+                longest: Span::or(common.look_longest, defaults.look.longest),
             },
             ..defaults
         },
-        readiness_timeout: span(common.resource_readiness_timeout, READINESS_TIMEOUT),
+        readiness_timeout: Span::or(common.resource_readiness_timeout, READINESS_TIMEOUT),
         ingresses,
         at_zero: match common.at_zero {
             None | Some(AtZero::StandIn) => Zero::StandIn,

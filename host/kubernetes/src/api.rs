@@ -1,6 +1,6 @@
 //! `Sleeper`, the custom resource that shows and remembers what Dormouse does with a resource.
 
-use dormouse_lifecycle::{ObjectRef, SleeperState};
+use dormouse_lifecycle::{ObjectRef, Phase, SleeperState};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -73,6 +73,14 @@ pub struct SleeperSpec {
     /// Replicas that a wake restores. None: as many as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_replicas: Option<i32>,
+}
+
+impl Sleeper {
+    /// Where the protocol is. One without a status is new.
+    pub fn phase(&self) -> Phase {
+        let status = self.status.as_ref();
+        status.map(|status| status.state.phase).unwrap_or_default()
+    }
 }
 
 /// What Dormouse does and why. Each change of `state` is a compare-and-set on the Sleeper.

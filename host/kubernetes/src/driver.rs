@@ -342,11 +342,7 @@ impl Driver {
 
     /// Pods matter while waking. While diverted they tell of a scale-up by somebody else, and of other workloads behind the Services.
     fn minds_pod(&self, sleeper: &Sleeper, labels: &std::collections::BTreeMap<String, String>) -> bool {
-        let phase = sleeper
-            .status
-            .as_ref()
-            .map(|status| status.state.phase)
-            .unwrap_or_default();
+        let phase = sleeper.phase();
         if phase == Phase::Awake {
             return false;
         }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::api::Sleeper;
 use crate::objects::ObjectKey;
+use crate::services::selects;
 use crate::{Cluster, ClusterError, ObjectError, WishError};
 
 /// Namespaces of Kubernetes itself: without DNS or the network nothing wakes any more.
@@ -53,11 +54,6 @@ pub(crate) struct Own {
 }
 
 type Labels = BTreeMap<String, String>;
-
-/// Whether `labels` has each of `wanted`, of which there has to be one.
-fn has_all(labels: &Labels, wanted: &Labels) -> bool {
-    !wanted.is_empty() && wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
 
 fn labels_at(object: &Value, path: &str) -> Labels {
     let found = object.pointer(path).and_then(Value::as_object);
@@ -110,19 +106,19 @@ fn ours(object: &Value, kind: &str, dlx: &Labels, own: &Own) -> Option<&'static 
     let installation = own.installation();
     // One label alone says too little: many things of one application may share it.
     let whole = installation.len() == INSTALLATION.len();
-    if has_all(&template, dlx) || (kind == "Pod" && has_all(&labels, dlx)) {
+    if selects(dlx, &template) || (kind == "Pod" && selects(dlx, &labels)) {
         return Some("its pods are the DLX");
     }
-    if whole && (has_all(&labels, &installation) || has_all(&template, &installation)) {
+    if whole && (selects(&installation, &labels) || selects(&installation, &template)) {
         return Some("it carries the labels of this installation of Dormouse");
     }
     if kind == "Service" {
         let selector = labels_at(object, "/spec/selector");
-        return (has_all(&own.labels, &selector) || has_all(dlx, &selector))
+        return (selects(&selector, &own.labels) || selects(&selector, dlx))
             .then_some("it leads to pods of Dormouse");
     }
     let selector = labels_at(object, "/spec/selector/matchLabels");
-    (has_all(&own.labels, &selector) || has_all(&own.labels, &template))
+    (selects(&selector, &own.labels) || selects(&template, &own.labels))
         .then_some("its pods are those of Dormouse")
 }
 
@@ -280,7 +276,7 @@ impl Cluster {
                 })
             })?;
             let labels = labels_at(&found, "/metadata/labels");
-            if covering.iter().any(|grant| has_all(&labels, &grant.match_labels)) {
+            if covering.iter().any(|grant| selects(&grant.match_labels, &labels)) {
                 return Ok(());
             }
         }

@@ -6,7 +6,6 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
 use dormouse_lifecycle::Phase;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -15,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::Cluster;
-use crate::api::{FENCE, FENCE_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper};
+use crate::api::{FENCE, FENCE_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
 use crate::services::{original_selector, selects};
 use crate::store::ChangedKind;
 
@@ -76,12 +75,8 @@ impl Cluster {
         if pods.get(namespace, pod).is_some_and(|pod| lives(&pod)) {
             return false;
         }
-        let awake = |sleeper: &Arc<Sleeper>| {
-            let status = sleeper.status.as_ref();
-            status.is_none_or(|status| status.state.phase == Phase::Awake)
-        };
         let sleepers = self.sleepers_in(namespace);
-        let services = sleepers.iter().filter(|sleeper| awake(sleeper));
+        let services = sleepers.iter().filter(|sleeper| sleeper.phase() == Phase::Awake);
         let selectors = services
             .flat_map(|sleeper| &sleeper.spec.services)
             .filter_map(|name| self.service(namespace, name))

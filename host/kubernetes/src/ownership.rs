@@ -111,7 +111,7 @@ impl Cluster {
         let other = self.sleeper_named(&sleeper.namespace().unwrap_or_default(), &note.sleeper)?;
         let names = other.spec.workloads.iter().any(|named| named.is_same(workload));
         let lives = other.uid().as_deref() == Some(note.uid.as_str());
-        let active = replicas == 0 || phase(&other) != Phase::Awake;
+        let active = replicas == 0 || other.phase() != Phase::Awake;
         (names && lives && active).then(|| note.sleeper.clone())
     }
 
@@ -175,16 +175,11 @@ fn claimant(sleeper: &Sleeper) -> Claimant {
     Claimant {
         name: sleeper.name_any(),
         created: sleeper.creation_timestamp().map(|time| time.0),
-        phase: phase(sleeper),
+        phase: sleeper.phase(),
         deleting: sleeper.metadata.deletion_timestamp.is_some(),
         services: sleeper.spec.services.clone(),
         workloads: sleeper.spec.workloads.clone(),
     }
-}
-
-fn phase(sleeper: &Sleeper) -> Phase {
-    let status = sleeper.status.as_ref();
-    status.map(|status| status.state.phase).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -62,22 +62,19 @@ impl Signal {
 
     /// Waits until it is told to end.
     async fn told(&self) {
-        std::future::poll_fn(|cx| {
-            self.waker.register(cx.waker());
-            if self.flags.load(Ordering::Acquire) == 0 {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
+        self.raised(GRACEFUL | CUT).await;
     }
 
     /// Waits until it is told to end at once.
     pub(super) async fn cut(&self) {
+        self.raised(CUT).await;
+    }
+
+    /// Waits until one of these flags is raised.
+    async fn raised(&self, flags: u8) {
         std::future::poll_fn(|cx| {
             self.waker.register(cx.waker());
-            if self.flags.load(Ordering::Acquire) & CUT == 0 {
+            if self.flags.load(Ordering::Acquire) & flags == 0 {
                 Poll::Pending
             } else {
                 Poll::Ready(())
@@ -405,7 +402,7 @@ async fn drive(
     drop(connection);
     if let Some((socket, parting)) = &watched {
         // On the heap, for the few that come to it.
-        Box::pin(parting.part(socket, &client.signal, ended.as_ref().err(), &inner.metrics)).await;
+        Box::pin(parting.part(socket, client, ended.as_ref().err(), &inner.metrics)).await;
     }
 }
 

@@ -16,22 +16,29 @@
 use std::time::Duration;
 
 use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use super::Idleness;
 use super::socket::Peek;
 
 /// How soon after its last byte a client's end is taken for the end of its sending only: a program that half-closes does so
 /// right after its request, a person who gives up takes longer.
-const SOON: Duration = Duration::from_millis(500);
+pub(crate) const SOON: Duration = Duration::from_millis(500);
+
+/// Waits for the end of what a client sends, and says how much of it nobody has read yet. None: it was a reset or an error.
+pub(crate) async fn ended(stream: &TcpStream) -> Option<u64> {
+    // Priority data is not asked for when the socket is registered, so only its end and errors come.
+    match stream.ready(Interest::PRIORITY | Interest::ERROR).await {
+        Ok(ready) if !ready.is_error() => Some(rustix::io::ioctl_fionread(stream).unwrap_or(0)),
+        _ => None,
+    }
+}
 
 /// Returns when the client has gone. That it has closed its sending side only is written down in `idleness`.
 pub(crate) async fn gone(socket: Peek, idleness: &Idleness) {
-    // Priority data is not asked for when the socket is registered, so only its end and errors come.
-    match socket.0.ready(Interest::PRIORITY | Interest::ERROR).await {
-        Ok(ready) if !ready.is_error() => {}
-        _ => return,
-    }
-    let unread = rustix::io::ioctl_fionread(&*socket.0).unwrap_or(0);
+    let Some(unread) = ended(&socket.0).await else {
+        return;
+    };
     if idleness.ended(unread, SOON) {
         return;
     }
@@ -45,7 +52,7 @@ mod tests {
     use futures::FutureExt;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     async fn pair() -> (TcpStream, Socket, Peek, Arc<Idleness>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

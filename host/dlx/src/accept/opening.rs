@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::Door;
+use crate::forward::headers::PROBE_PATH;
 use crate::route;
 use crate::serve::Inner;
 use crate::{AppProtocol, Target};
@@ -25,8 +26,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LONGEST_LINE: usize = 8 << 10;
 /// Longest method that counts as one. The longest that is registered has 17 letters.
 const LONGEST_METHOD: usize = 24;
-/// Path with which a request line of Dormouse's own probes begins.
-const PROBE: &[u8] = b"GET /.well-known/dormouse/probe ";
 /// At a port that is known not to be HTTP, and while its pods serve: how long a client may be silent before it is connected.
 /// Only as long as Dormouse's own probes, which speak at once, need to be told from clients that never speak first.
 const SILENCE_AT_TCP: Duration = Duration::from_millis(20);
@@ -165,7 +164,10 @@ pub(crate) fn looks(bytes: &[u8]) -> Looks {
     let Some(end) = line.iter().position(|byte| *byte == b'\n') else {
         return unfinished(line);
     };
-    if line.starts_with(PROBE) {
+    let asked = line
+        .strip_prefix(b"GET ")
+        .and_then(|line| line.strip_prefix(PROBE_PATH.as_bytes()));
+    if asked.is_some_and(|rest| rest.starts_with(b" ")) {
         return Looks::Probe;
     }
     let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);

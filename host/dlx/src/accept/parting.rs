@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::Signal;
+use super::connection::Client;
 use super::socket::Peek;
 use crate::lock;
 use crate::observe::Metrics;
@@ -30,15 +30,15 @@ const LONGEST: usize = 256;
 /// What the socket saw of its end.
 #[derive(Debug, Default)]
 pub(crate) struct Parting {
+    /// Empty: nothing.
     kept_back: Mutex<Vec<u8>>,
-    keeps_back: AtomicBool,
     shut: AtomicBool,
     client_ended: AtomicBool,
 }
 
 impl Parting {
-    /// How much of what is about to be written is to be written now: what looks like the library's own answer at its end is not.
-    pub(super) fn write_now(last: &[u8]) -> Option<usize> {
+    /// Where what is about to be written turns into what looks like the library's own answer.
+    pub(super) fn own_answer(last: &[u8]) -> Option<usize> {
         if !last.ends_with(b"\r\n\r\n") {
             return None;
         }
@@ -47,26 +47,18 @@ impl Parting {
         own_status(&last[begin..]).map(|_| begin)
     }
 
-    pub(super) fn keep_back(&self, bytes: &[u8]) {
-        lock(&self.kept_back).extend_from_slice(bytes);
-        self.keeps_back.store(true, Ordering::Release);
-    }
-
-    /// It was a workload's answer after all: what was kept back.
-    pub(super) fn take(&self) -> Option<Vec<u8>> {
-        self.keeps_back
-            .swap(false, Ordering::AcqRel)
-            .then(|| std::mem::take(&mut *lock(&self.kept_back)))
-    }
-
-    /// The rest of what could not be written yet.
-    pub(super) fn put_back(&self, bytes: Vec<u8>) {
+    /// Keeps these bytes back, instead of what was taken before.
+    pub(super) fn keep_back(&self, bytes: Vec<u8>) {
         *lock(&self.kept_back) = bytes;
-        self.keeps_back.store(true, Ordering::Release);
+    }
+
+    /// What was kept back, for whoever writes it. Empty: nothing.
+    pub(super) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *lock(&self.kept_back))
     }
 
     pub(super) fn keeps_back(&self) -> bool {
-        self.keeps_back.load(Ordering::Acquire)
+        !lock(&self.kept_back).is_empty()
     }
 
     /// Nothing more is to be written.
@@ -83,19 +75,21 @@ impl Parting {
     pub(super) async fn part(
         &self,
         socket: &Peek,
-        signal: &Signal,
+        client: &Client,
         failed: Option<&hyper::Error>,
         metrics: &Metrics,
     ) {
-        if let Some(kept_back) = self.take() {
-            let answer = failed
-                .filter(|error| error.is_parse())
-                .and_then(|_| with_reason(&kept_back, metrics));
-            let sent = timeout(
-                LAST_WORD,
-                socket.write_all(answer.as_deref().unwrap_or(&kept_back)),
-            )
-            .await;
+        let kept_back = self.take();
+        if !kept_back.is_empty() {
+            let unreadable = failed.filter(|error| error.is_parse());
+            let answer = match unreadable.and_then(|_| refusal(&kept_back)) {
+                Some(rescue) => {
+                    tell(client, &rescue, metrics);
+                    with_reason(&kept_back, &rescue)
+                }
+                None => kept_back,
+            };
+            let sent = timeout(LAST_WORD, socket.write_all(&answer)).await;
             socket.shut();
             if !matches!(sent, Ok(Ok(()))) {
                 return;
@@ -109,7 +103,7 @@ impl Parting {
             async { while matches!(timeout(SILENCE, socket.discard()).await, Ok(Ok(count)) if count > 0) {} };
         tokio::select! {
             _ = timeout_at(until, reading) => {}
-            () = signal.cut() => {}
+            () = client.signal.cut() => {}
         }
     }
 }
@@ -136,20 +130,30 @@ fn own_status(answer: &[u8]) -> Option<StatusCode> {
     (own && bare).then_some(status)
 }
 
-/// The library's answer with our reason, counted.
-fn with_reason(own: &[u8], metrics: &Metrics) -> Option<Vec<u8>> {
-    let rescue = match own_status(own)? {
+/// What the library's answer means in our words.
+fn refusal(own: &[u8]) -> Option<Rescue> {
+    Some(match own_status(own)? {
         StatusCode::URI_TOO_LONG => Rescue::UriTooLong,
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Rescue::HeadTooLarge,
         _ => Rescue::Malformed("the request's head is not valid HTTP/1.1"),
-    };
-    metrics.rescued(&rescue);
+    })
+}
+
+/// Counts it, and writes it where other requests are written: anybody may send such heads, as many as they like.
+fn tell(client: &Client, rescue: &Rescue, metrics: &Metrics) {
+    metrics.rescued(rescue);
     metrics.answered(rescue.status());
-    tracing::info!(
-        reason = rescue.reason(),
+    tracing::debug!(
+        target: "dormouse_dlx::access",
+        client = %client.peer,
+        door = ?client.door,
         status = rescue.status().as_u16(),
-        "a request whose head cannot be read"
+        reason = rescue.reason(),
     );
+}
+
+/// The library's answer with our reason.
+fn with_reason(own: &[u8], rescue: &Rescue) -> Vec<u8> {
     let response = rescue.response(false);
     // Everything but what stands at its end, with our fields.
     let mut answer = own[..own.len() - 2].to_vec();
@@ -169,7 +173,7 @@ fn with_reason(own: &[u8], metrics: &Metrics) -> Option<Vec<u8>> {
     }
     answer.extend_from_slice(b"\r\n");
     answer.extend_from_slice(text);
-    Some(answer)
+    answer
 }
 
 #[cfg(test)]
@@ -180,9 +184,9 @@ mod tests {
 
     #[test]
     fn only_what_the_library_says_by_itself_is_kept_back() {
-        assert_eq!(Parting::write_now(OWN), Some(0));
+        assert_eq!(Parting::own_answer(OWN), Some(0));
         let behind = [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".as_slice(), OWN].concat();
-        assert_eq!(Parting::write_now(&behind), Some(behind.len() - OWN.len()));
+        assert_eq!(Parting::own_answer(&behind), Some(behind.len() - OWN.len()));
         for other in [
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nx: y\r\n\r\n",
@@ -193,14 +197,13 @@ mod tests {
             "ok",
             "",
         ] {
-            assert_eq!(Parting::write_now(other.as_bytes()), None, "{other:?}");
+            assert_eq!(Parting::own_answer(other.as_bytes()), None, "{other:?}");
         }
     }
 
     #[test]
     fn its_answer_gets_a_reason_and_stays_well_formed() {
-        let metrics = Metrics::default();
-        let answer = String::from_utf8(with_reason(OWN, &metrics).unwrap()).unwrap();
+        let answer = String::from_utf8(with_reason(OWN, &refusal(OWN).unwrap())).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(
             head.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"),

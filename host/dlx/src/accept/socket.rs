@@ -97,13 +97,11 @@ impl Socket {
         let Some(parting) = &self.parting else {
             return Poll::Ready(Ok(()));
         };
-        let Some(mut bytes) = parting.take() else {
-            return Poll::Ready(Ok(()));
-        };
+        let mut bytes = parting.take();
         while !bytes.is_empty() {
             match self.write(cx, |stream| stream.try_write(&bytes)) {
                 Poll::Pending => {
-                    parting.put_back(bytes);
+                    parting.keep_back(bytes);
                     return Poll::Pending;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -113,11 +111,12 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Where the last of these buffers turns into an answer of the library, between two requests.
-    fn write_now(&self, last: Option<&[u8]>) -> Option<(&Arc<Parting>, usize)> {
-        let (parting, last) = (self.parting.as_ref()?, last?);
+    /// Which of these buffers turns into an answer of the library, between two requests, and where.
+    fn own_answer(&self, bufs: &[io::IoSlice<'_>]) -> Option<(&Arc<Parting>, usize, usize)> {
+        let parting = self.parting.as_ref()?;
+        let last = bufs.iter().rposition(|buf| !buf.is_empty())?;
         self.idleness.resting()?;
-        Some((parting, Parting::write_now(last)?))
+        Some((parting, last, Parting::own_answer(&bufs[last])?))
     }
 
     /// Reads, and tells the clocks what came.
@@ -214,18 +213,16 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.release(cx))?;
-        let last = bufs.iter().rposition(|buf| !buf.is_empty());
-        let Some((parting, now)) = self.write_now(last.map(|last| &*bufs[last])) else {
+        let Some((parting, last, begin)) = self.own_answer(bufs) else {
             return self.write(cx, |stream| stream.try_write_vectored(bufs));
         };
-        let last = last.unwrap_or_default();
-        if last == 0 && now == 0 {
-            parting.keep_back(&bufs[last]);
+        if last == 0 && begin == 0 {
+            parting.keep_back(bufs[last].to_vec());
             return Poll::Ready(Ok(bufs[last].len()));
         }
         // What stands before it first; the rest comes again.
         let mut before = bufs[..last].to_vec();
-        before.push(io::IoSlice::new(&bufs[last][..now]));
+        before.push(io::IoSlice::new(&bufs[last][..begin]));
         self.write(cx, |stream| stream.try_write_vectored(&before))
     }
 

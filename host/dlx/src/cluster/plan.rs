@@ -372,8 +372,7 @@ pub(super) fn connection_idle_text(service: &Service) -> Option<&str> {
 }
 
 fn connection_idle(text: &str) -> Option<Duration> {
-    let span = text.trim().parse::<jiff::SignedDuration>().ok()?;
-    Duration::try_from(span).ok()
+    dormouse_scaling::parse_duration(text.trim()).ok()
 }
 
 #[cfg(test)]

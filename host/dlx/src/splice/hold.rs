@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Client;
+use crate::accept::leave;
 use crate::admit::Place;
 use crate::connect::{Upstream, open_tcp};
 use crate::gate::Dialled;
@@ -22,9 +23,6 @@ use crate::pool::{Endpoint, Load};
 use crate::rescue::Rescue;
 use crate::serve::Inner;
 use crate::{Metrics, Target};
-
-/// How soon after what it has said a client's end is taken for the end of its sending only, as with requests.
-const SOON: Duration = Duration::from_millis(500);
 
 /// A connection to a pod.
 pub(super) struct Passed {
@@ -118,25 +116,14 @@ async fn leaves(inner: &Inner, client: &TcpStream, said: usize, place: &mut Plac
         inner.metrics.ended(End::Left);
         Rescue::ClientLeft
     };
-    // Priority data is not asked for when the socket is registered, so only its end and errors come.
-    match client.ready(Interest::PRIORITY | Interest::ERROR).await {
-        Ok(ready) if !ready.is_error() => {}
-        _ => return left(),
-    }
-    let unread = rustix::io::ioctl_fionread(client).unwrap_or(0);
-    if unread == 0 && (said == 0 || since.elapsed() > SOON) {
+    let Some(unread) = leave::ended(client).await else {
+        return left();
+    };
+    if unread == 0 && (said == 0 || since.elapsed() > leave::SOON) {
         return left();
     }
-    let limit = inner.config.half_closed_timeout;
     tokio::select! {
         _ = client.ready(Interest::ERROR) => left(),
-        () = place.offered() => {
-            inner.metrics.ended(End::HalfClosedReplaced);
-            Rescue::QueueFull
-        }
-        () = tokio::time::sleep(limit) => {
-            inner.metrics.ended(End::HalfClosedTimeout);
-            Rescue::HalfClosed(limit)
-        }
+        rescue = inner.held_half_closed(place) => rescue,
     }
 }

@@ -121,7 +121,7 @@ impl<'a> Tale<'a> {
             4,
             "Awake again, the workload is served directly: no proxy in the path",
         );
-        self.until("web", |sleeper| phase(sleeper) == Phase::Awake)
+        self.until("web", |sleeper| sleeper.phase() == Phase::Awake)
             .await?;
         let url = self.url("web").await?;
         let answers = requests::burst(&url, 20).await;
@@ -171,7 +171,7 @@ impl<'a> Tale<'a> {
                 self.burst
             ),
         );
-        self.until("api", |sleeper| phase(sleeper) == Phase::Asleep)
+        self.until("api", |sleeper| sleeper.phase() == Phase::Asleep)
             .await?;
         let url = self.url("api").await?;
         let answers = requests::burst(&url, self.burst).await;
@@ -311,7 +311,7 @@ impl<'a> Tale<'a> {
                 vec![
                     (*name).to_owned(),
                     replicas.get(*name).copied().unwrap_or(0).to_string(),
-                    sleeper.map_or_else(|| "-".to_owned(), |sleeper| format!("{:?}", phase(sleeper))),
+                    sleeper.map_or_else(|| "-".to_owned(), |sleeper| format!("{:?}", sleeper.phase())),
                     sleeper.map(reason).unwrap_or_default(),
                 ]
             })
@@ -347,7 +347,7 @@ impl<'a> Tale<'a> {
             DEMO_WORKLOADS.iter().all(|name| {
                 sleepers
                     .values()
-                    .any(|s| s.spec.resource == *name && phase(s) == wanted)
+                    .any(|s| s.spec.resource == *name && s.phase() == wanted)
             })
         })
         .await?;
@@ -389,8 +389,8 @@ impl<'a> Tale<'a> {
 
     fn show_changes(&self, before: &Phases, now: &Phases) {
         for (name, sleeper) in now {
-            let old = before.get(name).map(phase);
-            let new = phase(sleeper);
+            let old = before.get(name).map(Sleeper::phase);
+            let new = sleeper.phase();
             if old != Some(new) {
                 let from = old.map_or_else(|| "new".to_owned(), |old| format!("{old:?}"));
                 let change = format!(
@@ -420,14 +420,6 @@ fn follow_sleepers(client: kube::Client) -> watch::Receiver<Phases> {
         }
     });
     rx
-}
-
-fn phase(sleeper: &Sleeper) -> Phase {
-    sleeper
-        .status
-        .as_ref()
-        .map(|status| status.state.phase)
-        .unwrap_or_default()
 }
 
 fn reason(sleeper: &Sleeper) -> String {

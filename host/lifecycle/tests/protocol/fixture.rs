@@ -6,12 +6,31 @@ use std::time::Duration;
 
 use dormouse_lifecycle::{
     Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice,
-    Phase, Selector, Service, SleeperState, Step, Timings, WaitReason, Wish, Workload, WorkloadReplicas,
-    Zero, next,
+    Phase, Selector, Service, SleeperState, Step, Timings, Undivertible, WaitReason, Wish, Workload,
+    WorkloadReplicas, Zero, next,
 };
 use jiff::{SignedDuration, Timestamp};
 
 pub const EPOCH: i64 = 5;
+
+pub const PHASES: [Phase; 7] = [
+    Phase::Awake,
+    Phase::Diverting,
+    Phase::Observing,
+    Phase::Draining,
+    Phase::Asleep,
+    Phase::Waking,
+    Phase::Ready,
+];
+
+pub const UNDIVERTIBLE: [Undivertible; 6] = [
+    Undivertible::Headless,
+    Undivertible::ExternalName,
+    Undivertible::NoSelector,
+    Undivertible::NotTcp,
+    Undivertible::NodeLocal,
+    Undivertible::Family,
+];
 
 pub fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().expect("a timestamp")

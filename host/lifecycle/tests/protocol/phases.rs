@@ -152,15 +152,7 @@ fn field_02_a_service_that_appears_during_a_wake_leads_to_the_dlx_until_there_ar
 #[case::draining(Phase::Draining)]
 #[case::asleep(Phase::Asleep)]
 fn field_16_what_cannot_be_diverted_any_more_wakes_with_the_cause(#[case] phase: Phase) {
-    let every = [
-        Undivertible::Headless,
-        Undivertible::ExternalName,
-        Undivertible::NoSelector,
-        Undivertible::NotTcp,
-        Undivertible::NodeLocal,
-        Undivertible::Family,
-    ];
-    for why in every {
+    for why in UNDIVERTIBLE {
         let mut edited = seen(phase, Wish::Asleep);
         for selector in [Selector::Stranded(labels(), why), Selector::Undivertible(why)] {
             edited.services[0].selector = Some(selector);

@@ -16,15 +16,6 @@ use proptest::prelude::*;
 
 use crate::fixture::*;
 
-const PHASES: [Phase; 7] = [
-    Phase::Awake,
-    Phase::Diverting,
-    Phase::Observing,
-    Phase::Draining,
-    Phase::Asleep,
-    Phase::Waking,
-    Phase::Ready,
-];
 /// Steps and waits until it must be quiet.
 const ENOUGH: usize = 60;
 /// What it may take by the clock: as long as `give_up`, and a wake after that.
@@ -76,15 +67,6 @@ enum Fault {
     Deleted,
     NoPortLeft,
 }
-
-const UNDIVERTIBLE: [Undivertible; 6] = [
-    Undivertible::Headless,
-    Undivertible::ExternalName,
-    Undivertible::NoSelector,
-    Undivertible::NotTcp,
-    Undivertible::NodeLocal,
-    Undivertible::Family,
-];
 
 fn faults() -> Vec<Fault> {
     let mut all = vec![

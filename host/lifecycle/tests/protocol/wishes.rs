@@ -9,16 +9,6 @@ use rstest::rstest;
 
 use crate::fixture::*;
 
-const PHASES: [Phase; 7] = [
-    Phase::Awake,
-    Phase::Diverting,
-    Phase::Observing,
-    Phase::Draining,
-    Phase::Asleep,
-    Phase::Waking,
-    Phase::Ready,
-];
-
 fn wake(state: &SleeperState) -> Result<SleeperState, Refused> {
     request_wake(state, now(), "a request", LookPolicy::default(), 1)
 }
