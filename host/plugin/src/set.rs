@@ -73,7 +73,7 @@ struct Snapshot {
 #[derive(Debug)]
 pub struct PluginSet {
     inner: Arc<Inner>,
-    _loading: Option<AbortOnDropHandle<()>>,
+    _loading: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl PluginSet {
         });
         PluginSet {
             inner,
-            _loading: Some(AbortOnDropHandle::new(loading)),
+            _loading: AbortOnDropHandle::new(loading),
         }
     }
 
