@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::run::{Cmd, Outcome};
+use crate::outcome::Outcome;
+use crate::run::Cmd;
 use crate::workspace::Workspace;
 
 /// The chart.
@@ -76,7 +77,7 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<()> {
         None => suite(workspace)?,
     };
     match outcome {
-        Outcome::Passed(note) => {
+        Outcome::Passed(note) | Outcome::Partly { note, .. } => {
             println!("{note}");
             Ok(())
         }

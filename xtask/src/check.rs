@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::guests;
 use crate::markdown;
-use crate::run::{Cmd, Outcome};
+use crate::outcome::Outcome;
+use crate::run::Cmd;
 use crate::tools;
 use crate::workspace::Workspace;
 

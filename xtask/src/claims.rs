@@ -7,7 +7,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 
-use crate::run::Outcome;
+use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{Cli, generated, markdown, names};
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::guests;
 use crate::run::{Cmd, Steps};
 use crate::tools;
 use crate::workspace::{Profile, Workspace};
+use crate::{build, guests};
 
 /// Longer than any machine needs for the story; a demo that hangs must not hang CI.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -46,7 +46,7 @@ pub fn demo(workspace: &Workspace, args: Args) -> Result<()> {
     steps.run(guests::WHAT, || guests::build(workspace))?;
     steps.run(
         "build dormouse (the first time compiles wasmtime too: several minutes)",
-        || build_binary(workspace, profile),
+        || build::programs(workspace, profile),
     )?;
     steps.announce("start the demo");
     let mut command = command(workspace, profile, args.plugin);
@@ -62,7 +62,7 @@ pub fn inspect(workspace: &Workspace, file: &Path) -> Result<()> {
     steps.run("check the tools", || tools::for_everything(workspace))?;
     steps.run(
         "build dormouse (the first time compiles wasmtime too: several minutes)",
-        || build_binary(workspace, Profile::Dev),
+        || build::programs(workspace, Profile::Dev),
     )?;
     Cmd::new(workspace.binary(Profile::Dev))
         .args(["plugin", "inspect"])
@@ -70,24 +70,12 @@ pub fn inspect(workspace: &Workspace, file: &Path) -> Result<()> {
         .replace_this_process()
 }
 
-/// The demo as a suite: checks itself and comes back.
+/// The demo as a suite, with the program that is built: checks itself and comes back.
 pub fn checked(workspace: &Workspace, plugin: Option<PathBuf>) -> Result<()> {
-    build_binary(workspace, Profile::Dev)?;
     command(workspace, Profile::Dev, plugin)
         .arg("--ci")
         .deadline(PATIENCE)
         .hint("the table above names the step; `cargo xtask demo --ci --keep-logs DIR` keeps what the processes wrote")
-        .run()
-}
-
-/// Builds `dormouse` from the same selection of packages and targets as the tests do: with another selection cargo would
-/// unify features in another way and compile the whole dependency tree, Wasmtime included, a second time.
-pub fn build_binary(workspace: &Workspace, profile: Profile) -> Result<()> {
-    workspace
-        .cargo("build")
-        .args(["--workspace", "--bin", "dormouse", "--test", "lifecycle"])
-        .args(profile.args())
-        .hint("the compiler's message is above; if a download failed, check the network and run it again")
         .run()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::build::Tests;
 use crate::cluster::{Cluster, ProxyMode};
 use crate::image::oci::{Arch, Image, Layer, write_archive};
 use crate::run::Steps;
@@ -36,11 +37,14 @@ pub struct Args {
     /// A component that came out of docs/writing-a-scaler.md. Default: the document is followed first
     #[arg(long, value_name = "FILE")]
     user_plugin: Option<PathBuf>,
+    /// The lifecycle suite and the plugins, where they are built already.
+    #[arg(skip)]
+    suite: Option<PathBuf>,
 }
 
 impl Args {
-    /// What fits into a run of all tests, with the plugin of the tutorial that was followed already.
-    pub fn for_tests(user_plugin: Option<PathBuf>) -> Self {
+    /// What fits into a run of all tests: with the plugin of the tutorial that was followed already, and with what is built.
+    pub fn for_tests(user_plugin: PathBuf, suite: PathBuf) -> Self {
         Self {
             cases: SMOKE.map(str::to_owned).to_vec(),
             skip: Vec::new(),
@@ -48,7 +52,8 @@ impl Args {
             name: "e2e".to_owned(),
             proxy_mode: ProxyMode::default(),
             cycles: 100,
-            user_plugin,
+            user_plugin: Some(user_plugin),
+            suite: Some(suite),
         }
     }
 }
@@ -98,8 +103,15 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
         tools::for_everything(workspace)?;
         tools::for_image(workspace, arch)
     })?;
-    steps.run(guests::WHAT, || guests::build(workspace))?;
-    let suite = steps.run("build the lifecycle suite", || build_suite(workspace))?;
+    let suite = if let Some(suite) = &args.suite {
+        suite.clone()
+    } else {
+        steps.run(guests::WHAT, || guests::build(workspace))?;
+        steps.run("build the lifecycle suite", || {
+            let tests = Tests::build(workspace, &["--test", "lifecycle"])?;
+            Ok(tests.find("lifecycle")?.file.clone())
+        })?
+    };
     let (user_plugin, _tutorial) = steps.run("a plugin as its user writes it", || {
         if let Some(file) = &args.user_plugin {
             return Ok((file.clone(), None));
@@ -249,29 +261,6 @@ fn evidence(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target().join("e2e");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(folder)
-}
-
-/// Where the suite's executable is.
-fn build_suite(workspace: &Workspace) -> Result<PathBuf> {
-    let messages = workspace
-        .cargo("test")
-        .args([
-            "--workspace",
-            "--no-run",
-            "--test",
-            "lifecycle",
-            "--message-format=json-render-diagnostics",
-        ])
-        .output()?;
-    let executable = messages.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let meant = message["reason"] == "compiler-artifact" && message["target"]["name"] == "lifecycle";
-        message["executable"]
-            .as_str()
-            .filter(|_| meant)
-            .map(PathBuf::from)
-    });
-    executable.context("cargo does not say where the lifecycle suite is")
 }
 
 fn images(workspace: &Workspace, arch: Arch, user_plugin: &Path) -> Result<[PathBuf; 3]> {

@@ -6,7 +6,8 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use crate::chart::values;
-use crate::run::{Cmd, Outcome};
+use crate::outcome::Outcome;
+use crate::run::Cmd;
 use crate::workspace::{Profile, Workspace};
 
 /// Every subcommand's `--help`.
@@ -47,7 +48,7 @@ pub fn up_to_date(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn generate(workspace: &Workspace) -> Result<Vec<(&'static str, String)>> {
-    crate::demo::build_binary(workspace, Profile::Dev)?;
+    crate::build::programs(workspace, Profile::Dev)?;
     let crd = ask(workspace, &["crd".to_owned()])?;
     Ok(vec![
         (COMMAND_LINE, command_line(workspace)?),

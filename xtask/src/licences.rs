@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::Outcome;
+use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 
 /// Asks cargo for the licence of every dependency, build and test dependencies and other platforms' included.

@@ -3,6 +3,7 @@
 //! Kept to a few small dependencies, because it is the first thing that compiles on a fresh clone.
 
 mod bench;
+mod build;
 mod chart;
 mod check;
 mod claims;
@@ -15,6 +16,7 @@ mod image;
 mod licences;
 mod markdown;
 mod names;
+mod outcome;
 mod programs;
 mod run;
 mod suites;
@@ -53,6 +55,9 @@ enum Command {
     },
     /// Runs everything that can be tested on this machine; CI calls this
     Test(suites::Args),
+    /// One suite of a run; `test` and `check` start it
+    #[command(hide = true)]
+    RunSuite(suites::One),
     /// Formatting, clippy, licences, API docs, links of the docs, generated files
     Check,
     /// Builds the bundled plugins for wasm32-wasip2
@@ -93,6 +98,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&workspace, args),
         Command::Inspect { file } => demo::inspect(&workspace, &file),
         Command::Test(args) => suites::test(&workspace, &args),
+        Command::RunSuite(args) => suites::one(&workspace, &args),
         Command::Check => suites::check(&workspace),
         Command::BuildGuests => {
             let mut steps = Steps::new(2);

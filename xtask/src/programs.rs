@@ -1,11 +1,12 @@
 //! Programs of other projects against the DLX: real servers and clients of other protocols than HTTP, and the conformance suite of
 //! HTTP/2.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::run::Outcome;
+use crate::build::TestProgram;
+use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 
 /// A test that needs some, and how to get them.
@@ -49,7 +50,7 @@ const NEEDS: &[Need] = &[
 ];
 
 /// Runs the tests whose programs are there, and names the others.
-pub fn suite(workspace: &Workspace) -> Result<Outcome> {
+pub fn suite(workspace: &Workspace, test: &TestProgram) -> Result<Outcome> {
     let places = places();
     let missing = |need: &Need| {
         need.programs
@@ -60,22 +61,12 @@ pub fn suite(workspace: &Workspace) -> Result<Outcome> {
     let (there, lacking): (Vec<_>, Vec<_>) = NEEDS.iter().partition(|need| missing(need).is_none());
     let mut lacking: Vec<String> = lacking.into_iter().filter_map(missing).collect();
     lacking.dedup();
-    let lacking = lacking.join(", ");
     if there.is_empty() {
-        return Ok(Outcome::Skipped(format!("not installed: {lacking}")));
+        return Ok(Outcome::Skipped(format!("not installed: {}", lacking.join(", "))));
     }
-    // The selection of unit-integration, so that nothing is compiled again.
-    let output = workspace
-        .cargo("test")
-        .args([
-            "--workspace",
-            "--all-features",
-            "--test",
-            "dlx",
-            "--",
-            "--ignored",
-            "--exact",
-        ])
+    let output = test
+        .command(workspace)
+        .args(["--ignored", "--exact"])
         .args(there.iter().map(|need| need.test))
         .env("PATH", std::env::join_paths(&places)?)
         .output()?;
@@ -86,11 +77,35 @@ pub fn suite(workspace: &Workspace) -> Result<Outcome> {
             there.len()
         );
     }
-    Ok(Outcome::Passed(if lacking.is_empty() {
-        format!("{} tests", there.len())
-    } else {
-        format!("{} tests; not installed: {lacking}", there.len())
-    }))
+    let without = lacking.iter().map(|what| format!("{what} is not installed"));
+    Ok(Outcome::passed_without(
+        format!("{} tests", there.len()),
+        without.collect(),
+    ))
+}
+
+/// The tests against a real Prometheus. They say that they are fine where there is none, so that is asked first.
+pub fn prometheus(workspace: &Workspace, test: &TestProgram) -> Result<Outcome> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|place| place.join("prometheus").is_file()) {
+        return Ok(Outcome::Skipped(
+            "prometheus is not installed (Debian: prometheus)".to_owned(),
+        ));
+    }
+    let output = test.command(workspace).output()?;
+    let passed = output.lines().filter(|line| line.ends_with("... ok")).count();
+    if passed == 0 || !output.contains(&format!("test result: ok. {passed} passed; 0 failed; 0 ignored")) {
+        bail!("not every test has run:\n{output}");
+    }
+    Ok(Outcome::Passed(format!("{passed} tests")))
+}
+
+/// The tests of the DLX compare it with a corpus of requests, and pass where there is none.
+pub fn without_corpus(workspace: &Workspace) -> Option<String> {
+    let corpus =
+        std::env::var_os("DORMOUSE_CORPUS").map_or_else(|| workspace.path("../shared/corpus"), PathBuf::from);
+    let there = corpus.join(Path::new("http1/raw.jsonl")).is_file();
+    (!there).then(|| "the corpus of HTTP requests is not there (DORMOUSE_CORPUS)".to_owned())
 }
 
 /// Where programs are looked for: PATH, and where servers and Go's programs are kept without being in it.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 
 /// What `cargo run` sets for this program but must not reach the cargo that it starts: build scripts would see the
 /// package `xtask`.
@@ -166,6 +166,21 @@ impl Cmd {
         }
     }
 
+    /// Runs it with our own stderr and returns what it wrote to stdout: for commands that take long and say how far they are.
+    pub fn stdout(self) -> Result<String> {
+        eprintln!("      $ {}", self.short());
+        let output = self
+            .command()
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|error| self.not_started(&error))?;
+        if !output.status.success() {
+            return Err(self.failed(&format!("{}", output.status)));
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("`{}` did not write UTF-8", self.short()))
+    }
+
     /// Runs it and returns what it wrote to stdout.
     pub fn output(self) -> Result<String> {
         let output = self
@@ -306,63 +321,6 @@ fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// What became of a suite.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It ran and everything was as it should be. With a note for the table, or an empty one.
-    Passed(String),
-    /// It did not run, and why.
-    Skipped(String),
-    /// It ran and something was wrong.
-    Failed(String),
-}
-
-/// One line of the table at the end.
-pub struct Line {
-    /// Name of the suite.
-    pub suite: &'static str,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// Prints the table and fails if any suite did.
-pub fn conclude(lines: &[Line], total: Duration) -> Result<()> {
-    let width = lines
-        .iter()
-        .map(|line| line.suite.len())
-        .max()
-        .unwrap_or(0)
-        .max("suite".len());
-    eprintln!("\n{:width$}  {:7}  {:>8}  notes", "suite", "result", "seconds");
-    eprintln!("{:-<width$}  {:-<7}  {:->8}  {:-<5}", "", "", "", "");
-    for line in lines {
-        let (result, note) = match &line.outcome {
-            Outcome::Passed(note) => ("ok", note.as_str()),
-            Outcome::Skipped(why) => ("skipped", why.as_str()),
-            Outcome::Failed(why) => ("FAILED", why.lines().next().unwrap_or_default()),
-        };
-        eprintln!(
-            "{:width$}  {result:7}  {:>8.1}  {note}",
-            line.suite,
-            line.took.as_secs_f64()
-        );
-    }
-    eprintln!("{:width$}  {:7}  {:>8.1}", "total", "", total.as_secs_f64());
-    let mut failed = 0;
-    for line in lines {
-        if let Outcome::Failed(why) = &line.outcome {
-            failed += 1;
-            eprintln!("\n{} failed: {why}", line.suite);
-        }
-    }
-    if failed > 0 {
-        bail!("{failed} of {} suites failed", lines.len());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,21 +362,6 @@ mod tests {
             .to_string();
         assert!(error.contains("cannot start `no-such-program`"), "{error}");
         assert!(error.contains("install it"), "{error}");
-    }
-
-    #[test]
-    fn one_failed_suite_fails_the_whole() {
-        let line = |outcome| Line {
-            suite: "s",
-            outcome,
-            took: Duration::ZERO,
-        };
-        let fine = [
-            line(Outcome::Passed(String::new())),
-            line(Outcome::Skipped("no".to_owned())),
-        ];
-        assert!(conclude(&fine, Duration::ZERO).is_ok());
-        assert!(conclude(&[line(Outcome::Failed("broken".to_owned()))], Duration::ZERO).is_err());
     }
 
     #[test]

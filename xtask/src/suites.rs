@@ -1,13 +1,28 @@
-//! `cargo xtask test` and `cargo xtask check`: every suite by name, in order, with a table at the end.
+//! `cargo xtask test` and `cargo xtask check`: every suite by name, in two lanes, with a table at the end.
+
+mod child;
+mod lanes;
+mod list;
+mod timings;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use jiff::{Timestamp, Unit};
 
-use crate::run::{Line, Outcome, Steps, conclude, seconds};
+use self::child::Children;
+use self::lanes::{Lane, Plan};
+use self::list::{CHECKS, Suite, TESTS};
+use self::timings::Timings;
+use crate::build::Tests;
+use crate::outcome::{Line, Outcome, conclude};
+use crate::run::Cmd;
 use crate::workspace::Workspace;
-use crate::{chart, check, claims, demo, e2e, generated, guests, licences, programs, tools, tutorial};
+
+/// Folders of earlier runs that are kept.
+const KEPT: usize = 10;
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -18,226 +33,93 @@ pub struct Args {
     /// Lists the suites
     #[arg(long)]
     list: bool,
+    /// Shows every line as it is written, with the suite in front. Default where suites are named
+    #[arg(long)]
+    show: bool,
+    /// Shows how long the suites took in the last runs
+    #[arg(long, conflicts_with_all = ["suites", "list", "show"])]
+    timings: bool,
 }
 
-/// What earlier suites leave for later ones.
-#[derive(Default)]
-struct State {
-    /// The tutorial, with the component that came out of it.
-    tutorial: Option<tutorial::Followed>,
+/// What the process of one suite takes.
+#[derive(clap::Args)]
+pub struct One {
+    suite: String,
+    /// What the suites of this run leave for each other
+    #[arg(long)]
+    folder: PathBuf,
+    /// Leaves the processors to others
+    #[arg(long)]
+    patient: bool,
 }
 
-struct Suite {
-    name: &'static str,
-    what: &'static str,
-    /// Suites that must have passed.
-    needs: &'static [&'static str],
-    run: fn(&Workspace, &mut State) -> Result<Outcome>,
+/// The folder of a run: what earlier suites leave for later ones, and what all of them write.
+pub struct Run {
+    folder: PathBuf,
 }
 
-fn passed() -> Outcome {
-    Outcome::Passed(String::new())
+impl Run {
+    /// The plugin that came out of the tutorial.
+    pub fn tutorial_plugin(&self) -> PathBuf {
+        self.folder.join("tutorial.wasm")
+    }
+
+    /// The tests, built.
+    pub fn tests(&self) -> Result<Tests> {
+        Tests::load(&self.tests_file())
+    }
+
+    fn tests_file(&self) -> PathBuf {
+        self.folder.join("tests-built.json")
+    }
+
+    /// Leaves the tests for later suites.
+    pub fn leave(&self, tests: &Tests) -> Result<()> {
+        tests.save(&self.tests_file())
+    }
 }
 
-/// What becomes of a suite that needs a real Kubernetes where none can run.
-fn without_cluster() -> Option<Outcome> {
-    let missing = crate::cluster::missing();
-    (!missing.is_empty()).then(|| Outcome::Skipped(missing.join("; ")))
+fn all() -> Vec<&'static Suite> {
+    TESTS.iter().chain(CHECKS).collect()
 }
-
-const TESTS: &[Suite] = &[
-    Suite {
-        name: "tools",
-        what: "check the tools: C compiler, Rust target of the plugins",
-        needs: &[],
-        run: |workspace, _| tools::for_everything(workspace).map(|()| passed()),
-    },
-    Suite {
-        name: "guests",
-        what: guests::WHAT,
-        needs: &["tools"],
-        run: |workspace, _| guests::build(workspace).map(|()| passed()),
-    },
-    Suite {
-        name: "unit-integration",
-        what: "unit and integration tests of the host, the SDK and the plugins (native)",
-        needs: &["guests"],
-        run: |workspace, _| {
-            workspace
-                .cargo("test")
-                .args(["--workspace", "--all-features", "--no-fail-fast", "--lib", "--bins", "--tests"])
-                .hint("run one again: `cargo test -p <crate> <name of the test>`, with CARGO_TARGET_DIR as above")
-                .run()
-                .map(|()| passed())
-        },
-    },
-    Suite {
-        name: "programs",
-        what: "real servers, clients and conformance suites of other projects against the DLX",
-        needs: &["guests"],
-        run: |workspace, _| programs::suite(workspace),
-    },
-    Suite {
-        name: "doc-tests",
-        what: "examples in the API docs",
-        needs: &["tools"],
-        run: |workspace, _| {
-            workspace
-                .cargo("test")
-                .args(["--workspace", "--all-features", "--doc"])
-                .run()
-                .map(|()| passed())
-        },
-    },
-    Suite {
-        name: "demo",
-        what: "the demo with the bundled plugin, every step checked",
-        needs: &["guests"],
-        run: |workspace, _| demo::checked(workspace, None).map(|()| passed()),
-    },
-    Suite {
-        name: "tutorial",
-        what: "docs/writing-a-scaler.md, word for word, outside of the workspace",
-        needs: &["tools"],
-        run: |workspace, state| {
-            let tutorial = state.tutorial.insert(tutorial::Followed::anew(workspace)?);
-            let note = format!("{} KiB", fs::metadata(tutorial.plugin())?.len().div_ceil(1024));
-            Ok(Outcome::Passed(note))
-        },
-    },
-    Suite {
-        name: "tutorial-demo",
-        what: "the demo with the plugin of the tutorial, every step checked",
-        needs: &["guests", "tutorial"],
-        run: |workspace, state| {
-            let Some(tutorial) = &state.tutorial else {
-                bail!("the tutorial left no plugin")
-            };
-            demo::checked(workspace, Some(tutorial.plugin().to_owned())).map(|()| passed())
-        },
-    },
-    Suite {
-        name: "cluster",
-        what: "`cargo xtask cluster`: it works, and nothing of it stays behind, however it ends",
-        needs: &["tools"],
-        run: |workspace, _| {
-            if let Some(skipped) = without_cluster() {
-                return Ok(skipped);
-            }
-            // The selection of unit-integration, so that nothing is compiled again.
-            workspace
-                .cargo("test")
-                .args([
-                    "--workspace",
-                    "--all-features",
-                    "--test",
-                    "cluster",
-                    "--",
-                    "--ignored",
-                ])
-                .run()
-                .map(|()| passed())
-        },
-    },
-    Suite {
-        name: "real-cluster",
-        what: "the whole system on a real Kubernetes: image, chart, and a choice of the lifecycle suite",
-        needs: &["guests", "tutorial"],
-        run: |workspace, state| {
-            if let Some(skipped) = without_cluster() {
-                return Ok(skipped);
-            }
-            let plugin = state
-                .tutorial
-                .as_ref()
-                .map(|tutorial| tutorial.plugin().to_owned());
-            e2e::e2e(workspace, &e2e::Args::for_tests(plugin))?;
-            Ok(Outcome::Passed(format!(
-                "{} cases; the others are left to `cargo xtask e2e`",
-                e2e::SMOKE.len()
-            )))
-        },
-    },
-];
-
-const CHECKS: &[Suite] = &[
-    Suite {
-        name: "doc-links",
-        what: "relative links of the docs",
-        needs: &[],
-        run: |workspace, _| check::doc_links(workspace),
-    },
-    Suite {
-        name: "doc-claims",
-        what: "commands and flags that the docs name exist",
-        needs: &[],
-        run: |workspace, _| claims::check(workspace),
-    },
-    Suite {
-        name: "formatting",
-        what: "cargo fmt --check",
-        needs: &[],
-        run: |workspace, _| check::formatting(workspace),
-    },
-    Suite {
-        name: "clippy",
-        what: "clippy over the workspace",
-        needs: &[],
-        run: |workspace, _| check::clippy(workspace),
-    },
-    Suite {
-        name: "clippy-guests",
-        what: "clippy over the SDK and the plugins for wasm32-wasip2",
-        needs: &[],
-        run: |workspace, _| check::clippy_guests(workspace),
-    },
-    Suite {
-        name: "api-docs",
-        what: "API docs without warnings",
-        needs: &[],
-        run: |workspace, _| check::api_docs_suite(workspace),
-    },
-    Suite {
-        name: "generated",
-        what: "generated reference files are up to date",
-        needs: &[],
-        run: |workspace, _| generated::up_to_date(workspace),
-    },
-    Suite {
-        name: "chart",
-        what: "the Helm chart: lint, values, what it renders to",
-        needs: &[],
-        run: |workspace, _| chart::suite(workspace),
-    },
-    Suite {
-        name: "licences",
-        what: "licences of all dependencies against the list in deny.toml",
-        needs: &[],
-        run: |workspace, _| licences::check(workspace),
-    },
-    Suite {
-        name: "cargo-deny",
-        what: "advisories, bans and sources of deny.toml",
-        needs: &[],
-        run: |workspace, _| check::cargo_deny(workspace),
-    },
-];
 
 /// `cargo xtask test`.
 pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
-    let all: Vec<&Suite> = TESTS.iter().chain(CHECKS).collect();
+    let all = all();
+    let width = longest(&all);
     if args.list {
         for suite in &all {
-            println!("{:18} {}", suite.name, suite.what);
+            println!("{:width$}  {:7}  {}", suite.name, suite.lane.name(), suite.what);
         }
         return Ok(());
     }
-    run_all(workspace, &selected(&all, &args.suites)?)
+    if args.timings {
+        let names: Vec<&str> = all.iter().map(|suite| suite.name).collect();
+        print!("{}", Timings::read(&timings::folder(workspace)).table(&names));
+        return Ok(());
+    }
+    let show = args.show || !args.suites.is_empty();
+    run_all(workspace, &selected(&all, &args.suites)?, show)
 }
 
 /// `cargo xtask check`.
 pub fn check(workspace: &Workspace) -> Result<()> {
-    run_all(workspace, &CHECKS.iter().collect::<Vec<_>>())
+    run_all(workspace, &CHECKS.iter().collect::<Vec<_>>(), false)
+}
+
+/// The process of one suite.
+pub fn one(workspace: &Workspace, args: &One) -> Result<()> {
+    let all = all();
+    let suite = all
+        .iter()
+        .find(|suite| suite.name == args.suite)
+        .with_context(|| format!("there is no suite {}", args.suite))?;
+    let run = Run {
+        folder: args.folder.clone(),
+    };
+    child::inside(&args.folder, suite.name, args.patient, || {
+        (suite.run)(workspace, &run).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
+    })
 }
 
 /// The named suites and what they need, in the usual order. None named: all.
@@ -266,37 +148,107 @@ fn selected<'a>(all: &[&'a Suite], names: &[String]) -> Result<Vec<&'a Suite>> {
         .collect())
 }
 
-fn run_all(workspace: &Workspace, suites: &[&Suite]) -> Result<()> {
+fn longest(suites: &[&Suite]) -> usize {
+    suites.iter().map(|suite| suite.name.len()).max().unwrap_or(0)
+}
+
+fn run_all(workspace: &Workspace, suites: &[&Suite], show: bool) -> Result<()> {
     let start = Instant::now();
-    let mut state = State::default();
-    let mut steps = Steps::new(suites.len());
-    let mut lines: Vec<Line> = Vec::new();
-    for suite in suites {
-        steps.announce(&format!("{}: {}", suite.name, suite.what));
-        let begun = Instant::now();
-        let missing = suite.needs.iter().find(|need| {
-            !lines
-                .iter()
-                .any(|line| line.suite == **need && matches!(line.outcome, Outcome::Passed(_)))
-        });
-        let outcome = match missing {
-            Some(need) => Outcome::Failed(format!("not run: it needs {need}, which did not pass")),
-            None => (suite.run)(workspace, &mut state)
-                .unwrap_or_else(|error| Outcome::Failed(format!("{error:#}"))),
-        };
-        let took = begun.elapsed();
-        match &outcome {
-            Outcome::Passed(_) => eprintln!("      ok in {}", seconds(took)),
-            Outcome::Skipped(why) => eprintln!("      skipped: {why}"),
-            Outcome::Failed(why) => eprintln!("      FAILED after {}: {why}", seconds(took)),
-        }
-        lines.push(Line {
-            suite: suite.name,
-            outcome,
-            took: if missing.is_some() { Duration::ZERO } else { took },
-        });
+    let began = Timestamp::now().round(Unit::Second)?;
+    let folder = new_folder(&timings::folder(workspace), began)?;
+    let timings = Timings::read(&timings::folder(workspace));
+    let children = Children::new(&folder, show, longest(suites))?;
+    // What waits has its deadlines, and gets the processors first.
+    let patient = Lane::ALL
+        .iter()
+        .all(|lane| suites.iter().any(|suite| suite.lane == *lane));
+    let line = |index: usize, outcome: Outcome| Line {
+        suite: suites[index].name,
+        outcome,
+        start: start.elapsed(),
+        took: Duration::ZERO,
+        cpu: Duration::ZERO,
+        before: timings.before(suites[index].name),
+    };
+    let plans = suites
+        .iter()
+        .map(|suite| Plan {
+            name: suite.name,
+            lane: suite.lane,
+            needs: suite.needs,
+        })
+        .collect();
+    let lines = lanes::run(
+        plans,
+        |index| {
+            let suite = suites[index];
+            children.say(&format!(
+                "[{}/{}] {}: {}",
+                index + 1,
+                suites.len(),
+                suite.name,
+                suite.what
+            ));
+            let at = start.elapsed();
+            let ended = children.run(suite.name, patient && suite.lane == Lane::Compute);
+            Line {
+                start: at,
+                took: ended.took,
+                cpu: ended.cpu,
+                ..line(index, ended.outcome)
+            }
+        },
+        |index, need| {
+            let why = format!("not run: it needs {need}, which did not pass");
+            children.say(&format!("      {}: {why}", suites[index].name));
+            line(index, Outcome::Failed(why))
+        },
+        || children.is_interrupted(),
+    );
+    let total = start.elapsed();
+    let of_lane: Vec<(Lane, &Line)> = suites
+        .iter()
+        .filter_map(|suite| Some((suite.lane, lines.iter().find(|line| line.suite == suite.name)?)))
+        .collect();
+    timings.add(&began.to_string(), &revision(workspace), &of_lane)?;
+    let concluded = conclude(&lines, total);
+    eprint!("\n{}", timings::summary(&of_lane, total));
+    eprintln!("what the suites wrote: {}", folder.display());
+    if children.is_interrupted() {
+        bail!(
+            "interrupted; {} of {} suites had begun",
+            lines.len(),
+            suites.len()
+        );
     }
-    conclude(&lines, start.elapsed())
+    concluded
+}
+
+/// A folder for one run; those of old runs go.
+fn new_folder(above: &Path, began: Timestamp) -> Result<PathBuf> {
+    // Colons are no part of what every tool takes for a path.
+    let name = format!("{}-{}", began.to_string().replace(':', ""), std::process::id());
+    let folder = above.join(name);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut earlier: Vec<PathBuf> = fs::read_dir(above)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    earlier.sort();
+    for old in &earlier[..earlier.len().saturating_sub(KEPT)] {
+        fs::remove_dir_all(old).with_context(|| format!("cannot delete {}", old.display()))?;
+    }
+    Ok(folder)
+}
+
+/// The commit, or a dash where there is no git.
+fn revision(workspace: &Workspace) -> String {
+    Cmd::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .dir(workspace.root())
+        .output()
+        .map_or_else(|_| "-".to_owned(), |text| text.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -304,16 +256,18 @@ mod tests {
     use super::*;
 
     fn names(suites: &[&str]) -> Result<Vec<&'static str>> {
-        let all: Vec<&Suite> = TESTS.iter().chain(CHECKS).collect();
         let wanted: Vec<String> = suites.iter().map(|name| (*name).to_owned()).collect();
-        Ok(selected(&all, &wanted)?.iter().map(|suite| suite.name).collect())
+        Ok(selected(&all(), &wanted)?
+            .iter()
+            .map(|suite| suite.name)
+            .collect())
     }
 
     #[test]
     fn a_suite_brings_what_it_needs_in_order() {
         assert_eq!(
             names(&["tutorial-demo"]).unwrap(),
-            ["tools", "guests", "tutorial", "tutorial-demo"]
+            ["tools", "guests", "build", "tutorial", "tutorial-demo"]
         );
         assert_eq!(names(&["doc-links"]).unwrap(), ["doc-links"]);
     }
@@ -330,7 +284,7 @@ mod tests {
 
     #[test]
     fn needs_come_earlier_and_names_are_unique() {
-        let all: Vec<&Suite> = TESTS.iter().chain(CHECKS).collect();
+        let all = all();
         for (index, suite) in all.iter().enumerate() {
             assert!(
                 !all[..index].iter().any(|earlier| earlier.name == suite.name),
@@ -345,5 +299,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn old_runs_go_and_the_newest_stay() {
+        let above = tempfile::tempdir().unwrap();
+        for second in 0..=i64::try_from(KEPT).unwrap() {
+            new_folder(above.path(), Timestamp::from_second(second).unwrap()).unwrap();
+        }
+        let mut left: Vec<_> = fs::read_dir(above.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left.len(), KEPT);
+        assert!(left[0].starts_with("1970-01-01T000001Z"), "{left:?}");
     }
 }
