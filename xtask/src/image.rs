@@ -3,6 +3,7 @@
 mod binary;
 mod check;
 mod content;
+pub mod dev;
 pub mod oci;
 mod origin;
 mod sbom;
@@ -114,11 +115,15 @@ pub fn workload(
         let mut image = Image::new(reference, arch, origin.created);
         image.layers = vec![
             content::base()?,
-            Layer::new("the workload of the end-to-end tests").file("/workload", 0o755, program)?,
+            Layer::new("the workload of the end-to-end tests").file(
+                Program::Workload.path(),
+                0o755,
+                program,
+            )?,
         ];
         image.user = content::USER.to_owned();
-        image.entrypoint = vec!["/workload".to_owned()];
-        image.ports = vec![8080];
+        image.entrypoint = vec![Program::Workload.path().to_owned()];
+        image.ports = Program::Workload.ports().to_vec();
         image.labels = origin.labels(
             "dormouse-workload",
             "Answers HTTP in the pods of Dormouse's end-to-end tests",
@@ -166,8 +171,7 @@ fn assemble(reference: Reference, arch: Arch, origin: &Origin, content: &Content
     image.user = content::USER.to_owned();
     image.entrypoint = vec![content::PROGRAM.to_owned()];
     image.env = content::env();
-    // The DLX and the admin endpoint; further ports of the DLX are dealt out at run time.
-    image.ports = vec![8080, 9090];
+    image.ports = Program::Dormouse.ports().to_vec();
     image.labels = origin.labels(
         "dormouse",
         "Puts idle Kubernetes workloads to sleep and wakes them by their traffic",
@@ -177,14 +181,19 @@ fn assemble(reference: Reference, arch: Arch, origin: &Origin, content: &Content
 
 /// What changes least comes first: a node that has the last version fetches only what is new.
 fn layers(content: &Content) -> Result<Vec<Layer>> {
-    let mut plugins = Layer::new("the bundled resource-scalers").folder(content::PLUGINS, 0o755)?;
-    for (name, bytes) in &content.plugins {
-        plugins = plugins.file(&format!("{}/{name}.wasm", content::PLUGINS), 0o644, bytes.clone())?;
-    }
+    let plugins = plugins(&content.plugins)?;
     let program = Layer::new("dormouse and its bill of materials")
         .file(content::PROGRAM, 0o755, content.program.clone())?
         .file(content::SBOM, 0o644, content.sbom.clone())?;
     Ok(vec![content::base()?, plugins, program])
+}
+
+fn plugins(plugins: &[(String, Vec<u8>)]) -> Result<Layer> {
+    let mut layer = Layer::new("the bundled resource-scalers").folder(content::PLUGINS, 0o755)?;
+    for (name, bytes) in plugins {
+        layer = layer.file(&format!("{}/{name}.wasm", content::PLUGINS), 0o644, bytes.clone())?;
+    }
+    Ok(layer)
 }
 
 /// The same files in a folder: what the Dockerfile copies.

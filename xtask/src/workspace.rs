@@ -78,9 +78,14 @@ impl Workspace {
 
     /// The built `dormouse`.
     pub fn binary(&self, profile: Profile) -> PathBuf {
+        self.program(profile, "dormouse")
+    }
+
+    /// A built program.
+    pub fn program(&self, profile: Profile, name: &str) -> PathBuf {
         self.target
             .join(profile.folder())
-            .join(format!("dormouse{}", env::consts::EXE_SUFFIX))
+            .join(format!("{name}{}", env::consts::EXE_SUFFIX))
     }
 
     /// A cargo command in the checkout, with the shared target folder.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::content;
 use super::oci::Arch;
 use crate::run::Cmd;
 use crate::tools;
@@ -29,10 +30,28 @@ impl Program {
         }
     }
 
-    fn file(self) -> &'static str {
+    /// Of the executable.
+    pub fn file(self) -> &'static str {
         match self {
             Self::Dormouse => "dormouse",
             Self::Workload => "workload",
+        }
+    }
+
+    /// Where it is in its image.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Dormouse => content::PROGRAM,
+            Self::Workload => "/workload",
+        }
+    }
+
+    /// What it listens on.
+    pub fn ports(self) -> &'static [u16] {
+        match self {
+            // The DLX and the admin endpoint; further ports of the DLX are dealt out at run time.
+            Self::Dormouse => &[8080, 9090],
+            Self::Workload => &[8080],
         }
     }
 }
