@@ -8,26 +8,23 @@ use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 
 use crate::outcome::Outcome;
+use crate::reference::COMMAND_LINE;
 use crate::workspace::Workspace;
-use crate::{Cli, generated, markdown, names};
+use crate::{Cli, markdown, names};
 
 /// Documents in which a `--flag` alone is a flag of the binary.
 const ABOUT_THE_BINARY: &[&str] = &["docs/operations.md", "docs/concepts.md"];
 
 /// Reads every Markdown file.
 pub fn check(workspace: &Workspace) -> Result<Outcome> {
-    let reference = fs::read_to_string(workspace.path(generated::COMMAND_LINE)).with_context(|| {
-        format!(
-            "{} cannot be read; run `cargo xtask generate`",
-            generated::COMMAND_LINE
-        )
-    })?;
+    let reference = fs::read_to_string(workspace.path(COMMAND_LINE))
+        .with_context(|| format!("{} cannot be read; run `cargo xtask generate`", COMMAND_LINE))?;
     let mut seen = 0;
     let mut wrong = Vec::new();
     for file in workspace.markdown_files()? {
         let text = fs::read_to_string(&file)?;
         let place = workspace.shown(&file).to_string();
-        if place == generated::COMMAND_LINE {
+        if place == COMMAND_LINE {
             continue;
         }
         let flags = ABOUT_THE_BINARY.contains(&place.as_str());
@@ -137,9 +134,9 @@ impl Claim {
     fn denial(&self) -> String {
         match self {
             Self::Xtask(word) => format!("there is no `cargo xtask {word}`"),
-            Self::Subcommand(word) => format!("{} knows no `dormouse {word}`", generated::COMMAND_LINE),
-            Self::Variable(name) => format!("{} knows no variable `{name}`", generated::COMMAND_LINE),
-            Self::Flag(flag) => format!("{} knows no `{flag}`", generated::COMMAND_LINE),
+            Self::Subcommand(word) => format!("{} knows no `dormouse {word}`", COMMAND_LINE),
+            Self::Variable(name) => format!("{} knows no variable `{name}`", COMMAND_LINE),
+            Self::Flag(flag) => format!("{} knows no `{flag}`", COMMAND_LINE),
         }
     }
 }

@@ -7,15 +7,9 @@ use anyhow::{Context as _, Result};
 
 use crate::chart::values;
 use crate::outcome::Outcome;
+use crate::reference::{COMMAND_LINE, CRD, METRICS};
 use crate::run::Cmd;
 use crate::workspace::{Profile, Workspace};
-
-/// Every subcommand's `--help`.
-pub const COMMAND_LINE: &str = "docs/reference/command-line.md";
-/// Every metric that the processes serve.
-pub const METRICS: &str = "docs/reference/metrics.md";
-/// The CustomResourceDefinition of Sleeper.
-const CRD: &str = "docs/reference/sleeper-crd.yaml";
 
 /// `cargo xtask generate`.
 pub fn write(workspace: &Workspace) -> Result<()> {

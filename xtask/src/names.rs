@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::generated::METRICS;
 use crate::markdown;
+use crate::reference::{CRD, METRICS};
 use crate::workspace::Workspace;
 
 const NAMES: &str = "docs/reference/conditions-and-events.md";
@@ -23,7 +23,6 @@ const OPERATIONS: &str = "docs/operations.md";
 const ALERTS: &str = "chart/files/alerts.yaml";
 const DASHBOARD: &str = "chart/files/dashboard.json";
 const VALUES: &str = "chart/values.yaml";
-const CRD: &str = "docs/reference/sleeper-crd.yaml";
 /// Where names are made. The embedded cluster's own annotations are for tests.
 const SOURCES: &[&str] = &[
     "host/autoscaler/src",

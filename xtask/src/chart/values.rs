@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::generated::COMMAND_LINE;
+use crate::reference::COMMAND_LINE;
 use crate::workspace::Workspace;
 
 /// The chart's README, whose table of values is generated.

@@ -9,7 +9,9 @@ use super::lanes::Lane;
 use crate::build::{self, Tests};
 use crate::outcome::Outcome;
 use crate::workspace::{Profile, Workspace};
-use crate::{chart, check, claims, demo, e2e, generated, guests, licences, programs, tools, tutorial};
+use crate::{
+    chart, check, claims, demo, e2e, generated, guests, imports, licences, programs, tools, tutorial,
+};
 
 pub struct Suite {
     pub name: &'static str,
@@ -231,6 +233,13 @@ pub const CHECKS: &[Suite] = &[
         lane: Lane::Wait,
         needs: &[],
         run: |workspace, _| licences::check(workspace),
+    },
+    Suite {
+        name: "import-cycles",
+        what: "no import cycle between modules but those that are known",
+        lane: Lane::Wait,
+        needs: &[],
+        run: |workspace, _| imports::check(workspace),
     },
     Suite {
         name: "cargo-deny",
