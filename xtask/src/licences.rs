@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
+use spdx::{Expression, ParseMode};
 
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
@@ -78,61 +79,10 @@ fn allowed(deny: &str) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// An SPDX expression holds when the names in the list satisfy it. AND binds more tightly than OR; `/` is how OR used
-/// to be written.
+/// An SPDX expression holds when the names in the list satisfy it. `/` is how OR used to be written.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    let mut rest = words.as_slice();
-    let held = any(&mut rest, allowed);
-    held && rest.is_empty()
-}
-
-fn any(rest: &mut &[&str], allowed: &BTreeSet<String>) -> bool {
-    let mut held = all(rest, allowed);
-    while let Some(("OR", after)) = next(rest) {
-        *rest = after;
-        // Not short-circuited: the words have to be read in any case.
-        held |= all(rest, allowed);
-    }
-    held
-}
-
-fn all(rest: &mut &[&str], allowed: &BTreeSet<String>) -> bool {
-    let mut held = one(rest, allowed);
-    while let Some(("AND", after)) = next(rest) {
-        *rest = after;
-        held &= one(rest, allowed);
-    }
-    held
-}
-
-fn one(rest: &mut &[&str], allowed: &BTreeSet<String>) -> bool {
-    let Some((name, after)) = next(rest) else {
-        return false;
-    };
-    *rest = after;
-    if name == "(" {
-        let held = any(rest, allowed);
-        let Some((")", after)) = next(rest) else {
-            return false;
-        };
-        *rest = after;
-        return held;
-    }
-    let mut name = name.to_owned();
-    if let ["WITH", exception, after @ ..] = *rest {
-        name = format!("{name} WITH {exception}");
-        *rest = after;
-    }
-    allowed.contains(&name)
-}
-
-fn next<'a, 'b>(rest: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
-    rest.split_first().map(|(first, after)| (*first, after))
+    Expression::parse_mode(expression, ParseMode::LAX)
+        .is_ok_and(|expression| expression.evaluate(|licence| allowed.contains(&licence.to_string())))
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
-//! As much of Markdown as the docs use: fenced blocks, inline code, links, headings.
+//! What suites ask of the docs: fenced blocks, inline code, links, headings.
+
+use std::ops::Range;
+
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// A fenced code block.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,86 +17,58 @@ pub struct Block {
     pub text: String,
 }
 
-/// One line of a document, told whether it is inside a fenced block.
-enum Line<'a> {
-    Prose(&'a str),
-    Open { info: &'a str },
-    Code(&'a str),
-    Close,
+/// What a document consists of, each with its place in the text.
+fn events(text: &str) -> impl Iterator<Item = (Event<'_>, Range<usize>)> {
+    Parser::new_ext(text, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH).into_offset_iter()
 }
 
-fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
-    let mut open: Option<&str> = None;
-    text.lines().enumerate().map(move |(index, line)| {
-        let trimmed = line.trim_start();
-        let ticks = trimmed.len() - trimmed.trim_start_matches('`').len();
-        let kind = match open {
-            Some(fence) if ticks >= fence.len() && trimmed.trim_end().len() == ticks => {
-                open = None;
-                Line::Close
-            }
-            Some(_) => Line::Code(line),
-            None if ticks >= 3 => {
-                open = Some(&trimmed[..ticks]);
-                Line::Open {
-                    info: trimmed[ticks..].trim(),
-                }
-            }
-            None => Line::Prose(line),
-        };
-        (index + 1, kind)
-    })
+/// The line of a place, from 1.
+fn line_of(text: &str, place: usize) -> usize {
+    1 + text[..place].matches('\n').count()
 }
 
 /// All fenced blocks.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
-    let mut before = "";
-    let mut current: Option<Block> = None;
-    for (number, line) in lines(text) {
-        match line {
-            Line::Prose(prose) => {
-                if !prose.trim().is_empty() {
-                    before = prose.trim();
-                }
-            }
-            Line::Open { info } => {
-                current = Some(Block {
-                    line: number,
-                    info: info.to_owned(),
-                    before: before.to_owned(),
+    let mut open = false;
+    // Where the last block ended.
+    let mut end = 0;
+    for (event, range) in events(text) {
+        match event {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
+                open = true;
+                let mut before = text[end..range.start].lines().rev().map(str::trim);
+                blocks.push(Block {
+                    line: line_of(text, range.start),
+                    info: info.to_string(),
+                    before: before
+                        .find(|line| !line.is_empty())
+                        .unwrap_or_default()
+                        .to_owned(),
                     text: String::new(),
                 });
             }
-            Line::Code(code) => {
-                if let Some(block) = &mut current {
-                    block.text.push_str(code);
-                    block.text.push('\n');
+            Event::Text(code) if open => {
+                if let Some(block) = blocks.last_mut() {
+                    block.text.push_str(&code);
                 }
             }
-            Line::Close => {
-                before = "";
-                blocks.extend(current.take());
+            Event::End(TagEnd::CodeBlock) => {
+                open = false;
+                end = range.end;
             }
+            _ => {}
         }
     }
     blocks
 }
 
-/// Inline code outside of fenced blocks, with its line.
+/// Inline code, with its line.
 pub fn inline_code(text: &str) -> Vec<(usize, String)> {
-    lines(text)
-        .filter_map(|(number, line)| match line {
-            Line::Prose(prose) => Some((number, prose)),
+    events(text)
+        .filter_map(|(event, range)| match event {
+            Event::Code(code) => Some((line_of(text, range.start), code.to_string())),
             _ => None,
-        })
-        .flat_map(|(number, prose)| {
-            prose
-                .split('`')
-                .skip(1)
-                .step_by(2)
-                .map(move |code| (number, code.to_owned()))
-                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -137,33 +113,29 @@ pub fn words_after(text: &str, phrase: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Targets of links and images outside of code, `src` and `srcset` of HTML included.
+/// Targets of links and images, `src` and the like of HTML included, and of references that no link uses.
 pub fn links(text: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for (number, line) in lines(text) {
-        let Line::Prose(prose) = line else { continue };
-        // Even parts are outside of inline code; a placeholder keeps `[`code`](target)` together.
-        let outside = prose
-            .split('`')
-            .enumerate()
-            .map(|(index, part)| if index % 2 == 0 { part } else { "code" })
-            .collect::<String>();
-        for (opening, closing) in [("](", ')'), ("src=\"", '"'), ("srcset=\"", '"'), ("href=\"", '"')] {
-            for rest in outside.split(opening).skip(1) {
-                if let Some((target, _)) = rest.split_once(closing) {
-                    let target = target.split_whitespace().next().unwrap_or_default();
-                    found.push((number, target.to_owned()));
+    let parser = Parser::new_ext(text, Options::ENABLE_TABLES);
+    let mut found: Vec<(usize, String)> = parser
+        .reference_definitions()
+        .iter()
+        .map(|(_, definition)| (line_of(text, definition.span.start), definition.dest.to_string()))
+        .collect();
+    for (event, range) in parser.into_offset_iter() {
+        let line = line_of(text, range.start);
+        match event {
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                found.push((line, dest_url.to_string()));
+            }
+            Event::Html(html) | Event::InlineHtml(html) => {
+                for attribute in ["src=\"", "srcset=\"", "href=\""] {
+                    for rest in html.split(attribute).skip(1) {
+                        let target = rest.split(['"', ' ']).next().unwrap_or_default();
+                        found.push((line, target.to_owned()));
+                    }
                 }
             }
-        }
-        // Reference definitions: `[name]: target`.
-        if let Some((name, target)) = prose.split_once("]: ")
-            && name.starts_with('[')
-        {
-            found.push((
-                number,
-                target.split_whitespace().next().unwrap_or_default().to_owned(),
-            ));
+            _ => {}
         }
     }
     found
@@ -172,27 +144,34 @@ pub fn links(text: &str) -> Vec<(usize, String)> {
 /// Anchors that the headings of a document have on GitHub.
 pub fn anchors(text: &str) -> Vec<String> {
     let mut anchors: Vec<String> = Vec::new();
-    for (_, line) in lines(text) {
-        let Line::Prose(prose) = line else { continue };
-        let title = prose.trim_start_matches('#');
-        let level = prose.len() - title.len();
-        if !(1..=6).contains(&level) || !title.starts_with(' ') {
-            continue;
+    let mut title = None;
+    for (event, _) in events(text) {
+        match (event, &mut title) {
+            (Event::Start(Tag::Heading { .. }), _) => title = Some(String::new()),
+            (Event::Text(part) | Event::Code(part), Some(title)) => title.push_str(&part),
+            (Event::End(TagEnd::Heading(_)), Some(text)) => {
+                let slug = slug(text);
+                title = None;
+                let same = anchors.iter().filter(|anchor| **anchor == slug).count();
+                anchors.push(if same == 0 { slug } else { format!("{slug}-{same}") });
+            }
+            _ => {}
         }
-        let slug: String = title
-            .trim()
-            .chars()
-            .filter_map(|c| match c {
-                ' ' => Some('-'),
-                '-' | '_' => Some(c),
-                c if c.is_alphanumeric() => Some(c.to_ascii_lowercase()),
-                _ => None,
-            })
-            .collect();
-        let same = anchors.iter().filter(|anchor| **anchor == slug).count();
-        anchors.push(if same == 0 { slug } else { format!("{slug}-{same}") });
     }
     anchors
+}
+
+fn slug(title: &str) -> String {
+    let mut slug = String::new();
+    for c in title.trim().chars() {
+        match c {
+            ' ' => slug.push('-'),
+            '-' | '_' => slug.push(c),
+            c if c.is_alphanumeric() => slug.push(c.to_ascii_lowercase()),
+            _ => {}
+        }
+    }
+    slug
 }
 
 #[cfg(test)]
