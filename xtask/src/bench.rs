@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::guests;
-use crate::run::Steps;
 use crate::tools;
 use crate::workspace::Workspace;
+use xtask_command::Steps;
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::run::Cmd;
 use crate::workspace::{Profile, Workspace};
+use xtask_command::Cmd;
 
 /// One executable that holds tests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

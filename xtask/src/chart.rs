@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::outcome::Outcome;
-use crate::run::Cmd;
 use crate::workspace::Workspace;
+use xtask_command::Cmd;
 
 /// The chart.
 pub const CHART: &str = "chart";

@@ -7,9 +7,9 @@ use anyhow::Result;
 use crate::guests;
 use crate::markdown;
 use crate::outcome::Outcome;
-use crate::run::Cmd;
 use crate::tools;
 use crate::workspace::Workspace;
+use xtask_command::Cmd;
 
 /// `cargo fmt --check`.
 pub fn formatting(workspace: &Workspace) -> Result<Outcome> {

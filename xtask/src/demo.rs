@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::run::{Cmd, Steps};
 use crate::tools;
 use crate::workspace::{Profile, Workspace};
 use crate::{build, guests};
+use xtask_command::{Cmd, Steps};
 
 /// Longer than any machine needs for the story; a demo that hangs must not hang CI.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{self, Tests};
-use crate::cluster::{Cluster, ProxyMode};
-use crate::image::oci::{Arch, Image, Layer, write_archive};
-use crate::run::Steps;
 use crate::workspace::{Profile, Workspace};
 use crate::{chart, guests, image, tools, tutorial};
+use kube_harness::{Cluster, ProxyMode};
+use xtask_command::Steps;
+use xtask_oci::{Arch, Image, Layer, write_archive};
 
 /// What `cargo xtask e2e` takes.
 #[derive(clap::Args)]
@@ -95,7 +95,7 @@ const LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Cluster up, images, chart, suite, cluster down.
 pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
-    let missing = crate::cluster::missing();
+    let missing = kube_harness::missing();
     if !missing.is_empty() {
         bail!(
             "this machine cannot run a real Kubernetes:\n  {}",
@@ -134,7 +134,7 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
     })?;
     let images = steps.run("build the images", || images(workspace, arch, args, &user_plugin))?;
     let cluster = steps.run("start a real Kubernetes", || {
-        Cluster::up(workspace, &args.name, args.proxy_mode)
+        Cluster::up(&workspace.harness()?, &args.name, args.proxy_mode)
     })?;
     let outcome = on(
         workspace,

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use crate::chart::values;
 use crate::outcome::Outcome;
 use crate::reference::{COMMAND_LINE, CRD, METRICS};
-use crate::run::Cmd;
 use crate::workspace::{Profile, Workspace};
+use xtask_command::Cmd;
 
 /// `cargo xtask generate`.
 pub fn write(workspace: &Workspace) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::image::Moved;
+use crate::moved::Moved;
 use crate::tools::GUEST_TARGET;
 use crate::workspace::Workspace;
 

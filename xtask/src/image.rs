@@ -4,7 +4,6 @@ mod binary;
 mod check;
 mod content;
 pub mod dev;
-pub mod oci;
 mod origin;
 mod sbom;
 
@@ -13,13 +12,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use self::binary::Program;
-pub use self::binary::{Moved, triple};
-use self::oci::{Arch, Image, Layer, Reference, Written};
 use self::origin::Origin;
 use crate::guests;
-use crate::run::Steps;
 use crate::tools;
 use crate::workspace::Workspace;
+use xtask_command::Steps;
+use xtask_oci::{self as oci, Arch, Image, Layer, Reference, Written};
 
 /// The image of the pods of the end-to-end tests; their manifests name it.
 const WORKLOAD: &str = "dormouse.test/workload:1";

@@ -7,7 +7,6 @@ mod build;
 mod chart;
 mod check;
 mod claims;
-mod cluster;
 mod demo;
 mod e2e;
 mod generated;
@@ -16,11 +15,11 @@ mod image;
 mod imports;
 mod licences;
 mod markdown;
+mod moved;
 mod names;
 mod outcome;
 mod programs;
 mod reference;
-mod run;
 mod suites;
 mod tools;
 mod tutorial;
@@ -31,8 +30,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::run::Steps;
 use crate::workspace::Workspace;
+use xtask_command::Steps;
 
 /// Developer commands of Dormouse.
 ///
@@ -67,7 +66,7 @@ enum Command {
     /// Builds the container image, with its bill of materials; needs no container engine
     Image(image::Args),
     /// A real Kubernetes on this machine, in namespaces of its own
-    Cluster(cluster::Args),
+    Cluster(kube_harness::Args),
     /// Runs the whole system on a real Kubernetes: cluster up, images, chart, the lifecycle suite and more, cluster down
     E2e(e2e::Args),
     /// Checks the Helm chart: lint, values that must be accepted or refused, invariants of what is rendered
@@ -108,7 +107,9 @@ fn main() -> ExitCode {
             steps.run(guests::WHAT, || guests::build(&workspace))
         }
         Command::Image(args) => image::command(&workspace, args),
-        Command::Cluster(args) => cluster::command(&workspace, args),
+        Command::Cluster(args) => workspace
+            .harness()
+            .and_then(|harness| kube_harness::command(&harness, args)),
         Command::E2e(args) => e2e::e2e(&workspace, &args),
         Command::Chart(args) => chart::command(&workspace, &args),
         Command::Bench(args) => bench::bench(&workspace, &args),

@@ -18,8 +18,8 @@ use self::list::{CHECKS, Suite, TESTS};
 use self::timings::Timings;
 use crate::build::Tests;
 use crate::outcome::{Line, Outcome, conclude};
-use crate::run::Cmd;
 use crate::workspace::Workspace;
+use xtask_command::Cmd;
 
 /// Folders of earlier runs that are kept.
 const KEPT: usize = 10;

@@ -6,10 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use crate::image::oci::Arch;
-use crate::image::triple;
-use crate::run::Cmd;
 use crate::workspace::Workspace;
+use xtask_command::Cmd;
+use xtask_oci::Arch;
 
 /// The target of plugins.
 pub const GUEST_TARGET: &str = "wasm32-wasip2";
@@ -48,6 +47,14 @@ pub fn for_image(workspace: &Workspace, arch: Arch) -> Result<()> {
         }
     }
     target(workspace, triple(arch))
+}
+
+/// The Rust target of an architecture.
+pub fn triple(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "x86_64-unknown-linux-musl",
+        Arch::Arm64 => "aarch64-unknown-linux-musl",
+    }
 }
 
 /// The wrapper of the machine's own compiler that musl comes with.

@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use crate::markdown;
-use crate::run::{Cmd, Steps};
 use crate::tools;
 use crate::workspace::Workspace;
+use xtask_command::{Cmd, Steps};
 
 /// The document.
 pub const DOCUMENT: &str = "docs/writing-a-scaler.md";

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
+use kube_harness::Harness;
 
-use crate::run::Cmd;
+use xtask_command::Cmd;
 
 /// The checkout and where its builds go.
 pub struct Workspace {
@@ -69,6 +70,11 @@ impl Workspace {
     /// The per-user cache of the project, whatever CARGO_TARGET_DIR says.
     pub fn cache() -> Result<PathBuf> {
         cache_dir(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))
+    }
+
+    /// Where clusters of this machine are kept, and what they are built from.
+    pub fn harness(&self) -> Result<Harness> {
+        Ok(Harness::new(self.path("e2e/cluster/components"), Self::cache()?))
     }
 
     /// Where the bundled plugins are put.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::invariants;
 use super::{objects, render};
-use crate::run::Cmd;
+use xtask_command::Cmd;
 
 /// One file.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::oci::{self, Arch, Written};
 use super::origin::Origin;
 use super::{assemble, build};
-use crate::run::{Cmd, Steps};
 use crate::workspace::Workspace;
+use xtask_command::{Cmd, Steps};
+use xtask_oci::{self as oci, Arch, Written};
 
 /// Builds the image here, and from a copy of the checkout with a target folder of its own, and compares.
 pub fn check(workspace: &Workspace, arch: Arch) -> Result<()> {

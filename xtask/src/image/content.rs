@@ -6,7 +6,7 @@ use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::oci::Layer;
+use xtask_oci::Layer;
 
 /// The program, where containers of it start.
 pub const PROGRAM: &str = "/usr/local/bin/dormouse";

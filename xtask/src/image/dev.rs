@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::content;
-use super::oci::{Arch, Image, Layer, write_archive};
 use super::origin::Origin;
 use super::{Program, WORKLOAD, plugins};
-use crate::run::Cmd;
 use crate::workspace::{Profile, Workspace};
+use xtask_command::Cmd;
+use xtask_oci::{Arch, Image, Layer, write_archive};
 
 /// The image of Dormouse, of programs and plugins that are built. Called as the one that is shipped: the chart asks for it by that name.
 pub fn dormouse(workspace: &Workspace) -> Result<PathBuf> {

@@ -5,9 +5,9 @@ use std::env;
 
 use anyhow::{Context as _, Result};
 
-use super::oci::rfc3339;
-use crate::run::Cmd;
 use crate::workspace::Workspace;
+use xtask_command::Cmd;
+use xtask_oci::rfc3339;
 
 /// Where the sources come from.
 #[derive(Clone, Debug)]

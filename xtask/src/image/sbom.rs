@@ -12,14 +12,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::packages::{Facts, Graph, Id};
-use super::binary::triple;
 use super::content;
-use super::oci::{Arch, rfc3339};
 use super::origin::Origin;
 use crate::guests;
-use crate::run::Cmd;
-use crate::tools::GUEST_TARGET;
+use crate::tools::{self, GUEST_TARGET};
 use crate::workspace::Workspace;
+use xtask_command::Cmd;
+use xtask_oci::{Arch, rfc3339};
 
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 const IMAGE: &str = "SPDXRef-Image";
@@ -50,7 +49,7 @@ pub fn write(
         package: own("dormouse"),
         path: content::PROGRAM.to_owned(),
         sha256: sha256(program),
-        graph: packages::graph(workspace, "dormouse", triple(arch))?,
+        graph: packages::graph(workspace, "dormouse", tools::triple(arch))?,
     }];
     for (name, bytes) in plugins {
         let package = guests::package(workspace, name)?;

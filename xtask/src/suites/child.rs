@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::outcome::Outcome;
-use crate::run::seconds;
+use xtask_command::seconds;
 
 /// How often a suite that takes long says how far it is.
 const PROGRESS: Duration = Duration::from_secs(30);

@@ -28,7 +28,7 @@ fn passed() -> Outcome {
 
 /// What becomes of a suite that needs a real Kubernetes where none can run.
 fn without_cluster() -> Option<Outcome> {
-    let missing = crate::cluster::missing();
+    let missing = kube_harness::missing();
     (!missing.is_empty()).then(|| Outcome::Skipped(missing.join("; ")))
 }
 

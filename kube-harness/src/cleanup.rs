@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
-use super::layout::Layout;
+use super::layout::{KEEPER, Layout};
 use super::process::{Process, eventually, in_namespace, namespace};
-use super::sandbox::KEEPER;
 use super::{cgroups, sysctls};
-use crate::run::Cmd;
+use xtask_command::Cmd;
 
 /// How long processes of the user in the namespace (`cluster exec`) may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);

@@ -8,23 +8,23 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::build::Components;
 use super::components::{Program, component};
-use super::layout::{INSIDE_STATE, Layout, NODE_NAME};
+use super::layout::{INSIDE_STATE, KEEPER, Layout, NODE_NAME};
 use super::process::{Process, eventually};
-use super::sandbox::{self, KEEPER, end_of_log};
+use super::sandbox::{self, end_of_log};
 use super::signals::unless_interrupted;
 use super::{cgroups, images, pki, requirements, sysctls};
-use crate::run::Cmd;
+use xtask_command::Cmd;
 
 /// How long any single thing may take on a machine that is busy with something else.
 const LIMIT: Duration = Duration::from_secs(120);
 
-const CONTAINERD: &str = include_str!("../../../e2e/cluster/config/containerd.toml");
-const CNI: &str = include_str!("../../../e2e/cluster/config/cni.conflist");
-const KUBELET: &str = include_str!("../../../e2e/cluster/config/kubelet.yaml");
-const KUBE_PROXY: &str = include_str!("../../../e2e/cluster/config/kube-proxy.yaml");
-const AUDIT_POLICY: &str = include_str!("../../../e2e/cluster/config/audit-policy.yaml");
-const COREFILE: &str = include_str!("../../../e2e/cluster/config/Corefile");
-const SYSTEM: &str = include_str!("../../../e2e/cluster/config/system.yaml");
+const CONTAINERD: &str = include_str!("../../e2e/cluster/config/containerd.toml");
+const CNI: &str = include_str!("../../e2e/cluster/config/cni.conflist");
+const KUBELET: &str = include_str!("../../e2e/cluster/config/kubelet.yaml");
+const KUBE_PROXY: &str = include_str!("../../e2e/cluster/config/kube-proxy.yaml");
+const AUDIT_POLICY: &str = include_str!("../../e2e/cluster/config/audit-policy.yaml");
+const COREFILE: &str = include_str!("../../e2e/cluster/config/Corefile");
+const SYSTEM: &str = include_str!("../../e2e/cluster/config/system.yaml");
 
 /// How the node leads to what is behind a Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

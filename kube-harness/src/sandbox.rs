@@ -13,13 +13,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::components::{self, Component, Probe, Program};
-use super::layout::{INSIDE_STATE, Layout, NODE_ADDRESS};
+use super::layout::{INSIDE_STATE, KEEPER, Layout, NODE_ADDRESS};
 use super::process::{Process, child_of, eventually};
 use super::signals::unless_interrupted;
-use crate::run::Cmd;
+use xtask_command::Cmd;
 
-/// The process that holds the namespaces, as it is recorded.
-pub const KEEPER: &str = "keeper";
 /// Appears once the keeper has made its mounts.
 const KEEPER_READY: &str = "keeper-ready";
 

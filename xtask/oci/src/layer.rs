@@ -104,7 +104,6 @@ impl Layer {
     }
 
     /// Everything in it, by absolute path.
-    #[cfg(test)]
     pub fn paths(&self) -> impl Iterator<Item = String> {
         self.nodes.keys().map(|path| format!("/{path}"))
     }

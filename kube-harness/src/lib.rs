@@ -1,7 +1,8 @@
-//! A real Kubernetes on this machine: `cargo xtask cluster …`, and the same for the end-to-end tests as a type.
+//! A real Kubernetes on this machine: the commands of `cargo xtask cluster`, and the same for the end-to-end tests as a type.
 //!
 //! API server, controllers, scheduler, kubelet, containers, kube-proxy and DNS run in a network, pid and mount namespace
-//! of their own; docs/cluster.md says what that means for the one who uses it.
+//! of their own; docs/cluster.md says what that means for the one who uses it. The program that starts a cluster has to offer
+//! [`command`] as its subcommand `cluster`: the first process of the namespaces is that program again.
 
 mod build;
 mod cgroups;
@@ -32,11 +33,26 @@ use self::layout::Layout;
 use self::process::Process;
 pub use self::requirements::missing;
 pub use self::up::ProxyMode;
-use crate::run::Cmd;
-use crate::workspace::Workspace;
+use xtask_command::Cmd;
 
 /// How long a component may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(70);
+
+/// Where clusters are kept, and what they are built from.
+#[derive(Clone, Debug)]
+pub struct Harness {
+    /// The Go modules of the components, a folder for each.
+    modules: PathBuf,
+    /// The per-user cache of the project.
+    cache: PathBuf,
+}
+
+impl Harness {
+    /// `modules` holds a folder with a go.mod for each component; `cache` takes what is built and what runs.
+    pub fn new(modules: PathBuf, cache: PathBuf) -> Self {
+        Self { modules, cache }
+    }
+}
 
 /// A running cluster. Dropping it brings the cluster down, and so does a signal, unless it was [kept](Self::keep).
 pub struct Cluster {
@@ -50,8 +66,8 @@ pub struct Cluster {
 impl Cluster {
     /// Builds what is missing and starts a cluster. One of this name that runs already is used as it is, and is not
     /// brought down; remains of one are removed first.
-    pub fn up(workspace: &Workspace, name: &str, proxy: ProxyMode) -> Result<Self> {
-        let (layout, components) = Self::named(workspace, name)?;
+    pub fn up(harness: &Harness, name: &str, proxy: ProxyMode) -> Result<Self> {
+        let (layout, components) = Self::named(harness, name)?;
         let missing = missing();
         if !missing.is_empty() {
             bail!(
@@ -92,8 +108,8 @@ impl Cluster {
     }
 
     /// A cluster that runs already.
-    pub fn running(workspace: &Workspace, name: &str) -> Result<Self> {
-        let (layout, components) = Self::named(workspace, name)?;
+    pub fn running(harness: &Harness, name: &str) -> Result<Self> {
+        let (layout, components) = Self::named(harness, name)?;
         if sandbox::keeper(&layout).is_none() {
             bail!("cluster {name} does not run\nwhat to do: cargo xtask cluster up --name {name}");
         }
@@ -194,9 +210,9 @@ impl Cluster {
         }
     }
 
-    fn named(workspace: &Workspace, name: &str) -> Result<(Layout, Components)> {
-        let layout = Layout::new(name, &Workspace::cache()?)?;
-        let components = Components::pinned(workspace, &layout.bin())?;
+    fn named(harness: &Harness, name: &str) -> Result<(Layout, Components)> {
+        let layout = Layout::new(name, &harness.cache)?;
+        let components = Components::pinned(&harness.modules, &layout.bin())?;
         Ok((layout, components))
     }
 

@@ -17,6 +17,9 @@ pub const NODE_NAME: &str = "node-1";
 /// Address of the Service `kubernetes`: the first one of the range.
 pub const API_SERVICE_ADDRESS: &str = "10.96.0.1";
 
+/// The process that holds the namespaces, as it is recorded.
+pub const KEEPER: &str = "keeper";
+
 /// The folders and names of one cluster.
 #[derive(Clone, Debug)]
 pub struct Layout {

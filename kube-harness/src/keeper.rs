@@ -15,7 +15,7 @@ use rustix::process::WaitOptions;
 
 use super::layout::{INSIDE_BIN, INSIDE_STATE};
 use super::process::Process;
-use crate::run::Cmd;
+use xtask_command::Cmd;
 
 /// A log of a component grows to this and then loses all but its end.
 const LOG_LIMIT: u64 = 32 << 20;

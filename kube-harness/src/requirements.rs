@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cgroups;
-use crate::run::Cmd;
+use xtask_command::Cmd;
 
 /// One thing that is needed.
 pub struct Requirement {

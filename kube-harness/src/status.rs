@@ -9,9 +9,9 @@ use anyhow::Result;
 use super::Cluster;
 use super::cleanup::leftovers;
 use super::components::{NAMES, component};
-use super::layout::Layout;
+use super::layout::{KEEPER, Layout};
 use super::process::Process;
-use super::sandbox::{self, KEEPER};
+use super::sandbox;
 use super::up::{alive, node_ready};
 
 /// Whether every process of the cluster runs.

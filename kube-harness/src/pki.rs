@@ -5,6 +5,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,
@@ -169,9 +171,7 @@ fn kubeconfig(client: &str) -> String {
 fn portable_kubeconfig(folder: &Path, name: &str) -> Result<String> {
     let encoded = |file: &str| -> Result<String> {
         let path = folder.join(file);
-        Ok(base64(
-            &fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?,
-        ))
+        Ok(STANDARD.encode(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?))
     };
     Ok(text(
         &format!("dormouse-{name}"),
@@ -219,46 +219,9 @@ fn private_file(file: &Path, content: &str) -> Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    bytes
-        .chunks(3)
-        .flat_map(|chunk| {
-            let word = chunk
-                .iter()
-                .chain([0, 0].iter())
-                .take(3)
-                .fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
-            (0..4).map(move |digit| {
-                if digit <= chunk.len() {
-                    char::from(DIGITS[(word >> (18 - 6 * digit) & 63) as usize])
-                } else {
-                    '='
-                }
-            })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_vectors_of_rfc_4648() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
 
     #[test]
     fn the_node_s_user_carries_its_name() {

@@ -9,9 +9,8 @@ use clap::Subcommand;
 use super::build::Components;
 use super::layout::Layout;
 use super::up::ProxyMode;
-use super::{Cluster, cleanup, keeper, requirements, sandbox, status};
-use crate::run::Cmd;
-use crate::workspace::Workspace;
+use super::{Cluster, Harness, cleanup, keeper, requirements, sandbox, status};
+use xtask_command::Cmd;
 
 /// A real Kubernetes on this machine, in namespaces of its own.
 #[derive(clap::Args)]
@@ -92,19 +91,19 @@ enum Action {
 }
 
 /// Runs `cargo xtask cluster …`.
-pub fn command(workspace: &Workspace, args: Args) -> Result<()> {
+pub fn command(harness: &Harness, args: Args) -> Result<()> {
     let name = args.name.as_str();
-    let layout = Layout::new(name, &Workspace::cache()?)?;
+    let layout = Layout::new(name, &harness.cache)?;
     // Inside of `cluster exec` the variable names one of our own clusters.
     let foreign = args
         .kubeconfig
         .filter(|file| !file.as_os_str().is_empty() && !file.starts_with(layout.states()));
     if let Some(file) = foreign {
-        return elsewhere(workspace, &layout, args.command, &file);
+        return elsewhere(harness, &layout, args.command, &file);
     }
     match args.command {
-        Action::Build => Components::pinned(workspace, &layout.bin())?.build(),
-        Action::Up { proxy_mode } => up(workspace, name, proxy_mode),
+        Action::Build => Components::pinned(&harness.modules, &layout.bin())?.build(),
+        Action::Up { proxy_mode } => up(harness, name, proxy_mode),
         Action::Down => {
             let there = !cleanup::leftovers(&layout).is_empty();
             Cluster::take_down(&layout)?;
@@ -120,22 +119,22 @@ pub fn command(workspace: &Workspace, args: Args) -> Result<()> {
                 status::print_absent(&layout);
                 bail!("cluster {name} does not run");
             }
-            if !status::print(&Cluster::running(workspace, name)?)? {
+            if !status::print(&Cluster::running(harness, name)?)? {
                 bail!("not everything works; see `cargo xtask cluster logs --name {name} <component>`");
             }
             Ok(())
         }
-        Action::Kubectl { args } => Cluster::running(workspace, name)?.kubectl(args)?.hand_over(),
-        Action::Helm { args } => Cluster::running(workspace, name)?.helm(args)?.hand_over(),
+        Action::Kubectl { args } => Cluster::running(harness, name)?.kubectl(args)?.hand_over(),
+        Action::Helm { args } => Cluster::running(harness, name)?.helm(args)?.hand_over(),
         Action::Exec { command } => {
             let (program, args) = command.split_first().context("no command was given")?;
-            Cluster::running(workspace, name)?
+            Cluster::running(harness, name)?
                 .exec(program)?
                 .args(args)
                 .hand_over()
         }
         Action::LoadImage { archives } => {
-            let cluster = Cluster::running(workspace, name)?;
+            let cluster = Cluster::running(harness, name)?;
             for archive in archives {
                 print!("{}", cluster.load_image(&archive)?);
             }
@@ -143,10 +142,10 @@ pub fn command(workspace: &Workspace, args: Args) -> Result<()> {
         }
         Action::Restart { component } => {
             let start = std::time::Instant::now();
-            Cluster::running(workspace, name)?.restart(&component)?;
+            Cluster::running(harness, name)?.restart(&component)?;
             println!(
                 "{component} works again after {}",
-                crate::run::seconds(start.elapsed())
+                xtask_command::seconds(start.elapsed())
             );
             Ok(())
         }
@@ -161,8 +160,8 @@ pub fn command(workspace: &Workspace, args: Args) -> Result<()> {
     }
 }
 
-fn up(workspace: &Workspace, name: &str, proxy_mode: ProxyMode) -> Result<()> {
-    let cluster = Cluster::up(workspace, name, proxy_mode)?;
+fn up(harness: &Harness, name: &str, proxy_mode: ProxyMode) -> Result<()> {
+    let cluster = Cluster::up(harness, name, proxy_mode)?;
     let cluster = cluster.keep();
     let layout = &cluster.layout;
     match &cluster.stages {
@@ -192,7 +191,7 @@ fn up(workspace: &Workspace, name: &str, proxy_mode: ProxyMode) -> Result<()> {
 }
 
 /// With a cluster that somebody else runs.
-fn elsewhere(workspace: &Workspace, layout: &Layout, action: Action, kubeconfig: &Path) -> Result<()> {
+fn elsewhere(harness: &Harness, layout: &Layout, action: Action, kubeconfig: &Path) -> Result<()> {
     let shown = kubeconfig.display();
     let refused = |what: &str| -> Result<()> {
         bail!(
@@ -200,7 +199,7 @@ fn elsewhere(workspace: &Workspace, layout: &Layout, action: Action, kubeconfig:
              to work with a cluster of this machine"
         )
     };
-    let components = Components::pinned(workspace, &layout.bin())?;
+    let components = Components::pinned(&harness.modules, &layout.bin())?;
     // Ours where it is built, else the one that comes with that cluster's tools.
     let tool = |name: &str| -> Result<Cmd> {
         let built = components.path(name)?;

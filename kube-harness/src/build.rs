@@ -7,11 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use crate::run::{Cmd, seconds};
-use crate::workspace::Workspace;
-
-/// Where the modules are pinned, one folder for each, so that none of them bends the versions of another.
-const MODULES: &str = "e2e/cluster/components";
+use xtask_command::{Cmd, seconds};
 
 /// Compiling the API server cold on a slow machine stays well below this.
 const DEADLINE: Duration = Duration::from_secs(40 * 60);
@@ -84,9 +80,8 @@ pub struct Components {
 }
 
 impl Components {
-    /// Reads what is pinned. Builds nothing.
-    pub fn pinned(workspace: &Workspace, bin: &Path) -> Result<Self> {
-        let modules = workspace.path(MODULES);
+    /// Reads what is pinned in a folder for each module, so that none of them bends the versions of another. Builds nothing.
+    pub fn pinned(modules: &Path, bin: &Path) -> Result<Self> {
         let kubernetes = version(&modules.join("kubernetes/go.mod"), "k8s.io/kubernetes")?;
         let helm = version(&modules.join("helm/go.mod"), "helm.sh/helm/v4")?;
         let mut digests = Vec::new();
@@ -115,7 +110,7 @@ impl Components {
         Ok(Self {
             bin: bin.to_owned(),
             digests,
-            modules,
+            modules: modules.to_owned(),
             flags,
             kubernetes,
         })
@@ -294,8 +289,8 @@ mod tests {
 
     #[test]
     fn the_pinned_modules_are_read() {
-        let workspace = Workspace::locate().unwrap();
-        let components = Components::pinned(&workspace, Path::new("/bin-folder")).unwrap();
+        let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/cluster/components");
+        let components = Components::pinned(&modules, Path::new("/bin-folder")).unwrap();
         assert!(components.kubernetes_version().starts_with("v1."));
         let kubelet = components.path("kubelet").unwrap();
         assert!(kubelet.starts_with("/bin-folder"), "{}", kubelet.display());

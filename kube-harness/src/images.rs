@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::requirements;
-use crate::image::oci::{Arch, Image, Layer, write_archive};
+use xtask_oci::{Arch, Image, Layer, write_archive};
 
 /// Holds a pod's namespaces open; named in e2e/cluster/config/containerd.toml.
 const PAUSE: &str = "dormouse.test/pause:1";
