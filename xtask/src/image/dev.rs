@@ -12,8 +12,28 @@ use super::content;
 use super::origin::Origin;
 use super::{Program, WORKLOAD, plugins};
 use crate::workspace::{Profile, Workspace};
-use xtask_command::Cmd;
+use crate::{build, guests, tools};
+use xtask_command::{Cmd, Steps};
 use xtask_oci::{Arch, Image, Layer, write_archive};
+
+/// `cargo xtask image --dev`.
+pub fn command(workspace: &Workspace, only_workload: bool) -> Result<()> {
+    let mut steps = Steps::new(4);
+    steps.run("check the tools", || tools::for_everything(workspace))?;
+    steps.run(guests::WHAT, || guests::build(workspace))?;
+    steps.run("build dormouse and the workload as the tests do", || {
+        build::programs(workspace, Profile::Dev)
+    })?;
+    let file = steps.run("write the image", || {
+        if only_workload {
+            Ok(workload(workspace)?.1)
+        } else {
+            dormouse(workspace)
+        }
+    })?;
+    println!("{}", file.display());
+    Ok(())
+}
 
 /// The image of Dormouse, of programs and plugins that are built. Called as the one that is shipped: the chart asks for it by that name.
 pub fn dormouse(workspace: &Workspace) -> Result<PathBuf> {
@@ -24,9 +44,7 @@ pub fn dormouse(workspace: &Workspace) -> Result<PathBuf> {
         &format!("dormouse:{}", origin.version),
         Program::Dormouse,
     )?;
-    image
-        .layers
-        .insert(1, plugins(&crate::guests::built(workspace)?)?);
+    image.layers.insert(1, plugins(&guests::built(workspace)?)?);
     image.labels = origin.labels("dormouse", "Dormouse as its tests have built it");
     write(workspace, &image, "dormouse-dev.tar")
 }
@@ -104,7 +122,7 @@ fn paths(listing: &str) -> Result<Vec<&str>> {
 fn stripped(workspace: &Workspace, program: &Path) -> Result<Vec<u8>> {
     let folder = workspace.target().join("image");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let file = folder.join("stripped");
+    let file = folder.join(format!(".stripped-{}", std::process::id()));
     let strip = Cmd::new("strip")
         .arg("--strip-debug")
         .arg("-o")
@@ -112,7 +130,9 @@ fn stripped(workspace: &Workspace, program: &Path) -> Result<Vec<u8>> {
         .arg(program);
     // It comes with the linker. A larger image does as well.
     let from = if strip.succeeds() { file.as_path() } else { program };
-    fs::read(from).with_context(|| format!("cannot read {}", from.display()))
+    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()));
+    let _ = fs::remove_file(&file);
+    bytes
 }
 
 #[cfg(test)]
