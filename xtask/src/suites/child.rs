@@ -24,6 +24,8 @@ const PROGRESS: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// What a suite has left behind may hold its output open; it is not waited for longer than this.
 const END_OF_OUTPUT: Duration = Duration::from_secs(2);
+/// How much a patient suite steps back. A compiler has many threads, and one thread of a test is to get its turn among them.
+const NICE: i32 = 10;
 /// Longest line that is shown as progress.
 const LINE: usize = 110;
 
@@ -228,7 +230,7 @@ fn outcome_file(folder: &Path, suite: &str) -> PathBuf {
 pub fn inside(folder: &Path, suite: &str, patient: bool, work: impl FnOnce() -> Outcome) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     if patient {
-        rustix::process::nice(5)?;
+        rustix::process::nice(NICE)?;
     }
     let outcome = work();
     let file = outcome_file(folder, suite);
