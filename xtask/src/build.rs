@@ -104,13 +104,22 @@ impl Tests {
     }
 }
 
-/// Builds `dormouse`, and the server of the pods of the end-to-end tests beside it.
-pub fn programs(workspace: &Workspace, profile: Profile) -> Result<()> {
+/// Builds `dormouse`.
+pub fn dormouse(workspace: &Workspace, profile: Profile) -> Result<()> {
+    programs(workspace, profile, &["dormouse"])
+}
+
+/// Builds `dormouse`, and the server of the pods of the end-to-end tests beside it, as the tests need them.
+pub fn for_tests(workspace: &Workspace) -> Result<()> {
+    programs(workspace, Profile::Dev, &["dormouse", "workload"])
+}
+
+fn programs(workspace: &Workspace, profile: Profile, names: &[&str]) -> Result<()> {
     workspace
         .cargo("build")
         // The lifecycle suite brings the features that only tests ask for, so that they are unified as they are for tests.
         .args(["--workspace", "--all-features", "--test", "lifecycle"])
-        .args(["--bin", "dormouse", "--bin", "workload"])
+        .args(names.iter().flat_map(|name| ["--bin", *name]))
         .args(profile.args())
         .hint("the compiler's message is above; if a download failed, check the network and run it again")
         .run()

@@ -46,7 +46,7 @@ pub fn demo(workspace: &Workspace, args: Args) -> Result<()> {
     steps.run(guests::WHAT, || guests::build(workspace))?;
     steps.run(
         "build dormouse (the first time compiles wasmtime too: several minutes)",
-        || build::programs(workspace, profile),
+        || build::dormouse(workspace, profile),
     )?;
     steps.announce("start the demo");
     let mut command = command(workspace, profile, args.plugin);
@@ -62,7 +62,7 @@ pub fn inspect(workspace: &Workspace, file: &Path) -> Result<()> {
     steps.run("check the tools", || tools::for_everything(workspace))?;
     steps.run(
         "build dormouse (the first time compiles wasmtime too: several minutes)",
-        || build::programs(workspace, Profile::Dev),
+        || build::dormouse(workspace, Profile::Dev),
     )?;
     Cmd::new(workspace.binary(Profile::Dev))
         .args(["plugin", "inspect"])

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{self, Tests};
-use crate::workspace::{Profile, Workspace};
+use crate::workspace::Workspace;
 use crate::{chart, guests, image, tools, tutorial};
 use kube_harness::{Cluster, ProxyMode};
 use xtask_command::Steps;
@@ -275,7 +275,7 @@ fn evidence(workspace: &Workspace) -> Result<PathBuf> {
 fn images(workspace: &Workspace, arch: Arch, args: &Args, user_plugin: &Path) -> Result<[PathBuf; 3]> {
     let (dormouse, mut image, workload) = if args.dev_image {
         if args.suite.is_none() {
-            build::programs(workspace, Profile::Dev)?;
+            build::for_tests(workspace)?;
         }
         let (image, workload) = image::dev::workload(workspace)?;
         (image::dev::dormouse(workspace)?, image, workload)

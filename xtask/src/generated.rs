@@ -42,7 +42,7 @@ pub fn up_to_date(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn generate(workspace: &Workspace) -> Result<Vec<(&'static str, String)>> {
-    crate::build::programs(workspace, Profile::Dev)?;
+    crate::build::dormouse(workspace, Profile::Dev)?;
     let crd = ask(workspace, &["crd".to_owned()])?;
     Ok(vec![
         (COMMAND_LINE, command_line(workspace)?),

@@ -22,7 +22,7 @@ pub fn command(workspace: &Workspace, only_workload: bool) -> Result<()> {
     steps.run("check the tools", || tools::for_everything(workspace))?;
     steps.run(guests::WHAT, || guests::build(workspace))?;
     steps.run("build dormouse and the workload as the tests do", || {
-        build::programs(workspace, Profile::Dev)
+        build::for_tests(workspace)
     })?;
     let file = steps.run("write the image", || {
         if only_workload {

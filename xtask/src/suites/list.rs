@@ -8,7 +8,7 @@ use super::Run;
 use super::lanes::Lane;
 use crate::build::{self, Tests};
 use crate::outcome::Outcome;
-use crate::workspace::{Profile, Workspace};
+use crate::workspace::Workspace;
 use crate::{
     chart, check, claims, demo, e2e, generated, guests, imports, licences, programs, tools, tutorial,
 };
@@ -58,7 +58,7 @@ pub const TESTS: &[Suite] = &[
         needs: &["tools"],
         run: |workspace, run| {
             let tests = Tests::build(workspace, &Tests::ALL)?;
-            build::programs(workspace, Profile::Dev)?;
+            build::for_tests(workspace)?;
             run.leave(&tests)?;
             Ok(Outcome::Passed(format!("{} test programs", tests.iter().count())))
         },
