@@ -409,7 +409,8 @@ async fn dlx(view: EndpointsView, args: &Args) -> anyhow::Result<()> {
         dlx.ledger(),
         TargetSpec {
             key,
-            plugin: "bench".into(),
+            owner: dormouse_model::Owner::plugin("bench"),
+            wake: dormouse_kubernetes::Wake::Lifecycle,
             resource: "bench".into(),
             readiness_timeout: None,
             protocol: AppProtocol::Http1,

@@ -17,17 +17,14 @@ both directions. Called with (dict "root" . "role" "autoscaler" | "dlx" | "resto
 - apiGroups: [dormouse.dev]
   resources: [sleepers/status]
   verbs: [update]
-# Traffic: selectors are parked and restored, and Dormouse's own slices come and go. A wake never begins a slice.
+# Traffic: selectors are parked and restored, and Dormouse's own slices come and go. One that somebody has damaged is written anew,
+# by whoever carries the next step out.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, patch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  {{- if eq $role "autoscaler" }}
-  verbs: [list, watch, create, update, delete]
-  {{- else }}
-  verbs: [list, watch, update, delete]
-  {{- end }}
+  verbs: [get, list, watch, create, update, delete]
 # Where a resource's requests go, and whether it is ready.
 - apiGroups: [""]
   resources: [pods]
@@ -37,11 +34,11 @@ both directions. Called with (dict "root" . "role" "autoscaler" | "dlx" | "resto
   resources: [ingresses]
   verbs: [list, watch]
 {{- end }}
-# Workloads: scaled by their scale subresource; an annotation on them fences late writes. Plugins list them, in both processes.
+# Workloads: scaled by their scale subresource; an annotation on them fences late writes. Plugins list them, and a watch keeps the list.
 {{- range .root.Values.rbac.workloads }}
 - apiGroups: [{{ .apiGroup | quote }}]
   resources: {{ toJson .resources }}
-  verbs: [get, {{ if ne $role "restore" }}list, {{ end }}patch]
+  verbs: [get, {{ if eq $role "autoscaler" }}list, watch, {{ end }}patch]
 - apiGroups: [{{ .apiGroup | quote }}]
   resources:
     {{- range .resources }}

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dormouse::local::{self, Local};
 use dormouse_embedded::{CustomMetric, Fault};
 use dormouse_kubernetes::Cluster;
-use dormouse_kubernetes::objects::ObjectKey;
+use dormouse_model::ObjectKey;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

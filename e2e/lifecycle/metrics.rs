@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dormouse_kubernetes::lifecycle::ObjectRef;
 use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue, Sleeper};
-use dormouse_lifecycle::Phase;
+use dormouse_model::{ObjectRef, Phase};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use dormouse::requests;
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 

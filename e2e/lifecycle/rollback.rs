@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail, ensure};
 use dormouse::requests;
 use dormouse_kubernetes::{Role, round};
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 
 use crate::world::{NEVER, Wanted, World};
 use crate::{Case, case};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dormouse::requests;
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 
@@ -144,7 +144,7 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
             Ok((state(&world).await? == "asleep").then_some(()))
         })
         .await?;
-    let key = dormouse_kubernetes::SleeperKey::new(PLUGIN, NAMESPACE, NAME).object_name();
+    let key = dormouse_kubernetes::SleeperKey::of_plugin(PLUGIN, NAMESPACE, NAME).object_name();
     world
         .until("the Sleeper to show it", async || {
             let api = Api::<dormouse_kubernetes::Sleeper>::namespaced(world.client.clone(), NAMESPACE);

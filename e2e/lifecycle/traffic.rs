@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use dormouse::requests;
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::world::{NEVER, Wanted, World};

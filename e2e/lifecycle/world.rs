@@ -6,7 +6,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use dormouse::local::{self, SYSTEM_NAMESPACE};
 use dormouse_kubernetes::api::Sleeper;
 use dormouse_kubernetes::{Cluster, SleeperKey};
-use dormouse_lifecycle::{Phase, SleeperState, Wish};
+use dormouse_lifecycle::{SleeperState, Wish};
+use dormouse_model::Phase;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -193,11 +194,7 @@ impl World {
     }
 
     pub fn key(&self, namespace: &str, name: &str) -> SleeperKey {
-        SleeperKey {
-            plugin: PLUGIN.to_owned(),
-            namespace: namespace.to_owned(),
-            resource: name.to_owned(),
-        }
+        SleeperKey::of_plugin(PLUGIN, namespace, name)
     }
 
     pub async fn sleeper(&self, namespace: &str, name: &str) -> Result<Option<Sleeper>> {

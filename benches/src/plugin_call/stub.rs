@@ -1,31 +1,33 @@
 //! Services that answer at once: the host is measured, not a cluster.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
+use dormouse_kubernetes::{EventType, ObjectError};
+use dormouse_model::ObjectKey;
 use dormouse_plugin::types::ResourceId;
-use dormouse_plugin::{
-    EventType, HostServices, KubernetesError, LifecycleError, ListQuery, ObjectKey, PatchType, SleeperView,
-    Subresource,
-};
+use dormouse_plugin::{HostServices, LifecycleError, SleeperView};
 use serde_json::Value;
 use tokio::time::Instant;
 
 pub struct Stub;
 
-fn nothing<T>() -> Result<T, KubernetesError> {
-    Err(KubernetesError::Unavailable("there is no cluster".into()))
+fn nothing<T>() -> Result<T, ObjectError> {
+    Err(ObjectError::Unavailable("there is no cluster".into()))
 }
 
 #[async_trait]
 impl HostServices for Stub {
-    async fn get(&self, _: &str, _: &ObjectKey, _: &[String], _: Instant) -> Result<Value, KubernetesError> {
+    async fn get(&self, _: &str, _: &ObjectKey, _: &[String], _: Instant) -> Result<Value, ObjectError> {
         nothing()
     }
 
-    async fn list(&self, _: &str, _: &ListQuery, _: Instant) -> Result<Vec<Value>, KubernetesError> {
+    async fn list(&self, _: &str, _: &ListQuery, _: Instant) -> Result<Vec<Arc<str>>, ObjectError> {
         nothing()
     }
 
-    async fn create(&self, _: &str, _: Value, _: Instant) -> Result<Value, KubernetesError> {
+    async fn create(&self, _: &str, _: Value, _: Instant) -> Result<Value, ObjectError> {
         nothing()
     }
 
@@ -37,15 +39,15 @@ impl HostServices for Stub {
         _: PatchType,
         _: Value,
         _: Instant,
-    ) -> Result<Value, KubernetesError> {
+    ) -> Result<Value, ObjectError> {
         nothing()
     }
 
-    async fn apply(&self, _: &str, _: Value, _: bool, _: Instant) -> Result<Value, KubernetesError> {
+    async fn apply(&self, _: &str, _: Value, _: bool, _: Instant) -> Result<Value, ObjectError> {
         nothing()
     }
 
-    async fn delete(&self, _: &str, _: &ObjectKey, _: Instant) -> Result<(), KubernetesError> {
+    async fn delete(&self, _: &str, _: &ObjectKey, _: Instant) -> Result<(), ObjectError> {
         nothing()
     }
 
@@ -57,7 +59,7 @@ impl HostServices for Stub {
         _: &str,
         _: &str,
         _: Instant,
-    ) -> Result<(), KubernetesError> {
+    ) -> Result<(), ObjectError> {
         nothing()
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 

@@ -9,7 +9,7 @@ use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
 use dormouse_kubernetes::SleeperKey;
 use dormouse_kubernetes::api::{PARKED_SELECTOR, Sleeper, condition};
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
@@ -170,7 +170,7 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
             &format!("--set=plugins.initContainers[0].command={copy}"),
         ],
     ];
-    let key = SleeperKey::new(&stem, ns, name);
+    let key = SleeperKey::of_plugin(&stem, ns, name);
     let sleepers = Api::<Sleeper>::namespaced(world.client.clone(), ns);
     let phase = async || {
         let sleeper = sleepers.get_opt(&key.object_name()).await?;
@@ -233,7 +233,7 @@ async fn two_plugins_on_one_workload(world: &World, second: &str) -> Result<()> 
     deployments
         .patch(name, &PatchParams::default(), &Patch::Merge(&labelled))
         .await?;
-    let (first, second) = (world.key(ns, name), SleeperKey::new(second, ns, name));
+    let (first, second) = (world.key(ns, name), SleeperKey::of_plugin(second, ns, name));
     let sleepers = Api::<Sleeper>::namespaced(world.client.clone(), ns);
     let status = async |key: &SleeperKey| {
         let sleeper = sleepers.get_opt(&key.object_name()).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse_kubernetes::CustomMetric;
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
 use kube::Api;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use dormouse::requests;
 use dormouse_kubernetes::{Sleeper, SleeperKey, WishError};
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use kube::api::Api;
 use serde_json::json;
 
@@ -129,7 +129,7 @@ async fn a_stateful_set_sleeps_and_wakes(world: Arc<World>) -> Result<()> {
             Ok((replicas().await? == (2, 2)).then_some(()))
         })
         .await?;
-    let key = SleeperKey::new(PLUGIN, ns, "statefulset.db").object_name();
+    let key = SleeperKey::of_plugin(PLUGIN, ns, "statefulset.db").object_name();
     let sleepers = Api::<Sleeper>::namespaced(world.client.clone(), ns);
     world
         .until("it to be asleep", async || {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;

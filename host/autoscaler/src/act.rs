@@ -38,9 +38,9 @@ pub(crate) struct Actor<'a> {
 impl Actor<'_> {
     /// Acts on decisions, then records them. Returns the fields that the source wants watched.
     pub async fn act(&self, decided: &[Decided], now: Timestamp) -> Vec<(ResourceId, FieldCondition)> {
-        let plugin = self.source.name();
+        let owner = &self.source.owner();
         for one in decided {
-            self.metrics.decision(plugin, one.decision.outcome());
+            self.metrics.decision(owner, one.decision.outcome());
         }
         let (mut news, watched) = self.sleep(decided).await;
         self.look(decided, &mut news).await;
@@ -70,19 +70,19 @@ impl Actor<'_> {
         news: &mut News,
         watched: &mut Vec<(ResourceId, FieldCondition)>,
     ) {
-        let plugin = self.source.name();
+        let owner = &self.source.owner();
         let ids: Vec<_> = batch.iter().map(|one| one.target.resource.id.clone()).collect();
         let outcomes = match self.source.set_scale(&ids, 0, reason).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::warn!(
-                    plugin,
+                    %owner,
                     resources = ids.len(),
                     code = error.code,
                     "set-scale failed: {error}"
                 );
                 for one in batch {
-                    self.metrics.sleep(plugin, "error");
+                    self.metrics.sleep(owner, "error");
                     let update =
                         ConditionUpdate::bad(condition::PLUGIN, camel(error.code), error.to_string());
                     self.warn(one, &update).await;
@@ -98,7 +98,7 @@ impl Actor<'_> {
                 ScaleOutcome::Watch(_) => "watch",
                 ScaleOutcome::Failed(_) => "failed",
             };
-            self.metrics.sleep(plugin, label);
+            self.metrics.sleep(owner, label);
             let update = match &outcome {
                 ScaleOutcome::Failed(error) => {
                     ConditionUpdate::bad(condition::PLUGIN, "SleepFailed", error.to_string())
@@ -108,13 +108,13 @@ impl Actor<'_> {
                 }
             };
             if update.status {
-                tracing::info!(plugin, resource = %one.target.resource.id, outcome = label, "asked to sleep: {reason}");
+                tracing::info!(%owner, resource = %one.target.resource.id, outcome = label, "asked to sleep: {reason}");
                 // Sleepers that the protocol carries out tell their own story.
                 if scales_itself(&one.target.resource) && label != "done" {
                     self.tell(one, false, "SleepRequested", reason).await;
                 }
             } else {
-                tracing::warn!(plugin, resource = %one.target.resource.id, "sleep failed: {}", update.message);
+                tracing::warn!(%owner, resource = %one.target.resource.id, "sleep failed: {}", update.message);
                 self.warn(one, &update).await;
             }
             news.add(&one.target.key, update);
@@ -126,7 +126,7 @@ impl Actor<'_> {
 
     /// Steps into the traffic of some and out of that of others.
     async fn look(&self, decided: &[Decided], news: &mut News) {
-        let plugin = self.source.name();
+        let owner = &self.source.owner();
         let mut looks = Vec::new();
         for one in decided
             .iter()
@@ -156,7 +156,7 @@ impl Actor<'_> {
             match wished {
                 Ok(changed) => {
                     if changed {
-                        self.metrics.look(plugin, label);
+                        self.metrics.look(owner, label);
                     }
                     if one.action == Action::Look {
                         news.add(key, ConditionUpdate::good(condition::DIVERTIBLE));
@@ -175,7 +175,7 @@ impl Actor<'_> {
                 // Somebody else's wish came first. Asked again in the next round.
                 Err(WishError::Superseded | WishError::Unknown(_)) => {}
                 Err(error @ WishError::Cluster(_)) => {
-                    tracing::warn!(plugin, resource = %one.target.resource.id, "a look failed: {error}");
+                    tracing::warn!(%owner, resource = %one.target.resource.id, "a look failed: {error}");
                 }
             }
         }
@@ -202,8 +202,8 @@ impl Actor<'_> {
                     self.warn_at(one, update, now).await;
                 }
                 if let Err(error) = self.sleepers.record(&one.target.key, last, &conditions).await {
-                    let plugin = self.source.name();
-                    tracing::warn!(plugin, resource = %one.target.resource.id, "a decision was not recorded: {error}");
+                    let owner = &self.source.owner();
+                    tracing::warn!(%owner, resource = %one.target.resource.id, "a decision was not recorded: {error}");
                 }
             })
             .await;

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::orphans::{Roster, sweep};
 use crate::readings::{Lanes, Policy};
 use crate::round::Line;
+use crate::routes::Routes;
 use crate::{Meters, Overrides, Sleepers, Source, Sources};
 
 /// Longest delay before the first round: many sources do not all begin at once.
@@ -24,7 +25,7 @@ const LONGEST_JITTER: Duration = Duration::from_secs(5);
 /// Changes that come close together are one: a manifest of many objects takes a moment to be applied.
 const TOGETHER_WITHIN: Duration = Duration::from_millis(200);
 /// Shortest pause between two rounds of one source because something changed.
-const BETWEEN_ROUNDS: Duration = Duration::from_secs(1);
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(500);
 /// And as a multiple of how long the last round took, so that changes without end cost a fifth of the time at most.
 const ROUND_SHARE: u32 = 4;
 
@@ -41,7 +42,7 @@ pub struct Config {
     pub settle: Duration,
     /// Longest round. Everything in it has a deadline already; this is the last resort.
     pub round_limit: Duration,
-    /// How often Sleepers without a plugin are looked for.
+    /// How often Sleepers without an owner are looked for.
     pub sweep_interval: Duration,
 }
 
@@ -90,7 +91,7 @@ pub struct Autoscaler {
 }
 
 impl Autoscaler {
-    /// A line from these sources, which are all there ever are. `roster` says which plugins there are beside them; see
+    /// A line from these sources, which are all there ever are. `roster` says which owners there are beside them; see
     /// [`Autoscaler::of_plugins`].
     pub fn new(
         config: Config,
@@ -160,8 +161,8 @@ impl Autoscaler {
         let declared = self.sleepers.changes();
         loop {
             for source in self.sources.ready() {
-                if begun.insert(source.name().to_owned()) {
-                    let span = tracing::info_span!("line", plugin = source.name());
+                if begun.insert(source.owner()) {
+                    let span = tracing::info_span!("line", owner = %source.owner());
                     let line = self.line(source);
                     let mut changes = declared.clone();
                     changes.mark_unchanged();
@@ -188,6 +189,7 @@ impl Autoscaler {
             settings: None,
             watched: std::collections::BTreeMap::new(),
             left_at_zero: std::collections::BTreeMap::new(),
+            routes: Routes::default(),
             lanes: Lanes::new(
                 Policy {
                     concurrency: self.config.metric_concurrency,
@@ -262,14 +264,15 @@ async fn rounds(
     mut leads: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) {
-    let plugin = line.source.name().to_owned();
+    let owner = line.source.owner();
     loop {
         if !led(&mut leads, &shutdown).await {
             return;
         }
         let cadence = async {
             let mut interval = line.effective().scale_interval;
-            let mut ticks = tokio::time::interval_at(Instant::now() + jitter(&plugin, interval), interval);
+            let mut ticks =
+                tokio::time::interval_at(Instant::now() + jitter(&owner.name, interval), interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             // What was asked before this process led is of no use any more.
             let mut deciding = Deciding::default();
@@ -302,7 +305,7 @@ async fn rounds(
                         "timeout"
                     }
                 };
-                line.metrics.round(&plugin, outcome, begun.elapsed());
+                line.metrics.round(&owner, outcome, begun.elapsed());
                 earliest = Instant::now() + BETWEEN_ROUNDS.max(begun.elapsed() * ROUND_SHARE);
                 // The source's own settings are known after its first round.
                 let effective = line.effective().scale_interval;

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::api::LastDecision;
-use dormouse_kubernetes::lifecycle::Phase;
-use dormouse_kubernetes::objects::ObjectKey;
 use dormouse_kubernetes::{
     Cluster, ClusterError, ConditionUpdate, Declared, DemandEntry, EventType, Sleeper, SleeperKey, StoodIn,
     WishError,
 };
-use dormouse_plugin::types::{FieldCondition, ObjectRef};
-use serde_json::Value;
+use dormouse_model::{FieldPath, ObjectRef, Phase};
+use dormouse_plugin::types::FieldCondition;
 use tokio::sync::watch;
 
 use crate::{FieldError, Sleepers};
@@ -84,12 +82,12 @@ impl Sleepers for Cluster {
     }
 
     async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError> {
-        let key = object_key(namespace, &condition.object);
+        let key = condition.object.in_namespace(namespace);
         let object = self
             .object_get(&key, std::slice::from_ref(&condition.path))
             .await
             .map_err(|error| FieldError(error.to_string()))?;
-        Ok(at(&object, &condition.path))
+        Ok(FieldPath(&condition.path).text(&object))
     }
 
     async fn tell(&self, namespace: &str, object: &ObjectRef, warning: bool, reason: &str, message: &str) {
@@ -98,44 +96,9 @@ impl Sleepers for Cluster {
         } else {
             EventType::Normal
         };
-        let key = object_key(namespace, object);
+        let key = object.in_namespace(namespace);
         if let Err(error) = self.record_event(&key, kind, reason, message, COMPONENT).await {
             tracing::debug!("an event was not told: {error}");
         }
-    }
-}
-
-fn object_key(namespace: &str, object: &ObjectRef) -> ObjectKey {
-    ObjectKey {
-        api_version: object.api_version.clone(),
-        kind: object.kind.clone(),
-        namespace: Some(namespace.to_owned()),
-        name: object.name.clone(),
-    }
-}
-
-/// The value at a dotted path, as text.
-fn at(object: &Value, path: &str) -> Option<String> {
-    let value = path.split('.').try_fold(object, |value, key| value.get(key))?;
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn fields_are_found_by_dotted_path() {
-        let object = json!({"status": {"state": "ready", "replicas": 0, "gone": null}});
-        assert_eq!(at(&object, "status.state").as_deref(), Some("ready"));
-        assert_eq!(at(&object, "status.replicas").as_deref(), Some("0"));
-        assert_eq!(at(&object, "status.gone"), None);
-        assert_eq!(at(&object, "status.state.deeper"), None);
-        assert_eq!(at(&object, "spec"), None);
     }
 }

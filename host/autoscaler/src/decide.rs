@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::{Phase, Wish};
+use dormouse_kubernetes::lifecycle::Wish;
+use dormouse_model::Phase;
 use dormouse_plugin::types::MetricSource;
 use dormouse_scaling::{Decision, Input, KeepReason, Verdict, decide};
 use jiff::{SignedDuration, Timestamp};
@@ -71,8 +72,8 @@ fn may_look(target: &Target, inputs: &[Input], now: Timestamp, settle: Duration)
     let updated = target
         .resource
         .last_event
-        .filter(|event| event.kind == dormouse_plugin::types::ScaleEventKind::ResourceUpdated);
-    let settled = [state.since, updated.map(|event| event.at)]
+        .filter(|event| event.kind == dormouse_model::ScaleEventKind::ResourceUpdated);
+    let settled = [state.since, updated.and_then(|event| event.at)]
         .into_iter()
         .flatten()
         .all(|moment| now.duration_since(moment) >= settle);

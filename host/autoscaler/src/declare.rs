@@ -3,24 +3,26 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dormouse_kubernetes::lifecycle::Phase;
-use dormouse_kubernetes::{Declared, Sleeper, SleeperKey, SleeperSpec};
+use dormouse_kubernetes::{Declared, Route, Sleeper, SleeperKey, SleeperSpec};
+use dormouse_model::{Owner, Phase};
 use dormouse_plugin::types::Resource;
 use futures::StreamExt;
 
 use crate::Sleepers;
-use crate::target::{Target, object};
+use crate::routes::Routes;
+use crate::target::Target;
 
 /// Writes under way at once.
 pub(crate) const CONCURRENCY: usize = 16;
 
 /// What a resource's Sleeper should say.
-pub fn spec(plugin: &str, resource: &Resource) -> SleeperSpec {
-    SleeperSpec {
-        plugin: plugin.to_owned(),
+pub fn spec(owner: &Owner, resource: &Resource, route: Option<Route>) -> SleeperSpec {
+    let spec = SleeperSpec {
+        owner: Some(owner.clone()),
+        plugin: owner.as_plugin().map(str::to_owned),
         resource: resource.id.name.clone(),
-        object: object(&resource.object),
-        workloads: resource.workloads.iter().map(object).collect(),
+        object: resource.object.clone(),
+        workloads: resource.workloads.clone(),
         services: resource.services.clone(),
         readiness_timeout_millis: resource
             .readiness_timeout
@@ -28,6 +30,12 @@ pub fn spec(plugin: &str, resource: &Resource) -> SleeperSpec {
         restore_replicas: resource
             .restore_replicas
             .map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+        wake: None,
+        route,
+    };
+    SleeperSpec {
+        wake: Some(spec.wake()),
+        ..spec
     }
 }
 
@@ -35,7 +43,7 @@ pub fn spec(plugin: &str, resource: &Resource) -> SleeperSpec {
 /// it has to be restored first.
 fn permitted(wanted: SleeperSpec, known: Option<&Sleeper>) -> SleeperSpec {
     let Some(known) = known else { return wanted };
-    if known.phase() == Phase::Awake || (known.spec.workloads.is_empty() && known.spec.services.is_empty()) {
+    if known.phase() == Phase::Awake || known.spec.scales_itself() {
         return wanted;
     }
     SleeperSpec {
@@ -77,22 +85,25 @@ fn taken_away(wanted: &SleeperSpec, known: &Sleeper, exists: impl Fn(&str) -> bo
 /// Makes sure that every resource has its Sleeper. One that cannot be declared is left out, with a log line, and holds up
 /// nobody.
 pub(crate) async fn declare(
-    plugin: &str,
+    owner: &Owner,
     resources: Vec<Resource>,
+    routes: &Routes,
     sleepers: &Arc<dyn Sleepers>,
 ) -> Vec<Target> {
-    let known: HashMap<SleeperKey, Arc<Sleeper>> = of_plugin(sleepers, plugin)
+    let known: HashMap<SleeperKey, Arc<Sleeper>> = of_owner(sleepers, owner)
         .into_iter()
         .map(|sleeper| (SleeperKey::of(&sleeper), sleeper))
         .collect();
     let known = &known;
     let targets = futures::stream::iter(resources).map(|resource| async move {
-        let key = SleeperKey::new(plugin, &resource.id.namespace, &resource.id.name);
+        let key = SleeperKey::new(owner.clone(), &resource.id.namespace, &resource.id.name);
         if !sleepers.includes(&resource.id.namespace) {
-            tracing::warn!(plugin, resource = %resource.id, "its namespace is not looked after (--namespace)");
+            tracing::warn!(%owner, resource = %resource.id, "its namespace is not looked after (--namespace)");
             return None;
         }
-        let (wanted, existing) = (spec(plugin, &resource), known.get(&key).map(Arc::as_ref));
+        let existing = known.get(&key).map(Arc::as_ref);
+        let route = routes.of(&resource, existing);
+        let wanted = spec(owner, &resource, route);
         let namespace = &resource.id.namespace;
         let lost = existing.and_then(|known| {
             taken_away(&wanted, known, |service| sleepers.has_service(namespace, service))
@@ -101,12 +112,12 @@ pub(crate) async fn declare(
         if let Some(why) = lost
             && let Err(error) = sleepers.wake(&key, &why).await
         {
-            tracing::warn!(plugin, resource = %resource.id, "what it lost is not restored yet: {error}");
+            tracing::warn!(%owner, resource = %resource.id, "what it lost is not restored yet: {error}");
         }
         match sleepers.declare(&Declared { key: key.clone(), spec }).await {
             Ok(sleeper) => Some(Target { key, resource, sleeper }),
             Err(error) => {
-                tracing::warn!(plugin, resource = %resource.id, "no Sleeper: {error}");
+                tracing::warn!(%owner, resource = %resource.id, "no Sleeper: {error}");
                 None
             }
         }
@@ -118,20 +129,20 @@ pub(crate) async fn declare(
         .await
 }
 
-/// Retires the Sleepers of resources that the plugin does not list any more. Only to be called with what a *successful* call
-/// of the plugin returned.
+/// Retires the Sleepers of resources that the owner does not list any more. Only to be called with what a *successful* call
+/// of the source returned.
 pub(crate) async fn retire_missing(
-    plugin: &str,
+    owner: &Owner,
     listed: &BTreeSet<SleeperKey>,
     sleepers: &Arc<dyn Sleepers>,
 ) {
-    let gone = of_plugin(sleepers, plugin)
+    let gone = of_owner(sleepers, owner)
         .into_iter()
         .map(|sleeper| (SleeperKey::of(&sleeper), sleeper))
         .filter(|(key, sleeper)| !listed.contains(key) && sleeper.metadata.deletion_timestamp.is_none());
     retire(
         gone.map(|(key, _)| key).collect(),
-        "its plugin does not list it any more",
+        "its owner does not list it any more",
         sleepers,
     )
     .await;
@@ -140,19 +151,19 @@ pub(crate) async fn retire_missing(
 pub(crate) async fn retire(keys: Vec<SleeperKey>, why: &str, sleepers: &Arc<dyn Sleepers>) {
     futures::stream::iter(keys)
         .for_each_concurrent(CONCURRENCY, |key| async move {
-            tracing::info!(plugin = key.plugin, resource = %key, "retiring a Sleeper: {why}");
+            tracing::info!(owner = %key.owner, resource = %key, "retiring a Sleeper: {why}");
             if let Err(error) = sleepers.retire(&key).await {
-                tracing::warn!(plugin = key.plugin, resource = %key, "a Sleeper was not retired: {error}");
+                tracing::warn!(owner = %key.owner, resource = %key, "a Sleeper was not retired: {error}");
             }
         })
         .await;
 }
 
-/// All Sleepers of a plugin.
-pub(crate) fn of_plugin(sleepers: &Arc<dyn Sleepers>, plugin: &str) -> Vec<Arc<Sleeper>> {
+/// All Sleepers of an owner.
+pub(crate) fn of_owner(sleepers: &Arc<dyn Sleepers>, owner: &Owner) -> Vec<Arc<Sleeper>> {
     sleepers
         .list()
         .into_iter()
-        .filter(|sleeper| sleeper.spec.plugin == plugin)
+        .filter(|sleeper| sleeper.spec.owner() == *owner)
         .collect()
 }

@@ -30,6 +30,7 @@ mod outside;
 mod plugins;
 mod readings;
 mod round;
+mod routes;
 mod settings;
 mod status;
 mod target;

@@ -9,11 +9,11 @@ use dormouse_kubernetes::{
 };
 use dormouse_metrics::exposition::Wanted;
 use dormouse_metrics::{Answer, Config, ConfigError, Pod, Pods, Prometheus, Scrape};
-use dormouse_plugin::types::{ObjectRef, PodScrape};
-use dormouse_scaling::{Quantity, Reading, window_name};
+use dormouse_model::{ObjectRef, Quantity, window_name};
+use dormouse_plugin::types::PodScrape;
+use dormouse_scaling::Reading;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::target::object;
 use crate::{CustomQuestion, Meters, Question};
 
 /// The meters of a cluster.
@@ -128,9 +128,8 @@ impl ClusterMeters {
     }
 
     async fn pods_of(&self, namespace: &str, workloads: &[ObjectRef]) -> Result<WorkloadPods, MetricError> {
-        let workloads: Vec<_> = workloads.iter().map(object).collect();
         self.cluster
-            .workload_pods(namespace, &workloads, self.timeout)
+            .workload_pods(namespace, workloads, self.timeout)
             .await
     }
 
@@ -240,8 +239,8 @@ fn usage_of<'p>(
 }
 
 fn sum<'v>(what: &str, values: impl Iterator<Item = &'v str>) -> Reading {
-    let quantities: Result<Vec<Quantity>, _> = values.map(str::parse).collect();
-    match quantities.and_then(|quantities| Quantity::sum(&quantities)) {
+    let total: Result<Quantity, _> = values.map(str::parse::<Quantity>).sum();
+    match total {
         Ok(sum) => Reading::Value(sum),
         Err(error) => Reading::Error(format!("{what} has a wrong value: {error}")),
     }
@@ -299,7 +298,7 @@ mod tests {
         ];
         assert_eq!(
             usage_of(pods.iter(), &good, "cpu", minute()),
-            Reading::Value("1251500u".parse().unwrap_or_else(|_| Quantity::zero()))
+            Reading::Value("1251500u".parse().unwrap_or_else(|_| Quantity::ZERO))
         );
         no_data(&usage_of(pods.iter(), &good, "memory", minute()), "for memory");
         no_data(

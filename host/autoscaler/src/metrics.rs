@@ -1,7 +1,8 @@
-//! What the autoscaler counts. Labels are source names, outcomes and codes: bounded by what is installed.
+//! What the autoscaler counts. Labels are owners, outcomes and codes: bounded by what is installed.
 
 use std::time::Duration;
 
+use dormouse_model::Owner;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,19 +11,34 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PluginLabel {
+struct OwnerLabel {
+    owner: String,
+    owner_kind: &'static str,
+    /// Deprecated, read `owner`: what this label was called in the version before.
     plugin: String,
+}
+
+impl From<&Owner> for OwnerLabel {
+    fn from(owner: &Owner) -> Self {
+        Self {
+            owner: owner.name.clone(),
+            owner_kind: owner.kind.as_str(),
+            plugin: owner.as_plugin().unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
-    plugin: String,
+    #[prometheus(flatten)]
+    owner: OwnerLabel,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReadingLabels {
-    plugin: String,
+    #[prometheus(flatten)]
+    owner: OwnerLabel,
     source: &'static str,
     result: &'static str,
 }
@@ -36,8 +52,8 @@ struct SourceLabel {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     rounds: Family<OutcomeLabels, Counter>,
-    duration: Family<PluginLabel, Histogram, fn() -> Histogram>,
-    targets: Family<PluginLabel, Gauge>,
+    duration: Family<OwnerLabel, Histogram, fn() -> Histogram>,
+    targets: Family<OwnerLabel, Gauge>,
     decisions: Family<OutcomeLabels, Counter>,
     readings: Family<ReadingLabels, Counter>,
     reading_duration: Family<SourceLabel, Histogram, fn() -> Histogram>,
@@ -115,42 +131,38 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn round(&self, plugin: &str, outcome: &'static str, took: Duration) {
+    pub(crate) fn round(&self, owner: &Owner, outcome: &'static str, took: Duration) {
         self.rounds
             .get_or_create(&OutcomeLabels {
-                plugin: plugin.to_owned(),
+                owner: owner.into(),
                 outcome,
             })
             .inc();
         self.duration
-            .get_or_create(&PluginLabel {
-                plugin: plugin.to_owned(),
-            })
+            .get_or_create(&owner.into())
             .observe(took.as_secs_f64());
     }
 
-    pub(crate) fn targets(&self, plugin: &str, count: usize) {
-        let label = PluginLabel {
-            plugin: plugin.to_owned(),
-        };
+    pub(crate) fn targets(&self, owner: &Owner, count: usize) {
+        let label = OwnerLabel::from(owner);
         self.targets
             .get_or_create(&label)
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn decision(&self, plugin: &str, outcome: &'static str) {
+    pub(crate) fn decision(&self, owner: &Owner, outcome: &'static str) {
         self.decisions
             .get_or_create(&OutcomeLabels {
-                plugin: plugin.to_owned(),
+                owner: owner.into(),
                 outcome,
             })
             .inc();
     }
 
-    pub(crate) fn reading(&self, plugin: &str, source: &'static str, result: &'static str) {
+    pub(crate) fn reading(&self, owner: &Owner, source: &'static str, result: &'static str) {
         self.readings
             .get_or_create(&ReadingLabels {
-                plugin: plugin.to_owned(),
+                owner: owner.into(),
                 source,
                 result,
             })
@@ -163,19 +175,19 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    pub(crate) fn sleep(&self, plugin: &str, outcome: &'static str) {
+    pub(crate) fn sleep(&self, owner: &Owner, outcome: &'static str) {
         self.sleeps
             .get_or_create(&OutcomeLabels {
-                plugin: plugin.to_owned(),
+                owner: owner.into(),
                 outcome,
             })
             .inc();
     }
 
-    pub(crate) fn look(&self, plugin: &str, outcome: &'static str) {
+    pub(crate) fn look(&self, owner: &Owner, outcome: &'static str) {
         self.looks
             .get_or_create(&OutcomeLabels {
-                plugin: plugin.to_owned(),
+                owner: owner.into(),
                 outcome,
             })
             .inc();

@@ -1,10 +1,11 @@
-//! Sleepers whose plugin is not there.
+//! Sleepers whose owner is not there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dormouse_kubernetes::api::condition;
 use dormouse_kubernetes::{ConditionUpdate, SleeperKey};
+use dormouse_model::{Owner, OwnerKind};
 use futures::StreamExt;
 use jiff::Timestamp;
 
@@ -12,36 +13,36 @@ use crate::declare::{CONCURRENCY, retire};
 use crate::status::{camel, is_news};
 use crate::{Sleepers, SourceError};
 
-/// Which plugins there are, and which there should be.
+/// Which owners there are, and which there should be.
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
-    /// Plugins that run.
-    pub ready: BTreeSet<String>,
-    /// Plugins that could not be loaded, or that are configured without a file.
-    pub failed: BTreeMap<String, SourceError>,
-    /// The plugins directory was read. If not, nobody knows what is missing from it.
-    pub complete: bool,
+    /// Owners whose sources run.
+    pub ready: BTreeSet<Owner>,
+    /// Owners that cannot say what is theirs: plugins that could not be loaded, or that are configured without a file.
+    pub failed: BTreeMap<Owner, SourceError>,
+    /// Kinds of which all owners are known. Of any other kind nobody knows what is missing.
+    pub complete: BTreeSet<OwnerKind>,
 }
 
-/// A plugin that was removed on purpose leaves Sleepers behind: they are woken and retired. Those of a plugin that could not
+/// An owner that was removed on purpose leaves Sleepers behind: they are woken and retired. Those of a plugin that could not
 /// be loaded stay as they are, and say why nobody looks after them.
 pub(crate) async fn sweep(roster: &Roster, sleepers: &Arc<dyn Sleepers>, now: Timestamp) {
     let mut removed = Vec::new();
     let mut abandoned = Vec::new();
     for sleeper in sleepers.list() {
-        let (key, plugin) = (SleeperKey::of(&sleeper), &sleeper.spec.plugin);
-        if sleeper.metadata.deletion_timestamp.is_some() || roster.ready.contains(plugin) {
+        let key = SleeperKey::of(&sleeper);
+        if sleeper.metadata.deletion_timestamp.is_some() || roster.ready.contains(&key.owner) {
             continue;
         }
-        match roster.failed.get(plugin) {
+        match roster.failed.get(&key.owner) {
             Some(error) => {
-                let message = format!("plugin {plugin} is not loaded: {error}");
+                let message = format!("{} is not loaded: {error}", key.owner);
                 let update = ConditionUpdate::bad(condition::PLUGIN, camel(error.code), message);
                 if is_news(&sleeper, &update, now) {
                     abandoned.push((key, update));
                 }
             }
-            None if roster.complete => removed.push(key),
+            None if roster.complete.contains(&key.owner.kind) => removed.push(key),
             None => {}
         }
     }
@@ -52,5 +53,5 @@ pub(crate) async fn sweep(roster: &Roster, sleepers: &Arc<dyn Sleepers>, now: Ti
             }
         })
         .await;
-    retire(removed, "its plugin was removed", sleepers).await;
+    retire(removed, "its owner was removed", sleepers).await;
 }

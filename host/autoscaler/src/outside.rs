@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::api::LastDecision;
-use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::{
-    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, StoodIn,
+    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Route, Sleeper, SleeperKey, StoodIn,
     WishError,
 };
-use dormouse_plugin::types::{
-    FieldCondition, ObjectRef, PodScrape, Resource, ResourceId, ScaleOutcome, Settings,
-};
+use dormouse_model::{ObjectRef, Owner, Phase};
+use dormouse_plugin::types::{FieldCondition, PodScrape, Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_scaling::Reading;
 use jiff::Timestamp;
 use thiserror::Error;
@@ -36,14 +34,17 @@ pub struct SourceError {
 /// Every call has a deadline of its own; the line adds one round limit on top, no more.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Its name: part of the identity of its resources.
-    fn name(&self) -> &str;
+    /// Who declares its resources: part of their identity.
+    fn owner(&self) -> Owner;
 
     /// Defaults that suit its platform.
     async fn settings(&self) -> Result<Settings, SourceError>;
 
     /// Every resource that it looks after. An error says nothing about any of them.
     async fn resources(&self) -> Result<Vec<Resource>, SourceError>;
+
+    /// Where requests go that name a resource and no Service. None: the host's choice, the first Service that it lists.
+    async fn route(&self, resource: &Resource) -> Result<Option<Route>, SourceError>;
 
     /// Scales resources; one outcome for each, in their order.
     async fn set_scale(

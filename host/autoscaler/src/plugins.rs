@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::Cluster;
+use dormouse_kubernetes::{Cluster, Route};
+use dormouse_model::{Owner, OwnerKind};
 use dormouse_plugin::types::{Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_plugin::{LoadState, Plugin, PluginError, PluginSet};
 use tokio::sync::watch;
@@ -22,8 +23,8 @@ impl From<PluginError> for SourceError {
 
 #[async_trait]
 impl Source for Plugin {
-    fn name(&self) -> &str {
-        Plugin::name(self)
+    fn owner(&self) -> Owner {
+        Owner::plugin(Plugin::name(self))
     }
 
     async fn settings(&self) -> Result<Settings, SourceError> {
@@ -32,6 +33,21 @@ impl Source for Plugin {
 
     async fn resources(&self) -> Result<Vec<Resource>, SourceError> {
         Ok(Plugin::resources(self).await?)
+    }
+
+    async fn route(&self, resource: &Resource) -> Result<Option<Route>, SourceError> {
+        let target = Plugin::service(self, &resource.id).await?;
+        // An empty name leaves it to the host; a resource without Services is reached by one of its own name.
+        let service = match (target.name.is_empty(), resource.services.first()) {
+            (false, _) => target.name,
+            (true, Some(first)) if target.port.is_some() => first.clone(),
+            (true, Some(_)) => return Ok(None),
+            (true, None) => resource.id.name.clone(),
+        };
+        Ok(Some(Route {
+            service,
+            port: target.port,
+        }))
     }
 
     async fn set_scale(
@@ -66,17 +82,20 @@ impl Roster {
             .statuses()
             .into_iter()
             .filter_map(|status| match status.state {
-                LoadState::Failed { error } => Some((status.name, error.into())),
+                LoadState::Failed { error } => Some((Owner::plugin(status.name), error.into())),
                 LoadState::Ready { .. } | LoadState::Loading => None,
             });
         Self {
             ready: plugins
                 .plugins()
                 .iter()
-                .map(|plugin| plugin.name().to_owned())
+                .map(|plugin| Owner::plugin(plugin.name()))
                 .collect(),
             failed: failed.collect(),
-            complete: plugins.directory_error().is_none() && plugins.is_settled(),
+            complete: (plugins.directory_error().is_none() && plugins.is_settled())
+                .then_some(OwnerKind::Plugin)
+                .into_iter()
+                .collect(),
         }
     }
 }

@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::{DemandEntry, MetricValue};
-use dormouse_plugin::types::{GroupKind, MetricSource, Rule};
-use dormouse_scaling::{Input, Quantity, Reading};
+use dormouse_model::{GroupKind, Owner, Phase, Quantity};
+use dormouse_plugin::types::{MetricSource, Rule};
+use dormouse_scaling::{Input, Reading};
 use jiff::Timestamp;
 
 use crate::metrics::Metrics;
@@ -40,7 +40,7 @@ pub(crate) struct Policy {
 
 /// Everything that is being read in one round.
 pub(crate) struct Readings {
-    plugin: String,
+    owner: Owner,
     metrics_resource: Option<GroupKind>,
     custom: HashMap<CustomQuestion, Answer<Values>>,
     others: HashMap<Question, Answer<Reading>>,
@@ -55,7 +55,7 @@ impl Readings {
         reason = "each is something else, and there is one caller"
     )]
     pub fn start(
-        plugin: &str,
+        owner: Owner,
         metrics_resource: Option<GroupKind>,
         targets: &[Target],
         meters: &Arc<dyn Meters>,
@@ -65,7 +65,7 @@ impl Readings {
         now: Timestamp,
     ) -> Self {
         let mut readings = Self {
-            plugin: plugin.to_owned(),
+            owner,
             metrics_resource,
             custom: HashMap::new(),
             others: HashMap::new(),
@@ -119,11 +119,11 @@ impl Readings {
     async fn input(&self, target: &Target, rule: &Rule, now: Timestamp) -> Input {
         let (threshold, reading) = match rule.threshold.parse::<Quantity>() {
             Err(error) => (
-                Quantity::zero(),
+                Quantity::ZERO,
                 Reading::Error(format!("the threshold is wrong: {error}")),
             ),
             Ok(threshold) => {
-                let reading = self.reading(target, rule, &threshold, now).await;
+                let reading = self.reading(target, rule, threshold, now).await;
                 (threshold, reading)
             }
         };
@@ -132,7 +132,7 @@ impl Readings {
             Reading::NoData(_) => "no-data",
             Reading::Error(_) => "error",
         };
-        self.metrics.reading(&self.plugin, label(&rule.source), result);
+        self.metrics.reading(&self.owner, label(&rule.source), result);
         let rule = dormouse_scaling::Rule {
             metric: describe(&rule.source),
             window: rule.window,
@@ -141,7 +141,7 @@ impl Readings {
         Input { rule, reading }
     }
 
-    async fn reading(&self, target: &Target, rule: &Rule, threshold: &Quantity, now: Timestamp) -> Reading {
+    async fn reading(&self, target: &Target, rule: &Rule, threshold: Quantity, now: Timestamp) -> Reading {
         let call = match question::call(target, rule, self.metrics_resource.as_ref()) {
             None => {
                 let demand = self.demand.as_ref();

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dormouse_kubernetes::api::condition;
-use dormouse_kubernetes::lifecycle::Phase;
 use dormouse_kubernetes::{ConditionUpdate, SleeperKey, StoodIn, WishError};
+use dormouse_model::Phase;
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ResourceState, Settings};
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -13,9 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::act::{Actor, Decided};
 use crate::autoscaler::{Clock, Config};
 use crate::deciding::Deciding;
-use crate::declare::{CONCURRENCY, declare, of_plugin, retire_missing};
+use crate::declare::{CONCURRENCY, declare, of_owner, retire_missing};
 use crate::metrics::Metrics;
 use crate::readings::{Lanes, Readings};
+use crate::routes::Routes;
 use crate::status::{camel, is_news};
 use crate::target::{Target, scales_itself};
 use crate::{Effective, Meters, Sleepers, Source, SourceError};
@@ -39,6 +40,8 @@ pub(crate) struct Line {
     /// this with the process loses the text of a failure at most.
     pub watched: BTreeMap<ResourceId, FieldCondition>,
     pub lanes: Lanes,
+    /// Where requests go. Losing it costs the source one more question for each resource.
+    pub routes: Routes,
     /// What is at zero without us and cannot be stood in for, and when that was last looked at. Losing it costs one more look.
     pub left_at_zero: BTreeMap<SleeperKey, Timestamp>,
 }
@@ -69,14 +72,15 @@ impl Line {
                 return Err(error);
             }
         };
-        let plugin = self.source.name().to_owned();
-        self.metrics.targets(&plugin, resources.len());
+        let owner = self.source.owner();
+        self.metrics.targets(&owner, resources.len());
         let listed: BTreeSet<_> = resources
             .iter()
-            .map(|resource| SleeperKey::new(&plugin, &resource.id.namespace, &resource.id.name))
+            .map(|resource| SleeperKey::new(owner.clone(), &resource.id.namespace, &resource.id.name))
             .collect();
-        retire_missing(&plugin, &listed, &self.sleepers).await;
-        let targets = declare(&plugin, resources, &self.sleepers).await;
+        retire_missing(&owner, &listed, &self.sleepers).await;
+        self.routes.ask(&self.source, &resources).await;
+        let targets = declare(&owner, resources, &self.routes, &self.sleepers).await;
         self.mirror(&targets).await;
         self.stand_in(&targets).await;
         self.watch(&targets).await;
@@ -89,7 +93,7 @@ impl Line {
     fn decide(&mut self, targets: Vec<Target>, deciding: &mut Deciding) {
         let targets = deciding.free(targets);
         let readings = Arc::new(Readings::start(
-            self.source.name(),
+            self.source.owner(),
             self.effective().metrics_resource,
             &targets,
             &self.meters,
@@ -236,7 +240,7 @@ impl Line {
     fn tell_failure(&self, call: &'static str, error: &SourceError) {
         // The plugin's call has said it already, in its own span.
         tracing::debug!(
-            plugin = self.source.name(),
+            owner = %self.source.owner(),
             call,
             code = error.code,
             "the plugin failed: {error}"
@@ -247,7 +251,7 @@ impl Line {
     async fn note_failure(&self, error: &SourceError) {
         let update = ConditionUpdate::bad(condition::PLUGIN, camel(error.code), error.to_string());
         let now = self.clock.now();
-        let news: Vec<_> = of_plugin(&self.sleepers, self.source.name())
+        let news: Vec<_> = of_owner(&self.sleepers, &self.source.owner())
             .into_iter()
             .filter(|sleeper| is_news(sleeper, &update, now))
             .map(|sleeper| SleeperKey::of(&sleeper))

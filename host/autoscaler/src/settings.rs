@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dormouse_plugin::types::{GroupKind, Settings};
+use dormouse_model::GroupKind;
+use dormouse_plugin::types::Settings;
 
 /// How often idleness is decided if nobody says otherwise.
 const SCALE_INTERVAL: Duration = Duration::from_secs(60);

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::lifecycle::{Phase, SleeperState, Wish};
+use dormouse_kubernetes::lifecycle::{SleeperState, Wish};
 use dormouse_kubernetes::{Sleeper, SleeperKey};
-use dormouse_plugin::types::{MetricSource, ObjectRef, Resource, ResourceState, ScaleEventKind};
-use dormouse_scaling::{ScaleEvent, ScaleEventKind as Kind};
+use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
+use dormouse_plugin::types::{MetricSource, Resource, ResourceState};
 
 /// One thing to decide about.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// Identity: plugin, namespace and name. A bare name never stands for a resource.
+    /// Identity: owner, namespace and name. A bare name never stands for a resource.
     pub key: SleeperKey,
     pub resource: Resource,
     pub sleeper: Arc<Sleeper>,
@@ -57,18 +57,14 @@ impl Target {
     /// What is known to have happened to it: from the source, and from the Sleeper itself.
     pub fn events(&self) -> Vec<ScaleEvent> {
         let state = self.state();
-        let theirs = self.resource.last_event.map(|event| ScaleEvent {
-            kind: kind(event.kind),
-            at: Some(event.at),
-        });
         let ours = [
-            (Kind::ScaleFromZeroStarted, state.wake_started),
-            (Kind::ScaleFromZeroCompleted, state.wake_completed),
+            (ScaleEventKind::ScaleFromZeroStarted, state.wake_started),
+            (ScaleEventKind::ScaleFromZeroCompleted, state.wake_completed),
         ];
         let ours = ours
             .into_iter()
             .filter_map(|(kind, at)| Some(ScaleEvent { kind, at: Some(at?) }));
-        theirs.into_iter().chain(ours).collect()
+        self.resource.last_event.into_iter().chain(ours).collect()
     }
 
     /// Whether one of its rules counts observed traffic.
@@ -83,22 +79,4 @@ impl Target {
 /// A resource without workloads and Services of its own is scaled by its platform; its Sleeper only mirrors it.
 pub(crate) fn scales_itself(resource: &Resource) -> bool {
     resource.workloads.is_empty() && resource.services.is_empty()
-}
-
-pub(crate) fn object(object: &ObjectRef) -> dormouse_kubernetes::lifecycle::ObjectRef {
-    dormouse_kubernetes::lifecycle::ObjectRef {
-        api_version: object.api_version.clone(),
-        kind: object.kind.clone(),
-        name: object.name.clone(),
-    }
-}
-
-fn kind(kind: ScaleEventKind) -> Kind {
-    match kind {
-        ScaleEventKind::ResourceUpdated => Kind::ResourceUpdated,
-        ScaleEventKind::ScaleFromZeroStarted => Kind::ScaleFromZeroStarted,
-        ScaleEventKind::ScaleFromZeroCompleted => Kind::ScaleFromZeroCompleted,
-        ScaleEventKind::ScaleToZeroStarted => Kind::ScaleToZeroStarted,
-        ScaleEventKind::ScaleToZeroCompleted => Kind::ScaleToZeroCompleted,
-    }
 }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::plan::Plan;
 use crate::cluster::resolve::Resolver;
 use crate::cluster::targets::Targets;
-use crate::cluster::waker::PluginWaker;
+use crate::cluster::waker::ClusterWaker;
 use crate::{Ledger, RouteTable, Waker};
 
 /// How often targets are looked at whose pods are not old enough, or too old, to count: time changes that, not an event.
@@ -57,9 +57,9 @@ impl Glue {
         Arc::clone(&self.routes)
     }
 
-    /// Wakes through the plugin that looks after the resource.
+    /// Wakes what the routes lead to.
     pub fn waker(&self) -> Arc<dyn Waker> {
-        Arc::new(PluginWaker::new(self.cluster.clone(), Arc::clone(&self.plugins)))
+        Arc::new(ClusterWaker::new(self.cluster.clone(), Arc::clone(&self.plugins)))
     }
 
     /// Follows the cluster until `shutdown`. `ledger` is that of the data plane which uses the routes.

@@ -208,7 +208,8 @@ pub(crate) mod tests {
         };
         let spec = TargetSpec {
             key,
-            plugin: "test".into(),
+            owner: dormouse_model::Owner::plugin("test"),
+            wake: dormouse_kubernetes::Wake::Lifecycle,
             resource: name.into(),
             readiness_timeout: None,
             protocol: crate::AppProtocol::Http1,

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use dormouse_kubernetes::Wake;
+use dormouse_model::Owner;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -80,9 +82,11 @@ impl EndpointsView {
 pub struct TargetSpec {
     /// Identity.
     pub key: TargetKey,
-    /// Plugin that wakes it.
-    pub plugin: String,
-    /// Name of the resource, as the plugin calls it.
+    /// Who declared it.
+    pub owner: Owner,
+    /// Who brings it back.
+    pub wake: Wake,
+    /// Name of the resource, as its owner calls it.
     pub resource: String,
     /// How long a request is held. None: the DLX's own setting.
     pub readiness_timeout: Option<Duration>,
@@ -99,9 +103,11 @@ pub struct TargetSpec {
 pub struct Target {
     /// Identity.
     pub key: TargetKey,
-    /// Plugin that wakes it.
-    pub plugin: String,
-    /// Name of the resource, as the plugin calls it.
+    /// Who declared it.
+    pub owner: Owner,
+    /// Who brings it back.
+    pub wake: Wake,
+    /// Name of the resource, as its owner calls it.
     pub resource: String,
     /// How long a request is held. None: the DLX's own setting.
     pub readiness_timeout: Option<Duration>,
@@ -123,7 +129,8 @@ impl Target {
         let state = ledger.state(&spec.key.namespace, &spec.key.sleeper);
         Arc::new(Self {
             key: spec.key,
-            plugin: spec.plugin,
+            owner: spec.owner,
+            wake: spec.wake,
             resource: spec.resource,
             readiness_timeout: spec.readiness_timeout,
             protocol: spec.protocol,

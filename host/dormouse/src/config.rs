@@ -40,10 +40,10 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        dormouse_scaling::parse_duration(text)
+        dormouse_model::parse_duration(text)
             .map(Span)
             .map_err(|error| match error {
-                dormouse_scaling::DurationError::NoUnit(text) => {
+                dormouse_model::DurationError::NoUnit(text) => {
                     format!(
                         "\"{text}\" lacks a unit: write {text}s for seconds; others are ns, us, ms, m and h"
                     )
@@ -55,7 +55,7 @@ impl FromStr for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&dormouse_scaling::format_duration(self.0))
+        f.write_str(&dormouse_model::format_duration(self.0))
     }
 }
 

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dormouse_kubernetes::lifecycle::{ObjectRef, Phase, Wish};
+use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_kubernetes::{Cluster, Config, Driver, Role, Sleeper, SleeperKey};
+use dormouse_model::{ObjectRef, Phase};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;

@@ -5,6 +5,7 @@ mod objects;
 
 use std::collections::BTreeMap;
 
+use dormouse_model::{is_dns_label, is_dns_subdomain};
 use serde_json::{Value, json};
 
 use crate::error::FieldError;
@@ -14,23 +15,6 @@ use crate::value::{at, finalizers, is_deleting, list_at, map_at, name_of, str_at
 type Errors = Vec<FieldError>;
 
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-
-pub(crate) fn is_dns_label(s: &str) -> bool {
-    s.len() <= 63 && is_segment(s)
-}
-
-/// One part of a DNS-1123 subdomain. Its length is not limited, only that of the whole.
-fn is_segment(s: &str) -> bool {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    edge(s.chars().next())
-        && edge(s.chars().last())
-        && s.chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-}
-
-fn is_subdomain(s: &str) -> bool {
-    s.len() <= 253 && s.split('.').all(is_segment)
-}
 
 fn is_name_part(s: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -44,7 +28,7 @@ fn is_name_part(s: &str) -> bool {
 
 fn is_qualified_name(s: &str) -> bool {
     match s.split_once('/') {
-        Some((prefix, name)) => is_subdomain(prefix) && is_name_part(name),
+        Some((prefix, name)) => is_dns_subdomain(prefix) && is_name_part(name),
         None => is_name_part(s),
     }
 }
@@ -117,7 +101,7 @@ fn meta(rt: &ResourceType, old: Option<&Value>, new: &Value, errors: &mut Errors
         && (if label_only {
             !is_dns_label(name)
         } else {
-            !is_subdomain(name)
+            !is_dns_subdomain(name)
         })
     {
         let why = if label_only {

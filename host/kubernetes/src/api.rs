@@ -1,6 +1,7 @@
 //! `Sleeper`, the custom resource that shows and remembers what Dormouse does with a resource.
 
-use dormouse_lifecycle::{ObjectRef, Phase, SleeperState};
+use dormouse_lifecycle::SleeperState;
+use dormouse_model::{ObjectRef, Owner, Phase};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -36,7 +37,7 @@ pub const LAST_OUTAGE: &str = "dormouse.dev/last-outage";
 /// On Dormouse's EndpointSlices: `endpointslice.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "dormouse.dev";
 
-/// What a resource-scaler declared about one resource. Written by the autoscaler.
+/// What an owner declared about one resource. Written by the autoscaler.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "dormouse.dev",
@@ -49,19 +50,25 @@ pub const MANAGED_BY: &str = "dormouse.dev";
     doc = "A resource that Dormouse puts to sleep and wakes. Written by Dormouse; read it with kubectl.",
     printcolumn = r#"{"name":"PHASE","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"RESOURCE","type":"string","jsonPath":".spec.resource"}"#,
-    printcolumn = r#"{"name":"PLUGIN","type":"string","jsonPath":".spec.plugin"}"#,
+    printcolumn = r#"{"name":"OWNER","type":"string","jsonPath":".spec.owner.name"}"#,
+    printcolumn = r#"{"name":"OWNER-KIND","type":"string","jsonPath":".spec.owner.kind","priority":1}"#,
     printcolumn = r#"{"name":"SINCE","type":"date","jsonPath":".status.since"}"#,
     printcolumn = r#"{"name":"REASON","type":"string","jsonPath":".status.reason"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SleeperSpec {
-    /// Name of the plugin that looks after the resource.
-    pub plugin: String,
-    /// Name of the resource, as the plugin calls it.
+    /// Who declared the resource. None: a Sleeper of a version that knew plugins only; `plugin` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// Deprecated, read `owner`: name of the plugin that declared the resource. Still written for processes of the version
+    /// before, which run for a while during an upgrade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// Name of the resource, as its owner calls it.
     pub resource: String,
     /// The object that is the resource; it owns this Sleeper.
     pub object: ObjectRef,
-    /// Objects with a scale subresource that are scaled. Empty when the plugin's platform scales by itself.
+    /// Objects with a scale subresource that are scaled. Empty when the owner's platform scales by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<ObjectRef>,
     /// Services whose traffic wakes the resource.
@@ -73,6 +80,54 @@ pub struct SleeperSpec {
     /// Replicas that a wake restores. None: as many as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_replicas: Option<i32>,
+    /// Who brings the resource back. None: whoever scales it, as `workloads` and `services` tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<Wake>,
+    /// Where its requests go that name no Service themselves. None: to the first of `services`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+}
+
+/// Who brings a resource back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Wake {
+    /// Dormouse, by restoring Services and replicas; its owner is not asked.
+    Lifecycle,
+    /// Its owner, whose platform scales it.
+    Owner,
+}
+
+/// Where requests go that name a resource, and not a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// A Service in the Sleeper's namespace.
+    pub service: String,
+    /// Its port. None: the DLX's setting, or else its only port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl SleeperSpec {
+    /// Who declared the resource.
+    pub fn owner(&self) -> Owner {
+        let plugin = || Owner::plugin(self.plugin.clone().unwrap_or_default());
+        self.owner.clone().unwrap_or_else(plugin)
+    }
+
+    /// Whether the owner's platform scales it, so that its Sleeper only shows what the platform says.
+    pub fn scales_itself(&self) -> bool {
+        self.workloads.is_empty() && self.services.is_empty()
+    }
+
+    /// Who brings it back.
+    pub fn wake(&self) -> Wake {
+        self.wake.unwrap_or(if self.scales_itself() {
+            Wake::Owner
+        } else {
+            Wake::Lifecycle
+        })
+    }
 }
 
 impl Sleeper {
@@ -118,6 +173,6 @@ pub mod condition {
     pub const WAKEABLE: &str = "Wakeable";
     /// False when a reading failed or has no data; the message says which.
     pub const READINGS: &str = "ReadingsAvailable";
-    /// False when the plugin failed for this resource.
+    /// False when the owner of this resource failed.
     pub const PLUGIN: &str = "PluginHealthy";
 }

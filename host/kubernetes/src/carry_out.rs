@@ -5,9 +5,8 @@ mod patches;
 
 use std::collections::BTreeMap;
 
-use dormouse_lifecycle::{
-    Allocation, Claim, Epoch, ObjectRef, PortsExhausted, Selector, SleeperState, Step, allocate,
-};
+use dormouse_lifecycle::{Allocation, Claim, Epoch, PortsExhausted, Selector, SleeperState, Step, allocate};
+use dormouse_model::ObjectRef;
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,6 +20,7 @@ use crate::api::Sleeper;
 use crate::discovery::Kinds;
 use crate::dlx_client::DlxClient;
 use crate::events::EventLog;
+use crate::lists::Lists;
 use crate::metrics_api::MetricsApi;
 use crate::since::Since;
 use crate::store::{Change, ChangedKind, Hook, Kept, Signals, Store, reflect};
@@ -51,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) signals: Signals,
     pub(crate) pokes: broadcast::Sender<Poke>,
     pub(crate) kinds: Kinds,
+    pub(crate) lists: Lists,
     pub(crate) events: EventLog,
     pub(crate) dlx: DlxClient,
     /// Since when no DLX has been ready.
@@ -61,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) metrics_api: MetricsApi,
     /// Our own pod, once it was read.
     pub(crate) own: tokio::sync::OnceCell<crate::house::Own>,
+    /// The stored definition of Sleepers is older than this process, and cuts off what it does not know.
+    pub(crate) cuts_specs: AtomicBool,
     pub(crate) cancel: CancellationToken,
     _guard: DropGuard,
 }
@@ -137,6 +142,7 @@ impl Cluster {
         };
         let inner = Inner {
             kinds: Kinds::new(client.clone(), config.request_timeout),
+            lists: Lists::new(),
             events: EventLog::start(client.clone(), &config, metrics.clone(), cancel.child_token()),
             dlx: DlxClient::new(config.dlx_timeout),
             absence: Since::default(),
@@ -144,6 +150,7 @@ impl Cluster {
             outages,
             metrics_api: MetricsApi::default(),
             pokes: broadcast::channel(CHANGE_BACKLOG).0,
+            cuts_specs: AtomicBool::new(false),
             own: tokio::sync::OnceCell::new(),
             _guard: cancel.clone().drop_guard(),
             cancel,

@@ -149,7 +149,10 @@ mod tests {
             .iter()
             .map(|c| c["name"].as_str().unwrap())
             .collect();
-        assert_eq!(columns, ["PHASE", "RESOURCE", "PLUGIN", "SINCE", "REASON"]);
+        assert_eq!(
+            columns,
+            ["PHASE", "RESOURCE", "OWNER", "OWNER-KIND", "SINCE", "REASON"]
+        );
         assert_eq!(version["subresources"]["status"], serde_json::json!({}));
         for column in version["additionalPrinterColumns"].as_array().unwrap() {
             let path = column["jsonPath"].as_str().unwrap();

@@ -6,7 +6,8 @@ mod queue;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use dormouse_lifecycle::{Phase, WaitReason, Wish};
+use dormouse_lifecycle::{WaitReason, Wish};
+use dormouse_model::Phase;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::broadcast::error::RecvError;

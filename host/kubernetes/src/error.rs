@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dormouse_lifecycle::PortsExhausted;
+use dormouse_model::Owner;
 use thiserror::Error;
 
 /// A request to the cluster that did not succeed.
@@ -88,12 +89,12 @@ pub enum ClusterError {
     #[error(transparent)]
     Ports(#[from] PortsExhausted),
     /// The name that the Sleeper would get belongs to another resource.
-    #[error("Sleeper {name} belongs to resource {resource} of plugin {plugin}")]
+    #[error("Sleeper {name} belongs to resource {resource} of {owner}")]
     NameTaken {
         /// Name of the Sleeper.
         name: String,
-        /// Plugin that it belongs to.
-        plugin: String,
+        /// Owner that it belongs to.
+        owner: Owner,
         /// Resource that it belongs to.
         resource: String,
     },

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dormouse_model::ObjectKey;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Sleeper;
 use crate::cluster::limited;
 use crate::conditions::shortened;
-use crate::objects::ObjectKey;
 use crate::{Cluster, ClusterError, Config, Metrics, ObjectError};
 
 /// The same event within this time is counted instead of written anew.

@@ -15,18 +15,41 @@ const ALWAYS: [&str; 6] = [
 /// Keeps what the dotted paths name, and what identifies the object. Lists are passed through: the rest of the path applies
 /// to each element. A map whose keys hold dots, such as annotations, can only be named as a whole. No paths: all of it.
 pub(crate) fn pruned(object: Value, paths: &[String]) -> Value {
-    if paths.is_empty() {
-        return object;
+    Fields::of(paths).of_object(object)
+}
+
+/// Fields to keep, made ready for many objects.
+pub(crate) struct Fields(Option<Tree>);
+
+impl Fields {
+    /// No paths: all fields.
+    pub(crate) fn of(paths: &[String]) -> Self {
+        let mut tree = Tree::default();
+        for path in ALWAYS.iter().copied().chain(paths.iter().map(String::as_str)) {
+            tree.insert(path.trim_start_matches('.').split('.'));
+        }
+        Self((!paths.is_empty()).then_some(tree))
     }
-    let mut tree = Tree::default();
-    for path in ALWAYS.iter().copied().chain(paths.iter().map(String::as_str)) {
-        tree.insert(path.trim_start_matches('.').split('.'));
+
+    pub(crate) fn of_object(&self, object: Value) -> Value {
+        match &self.0 {
+            Some(tree) => tree.keep(object),
+            None => object,
+        }
     }
-    tree.keep(object)
+}
+
+/// Whether an object carries an annotation whose key starts with this. None: any object will do.
+pub(crate) fn has_annotation(object: &Value, prefix: Option<&str>) -> bool {
+    let Some(prefix) = prefix else { return true };
+    object
+        .pointer("/metadata/annotations")
+        .and_then(Value::as_object)
+        .is_some_and(|annotations| annotations.keys().any(|key| key.starts_with(prefix)))
 }
 
 #[derive(Default)]
-struct Tree {
+pub(crate) struct Tree {
     whole: bool,
     children: std::collections::BTreeMap<String, Tree>,
 }

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dormouse_model::{ObjectKey, Owner};
 use kube::ResourceExt;
 use serde_json::Value;
 
 use crate::api::Sleeper;
-use crate::objects::ObjectKey;
 use crate::services::selects;
 use crate::{Cluster, ClusterError, ObjectError, WishError};
 
@@ -235,8 +235,9 @@ impl Cluster {
             ));
         }
         // Grants first: they are known without asking anybody.
+        let owner = spec.owner();
         for workload in &scaled {
-            self.granted(&spec.plugin, workload).await?;
+            self.granted(&owner, workload).await?;
         }
         let services = spec.services.iter().map(|name| object("v1", "Service", name));
         for object in scaled.iter().cloned().chain(services) {
@@ -254,8 +255,9 @@ impl Cluster {
         Ok(())
     }
 
-    async fn granted(&self, plugin: &str, workload: &ObjectKey) -> Result<(), WishError> {
-        let Some(grants) = &self.config().sleep_grants else {
+    async fn granted(&self, owner: &Owner, workload: &ObjectKey) -> Result<(), WishError> {
+        // Grants are given to plugins. What people write as objects is granted by who may write those.
+        let (Some(grants), Some(plugin)) = (&self.config().sleep_grants, owner.as_plugin()) else {
             return Ok(());
         };
         let covering: Vec<_> = grants

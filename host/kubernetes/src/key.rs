@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use dormouse_model::{Owner, OwnerKind, is_dns_subdomain};
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
@@ -10,45 +11,59 @@ use crate::api::Sleeper;
 /// Longest name: it is also the value of the label that a parked selector asks for.
 const LONGEST: usize = 63;
 
-/// Which resource: two plugins, or two namespaces, may use the same name without mixing.
+/// Which resource: two owners, or two namespaces, may use the same name without mixing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SleeperKey {
-    /// Name of the plugin.
-    pub plugin: String,
+    /// Who declared it.
+    pub owner: Owner,
     /// Namespace of the resource.
     pub namespace: String,
-    /// Name of the resource, as the plugin calls it.
+    /// Name of the resource, as its owner calls it.
     pub resource: String,
 }
 
 impl SleeperKey {
     /// The key of a resource.
-    pub fn new(plugin: impl Into<String>, namespace: impl Into<String>, resource: impl Into<String>) -> Self {
+    pub fn new(owner: Owner, namespace: impl Into<String>, resource: impl Into<String>) -> Self {
         Self {
-            plugin: plugin.into(),
+            owner,
             namespace: namespace.into(),
             resource: resource.into(),
         }
     }
 
+    /// The key of a plugin's resource.
+    pub fn of_plugin(
+        plugin: impl Into<String>,
+        namespace: impl Into<String>,
+        resource: impl Into<String>,
+    ) -> Self {
+        Self::new(Owner::plugin(plugin), namespace, resource)
+    }
+
     /// The key that a Sleeper was made from.
     pub fn of(sleeper: &Sleeper) -> Self {
         Self::new(
-            &sleeper.spec.plugin,
+            sleeper.spec.owner(),
             sleeper.namespace().unwrap_or_default(),
             &sleeper.spec.resource,
         )
     }
 
-    /// Name of the Sleeper: `<resource>.<plugin>` where that is a valid name, unambiguous and short enough (a plugin's name
-    /// without dots makes the last dot the border); otherwise as much of it as fits, and a hash.
+    /// Name of the Sleeper: `<resource>.<plugin>`, or `<resource>.<kind>` for the object that declared it, where that is a valid
+    /// name, unambiguous and short enough (no dot in the last part makes the last dot the border); otherwise as much of it as
+    /// fits, and a hash.
     pub fn object_name(&self) -> String {
-        let plain = format!("{}.{}", self.resource, self.plugin);
-        if plain.len() <= LONGEST && !self.plugin.contains('.') && is_subdomain(&plain) {
+        let owner = match self.owner.kind {
+            OwnerKind::Plugin => self.owner.name.clone(),
+            kind => kind.as_str().to_ascii_lowercase(),
+        };
+        let plain = format!("{}.{owner}", self.resource);
+        if plain.len() <= LONGEST && !owner.contains('.') && is_dns_subdomain(&plain) {
             return plain;
         }
         let digest = Sha256::new()
-            .chain_update(self.plugin.as_bytes())
+            .chain_update(owner.as_bytes())
             .chain_update([0])
             .chain_update(self.resource.as_bytes())
             .finalize();
@@ -76,20 +91,8 @@ impl SleeperKey {
 
 impl fmt::Display for SleeperKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} of {}", self.namespace, self.resource, self.plugin)
+        write!(f, "{}/{} of {}", self.namespace, self.resource, self.owner)
     }
-}
-
-/// A DNS subdomain (RFC 1123) in lower case.
-fn is_subdomain(name: &str) -> bool {
-    name.split('.').all(|label| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    })
 }
 
 #[cfg(test)]
@@ -102,9 +105,21 @@ mod tests {
     #[case("workloads", "a.b", "a.b.workloads")]
     fn plain_names_stay_readable(#[case] plugin: &str, #[case] resource: &str, #[case] expected: &str) {
         assert_eq!(
-            SleeperKey::new(plugin, "default", resource).object_name(),
+            SleeperKey::of_plugin(plugin, "default", resource).object_name(),
             expected
         );
+    }
+
+    #[test]
+    fn an_object_gives_its_kind() {
+        let owner = Owner {
+            kind: OwnerKind::ScaledObject,
+            name: "web".to_owned(),
+            uid: Some("1".to_owned()),
+        };
+        let key = SleeperKey::new(owner, "default", "web");
+        assert_eq!(key.object_name(), "web.scaledobject");
+        assert_eq!(key.to_string(), "default/web of ScaledObject web");
     }
 
     #[rstest]
@@ -117,9 +132,12 @@ mod tests {
     )]
     #[case("ÄÖ", "ß")]
     fn others_get_a_hash_and_stay_valid(#[case] plugin: &str, #[case] resource: &str) {
-        let name = SleeperKey::new(plugin, "default", resource).object_name();
-        assert!(name.len() <= LONGEST && is_subdomain(&name), "{name}");
-        assert_eq!(name, SleeperKey::new(plugin, "other", resource).object_name());
+        let name = SleeperKey::of_plugin(plugin, "default", resource).object_name();
+        assert!(name.len() <= LONGEST && is_dns_subdomain(&name), "{name}");
+        assert_eq!(
+            name,
+            SleeperKey::of_plugin(plugin, "other", resource).object_name()
+        );
     }
 
     #[test]
@@ -135,7 +153,7 @@ mod tests {
         ];
         let names: std::collections::BTreeSet<_> = keys
             .iter()
-            .map(|(plugin, resource)| SleeperKey::new(*plugin, "n", *resource).object_name())
+            .map(|(plugin, resource)| SleeperKey::of_plugin(*plugin, "n", *resource).object_name())
             .collect();
         assert_eq!(names.len(), keys.len());
     }

@@ -28,6 +28,7 @@ mod fields;
 mod house;
 mod key;
 mod leadership;
+mod lists;
 mod meaning;
 mod metrics;
 mod metrics_api;
@@ -43,7 +44,7 @@ mod since;
 mod sleepers;
 mod store;
 
-pub use api::{Sleeper, SleeperSpec, SleeperStatus};
+pub use api::{Route, Sleeper, SleeperSpec, SleeperStatus, Wake};
 pub use carry_out::Carried;
 pub use client::{client, client_from_kubeconfig};
 pub use cluster::Cluster;

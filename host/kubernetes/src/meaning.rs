@@ -7,7 +7,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use tokio::sync::broadcast::error::RecvError;
@@ -19,8 +19,8 @@ use crate::services::{original_selector, selects};
 use crate::store::ChangedKind;
 
 impl Cluster {
-    /// A number that rises when an owner changed a Service, or made or deleted one, and when the last pod of what is awake went. It
-    /// ends with the reflectors.
+    /// A number that rises when an owner changed a Service or an object that plugins list, or made or deleted one, and when the last
+    /// pod of what is awake went. It ends with the reflectors.
     pub fn declared_changes(&self) -> watch::Receiver<u64> {
         let (sender, receiver) = watch::channel(0);
         let cluster = self.clone();
@@ -28,10 +28,15 @@ impl Cluster {
         let mut changes = self.change_stream();
         tokio::spawn(async move {
             let mut known = cluster.meanings();
+            let mut lists = cluster.inner.lists.changes();
             loop {
                 let change = tokio::select! {
                     () = cancel.cancelled() => return,
                     () = sender.closed() => return,
+                    Ok(()) = lists.changed() => {
+                        sender.send_modify(|count| *count += 1);
+                        continue;
+                    }
                     change = changes.recv() => change,
                 };
                 let matters = match change {

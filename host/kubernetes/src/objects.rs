@@ -1,8 +1,8 @@
 //! Kubernetes objects of any kind as JSON, for plugins.
 //!
-//! Grants are checked by the caller. Lists are read from the API server page by page; a shared reflector for kinds that
-//! many plugins list is a later step.
+//! Grants are checked by the caller. What is listed again and again is kept up to date by a watch.
 
+use dormouse_model::ObjectKey;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -11,7 +11,8 @@ use kube::api::{DynamicObject, GetParams, ListParams, Patch, PatchParams, PostPa
 use kube::core::Request;
 
 use crate::discovery::Kind;
-use crate::fields::pruned;
+use crate::fields::{Fields, has_annotation, pruned};
+use crate::lists::Text;
 use crate::raw::{parse, send};
 use crate::{Cluster, ClusterError};
 
@@ -73,21 +74,8 @@ impl From<ClusterError> for ObjectError {
     }
 }
 
-/// Which object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ObjectKey {
-    /// Group and version, such as `apps/v1`.
-    pub api_version: String,
-    /// Kind.
-    pub kind: String,
-    /// None for cluster-scoped kinds.
-    pub namespace: Option<String>,
-    /// Name.
-    pub name: String,
-}
-
 /// Which objects.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListQuery {
     /// Group and version.
     pub api_version: String,
@@ -105,7 +93,7 @@ pub struct ListQuery {
 
 /// How a patch is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PatchKind {
+pub enum PatchType {
     /// RFC 7386.
     Merge,
     /// RFC 6902.
@@ -152,17 +140,37 @@ impl Cluster {
         ))
     }
 
-    /// Lists objects, ordered by namespace and name.
+    /// Lists objects, ordered by namespace and name, each as JSON text. From the second time on a watch answers.
     ///
     /// # Errors
     /// [`ObjectError`]; [`ObjectError::TooLarge`] when the list does not fit.
-    pub async fn object_list(&self, query: &ListQuery) -> Result<Vec<Value>, ObjectError> {
+    pub async fn object_list(&self, query: &ListQuery) -> Result<Vec<Text>, ObjectError> {
+        if let Some(known) = self.inner.lists.get(query) {
+            return Ok(known);
+        }
         let kind = self.inner.kinds.kind(&query.api_version, &query.kind).await?;
         let namespace = match &query.namespace {
             Some(namespace) => Some(namespace.as_str()),
             None => self.inner.config.scope.namespace(),
         };
-        let requests = self.requests_of(&kind, namespace);
+        let listed = self.read_objects(query, &kind, namespace).await?;
+        let namespace = namespace.filter(|_| kind.namespaced);
+        let (client, cancel) = (&self.inner.client, &self.inner.cancel);
+        self.inner
+            .lists
+            .watch(query, &listed, client, &kind.resource, namespace, cancel);
+        Ok(listed.iter().map(|object| object.to_string().into()).collect())
+    }
+
+    /// Reads a list page by page.
+    async fn read_objects(
+        &self,
+        query: &ListQuery,
+        kind: &Kind,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Value>, ObjectError> {
+        let requests = self.requests_of(kind, namespace);
+        let fields = Fields::of(&query.fields);
         let what = || format!("the list of {}", query.kind);
         let mut objects = Vec::new();
         let (mut token, mut size) = (None, 0_usize);
@@ -191,7 +199,7 @@ impl Cluster {
                 let wanted = items
                     .into_iter()
                     .filter(|item| has_annotation(item, query.annotation_prefix.as_deref()));
-                objects.extend(wanted.map(|item| pruned(with_type(item, query), &query.fields)));
+                objects.extend(wanted.map(|item| fields.of_object(with_type(item, query))));
             }
             if next.is_empty() {
                 break;
@@ -238,7 +246,7 @@ impl Cluster {
         &self,
         key: &ObjectKey,
         subresource: Subresource,
-        kind: PatchKind,
+        kind: PatchType,
         body: &Value,
         field_manager: &str,
     ) -> Result<Value, ObjectError> {
@@ -250,9 +258,9 @@ impl Cluster {
             ..PatchParams::default()
         };
         let patch = match kind {
-            PatchKind::Merge => Patch::Merge(body.clone()),
-            PatchKind::StrategicMerge => Patch::Strategic(body.clone()),
-            PatchKind::Json => Patch::Json(serde_json::from_value(body.clone()).map_err(|error| {
+            PatchType::Merge => Patch::Merge(body.clone()),
+            PatchType::StrategicMerge => Patch::Strategic(body.clone()),
+            PatchType::Json => Patch::Json(serde_json::from_value(body.clone()).map_err(|error| {
                 ObjectError::Invalid(format!(
                     "a JSON patch is a list of operations (RFC 6902): {error}"
                 ))
@@ -356,13 +364,6 @@ fn with_type(mut item: Value, query: &ListQuery) -> Value {
         fields.entry("kind").or_insert_with(|| query.kind.clone().into());
     }
     item
-}
-
-fn has_annotation(item: &Value, prefix: Option<&str>) -> bool {
-    let Some(prefix) = prefix else { return true };
-    item.pointer("/metadata/annotations")
-        .and_then(Value::as_object)
-        .is_some_and(|annotations| annotations.keys().any(|key| key.starts_with(prefix)))
 }
 
 fn key_of(object: &Value) -> Result<ObjectKey, ObjectError> {

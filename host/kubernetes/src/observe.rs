@@ -11,9 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, Dlx, Epoch, Listed, ObjectRef, Observation, OwnSlice, Phase, Selector, Service as SeenService,
-    Wish, Workload, Zero,
+    Demand, Dlx, Epoch, Listed, Observation, OwnSlice, Selector, Service as SeenService, Wish, Workload, Zero,
 };
+use dormouse_model::{ObjectRef, Phase};
 use futures::StreamExt;
 use futures::future::{try_join, try_join_all, try_join3};
 use jiff::SignedDuration;
@@ -490,7 +490,7 @@ fn derive_selectors(seen: &mut Seen) {
         .workloads
         .values()
         .filter_map(|version| version.scale.as_ref()?.status.as_ref()?.selector.as_deref())
-        .map(pods::equality_selector);
+        .map(|text| pods::scale_selector(text)?.as_labels());
     let of_workload = selectors.next().flatten().filter(|_| selectors.next().is_none());
     let observation = &mut seen.observation;
     for service in &mut observation.services {

@@ -3,7 +3,7 @@
 //! A Sleeper that was removed by force restores nothing, and perhaps nobody creates it anew. What it left behind is undone by what
 //! stands on the objects themselves.
 
-use dormouse_lifecycle::ObjectRef;
+use dormouse_model::ObjectRef;
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{ASLEEP, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
 use crate::cluster::optional;
 use crate::events::EventType;
-use crate::observe::pods::equality_selector;
+use crate::observe::pods::scale_selector;
 use crate::ownership::Note;
 use crate::services::{current_selector, is_parked, original_selector};
 use crate::{Cluster, ClusterError};
@@ -111,7 +111,7 @@ impl Cluster {
         let labels = scale
             .status
             .take()
-            .and_then(|status| equality_selector(status.selector.as_deref()?));
+            .and_then(|status| scale_selector(status.selector.as_deref()?)?.as_labels());
         let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
         if replicas == 0 {
             let before = Note::of(metadata.annotations()).map_or(1, |note| note.replicas.max(1));

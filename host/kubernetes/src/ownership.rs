@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dormouse_lifecycle::{Claimant, Epoch, ObjectRef, Phase, Rival, owner};
+use dormouse_lifecycle::{Claimant, Epoch, Rival, owner};
+use dormouse_model::{ObjectRef, Phase};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt};

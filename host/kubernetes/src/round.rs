@@ -1,6 +1,7 @@
 //! One bounded round for one Sleeper: observe, ask the protocol, carry out.
 
-use dormouse_lifecycle::{Next, Phase, Step, WaitReason, Wish, next};
+use dormouse_lifecycle::{Next, Step, WaitReason, Wish, next};
+use dormouse_model::Phase;
 use jiff::Timestamp;
 use kube::ResourceExt;
 

@@ -6,6 +6,7 @@ mod wishes;
 pub use wishes::{StoodIn, WishError, Wished};
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_lifecycle::SleeperState;
@@ -43,7 +44,7 @@ impl Cluster {
         let Declared { key, spec } = declared;
         let (namespace, name) = (key.namespace.as_str(), key.object_name());
         let complete = |sleeper: &Sleeper| {
-            sleeper.spec == *spec
+            self.says(&sleeper.spec, spec)
                 && sleeper.finalizers().iter().any(|f| f == FINALIZER)
                 && sleeper.metadata.deletion_timestamp.is_none()
         };
@@ -59,11 +60,10 @@ impl Cluster {
                 None => self.create(key, spec).await,
                 Some(existing) => {
                     if SleeperKey::of(&existing) != *key {
-                        let SleeperSpec { plugin, resource, .. } = existing.spec;
                         return Err(ClusterError::NameTaken {
                             name,
-                            plugin,
-                            resource,
+                            owner: existing.spec.owner(),
+                            resource: existing.spec.resource,
                         });
                     }
                     if existing.metadata.deletion_timestamp.is_some() {
@@ -81,10 +81,38 @@ impl Cluster {
                 Err(ClusterError::Conflict { .. } | ClusterError::Exists { .. }) if retry.again().await => {}
                 Err(error) => return Err(error),
                 Ok(sleeper) => {
+                    self.note_cut(&sleeper.spec, spec);
                     self.moved(namespace, &name);
                     return Ok(Arc::new(sleeper));
                 }
             }
+        }
+    }
+
+    /// Whether a stored spec says what is wanted. A definition of the version before cuts off the fields that it does not know;
+    /// writing them again and again would not help.
+    fn says(&self, stored: &SleeperSpec, wanted: &SleeperSpec) -> bool {
+        if !self.inner.cuts_specs.load(Ordering::Relaxed) {
+            return stored == wanted;
+        }
+        *stored
+            == SleeperSpec {
+                owner: None,
+                wake: None,
+                route: None,
+                ..wanted.clone()
+            }
+    }
+
+    /// Notices a definition of the version before by what it made of a spec.
+    fn note_cut(&self, stored: &SleeperSpec, wanted: &SleeperSpec) {
+        let cut = stored.owner.is_none() && wanted.owner.is_some();
+        if cut && !self.inner.cuts_specs.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the definition of sleepers.dormouse.dev is of an older version: apply the one of this version \
+                 (the chart does, unless crds.install is false) and restart the autoscaler; until then routes that \
+                 plugins name are not used"
+            );
         }
     }
 

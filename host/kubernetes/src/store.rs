@@ -186,7 +186,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// restarted for instance, and for so long a DLX would not know what fell asleep. There are few of us.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-fn pauses() -> ExponentialBuilder {
+pub(crate) fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_PAUSE)

@@ -23,6 +23,7 @@
 //!   Service and a workload at zero goes on sleeping.
 //! * **Observing** is the stage between diverted and draining. A workload that is only being looked at stays there.
 
+mod answers;
 mod look;
 mod next;
 mod observation;
@@ -31,6 +32,7 @@ mod ports;
 mod state;
 mod transition;
 
+pub use answers::Answers;
 pub use look::{Look, LookPolicy};
 pub use next::{Next, Step, Timings, WaitReason, next};
 pub use observation::{
@@ -40,7 +42,6 @@ pub use observation::{
 pub use ownership::{Claimant, Precedence, Rival, owner};
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
 pub use state::{
-    DivertedPort, Epoch, KeptSelector, ObjectRef, Phase, SURVIVAL, SleeperState, WakeFailure, Wish,
-    WorkloadReplicas,
+    DivertedPort, Epoch, KeptSelector, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas,
 };
 pub use transition::{Refused, request_observation, request_sleep, request_wake};

@@ -6,9 +6,10 @@ mod waking;
 
 use std::time::Duration;
 
+use dormouse_model::{ObjectRef, Phase};
 use jiff::Timestamp;
 
-use crate::{Epoch, LookPolicy, ObjectRef, Observation, Phase, SleeperState, Wish};
+use crate::{Epoch, LookPolicy, Observation, SleeperState, Wish};
 
 /// Times that shape the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

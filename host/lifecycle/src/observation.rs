@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use dormouse_model::{ObjectRef, Phase};
 use jiff::Timestamp;
 
-use crate::{DivertedPort, Epoch, KeptSelector, ObjectRef, Phase, Rival, SleeperState};
+use crate::{DivertedPort, Epoch, KeptSelector, Rival, SleeperState};
 
 /// Everything that [`crate::next`] looks at.
 ///

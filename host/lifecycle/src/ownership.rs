@@ -5,9 +5,8 @@
 
 use std::cmp::Ordering;
 
+use dormouse_model::{ObjectRef, Phase};
 use jiff::Timestamp;
-
-use crate::{ObjectRef, Phase};
 
 /// A Sleeper, as far as others that may name the same objects have to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]

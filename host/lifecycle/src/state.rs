@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dormouse_model::{ObjectRef, Phase};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,36 +17,6 @@ pub const SURVIVAL: Duration = Duration::from_secs(10);
 /// How often a resource was woken. Never falls; a sleep step that started from an older epoch must not be carried out.
 pub type Epoch = i64;
 
-/// Where a resource stands between awake and asleep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Phase {
-    /// Pods answer, Dormouse is not in the path.
-    #[default]
-    Awake,
-    /// The DLX answers and joins the Services; then their selectors are parked.
-    Diverting,
-    /// All new connections go to the DLX, which forwards and counts. Replicas are untouched.
-    Observing,
-    /// No new connection reaches the pods; open ones get time to end.
-    Draining,
-    /// Scaled to zero, or being scaled to zero; the DLX holds whatever arrives.
-    Asleep,
-    /// Selectors and replicas are being restored.
-    Waking,
-    /// Pods are ready; the DLX leaves the Services.
-    Ready,
-}
-
-impl Phase {
-    /// Whether new connections are meant for the DLX, or about to be.
-    pub fn is_away(self) -> bool {
-        matches!(
-            self,
-            Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep
-        )
-    }
-}
-
 /// What a resource is meant to be. The phase follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Wish {
@@ -56,26 +27,6 @@ pub enum Wish {
     Observed,
     /// Scale to zero.
     Asleep,
-}
-
-/// A Kubernetes object in the Sleeper's namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ObjectRef {
-    /// Group and version, such as `apps/v1`.
-    pub api_version: String,
-    /// Kind, such as `Deployment`.
-    pub kind: String,
-    /// Name.
-    pub name: String,
-}
-
-impl ObjectRef {
-    /// Whether both name one object, whatever version of its group they name it by.
-    pub fn is_same(&self, other: &Self) -> bool {
-        let group = |one: &Self| one.api_version.split_once('/').map(|(group, _)| group.to_owned());
-        self.kind == other.kind && self.name == other.name && group(self) == group(other)
-    }
 }
 
 /// How a Service selected its pods before it was parked: a second copy, beside the annotation on the Service.

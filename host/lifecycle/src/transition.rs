@@ -1,10 +1,11 @@
 //! Wishes, as changes to the Sleeper's state. Each is meant to be written by compare-and-set; on a conflict, read
 //! again and ask again.
 
+use dormouse_model::Phase;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::{Look, LookPolicy, Phase, SleeperState, Wish};
+use crate::{Look, LookPolicy, SleeperState, Wish};
 
 /// Why a wish was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -136,13 +136,13 @@ impl NumberOrText {
 /// `5s`, `1m30s`.
 fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = NumberOrText::deserialize(deserializer)?.text();
-    dormouse_scaling::parse_duration(&text).map_err(serde::de::Error::custom)
+    dormouse_model::parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
 /// `1048576`, `1Mi`.
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let text = NumberOrText::deserialize(deserializer)?.text();
-    let count = dormouse_scaling::parse_bytes(&text).map_err(serde::de::Error::custom)?;
+    let count = dormouse_model::parse_bytes(&text).map_err(serde::de::Error::custom)?;
     usize::try_from(count).map_err(serde::de::Error::custom)
 }
 
@@ -157,7 +157,7 @@ fn deadline(span: Duration) -> Result<(), String> {
     if (DEADLINES.0..=DEADLINES.1).contains(&span) {
         return Ok(());
     }
-    let shown = dormouse_scaling::format_duration;
+    let shown = dormouse_model::format_duration;
     Err(format!(
         "{} is out of range: {} to {} is allowed",
         shown(span),

@@ -28,7 +28,7 @@ pub enum HttpError {
         message: String,
     },
     /// Too slow.
-    #[error("{url} did not answer within {}", dormouse_scaling::format_duration(*.after))]
+    #[error("{url} did not answer within {}", dormouse_model::format_duration(*.after))]
     Timeout {
         /// Where, without the query.
         url: String,

@@ -7,6 +7,8 @@
 //! may not exceed, and the number of calls at once is bounded. Redirects are not followed. What secrets say never
 //! appears in an error.
 
+use dormouse_model::Quantity;
+
 pub mod config;
 pub mod exposition;
 pub mod template;
@@ -16,8 +18,6 @@ mod http;
 mod pods;
 mod prometheus;
 mod tls;
-
-use dormouse_scaling::Quantity;
 
 pub use config::{Config, ConfigError};
 pub use files::FileError;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::http::{Request, StatusCode, header};
 use bytes::Bytes;
-use dormouse_scaling::{Quantity, QuantityError};
+use dormouse_model::Quantity;
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
@@ -87,9 +87,6 @@ pub enum ScrapeError {
     /// The path is none.
     #[error("{0:?} is no path of a URL")]
     Path(String),
-    /// The values cannot be added up.
-    #[error(transparent)]
-    Sum(#[from] QuantityError),
 }
 
 /// Reads metrics from pods. Cheap to clone; clones share their bound on calls at once.
@@ -142,7 +139,7 @@ impl Pods {
         }
         match missing {
             Some(missing) => Ok(Answer::NoData(missing)),
-            None => Ok(Answer::Value(Quantity::sum(&values)?)),
+            None => Ok(Answer::Value(values.into_iter().sum())),
         }
     }
 

@@ -1,15 +1,15 @@
 //! The services that guests get in production: the cluster.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use dormouse_kubernetes::objects::{self, PatchKind};
-use dormouse_kubernetes::{Cluster, ObjectError, SleeperKey, WishError, lifecycle};
+use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
+use dormouse_kubernetes::{Cluster, EventType, ObjectError, SleeperKey, WishError};
+use dormouse_model::ObjectKey;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::services::{
-    EventType, HostServices, KubernetesError, LifecycleError, ListQuery, ObjectKey, PatchType, Phase,
-    SleeperView, Subresource,
-};
+use crate::services::{HostServices, LifecycleError, SleeperView};
 use crate::types::ResourceId;
 
 /// The services of a cluster.
@@ -27,15 +27,15 @@ fn author(plugin: &str) -> String {
 impl ClusterServices {
     /// Refuses what no grant covers: Dormouse itself, Kubernetes itself, and the Sleepers, whose writers are host functions of
     /// their own.
-    async fn out_of_house(&self, key: &ObjectKey) -> Result<(), KubernetesError> {
+    async fn out_of_house(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let group = key.api_version.split('/').next().unwrap_or_default();
         if group == "dormouse.dev" {
-            return Err(KubernetesError::Denied(format!(
+            return Err(ObjectError::Forbidden(format!(
                 "objects of {group} are written by Dormouse only; use the lifecycle interface"
             )));
         }
-        match self.0.in_house(&key.into()).await? {
-            Some(why) => Err(KubernetesError::Denied(why)),
+        match self.0.in_house(key).await? {
+            Some(why) => Err(ObjectError::Forbidden(why)),
             None => Ok(()),
         }
     }
@@ -60,8 +60,8 @@ impl HostServices for ClusterServices {
         key: &ObjectKey,
         fields: &[String],
         _deadline: Instant,
-    ) -> Result<Value, KubernetesError> {
-        Ok(self.0.object_get(&key.into(), fields).await?)
+    ) -> Result<Value, ObjectError> {
+        Ok(self.0.object_get(key, fields).await?)
     }
 
     async fn list(
@@ -69,32 +69,11 @@ impl HostServices for ClusterServices {
         _plugin: &str,
         query: &ListQuery,
         _deadline: Instant,
-    ) -> Result<Vec<Value>, KubernetesError> {
-        let ListQuery {
-            api_version,
-            kind,
-            namespace,
-            label_selector,
-            annotation_prefix,
-            fields,
-        } = query.clone();
-        let query = objects::ListQuery {
-            api_version,
-            kind,
-            namespace,
-            label_selector,
-            annotation_prefix,
-            fields,
-        };
-        Ok(self.0.object_list(&query).await?)
+    ) -> Result<Vec<Arc<str>>, ObjectError> {
+        Ok(self.0.object_list(query).await?)
     }
 
-    async fn create(
-        &self,
-        plugin: &str,
-        object: Value,
-        _deadline: Instant,
-    ) -> Result<Value, KubernetesError> {
+    async fn create(&self, plugin: &str, object: Value, _deadline: Instant) -> Result<Value, ObjectError> {
         self.out_of_house(&identity(&object)).await?;
         Ok(self.0.object_create(&object, &author(plugin)).await?)
     }
@@ -107,21 +86,11 @@ impl HostServices for ClusterServices {
         kind: PatchType,
         body: Value,
         _deadline: Instant,
-    ) -> Result<Value, KubernetesError> {
-        let subresource = match subresource {
-            Subresource::None => objects::Subresource::None,
-            Subresource::Status => objects::Subresource::Status,
-            Subresource::Scale => objects::Subresource::Scale,
-        };
-        let kind = match kind {
-            PatchType::Merge => PatchKind::Merge,
-            PatchType::Json => PatchKind::Json,
-            PatchType::StrategicMerge => PatchKind::StrategicMerge,
-        };
+    ) -> Result<Value, ObjectError> {
         self.out_of_house(key).await?;
         Ok(self
             .0
-            .object_patch(&key.into(), subresource, kind, &body, &author(plugin))
+            .object_patch(key, subresource, kind, &body, &author(plugin))
             .await?)
     }
 
@@ -131,19 +100,14 @@ impl HostServices for ClusterServices {
         object: Value,
         force: bool,
         _deadline: Instant,
-    ) -> Result<Value, KubernetesError> {
+    ) -> Result<Value, ObjectError> {
         self.out_of_house(&identity(&object)).await?;
         Ok(self.0.object_apply(&object, &author(plugin), force).await?)
     }
 
-    async fn delete(
-        &self,
-        _plugin: &str,
-        key: &ObjectKey,
-        _deadline: Instant,
-    ) -> Result<(), KubernetesError> {
+    async fn delete(&self, _plugin: &str, key: &ObjectKey, _deadline: Instant) -> Result<(), ObjectError> {
         self.out_of_house(key).await?;
-        Ok(self.0.object_delete(&key.into()).await?)
+        Ok(self.0.object_delete(key).await?)
     }
 
     async fn event(
@@ -154,14 +118,10 @@ impl HostServices for ClusterServices {
         reason: &str,
         message: &str,
         _deadline: Instant,
-    ) -> Result<(), KubernetesError> {
-        let kind = match kind {
-            EventType::Normal => dormouse_kubernetes::EventType::Normal,
-            EventType::Warning => dormouse_kubernetes::EventType::Warning,
-        };
+    ) -> Result<(), ObjectError> {
         Ok(self
             .0
-            .record_event(&regarding.into(), kind, reason, message, &author(plugin))
+            .record_event(regarding, kind, reason, message, &author(plugin))
             .await?)
     }
 
@@ -203,7 +163,7 @@ impl HostServices for ClusterServices {
             .unwrap_or_default();
         let since = state.since.map_or(0, |since| since.as_millisecond());
         Ok(Some(SleeperView {
-            phase: phase(state.phase),
+            phase: state.phase,
             epoch: u64::try_from(state.epoch).unwrap_or_default(),
             since_millis: u64::try_from(since).unwrap_or_default(),
             reason: state.reason,
@@ -213,19 +173,7 @@ impl HostServices for ClusterServices {
 
 /// A guest reaches its own Sleepers and no others, because the plugin's name is part of their identity.
 fn sleeper_key(plugin: &str, resource: &ResourceId) -> SleeperKey {
-    SleeperKey::new(plugin, &resource.namespace, &resource.name)
-}
-
-fn phase(phase: lifecycle::Phase) -> Phase {
-    match phase {
-        lifecycle::Phase::Awake => Phase::Awake,
-        lifecycle::Phase::Diverting => Phase::Diverting,
-        lifecycle::Phase::Observing => Phase::Observing,
-        lifecycle::Phase::Draining => Phase::Draining,
-        lifecycle::Phase::Asleep => Phase::Asleep,
-        lifecycle::Phase::Waking => Phase::Waking,
-        lifecycle::Phase::Ready => Phase::Ready,
-    }
+    SleeperKey::of_plugin(plugin, &resource.namespace, &resource.name)
 }
 
 fn wish_error(error: WishError, resource: &ResourceId) -> LifecycleError {
@@ -240,37 +188,5 @@ fn wish_error(error: WishError, resource: &ResourceId) -> LifecycleError {
             ObjectError::Unavailable(_) | ObjectError::Conflict(_) => LifecycleError::Unavailable(text),
             _ => LifecycleError::Other(text),
         },
-    }
-}
-
-impl From<ObjectError> for KubernetesError {
-    fn from(error: ObjectError) -> KubernetesError {
-        match error {
-            ObjectError::NotFound(text) => KubernetesError::NotFound(text),
-            ObjectError::Conflict(text) => KubernetesError::Conflict(text),
-            ObjectError::Invalid(text) => KubernetesError::Invalid(text),
-            // The plugin has the grant; Dormouse itself lacks the right.
-            ObjectError::Forbidden(text) => KubernetesError::Denied(text),
-            ObjectError::Timeout(text) => KubernetesError::Timeout(text),
-            ObjectError::Unavailable(text) => KubernetesError::Unavailable(text),
-            ObjectError::TooLarge(text) | ObjectError::Other(text) => KubernetesError::Other(text),
-        }
-    }
-}
-
-impl From<&ObjectKey> for objects::ObjectKey {
-    fn from(key: &ObjectKey) -> objects::ObjectKey {
-        let ObjectKey {
-            api_version,
-            kind,
-            namespace,
-            name,
-        } = key.clone();
-        objects::ObjectKey {
-            api_version,
-            kind,
-            namespace,
-            name,
-        }
     }
 }

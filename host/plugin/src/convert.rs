@@ -10,14 +10,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
+use dormouse_model::{GroupKind, ObjectRef, ScaleEvent, ScaleEventKind};
 use jiff::Timestamp;
 
 use crate::bindings::dormouse::plugin::types as wit;
 use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
 use crate::host::{clip, one_line};
 use crate::types::{
-    FieldCondition, GroupKind, MultiTargetStrategy, ObjectRef, PathBackend, Resource, ResourceId,
-    ResourceState, Rule, ScaleEvent, ScaleEventKind, ScaleOutcome, ServiceTarget, Settings,
+    FieldCondition, MultiTargetStrategy, PathBackend, Resource, ResourceId, ResourceState, Rule,
+    ScaleOutcome, ServiceTarget, Settings,
 };
 use crate::validate::{self, Check};
 use crate::{GuestError, PluginError};
@@ -255,7 +256,7 @@ fn scale_event(event: wit::ScaleEvent) -> Result<ScaleEvent, Garbage> {
         wit::ScaleEventKind::ScaleToZeroStarted => ScaleEventKind::ScaleToZeroStarted,
         wit::ScaleEventKind::ScaleToZeroCompleted => ScaleEventKind::ScaleToZeroCompleted,
     };
-    Ok(ScaleEvent { kind, at })
+    Ok(ScaleEvent { kind, at: Some(at) })
 }
 
 fn hold(what: &str, millis: Option<u64>) -> Result<Option<Duration>, Garbage> {

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use dormouse_kubernetes::SleepGrant;
+use dormouse_model::ObjectKey;
 use serde::{Deserialize, Serialize};
-
-use crate::services::ObjectKey;
 
 /// What a plugin may do. Everything that is not listed is denied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -56,10 +56,7 @@ pub use limits::{Limits, LimitsOverride};
 pub use metrics::Metrics;
 pub use plugin::{Call, Failure, Plugin};
 pub use producers::Producer;
-pub use services::{
-    EventType, HostServices, KubernetesError, LifecycleError, ListQuery, NoServices, ObjectKey, PatchType,
-    Phase, SleeperView, Subresource,
-};
+pub use services::{HostServices, LifecycleError, NoServices, SleeperView};
 pub use set::{LoadState, PluginSet, PluginStatus};
 
 /// The version of the `dormouse:plugin` package that this host offers.

@@ -1,92 +1,16 @@
 //! What guests can ask of the cluster, as a trait: the real one talks to the API server, tests use their own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
+use dormouse_kubernetes::{EventType, ObjectError};
+use dormouse_model::{ObjectKey, Phase};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::types::ResourceId;
-
-/// An object by kind, namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectKey {
-    /// `v1`, `apps/v1`.
-    pub api_version: String,
-    /// Such as `Deployment`.
-    pub kind: String,
-    /// None for cluster-scoped kinds.
-    pub namespace: Option<String>,
-    /// Name of the object.
-    pub name: String,
-}
-
-/// Which objects to list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListQuery {
-    /// `v1`, `apps/v1`.
-    pub api_version: String,
-    /// Such as `Deployment`.
-    pub kind: String,
-    /// None: every namespace that the host watches.
-    pub namespace: Option<String>,
-    /// As in `kubectl -l`.
-    pub label_selector: Option<String>,
-    /// Only objects that carry an annotation whose key starts with this.
-    pub annotation_prefix: Option<String>,
-    /// Dotted paths of the fields that are wanted; empty: all.
-    pub fields: Vec<String>,
-}
-
-/// How a patch body is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchType {
-    /// RFC 7396.
-    Merge,
-    /// RFC 6902.
-    Json,
-    /// Kubernetes' strategic merge patch.
-    StrategicMerge,
-}
-
-/// Which part of an object a patch is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subresource {
-    /// The object itself.
-    None,
-    /// Its status.
-    Status,
-    /// Its scale.
-    Scale,
-}
-
-/// How serious an Event is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventType {
-    /// For information.
-    Normal,
-    /// Needs attention.
-    Warning,
-}
-
-/// Where a Sleeper is in the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Serves its own traffic.
-    Awake,
-    /// The DLX is joining its Services.
-    Diverting,
-    /// The DLX forwards and counts.
-    Observing,
-    /// Open connections get their grace.
-    Draining,
-    /// At zero replicas.
-    Asleep,
-    /// Selectors and replicas are coming back.
-    Waking,
-    /// Ready pods are there; the DLX is leaving.
-    Ready,
-}
 
 /// What a resource's Sleeper says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,32 +23,6 @@ pub struct SleeperView {
     pub since_millis: u64,
     /// Why.
     pub reason: String,
-}
-
-/// Why a Kubernetes call of a guest failed. The guest gets the same cases.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KubernetesError {
-    /// The operator did not grant this, or the host itself may not do it.
-    #[error("denied: {0}")]
-    Denied(String),
-    /// There is no such object or kind.
-    #[error("not found: {0}")]
-    NotFound(String),
-    /// The object changed in between.
-    #[error("conflict: {0}")]
-    Conflict(String),
-    /// Malformed or refused by validation.
-    #[error("invalid: {0}")]
-    Invalid(String),
-    /// No answer before the deadline.
-    #[error("timeout: {0}")]
-    Timeout(String),
-    /// The API server cannot be reached or is overloaded.
-    #[error("unavailable: {0}")]
-    Unavailable(String),
-    /// Anything else.
-    #[error("{0}")]
-    Other(String),
 }
 
 /// Why a lifecycle call of a guest failed. The guest gets the same cases.
@@ -166,18 +64,18 @@ pub trait HostServices: Send + Sync + 'static {
         key: &ObjectKey,
         fields: &[String],
         deadline: Instant,
-    ) -> Result<Value, KubernetesError>;
+    ) -> Result<Value, ObjectError>;
 
-    /// Reads many objects.
+    /// Reads many objects, each as JSON text.
     async fn list(
         &self,
         plugin: &str,
         query: &ListQuery,
         deadline: Instant,
-    ) -> Result<Vec<Value>, KubernetesError>;
+    ) -> Result<Vec<Arc<str>>, ObjectError>;
 
     /// Creates an object and returns it as stored.
-    async fn create(&self, plugin: &str, object: Value, deadline: Instant) -> Result<Value, KubernetesError>;
+    async fn create(&self, plugin: &str, object: Value, deadline: Instant) -> Result<Value, ObjectError>;
 
     /// Patches an object and returns it as stored.
     async fn patch(
@@ -188,7 +86,7 @@ pub trait HostServices: Send + Sync + 'static {
         kind: PatchType,
         body: Value,
         deadline: Instant,
-    ) -> Result<Value, KubernetesError>;
+    ) -> Result<Value, ObjectError>;
 
     /// Server-side apply under the field manager `dormouse/<plugin>`.
     async fn apply(
@@ -197,10 +95,10 @@ pub trait HostServices: Send + Sync + 'static {
         object: Value,
         force: bool,
         deadline: Instant,
-    ) -> Result<Value, KubernetesError>;
+    ) -> Result<Value, ObjectError>;
 
     /// Deletes an object; that it is gone already is not an error.
-    async fn delete(&self, plugin: &str, key: &ObjectKey, deadline: Instant) -> Result<(), KubernetesError>;
+    async fn delete(&self, plugin: &str, key: &ObjectKey, deadline: Instant) -> Result<(), ObjectError>;
 
     /// Records an Event on an object.
     async fn event(
@@ -211,7 +109,7 @@ pub trait HostServices: Send + Sync + 'static {
         reason: &str,
         message: &str,
         deadline: Instant,
-    ) -> Result<(), KubernetesError>;
+    ) -> Result<(), ObjectError>;
 
     /// Wishes a resource of the plugin asleep.
     async fn sleep(
@@ -245,8 +143,8 @@ pub trait HostServices: Send + Sync + 'static {
 pub struct NoServices;
 
 impl NoServices {
-    fn kubernetes<T>() -> Result<T, KubernetesError> {
-        Err(KubernetesError::Unavailable("this host has no cluster".into()))
+    fn kubernetes<T>() -> Result<T, ObjectError> {
+        Err(ObjectError::Unavailable("this host has no cluster".into()))
     }
 
     fn lifecycle<T>() -> Result<T, LifecycleError> {
@@ -256,15 +154,15 @@ impl NoServices {
 
 #[async_trait]
 impl HostServices for NoServices {
-    async fn get(&self, _: &str, _: &ObjectKey, _: &[String], _: Instant) -> Result<Value, KubernetesError> {
+    async fn get(&self, _: &str, _: &ObjectKey, _: &[String], _: Instant) -> Result<Value, ObjectError> {
         NoServices::kubernetes()
     }
 
-    async fn list(&self, _: &str, _: &ListQuery, _: Instant) -> Result<Vec<Value>, KubernetesError> {
+    async fn list(&self, _: &str, _: &ListQuery, _: Instant) -> Result<Vec<Arc<str>>, ObjectError> {
         NoServices::kubernetes()
     }
 
-    async fn create(&self, _: &str, _: Value, _: Instant) -> Result<Value, KubernetesError> {
+    async fn create(&self, _: &str, _: Value, _: Instant) -> Result<Value, ObjectError> {
         NoServices::kubernetes()
     }
 
@@ -276,15 +174,15 @@ impl HostServices for NoServices {
         _: PatchType,
         _: Value,
         _: Instant,
-    ) -> Result<Value, KubernetesError> {
+    ) -> Result<Value, ObjectError> {
         NoServices::kubernetes()
     }
 
-    async fn apply(&self, _: &str, _: Value, _: bool, _: Instant) -> Result<Value, KubernetesError> {
+    async fn apply(&self, _: &str, _: Value, _: bool, _: Instant) -> Result<Value, ObjectError> {
         NoServices::kubernetes()
     }
 
-    async fn delete(&self, _: &str, _: &ObjectKey, _: Instant) -> Result<(), KubernetesError> {
+    async fn delete(&self, _: &str, _: &ObjectKey, _: Instant) -> Result<(), ObjectError> {
         NoServices::kubernetes()
     }
 
@@ -296,7 +194,7 @@ impl HostServices for NoServices {
         _: &str,
         _: &str,
         _: Instant,
-    ) -> Result<(), KubernetesError> {
+    ) -> Result<(), ObjectError> {
         NoServices::kubernetes()
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use dormouse_model::{GroupKind, ObjectRef, ScaleEvent};
 
 use crate::GuestError;
 
@@ -32,17 +32,6 @@ impl fmt::Display for ResourceId {
     }
 }
 
-/// A Kubernetes object in the namespace of its resource.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ObjectRef {
-    /// `v1`, `apps/v1`.
-    pub api_version: String,
-    /// Such as `Deployment`.
-    pub kind: String,
-    /// Name of the object.
-    pub name: String,
-}
-
 /// What the plugin sees of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResourceState {
@@ -52,30 +41,6 @@ pub enum ResourceState {
     Asleep,
     /// It is being brought up or down.
     Changing,
-}
-
-/// What last happened to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScaleEventKind {
-    /// The resource was changed.
-    ResourceUpdated,
-    /// A wake began.
-    ScaleFromZeroStarted,
-    /// A wake ended.
-    ScaleFromZeroCompleted,
-    /// It was being put to sleep.
-    ScaleToZeroStarted,
-    /// It was put to sleep.
-    ScaleToZeroCompleted,
-}
-
-/// What last happened to a resource, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScaleEvent {
-    /// What.
-    pub kind: ScaleEventKind,
-    /// When.
-    pub at: Timestamp,
 }
 
 /// Where the reading of a rule comes from.
@@ -176,15 +141,6 @@ pub enum MultiTargetStrategy {
     Primary,
     /// The second.
     Canary,
-}
-
-/// A kind in a group; the core group is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupKind {
-    /// Such as `apps`.
-    pub group: String,
-    /// Such as `Deployment`.
-    pub kind: String,
 }
 
 /// Defaults that suit a plugin's platform.

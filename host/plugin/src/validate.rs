@@ -5,19 +5,9 @@
 /// A check of a text: what is wrong with it, or nothing.
 pub(crate) type Check = fn(&str) -> Result<(), &'static str>;
 
-fn alphanumeric(c: u8) -> bool {
-    c.is_ascii_lowercase() || c.is_ascii_digit()
-}
-
 /// A namespace, or the name of a Service: RFC 1123 label.
 pub(crate) fn dns_label(text: &str) -> Result<(), &'static str> {
-    let bytes = text.as_bytes();
-    let ends = |end: Option<&u8>| end.is_some_and(|c| alphanumeric(*c));
-    if bytes.len() <= 63
-        && ends(bytes.first())
-        && ends(bytes.last())
-        && bytes.iter().all(|c| alphanumeric(*c) || *c == b'-')
-    {
+    if dormouse_model::is_dns_label(text) {
         Ok(())
     } else {
         Err("not a DNS label (a-z, 0-9 and `-`, at most 63)")
@@ -26,7 +16,7 @@ pub(crate) fn dns_label(text: &str) -> Result<(), &'static str> {
 
 /// The name of a resource: RFC 1123 subdomain.
 pub(crate) fn dns_subdomain(text: &str) -> Result<(), &'static str> {
-    if text.len() <= 253 && text.split('.').all(|label| dns_label(label).is_ok()) {
+    if dormouse_model::is_dns_subdomain(text) {
         Ok(())
     } else {
         Err("not a DNS subdomain (labels of a-z, 0-9 and `-`, separated by dots, at most 253)")

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use dormouse_model::{Quantity, ScaleEvent, ScaleEventKind, window_name};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{Quantity, Reading, Rule, ScaleEvent, ScaleEventKind, window_name};
+use crate::{Reading, Rule};
 
 /// A rule and what was read for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

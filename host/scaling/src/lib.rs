@@ -7,18 +7,10 @@
 //!   below its threshold. An empty rule list is never idle.
 //! * After an update or a wake it is left alone for the *largest* window of its rules.
 //! * A [`Reading`] is a value, no data, or an error. Missing data and errors keep a resource awake.
-//! * Values are compared as Kubernetes quantities, exactly ([`Quantity`]).
+//! * Values are compared as Kubernetes quantities, exactly ([`dormouse_model::Quantity`]).
 
-mod bytes;
 mod decision;
-mod duration;
-mod event;
-mod quantity;
 mod rule;
 
-pub use bytes::{BytesError, parse_bytes};
 pub use decision::{Decision, Input, KeepReason, Verdict, decide};
-pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
-pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};
-pub use quantity::{Quantity, QuantityError};
 pub use rule::{Reading, Rule};

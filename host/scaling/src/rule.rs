@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Quantity, window_name};
+use dormouse_model::{Quantity, window_name};
 
 /// A resource is idle when every one of its rules is: the reading is at or below the threshold.
 #[derive(Clone, Debug, PartialEq, Eq)]

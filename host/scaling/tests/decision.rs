@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use dormouse_scaling::{
-    Decision, Input, KeepReason, Quantity, Reading, Rule, ScaleEvent, ScaleEventKind, Verdict, decide,
-};
+use dormouse_model::{Quantity, ScaleEvent, ScaleEventKind};
+use dormouse_scaling::{Decision, Input, KeepReason, Reading, Rule, Verdict, decide};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use rstest::rstest;

@@ -42,18 +42,6 @@ impl Scaler for Workloads {
         report(&found.complaints);
         Ok(found.resources)
     }
-
-    /// Looks at one namespace only: the default would look at all.
-    fn service(&self, resource: &ResourceId) -> Result<ServiceTarget> {
-        let found = discover(Some(&resource.namespace))?
-            .resources
-            .into_iter()
-            .find(|found| found.id == *resource);
-        let service = found.and_then(|found| found.services.into_iter().next());
-        service
-            .map(ServiceTarget::new)
-            .ok_or_else(|| Error::UnknownResource(resource.clone()))
-    }
 }
 
 dormouse_sdk::register!(Workloads);

@@ -1,9 +1,9 @@
 //! The traffic that the DLX observed.
 
 use dormouse_kubernetes::DemandEntry;
-use dormouse_kubernetes::lifecycle::Phase;
+use dormouse_model::{Phase, Quantity, window_name};
 use dormouse_plugin::types::Rule;
-use dormouse_scaling::{Quantity, Reading, window_name};
+use dormouse_scaling::Reading;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
@@ -16,7 +16,7 @@ pub(super) async fn reading(
     demand: Option<&Answer<AllDemand>>,
     target: &Target,
     rule: &Rule,
-    threshold: &Quantity,
+    threshold: Quantity,
     now: Timestamp,
 ) -> Reading {
     if !threshold.is_zero() {
@@ -55,5 +55,5 @@ pub(super) async fn reading(
     if observed < window {
         return Reading::NoData(format!("observed for less than {}", window_name(rule.window)).into());
     }
-    Reading::Value(Quantity::zero())
+    Reading::Value(Quantity::ZERO)
 }

@@ -1,8 +1,8 @@
 //! What a rule asks.
 
 use dormouse_metrics::template;
-use dormouse_plugin::types::{GroupKind, MetricSource, ObjectRef, Rule};
-use dormouse_scaling::metric_name;
+use dormouse_model::{GroupKind, ObjectRef, metric_name};
+use dormouse_plugin::types::{MetricSource, Rule};
 
 use crate::target::Target;
 use crate::{CustomQuestion, Question};

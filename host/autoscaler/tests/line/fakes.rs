@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use dormouse_autoscaler::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError};
 use dormouse_kubernetes::api::LastDecision;
 use dormouse_kubernetes::lifecycle::{
-    LookPolicy, Phase, SleeperState, Wish, request_observation, request_sleep, request_wake,
+    LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
 };
 use dormouse_kubernetes::{
-    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Sleeper, SleeperKey, SleeperStatus,
-    StoodIn, WishError,
+    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Route, Sleeper, SleeperKey,
+    SleeperStatus, StoodIn, WishError,
 };
-use dormouse_plugin::types::{FieldCondition, ObjectRef, Resource, ResourceId, ScaleOutcome, Settings};
+use dormouse_model::{ObjectRef, Owner, Phase};
+use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_scaling::Reading;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -391,6 +392,8 @@ pub struct Plugin {
     pub scaled: Mutex<Vec<(Vec<String>, u32, String)>>,
     pub resources_calls: Mutex<Vec<Instant>>,
     pub settings_calls: AtomicUsize,
+    pub route: Mutex<Result<Option<Route>, SourceError>>,
+    pub route_calls: Mutex<Vec<String>>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
 }
@@ -409,6 +412,8 @@ impl Plugin {
             scaled: Mutex::default(),
             resources_calls: Mutex::default(),
             settings_calls: AtomicUsize::new(0),
+            route: Mutex::new(Ok(None)),
+            route_calls: Mutex::default(),
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
         })
@@ -447,14 +452,19 @@ impl Plugin {
     }
 
     pub fn key(&self, namespace: &str, name: &str) -> SleeperKey {
-        SleeperKey::new(&self.name, namespace, name)
+        SleeperKey::of_plugin(&self.name, namespace, name)
     }
 }
 
 #[async_trait]
 impl Source for Plugin {
-    fn name(&self) -> &str {
-        &self.name
+    fn owner(&self) -> Owner {
+        Owner::plugin(&self.name)
+    }
+
+    async fn route(&self, resource: &Resource) -> Result<Option<Route>, SourceError> {
+        lock(&self.route_calls).push(resource.id.to_string());
+        lock(&self.route).clone()
     }
 
     async fn settings(&self) -> Result<Settings, SourceError> {

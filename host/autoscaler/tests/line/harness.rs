@@ -6,7 +6,8 @@ use std::time::Duration;
 use dormouse_autoscaler::{
     Autoscaler, Clock, Config, Meters, Metrics, Roster, Sleepers, Source, SourceError,
 };
-use dormouse_plugin::types::{MetricSource, ObjectRef, Resource, ResourceId, ResourceState, Rule};
+use dormouse_model::{ObjectRef, Owner, OwnerKind};
+use dormouse_plugin::types::{MetricSource, Resource, ResourceId, ResourceState, Rule};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -89,7 +90,7 @@ impl World {
             api: Arc::default(),
             config: Config::default(),
             roster: Roster {
-                complete: true,
+                complete: [OwnerKind::Plugin].into(),
                 ..Roster::default()
             },
             registry,
@@ -100,7 +101,7 @@ impl World {
     }
 
     pub fn plugin(&mut self, name: &str, resources: Vec<Resource>) -> Arc<Plugin> {
-        self.roster.ready.insert(name.to_owned());
+        self.roster.ready.insert(Owner::plugin(name));
         Plugin::new(name, &self.cluster, resources)
     }
 

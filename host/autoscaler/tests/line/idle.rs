@@ -1,7 +1,8 @@
 //! What is idle sleeps, and nothing else.
 
-use dormouse_kubernetes::lifecycle::{Phase, Wish};
-use dormouse_plugin::types::{MetricSource, Resource, ResourceState, Rule, ScaleEvent, ScaleEventKind};
+use dormouse_kubernetes::lifecycle::Wish;
+use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
+use dormouse_plugin::types::{MetricSource, Resource, ResourceState, Rule};
 use rstest::rstest;
 
 use crate::fakes::Answer;
@@ -31,24 +32,27 @@ async fn an_idle_resource_is_asked_to_sleep_through_its_plugin() {
     assert_eq!(decision.inputs, ["requests over 10m: 0, threshold 0"]);
     for (line, value) in [
         (
-            "dormouse_autoscaler_rounds_total{plugin=\"workloads\",outcome=\"ok\"}",
+            "dormouse_autoscaler_rounds_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",outcome=\"ok\"}",
             "1",
         ),
         (
-            "dormouse_autoscaler_decisions_total{plugin=\"workloads\",outcome=\"Idle\"}",
+            "dormouse_autoscaler_decisions_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",outcome=\"Idle\"}",
             "1",
         ),
         (
-            "dormouse_readings_total{plugin=\"workloads\",source=\"custom\",result=\"value\"}",
+            "dormouse_readings_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",source=\"custom\",result=\"value\"}",
             "1",
         ),
         (
-            "dormouse_autoscaler_sleeps_requested_total{plugin=\"workloads\",outcome=\"accepted\"}",
+            "dormouse_autoscaler_sleeps_requested_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",outcome=\"accepted\"}",
             "1",
         ),
-        ("dormouse_autoscaler_targets{plugin=\"workloads\"}", "1"),
         (
-            "dormouse_autoscaler_round_duration_seconds_count{plugin=\"workloads\"}",
+            "dormouse_autoscaler_targets{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\"}",
+            "1",
+        ),
+        (
+            "dormouse_autoscaler_round_duration_seconds_count{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\"}",
             "1",
         ),
     ] {
@@ -118,7 +122,7 @@ async fn it_is_left_alone_for_the_largest_window_after_an_update() {
     let at = world.start.wall();
     let event = ScaleEvent {
         kind: ScaleEventKind::ResourceUpdated,
-        at,
+        at: Some(at),
     };
     let plugin = world.plugin(
         "workloads",

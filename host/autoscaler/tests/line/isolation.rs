@@ -35,11 +35,12 @@ async fn a_plugin_that_hangs_does_not_delay_another() {
         bad.rounds(),
         "each was dropped before the next"
     );
-    let line = "dormouse_autoscaler_rounds_total{plugin=\"bad\",outcome=\"timeout\"}";
+    let line = "dormouse_autoscaler_rounds_total{owner=\"bad\",owner_kind=\"Plugin\",plugin=\"bad\",outcome=\"timeout\"}";
     assert!(world.metric(line).is_some());
     bad.unhang();
     minutes(6).await;
-    let line = "dormouse_autoscaler_rounds_total{plugin=\"bad\",outcome=\"ok\"}";
+    let line =
+        "dormouse_autoscaler_rounds_total{owner=\"bad\",owner_kind=\"Plugin\",plugin=\"bad\",outcome=\"ok\"}";
     assert!(world.metric(line).is_some(), "it comes back by itself");
 }
 
@@ -260,7 +261,7 @@ async fn one_resource_that_fails_to_sleep_stops_no_other() {
     );
     assert_eq!(world.cluster.condition(&b, "PluginHealthy"), None);
     assert_eq!(world.cluster.outcome(&b), "Idle");
-    let failed = "dormouse_autoscaler_sleeps_requested_total{plugin=\"workloads\",outcome=\"failed\"}";
+    let failed = "dormouse_autoscaler_sleeps_requested_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",outcome=\"failed\"}";
     assert_eq!(world.metric(failed).as_deref(), Some("1"));
 
     plugin.answer(|_| ScaleOutcome::Done);

@@ -1,6 +1,6 @@
 //! Resources whose platform scales them by itself: their Sleepers mirror what it says.
 
-use dormouse_kubernetes::lifecycle::Phase;
+use dormouse_model::Phase;
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceState, ScaleOutcome};
 
 use crate::fakes::Answer;
@@ -36,7 +36,7 @@ async fn its_sleeper_follows_the_platform() {
     minutes(1).await;
     let key = plugin.key("shop", "hello");
     assert_eq!(plugin.slept(), ["shop/hello"]);
-    let watch = "dormouse_autoscaler_sleeps_requested_total{plugin=\"functions\",outcome=\"watch\"}";
+    let watch = "dormouse_autoscaler_sleeps_requested_total{owner=\"functions\",owner_kind=\"Plugin\",plugin=\"functions\",outcome=\"watch\"}";
     assert_eq!(world.metric(watch).as_deref(), Some("1"));
     assert_eq!(
         *world.cluster.events.lock().unwrap(),

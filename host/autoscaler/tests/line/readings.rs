@@ -120,8 +120,9 @@ async fn only_a_value_puts_to_sleep(
         let failed = told.iter().any(|(_, said)| said == "ReadingFailed");
         assert_eq!(failed, reason == "ReadingFailed");
     }
-    let line =
-        format!("dormouse_readings_total{{plugin=\"workloads\",source=\"{label}\",result=\"{result}\"}}");
+    let line = format!(
+        "dormouse_readings_total{{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",source=\"{label}\",result=\"{result}\"}}"
+    );
     assert!(world.metric(&line).is_some(), "{line}");
     let line = format!("dormouse_reading_duration_seconds_count{{source=\"{label}\"}}");
     assert!(world.metric(&line).is_some(), "{line}");

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_autoscaler::{Effective, Overrides};
-use dormouse_plugin::types::{GroupKind, Settings};
+use dormouse_model::GroupKind;
+use dormouse_plugin::types::Settings;
 use rstest::rstest;
 
 use crate::fakes::Answer;

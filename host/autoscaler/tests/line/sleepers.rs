@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::StoodIn;
-use dormouse_kubernetes::lifecycle::{Phase, Wish};
+use dormouse_kubernetes::lifecycle::Wish;
+use dormouse_kubernetes::{Route, SleeperSpec, StoodIn, Wake};
+use dormouse_model::{Owner, OwnerKind, Phase};
 use dormouse_plugin::types::{Resource, ResourceState};
 
 use crate::fakes::{Answer, lock};
@@ -24,7 +25,10 @@ async fn a_resource_gets_a_sleeper_that_says_what_the_plugin_said() {
     minutes(3).await;
     let key = plugin.key("shop", "web");
     let spec = world.cluster.sleeper(&key).unwrap().spec;
-    assert_eq!(spec.plugin, "workloads");
+    assert_eq!(spec.owner, Some(Owner::plugin("workloads")));
+    // For processes of the version before.
+    assert_eq!(spec.plugin.as_deref(), Some("workloads"));
+    assert_eq!((spec.wake, spec.route), (Some(Wake::Lifecycle), None));
     assert_eq!(spec.object.name, "web");
     assert_eq!(spec.workloads.len(), 1);
     assert_eq!(spec.services, ["web"]);
@@ -148,7 +152,7 @@ async fn field_02_a_change_brings_the_next_round_soon_but_not_one_each() {
         pass(Duration::from_millis(50)).await;
     }
     assert!(
-        calls() - rounds <= 6,
+        calls() - rounds <= 11,
         "{} rounds in five seconds",
         calls() - rounds
     );
@@ -269,7 +273,7 @@ async fn a_plugin_that_was_removed_leaves_no_sleepers() {
     minutes(1).await;
     first.abort();
 
-    world.roster.ready.remove("removed");
+    world.roster.ready.remove(&Owner::plugin("removed"));
     world.run(&[&stays]);
     minutes(1).await;
     assert_eq!(world.cluster.keys(), [stays.key("shop", "stays")]);
@@ -288,7 +292,7 @@ async fn a_plugin_that_could_not_be_loaded_keeps_its_sleepers() {
     world
         .roster
         .failed
-        .insert("broken".into(), error("not_a_component"));
+        .insert(Owner::plugin("broken"), error("not_a_component"));
     world.run(&[]);
     minutes(10).await;
     let key = broken.key("shop", "web");
@@ -306,10 +310,114 @@ async fn a_directory_that_could_not_be_read_says_nothing_about_plugins() {
     minutes(1).await;
     first.abort();
     world.roster.ready.clear();
-    world.roster.complete = false;
+    world.roster.complete.clear();
     world.run(&[]);
     minutes(10).await;
     assert_eq!(world.cluster.keys().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleeper_of_the_version_before_is_taken_over_as_it_is() {
+    let mut world = World::new();
+    let plugin = world.plugin(
+        "workloads",
+        vec![Resource {
+            state: ResourceState::Asleep,
+            ..web()
+        }],
+    );
+    let first = world.run(&[&plugin]);
+    minutes(1).await;
+    first.abort();
+    let key = plugin.key("shop", "web");
+    world.cluster.edit(&key, |sleeper| {
+        sleeper.spec = SleeperSpec {
+            owner: None,
+            wake: None,
+            route: None,
+            ..sleeper.spec.clone()
+        };
+    });
+    world.cluster.edit_state(&key, |state| {
+        (state.phase, state.wish, state.epoch) = (Phase::Asleep, Wish::Asleep, 7);
+    });
+    let before = world.cluster.state(&key);
+    world.cluster.forget_writes();
+    world.run(&[&plugin]);
+    minutes(5).await;
+    assert_eq!(world.cluster.keys(), [key.clone()]);
+    assert_eq!(
+        world.cluster.sleeper(&key).unwrap().spec.owner,
+        Some(Owner::plugin("workloads"))
+    );
+    assert_eq!(world.cluster.state(&key), before, "and nothing was woken");
+    assert_eq!(world.cluster.written("declare"), 1);
+    assert_eq!(world.cluster.written("retire") + world.cluster.written("wake"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn owners_of_a_kind_that_nobody_knows_keep_their_sleepers() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    let first = world.run(&[&plugin]);
+    minutes(1).await;
+    first.abort();
+    let key = plugin.key("shop", "web");
+    let owner = Owner {
+        kind: OwnerKind::ScaledObject,
+        name: "web".into(),
+        uid: None,
+    };
+    world
+        .cluster
+        .edit(&key, |sleeper| sleeper.spec.owner = Some(owner));
+    world.run(&[]);
+    minutes(10).await;
+    assert_eq!(world.cluster.keys().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_requests_go_is_asked_once_and_kept_on_the_sleeper() {
+    let route = |service: &str| Route {
+        service: service.into(),
+        port: Some(80),
+    };
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    let said = |world: &World| {
+        world
+            .cluster
+            .sleeper(&plugin.key("shop", "web"))
+            .unwrap()
+            .spec
+            .route
+    };
+    *plugin.route.lock().unwrap() = Ok(Some(route("front")));
+    let first = world.run(&[&plugin]);
+    minutes(10).await;
+    assert_eq!(said(&world), Some(route("front")));
+    assert_eq!(*plugin.route_calls.lock().unwrap(), ["shop/web"]);
+
+    // Another process asks again. As long as there is no answer, what is known stays.
+    first.abort();
+    *plugin.route.lock().unwrap() = Err(error("transient"));
+    world.run(&[&plugin]);
+    minutes(5).await;
+    assert_eq!(said(&world), Some(route("front")));
+    *plugin.route.lock().unwrap() = Ok(Some(route("back")));
+    minutes(2).await;
+    assert_eq!(said(&world), Some(route("back")));
+
+    // A resource that changes may be reached elsewhere.
+    let asked = plugin.route_calls.lock().unwrap().len();
+    *plugin.route.lock().unwrap() = Ok(None);
+    plugin.list(vec![Resource {
+        restore_replicas: Some(2),
+        ..web()
+    }]);
+    minutes(5).await;
+    assert_eq!(said(&world), None);
+    assert_eq!(plugin.route_calls.lock().unwrap().len(), asked + 1);
 }
 
 #[tokio::test(start_paused = true)]

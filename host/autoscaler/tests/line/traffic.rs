@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use dormouse_kubernetes::DemandEntry;
-use dormouse_kubernetes::lifecycle::{Look, Phase, Wish};
-use dormouse_plugin::types::{Resource, Rule, ScaleEvent, ScaleEventKind};
+use dormouse_kubernetes::lifecycle::{Look, Wish};
+use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
+use dormouse_plugin::types::{Resource, Rule};
 use jiff::SignedDuration;
 use rstest::rstest;
 
@@ -45,7 +46,7 @@ async fn a_look_that_nobody_disturbs_ends_in_sleep() {
         world.cluster.status(&key).last_decision.unwrap().inputs,
         ["observed traffic over 15m: 0, threshold 0"]
     );
-    let line = "dormouse_autoscaler_looks_total{plugin=\"workloads\",outcome=\"begun\"}";
+    let line = "dormouse_autoscaler_looks_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",outcome=\"begun\"}";
     assert_eq!(world.metric(line).as_deref(), Some("1"));
 }
 
@@ -73,7 +74,7 @@ async fn a_look_that_is_disturbed_ends_and_waits_longer(#[case] demand: DemandEn
     );
     assert!(state.reason.contains(text), "{}", state.reason);
     assert!(plugin.slept().is_empty());
-    let line = "dormouse_autoscaler_looks_total{plugin=\"workloads\",outcome=\"disturbed\"}";
+    let line = "dormouse_autoscaler_looks_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",outcome=\"disturbed\"}";
     assert_eq!(world.metric(line).as_deref(), Some("1"));
 }
 
@@ -168,7 +169,7 @@ async fn a_resource_that_was_just_updated_is_not_looked_at() {
     world.config.settle = MINUTE * 5;
     let event = ScaleEvent {
         kind: ScaleEventKind::ResourceUpdated,
-        at: world.start.wall() + SignedDuration::from_mins(10),
+        at: Some(world.start.wall() + SignedDuration::from_mins(10)),
     };
     let plugin = world.plugin(
         "workloads",

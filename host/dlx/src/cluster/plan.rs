@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::Phase;
-use dormouse_kubernetes::{Cluster, Sleeper, SleeperKey};
+use dormouse_kubernetes::{Cluster, Route, Sleeper, SleeperKey, Wake};
+use dormouse_model::{Owner, Phase};
 use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::ResourceId;
 use k8s_openapi::api::core::v1::Service;
@@ -20,7 +20,8 @@ use crate::{AppProtocol, HostPath, PathMatch, TargetKey};
 /// What is to be known of a target besides its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
-    pub(super) plugin: String,
+    pub(super) owner: Owner,
+    pub(super) wake: Wake,
     pub(super) resource: String,
     pub(super) readiness_timeout: Option<Duration>,
     pub(super) protocol: AppProtocol,
@@ -91,8 +92,8 @@ struct Draft<'a> {
     taken: HashSet<u16>,
     /// The Sleeper that lists a Service.
     by_service: HashMap<(String, String), Arc<Sleeper>>,
-    /// Where a resource's requests go, by plugin, namespace and name.
-    by_name: HashMap<(String, String, String), TargetKey>,
+    /// Where a resource's requests go.
+    by_name: HashMap<SleeperKey, TargetKey>,
 }
 
 impl Draft<'_> {
@@ -103,11 +104,8 @@ impl Draft<'_> {
         resolver: &mut Resolver,
         target_port: Option<u16>,
     ) {
-        let SleeperKey {
-            plugin,
-            namespace,
-            resource,
-        } = SleeperKey::of(sleeper);
+        let identity = SleeperKey::of(sleeper);
+        let (namespace, resource) = (&identity.namespace, &identity.resource);
         for service in &sleeper.spec.services {
             // Whoever has it diverted is who wakes for it; otherwise the older one.
             let known = self
@@ -124,24 +122,10 @@ impl Draft<'_> {
                 self.plan.ports.push((port.dlx_port, key));
             }
         }
-        let id = ResourceId::new(&namespace, &resource);
-        let question = Question::Service {
-            plugin: plugin.clone(),
-            id,
-            generation: generation(plugins, &plugin, sleeper),
+        let Some(Route { service, port }) = self.route(sleeper, &identity, plugins, resolver) else {
+            return;
         };
-        let answer = resolver.service(question);
-        // Until the plugin has answered, and when it cannot: the first Service that it listed.
-        let (service, port) = match answer {
-            Some(answer) if !answer.name.is_empty() => (answer.name, answer.port),
-            // Or where it leaves that to the host; one without Services has one of its own name.
-            other => match (sleeper.spec.services.first(), &other) {
-                (Some(service), _) => (service.clone(), other.and_then(|answer| answer.port)),
-                (None, Some(_)) => (resource.clone(), other.and_then(|answer| answer.port)),
-                (None, None) => return,
-            },
-        };
-        let known = self.cluster.service(&namespace, &service);
+        let known = self.cluster.service(namespace, &service);
         let Some(port) = port.or(target_port).or_else(|| only_port(known.as_deref()?)) else {
             return;
         };
@@ -149,7 +133,40 @@ impl Draft<'_> {
         self.plan
             .names
             .push((namespace.clone(), resource.clone(), key.clone()));
-        self.by_name.insert((plugin, namespace, resource), key);
+        self.by_name.insert(identity, key);
+    }
+
+    /// Where requests go that name the resource: as the Sleeper says.
+    fn route(
+        &self,
+        sleeper: &Sleeper,
+        identity: &SleeperKey,
+        plugins: &PluginSet,
+        resolver: &mut Resolver,
+    ) -> Option<Route> {
+        let first = || {
+            let service = sleeper.spec.services.first()?.clone();
+            Some(Route { service, port: None })
+        };
+        if let Some(route) = sleeper.spec.route.clone().or_else(first) {
+            return Some(route);
+        }
+        // A Sleeper of a version that did not record it, of a resource whose Service only its plugin knows.
+        let plugin = identity.owner.as_plugin()?;
+        let answer = resolver.service(Question::Service {
+            plugin: plugin.to_owned(),
+            id: ResourceId::new(&identity.namespace, &identity.resource),
+            generation: generation(plugins, plugin, sleeper),
+        })?;
+        let named = !answer.name.is_empty();
+        Some(Route {
+            service: if named {
+                answer.name
+            } else {
+                identity.resource.clone()
+            },
+            port: answer.port,
+        })
     }
 
     fn target(&mut self, sleeper: &Sleeper, service: &str, port: u16) -> TargetKey {
@@ -168,7 +185,8 @@ impl Draft<'_> {
             self.plan.misread.insert(service, text.to_owned());
         }
         self.plan.targets.entry(key.clone()).or_insert_with(|| Facts {
-            plugin: sleeper.spec.plugin.clone(),
+            owner: sleeper.spec.owner(),
+            wake: sleeper.spec.wake(),
             resource: sleeper.spec.resource.clone(),
             readiness_timeout: sleeper.spec.readiness_timeout_millis.map(Duration::from_millis),
             connection_idle,
@@ -248,7 +266,7 @@ impl Draft<'_> {
             let targets = resolver.targets(question);
             let named = |id: &ResourceId| {
                 self.by_name
-                    .get(&(plugin.name().to_owned(), id.namespace.clone(), id.name.clone()))
+                    .get(&SleeperKey::of_plugin(plugin.name(), &id.namespace, &id.name))
                     .cloned()
             };
             let mut keys: Vec<_> = targets.iter().filter_map(named).take(2).collect();
@@ -372,7 +390,7 @@ pub(super) fn connection_idle_text(service: &Service) -> Option<&str> {
 }
 
 fn connection_idle(text: &str) -> Option<Duration> {
-    dormouse_scaling::parse_duration(text.trim()).ok()
+    dormouse_model::parse_duration(text.trim()).ok()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dormouse_plugin::types::{PathBackend, ResourceId, ServiceTarget};
 use dormouse_plugin::{PluginError, PluginSet};
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Questions that are asked at once: routes are in no hurry, wakes are.
@@ -147,19 +147,33 @@ impl Resolver {
         });
     }
 
-    /// Waits for an answer to a question that is still of interest.
+    /// Waits for answers to questions that are still of interest, and takes all that are there: routes are made anew for them
+    /// together.
     pub(super) async fn changed(&mut self) {
         loop {
-            match self.asking.join_next().await {
-                None => std::future::pending().await,
-                Some(Ok(Some((question, answer)))) => {
-                    if let Some(known) = self.known.get_mut(&question) {
-                        *known = Known::Answered(answer);
-                        return;
-                    }
-                }
-                Some(_) => {}
+            let Some(first) = self.asking.join_next().await else {
+                return std::future::pending().await;
+            };
+            let mut news = self.answered(first);
+            while let Some(next) = self.asking.try_join_next() {
+                news |= self.answered(next);
             }
+            if news {
+                return;
+            }
+        }
+    }
+
+    fn answered(&mut self, asked: Result<Option<(Question, Answer)>, JoinError>) -> bool {
+        let Ok(Some((question, answer))) = asked else {
+            return false;
+        };
+        match self.known.get_mut(&question) {
+            Some(known) => {
+                *known = Known::Answered(answer);
+                true
+            }
+            None => false,
         }
     }
 }

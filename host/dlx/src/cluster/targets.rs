@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use tokio::sync::watch;
 
 use crate::cluster::plan::{Facts, Plan};
-use crate::cluster::view::{is_aging, view};
+use crate::cluster::view::{answers, view};
 use crate::{EndpointsView, Ledger, PortRoute, Routes, Target, TargetKey, TargetSpec};
 
 type Labels = BTreeMap<String, String>;
@@ -175,13 +175,9 @@ impl Entry {
         };
         let endpoints = cluster.endpoints(&key.namespace, &key.service, &ServicePort::Number(key.port));
         let now = Timestamp::now();
-        self.aging = is_aging(&state, now).is_some();
-        let seen = view(
-            &state,
-            &endpoints.ready,
-            now,
-            cluster.config().timings.drain_grace,
-        );
+        let drain_grace = cluster.config().timings.drain_grace;
+        self.aging = answers(&state, now, drain_grace).is_some();
+        let seen = view(&state, &endpoints.ready, now, drain_grace);
         self.pods = endpoints.ready.into_iter().map(|pod| pod.pod).collect();
         self.sender.send_if_modified(|shown| {
             let changed = **shown != seen;
@@ -202,7 +198,8 @@ impl Entry {
 fn spec(key: &TargetKey, facts: &Facts, endpoints: watch::Receiver<Arc<EndpointsView>>) -> TargetSpec {
     TargetSpec {
         key: key.clone(),
-        plugin: facts.plugin.clone(),
+        owner: facts.owner.clone(),
+        wake: facts.wake,
         resource: facts.resource.clone(),
         readiness_timeout: facts.readiness_timeout,
         protocol: facts.protocol,

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use dormouse_kubernetes::PodEndpoint;
-use dormouse_kubernetes::lifecycle::{Phase, SleeperState};
-use jiff::{SignedDuration, Timestamp};
+use dormouse_kubernetes::lifecycle::{Answers, SleeperState};
+use dormouse_model::Phase;
+use jiff::Timestamp;
 
 use crate::{EndpointsView, Failure};
-
-/// Clocks of API server and Dormouse may differ by this much, but never by more than half the drain grace, by which pods from
-/// before the sleep are older at least.
-const SKEW: Duration = Duration::from_secs(2);
 
 /// What is known of a target's endpoints.
 ///
@@ -34,21 +31,17 @@ pub(super) fn view(
         Phase::Waking | Phase::Ready => (false, false),
         Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => (true, false),
     };
-    let young = is_aging(state, now).and_then(|since| {
-        let skew = SignedDuration::try_from(SKEW.min(drain_grace / 2)).ok()?;
-        since.checked_sub(skew).ok()
-    });
-    let counts = |pod: &&PodEndpoint| match (state.phase, young) {
-        (Phase::Asleep, _) => false,
-        (Phase::Waking, _) if !state.at_zero => false,
-        (_, Some(young)) => pod.created.is_some_and(|created| created >= young),
-        (_, None) => true,
+    let answers = answers(state, now, drain_grace);
+    let counts = |pod: &&PodEndpoint| match state.phase {
+        Phase::Asleep => false,
+        Phase::Waking if !state.at_zero => false,
+        _ => answers.is_none_or(|answers| answers.include(pod.created)),
     };
     EndpointsView {
         ready: pods.iter().filter(counts).map(|pod| pod.address).collect(),
         asleep,
         direct,
-        fresh: young.is_some(),
+        fresh: answers.is_some(),
         epoch: state.epoch,
         failure: state.current_wake_failure().map(|failure| Failure {
             cause: failure.message.clone(),
@@ -57,13 +50,11 @@ pub(super) fn view(
     }
 }
 
-/// From when on pods count, if that depends on their age: only while a workload comes back from zero.
-pub(super) fn is_aging(state: &SleeperState, now: Timestamp) -> Option<Timestamp> {
-    if matches!(state.phase, Phase::Waking | Phase::Ready) {
-        state.pods_since(now)
-    } else {
-        None
-    }
+/// Which pods count, if that depends on their age: only while a workload comes back from zero.
+pub(super) fn answers(state: &SleeperState, now: Timestamp, drain_grace: Duration) -> Option<Answers> {
+    let answers = Answers::of(state, now, drain_grace);
+    let comes_back = matches!(state.phase, Phase::Waking | Phase::Ready);
+    (comes_back && answers.depend_on_age()).then_some(answers)
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
-//! Wakes through the plugin that looks after a resource.
+//! Wakes: by the protocol, or through the plugin whose platform scales the resource.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::lifecycle::{Phase, Wish};
-use dormouse_kubernetes::objects::ObjectKey;
-use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, WishError, api};
+use dormouse_kubernetes::lifecycle::Wish;
+use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, Wake, WishError, api};
+use dormouse_model::{FieldPath, Phase};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
 use dormouse_plugin::{GuestError, PluginError, PluginSet};
-use serde_json::Value;
 
 use crate::{Target, WakeError, Waker};
 
@@ -20,45 +19,45 @@ const NEWS: Duration = Duration::from_secs(2);
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-pub(super) struct PluginWaker {
+pub(super) struct ClusterWaker {
     cluster: Cluster,
     plugins: Arc<PluginSet>,
 }
 
-impl PluginWaker {
+impl ClusterWaker {
     pub(super) fn new(cluster: Cluster, plugins: Arc<PluginSet>) -> Self {
         Self { cluster, plugins }
     }
 
     async fn ask(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
-        let failed = |text: String| WakeError::Failed(text);
-        if self.plugins.may_come(&target.plugin) {
-            if !self.is_scaled_elsewhere(target) {
-                return self.wish(target, reason).await;
-            }
-            // Only it knows how; whoever waits has a deadline.
-            self.arrived(&target.plugin).await;
+        match target.wake {
+            Wake::Lifecycle => self.wish(target, reason).await,
+            Wake::Owner => self.ask_owner(target, reason).await,
         }
+    }
+
+    /// Only the owner knows how; whoever waits has a deadline.
+    async fn ask_owner(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
+        let failed = |text: String| WakeError::Failed(text);
+        let Some(name) = target.owner.as_plugin() else {
+            return Err(failed(format!("{} cannot wake anything", target.owner)));
+        };
+        self.arrived(name).await;
         let plugin = self
             .plugins
-            .get(&target.plugin)
-            .ok_or_else(|| failed(format!("plugin {} is not there", target.plugin)))?;
+            .get(name)
+            .ok_or_else(|| failed(format!("plugin {name} is not there")))?;
         let id = ResourceId::new(&target.key.namespace, &target.resource);
         let outcomes = plugin.set_scale(&[id], 1, reason).await;
-        let outcomes = outcomes.map_err(|error| because(&target.plugin, &error))?;
+        let outcomes = outcomes.map_err(|error| because(name, &error))?;
         outcomes
             .into_iter()
             .next()
             .ok_or_else(|| failed("the plugin said nothing".to_owned()))
     }
 
-    /// Wakes without the plugin, which is not loaded yet: what the Sleeper names, the host can scale itself.
+    /// What the Sleeper names, Dormouse restores itself, whatever becomes of the owner.
     async fn wish(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
-        tracing::info!(
-            plugin = target.plugin,
-            sleeper = target.key.sleeper,
-            "woken without its plugin, which is still being loaded"
-        );
         match self.cluster.wish_wake(&sleeper_key(target), reason).await {
             Ok(_) => Ok(ScaleOutcome::Accepted),
             Err(error @ WishError::Cluster(_)) => Err(WakeError::Transient(error.to_string())),
@@ -76,9 +75,9 @@ impl PluginWaker {
         match outcome {
             ScaleOutcome::Done | ScaleOutcome::Accepted => {}
             ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
-            ScaleOutcome::Failed(error) => return Err(because(&target.plugin, &error.into())),
+            ScaleOutcome::Failed(error) => return Err(because(&target.owner.name, &error.into())),
         }
-        if self.is_scaled_elsewhere(target) {
+        if target.wake == Wake::Owner {
             // Nobody else would say so before the autoscaler looks the next time.
             let key = sleeper_key(target);
             if let Err(error) = self
@@ -101,7 +100,7 @@ impl PluginWaker {
         let Some(state) = sleeper.and_then(|sleeper| Some(sleeper.status.as_ref()?.state.clone())) else {
             return Ok(());
         };
-        if state.wish == Wish::Awake || !state.phase.is_away() || self.is_scaled_elsewhere(target) {
+        if state.wish == Wish::Awake || !state.phase.is_away() || target.wake == Wake::Owner {
             return Ok(());
         }
         Err(WakeError::Transient(format!(
@@ -121,23 +120,10 @@ impl PluginWaker {
         }
     }
 
-    /// Whether its platform scales it, so that nothing drives its Sleeper.
-    fn is_scaled_elsewhere(&self, target: &Target) -> bool {
-        let sleeper = self
-            .cluster
-            .sleeper_named(&target.key.namespace, &target.key.sleeper);
-        sleeper.is_some_and(|sleeper| sleeper.spec.workloads.is_empty() && sleeper.spec.services.is_empty())
-    }
-
     /// Looks at the field until it is as wished. The caller's deadline ends it.
     async fn watch(&self, target: &Target, condition: &FieldCondition) -> Result<(), WakeError> {
         let object = &condition.object;
-        let key = ObjectKey {
-            api_version: object.api_version.clone(),
-            kind: object.kind.clone(),
-            namespace: Some(target.key.namespace.clone()),
-            name: object.name.clone(),
-        };
+        let key = object.in_namespace(&target.key.namespace);
         let mut pause = FIRST_LOOK;
         loop {
             match self
@@ -145,7 +131,7 @@ impl PluginWaker {
                 .object_get(&key, std::slice::from_ref(&condition.path))
                 .await
             {
-                Ok(seen) => match field(&seen, &condition.path) {
+                Ok(seen) => match FieldPath(&condition.path).text(&seen) {
                     Some(value) if condition.ready_values.contains(&value) => return Ok(()),
                     Some(value) if condition.failed_values.contains(&value) => {
                         let (kind, name, path) = (&object.kind, &object.name, &condition.path);
@@ -187,11 +173,11 @@ impl PluginWaker {
 }
 
 #[async_trait]
-impl Waker for PluginWaker {
+impl Waker for ClusterWaker {
     async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError> {
         let answer = self.ask(target, reason).await;
         let (namespace, service) = (&target.key.namespace, &target.key.service);
-        tracing::debug!(target: "dormouse_dlx::wake", namespace, service, step = "plugin answered");
+        tracing::debug!(target: "dormouse_dlx::wake", namespace, service, step = "wake accepted");
         let woken = match answer {
             Ok(outcome) => self.carry_through(target, outcome).await,
             Err(error) => Err(error),
@@ -204,7 +190,7 @@ impl Waker for PluginWaker {
 }
 
 fn sleeper_key(target: &Target) -> SleeperKey {
-    SleeperKey::new(&target.plugin, &target.key.namespace, &target.resource)
+    SleeperKey::new(target.owner.clone(), &target.key.namespace, &target.resource)
 }
 
 /// The failure of a wake that a plugin's answer is.
@@ -239,43 +225,9 @@ fn told(plugin: &str, error: &PluginError) -> String {
     }
 }
 
-/// A field by its dotted path, as text: the value of a string, or anything else as JSON.
-fn field(object: &Value, path: &str) -> Option<String> {
-    let found = path
-        .trim_start_matches('.')
-        .split('.')
-        .try_fold(object, |value, part| match value {
-            Value::Array(elements) => elements.get(part.parse::<usize>().ok()?),
-            other => other.get(part),
-        })?;
-    match found {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn fields_are_read_as_text() {
-        let object =
-            json!({"status": {"state": "ready", "replicas": 2, "list": [{"ok": true}], "none": null}});
-        let table = [
-            ("status.state", Some("ready")),
-            (".status.replicas", Some("2")),
-            ("status.list.0.ok", Some("true")),
-            ("status.none", None),
-            ("status.state.deeper", None),
-            ("spec", None),
-        ];
-        for (path, expected) in table {
-            assert_eq!(field(&object, path).as_deref(), expected, "{path}");
-        }
-    }
 
     #[test]
     fn what_may_pass_is_told_from_what_stays() {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use dormouse_dlx::cluster::Glue;
-use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable, Target, WakeError, Waker};
+use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable};
 use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::lifecycle::{LookPolicy, ObjectRef, Phase, SleeperState, Timings};
+use dormouse_kubernetes::lifecycle::{LookPolicy, SleeperState, Timings};
 use dormouse_kubernetes::{
-    Cluster, Config, Declared, Driver, Role, SleeperKey, SleeperSpec, client_from_kubeconfig, crd,
+    Cluster, Config, Declared, Driver, Role, SleeperKey, SleeperSpec, Wake, client_from_kubeconfig, crd,
 };
+use dormouse_model::{ObjectRef, Phase};
 use dormouse_plugin::{EngineConfig, HostEngine, NoServices, PluginSet};
 use http::{Request, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -55,20 +55,6 @@ spec:
       paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {name: http}}}}]
 ";
 
-/// Wishes the resource awake without a plugin in between.
-struct Wisher(Cluster);
-
-#[async_trait]
-impl Waker for Wisher {
-    async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError> {
-        let key = SleeperKey::new(&target.plugin, &target.key.namespace, &target.resource);
-        let wished = self.0.wish_wake(&key, reason).await;
-        wished
-            .map(|_| ())
-            .map_err(|error| WakeError::Failed(error.to_string()))
-    }
-}
-
 struct Shop {
     api: EmbeddedCluster,
     cluster: Cluster,
@@ -81,12 +67,13 @@ struct Shop {
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
 impl Shop {
-    /// An awake workload, and a DLX that wakes as the cluster can.
+    /// An awake workload, and a DLX without any plugin.
     async fn open() -> Self {
-        Self::with(|cluster, _| Arc::new(Wisher(cluster.clone()))).await
+        Self::with(SleeperSpec::default()).await
     }
 
-    async fn with(waker: impl FnOnce(&Cluster, &Glue) -> Arc<dyn Waker>) -> Self {
+    /// The Sleeper says this too.
+    async fn with(more: SleeperSpec) -> Self {
         let api = EmbeddedCluster::start(Options::default()).await.unwrap();
         let client = client_from_kubeconfig(&api.kubeconfig()).await.unwrap();
         crd::install(&client, "dormouse", PATIENCE).await.unwrap();
@@ -126,7 +113,7 @@ impl Shop {
         )
         .await;
         let glue = Glue::new(cluster.clone(), Arc::new(plugins), None);
-        let waker = waker(&cluster, &glue);
+        let waker = glue.waker();
         let names = NameHeaders {
             name: "x-target".parse().unwrap(),
             path: None,
@@ -158,19 +145,19 @@ impl Shop {
         .await;
         api.apply_yaml(&dlx_service(address.into(), admin.address.port()))
             .unwrap();
-        let key = SleeperKey::new("workloads", "shop", "web");
+        let key = SleeperKey::of_plugin("workloads", "shop", "web");
         let object = ObjectRef {
             api_version: "apps/v1".into(),
             kind: "Deployment".into(),
             name: "web".into(),
         };
         let spec = SleeperSpec {
-            plugin: "workloads".into(),
+            owner: Some(dormouse_model::Owner::plugin("workloads")),
             resource: "web".into(),
             object: object.clone(),
             workloads: vec![object],
             services: vec!["web".into()],
-            ..SleeperSpec::default()
+            ..more
         };
         cluster
             .declare(&Declared {
@@ -294,7 +281,12 @@ async fn an_ingress_host_and_a_name_wake_as_well() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wake_that_no_plugin_can_carry_out_is_503_and_is_written_on_the_sleeper() {
-    let shop = Shop::with(|_, glue| glue.waker()).await;
+    // A platform of its own scales it, and nobody knows how to ask that.
+    let shop = Shop::with(SleeperSpec {
+        wake: Some(Wake::Owner),
+        ..SleeperSpec::default()
+    })
+    .await;
     shop.sleep().await;
     let reply = get(shop.service(), "/").await;
     assert_eq!((reply.status, reply.reason()), (503, "wake-failed"));

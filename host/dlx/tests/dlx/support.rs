@@ -270,7 +270,8 @@ impl World {
         };
         let mut spec = TargetSpec {
             key,
-            plugin: "test".into(),
+            owner: dormouse_model::Owner::plugin("test"),
+            wake: dormouse_kubernetes::Wake::Lifecycle,
             resource: name.into(),
             readiness_timeout: None,
             protocol: AppProtocol::Http1,

@@ -34,7 +34,7 @@ pub enum Allowed {
 
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let span = dormouse_scaling::format_duration;
+        let span = dormouse_model::format_duration;
         match *self {
             Self::Between(least, most) => write!(f, "{} to {}", span(least), span(most)),
             Self::NoneOrBetween(least, most) => write!(f, "0s, or {} to {}", span(least), span(most)),
@@ -67,7 +67,7 @@ impl Allowed {
 }
 
 fn within(text: &str, least: Duration, most: Duration, or_zero: bool) -> bool {
-    dormouse_scaling::parse_duration(text)
+    dormouse_model::parse_duration(text)
         .is_ok_and(|span| (least..=most).contains(&span) || (or_zero && span.is_zero()))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use dormouse_kubernetes::api::Sleeper;
-use dormouse_lifecycle::Phase;
+use dormouse_model::Phase;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;

@@ -7,7 +7,7 @@ use dormouse_kubernetes::Scope;
 use dormouse_kubernetes::api::{
     FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS,
 };
-use dormouse_kubernetes::lifecycle::ObjectRef;
+use dormouse_model::ObjectRef;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use dormouse_model::{is_dns_label, is_dns_subdomain};
 use serde_json::{Value, json};
 
-use super::{Errors, is_dns_label, is_port_name, is_subdomain, labels, port_number};
+use super::{Errors, is_port_name, labels, port_number};
 use crate::error::FieldError;
 use crate::value::{at, i64_at, list_at, str_at};
 
@@ -116,7 +117,7 @@ pub(super) fn slice(old: Option<&Value>, new: &Value, errors: &mut Errors) {
                 ("IPv6", Ok(IpAddr::V6(_))) => {}
                 ("IPv4", _) => errors.push(FieldError::invalid(path, a, "must be an IPv4 address")),
                 ("IPv6", _) => errors.push(FieldError::invalid(path, a, "must be an IPv6 address")),
-                ("FQDN", _) if is_subdomain(text) => {}
+                ("FQDN", _) if is_dns_subdomain(text) => {}
                 ("FQDN", _) => errors.push(FieldError::invalid(
                     path,
                     a,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use dormouse_model::is_dns_label;
 use serde_json::{Value, json};
 
-use super::{Errors, is_dns_label, is_port_name, labels, port_number};
+use super::{Errors, is_port_name, labels, port_number};
 use crate::error::FieldError;
 use crate::resource::ResourceType;
 use crate::selector::LabelSelector;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dormouse_lifecycle::{Phase, SleeperState, Wish};
+use dormouse_lifecycle::{SleeperState, Wish};
+use dormouse_model::Phase;
 
 use crate::api::condition;
 use crate::conditions::ConditionUpdate;
@@ -82,7 +83,7 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dormouse_lifecycle::ObjectRef;
+    use dormouse_model::ObjectRef;
     use jiff::Timestamp;
 
     #[test]

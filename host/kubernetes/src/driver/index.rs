@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use dormouse_lifecycle::{Phase, Wish};
+use dormouse_lifecycle::Wish;
+use dormouse_model::Phase;
 use kube::ResourceExt;
 
 use crate::api::Sleeper;

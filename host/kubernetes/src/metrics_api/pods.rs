@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dormouse_lifecycle::ObjectRef;
+use dormouse_model::ObjectRef;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};

@@ -1,6 +1,7 @@
 //! Records: what happened to a resource, for people and for whoever waits.
 
-use dormouse_lifecycle::{Phase, SleeperState, WakeFailure, Wish};
+use dormouse_lifecycle::{SleeperState, WakeFailure, Wish};
+use dormouse_model::Phase;
 
 use super::Edit;
 use crate::api::{LastDecision, SleeperStatus, condition};

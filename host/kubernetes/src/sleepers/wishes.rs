@@ -1,9 +1,9 @@
 //! Wishes: what a resource is meant to be.
 
 use dormouse_lifecycle::{
-    Phase, Refused, Selector, SleeperState, Zero, also_leads_to, request_observation, request_sleep,
-    request_wake,
+    Refused, Selector, SleeperState, Zero, also_leads_to, request_observation, request_sleep, request_wake,
 };
+use dormouse_model::Phase;
 use thiserror::Error;
 
 use super::{Edit, seed};

@@ -10,12 +10,13 @@ mod mock;
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::{ObjectRef, Phase, Wish};
+use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_kubernetes::objects::ListQuery;
 use dormouse_kubernetes::{
     Cluster, ClusterError, Config, CustomMetric, Declared, Leadership, LeadershipConfig, MetricValue,
     Metrics, ObjectError, Outages, Scope, SleeperKey, SleeperSpec, WishError,
 };
+use dormouse_model::{ObjectRef, Phase};
 use http::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
 const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
 
 fn key() -> SleeperKey {
-    SleeperKey::new("workloads", "shop", "web")
+    SleeperKey::of_plugin("workloads", "shop", "web")
 }
 
 fn spec() -> SleeperSpec {
@@ -37,7 +38,7 @@ fn spec() -> SleeperSpec {
         name: "web".into(),
     };
     SleeperSpec {
-        plugin: "workloads".into(),
+        owner: Some(dormouse_model::Owner::plugin("workloads")),
         resource: "web".into(),
         object: object.clone(),
         workloads: vec![object],
@@ -227,7 +228,7 @@ async fn wishes_that_cannot_be_are_told_apart() {
         matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("headless")),
         "{refused:?}"
     );
-    let unknown = SleeperKey::new("workloads", "shop", "other");
+    let unknown = SleeperKey::of_plugin("workloads", "shop", "other");
     assert!(
         matches!(cluster.wish_sleep(&unknown, "idle").await, Err(WishError::Unknown(key)) if key == unknown)
     );
@@ -259,7 +260,7 @@ async fn with_an_older_one_of(mock: &Mock, plugin: &str) -> Cluster {
     older["metadata"]["name"] = json!(name);
     older["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
     older["spec"]["resource"] = json!("old");
-    older["spec"]["plugin"] = json!(plugin);
+    older["spec"]["owner"]["name"] = json!(plugin);
     mock.put(
         &format!("/apis/dormouse.dev/v1alpha1/namespaces/shop/sleepers/{name}"),
         older,
@@ -279,7 +280,7 @@ async fn a_younger_plugin_does_not_get_the_service_of_an_older_one() {
         matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("old.elder, which is older")),
         "{refused:?}"
     );
-    let older = SleeperKey::new("elder", "shop", "old");
+    let older = SleeperKey::of_plugin("elder", "shop", "old");
     assert!(cluster.wish_sleep(&older, "idle").await.unwrap().changed);
 }
 
@@ -292,7 +293,7 @@ async fn of_two_of_one_plugin_the_older_one_owns_too() {
         matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("old.workloads")),
         "{refused:?}"
     );
-    let older = SleeperKey::new("workloads", "shop", "old");
+    let older = SleeperKey::of_plugin("workloads", "shop", "old");
     assert!(cluster.wish_sleep(&older, "idle").await.unwrap().changed);
 }
 
@@ -449,6 +450,10 @@ async fn lists_are_read_page_by_page_and_pruned() {
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"},
                "spec": {"replicas": 1}})
     };
+    let objects: Vec<Value> = objects
+        .iter()
+        .map(|text| serde_json::from_str(text).unwrap())
+        .collect();
     assert_eq!(objects, [expected("a"), expected("c")]);
 }
 
@@ -475,7 +480,7 @@ async fn unknown_kinds_are_not_found_and_asked_for_again() {
         path.contains("/widgets")
             .then(|| (200, json!({"metadata": {}, "items": []})))
     });
-    assert_eq!(cluster.object_list(&query).await.unwrap(), Vec::<Value>::new());
+    assert!(cluster.object_list(&query).await.unwrap().is_empty());
 }
 
 fn candidate(mock: &Mock, identity: &str) -> (Leadership, CancellationToken) {

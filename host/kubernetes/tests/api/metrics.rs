@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::ObjectRef;
 use dormouse_kubernetes::{ClusterError, MetricError};
+use dormouse_model::ObjectRef;
 use http::Method;
 use serde_json::{Value, json};
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::lifecycle::{LookPolicy, ObjectRef, Phase, Timings, Wish};
+use dormouse_kubernetes::lifecycle::{LookPolicy, Timings, Wish};
 use dormouse_kubernetes::{
     Cluster, Config, Declared, DemandEntry, DemandReport, Driver, PROBE_ANSWER_HEADER, PROBE_PATH, Role,
     ServicePort, Sleeper, SleeperKey, SleeperSpec, client_from_kubeconfig, crd,
 };
+use dormouse_model::{ObjectRef, Phase};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -118,7 +119,7 @@ impl World {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let cluster = Cluster::connect(client, config).await.unwrap();
-        let key = SleeperKey::new("workloads", "shop", "web");
+        let key = SleeperKey::of_plugin("workloads", "shop", "web");
         let world = Self { api, cluster, key };
         world.declare("workloads").await;
         world
@@ -126,9 +127,9 @@ impl World {
 
     /// Declares the Sleeper that a plugin wants for the workload and its Service.
     pub async fn declare(&self, plugin: &str) -> SleeperKey {
-        let key = SleeperKey::new(plugin, "shop", "web");
+        let key = SleeperKey::of_plugin(plugin, "shop", "web");
         let spec = SleeperSpec {
-            plugin: plugin.into(),
+            owner: Some(dormouse_model::Owner::plugin(plugin)),
             resource: "web".into(),
             object: workload(),
             workloads: vec![workload()],

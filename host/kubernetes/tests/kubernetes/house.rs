@@ -1,7 +1,7 @@
 //! What a plugin may put to sleep, and what nobody may.
 
-use dormouse_kubernetes::lifecycle::{ObjectRef, Phase};
 use dormouse_kubernetes::{Cluster, Config, Declared, Role, SleepGrant, SleeperKey, SleeperSpec, WishError};
+use dormouse_model::{ObjectRef, Phase};
 
 use crate::fixture::{Dlx, World, config, workload};
 use crate::step_until;
@@ -120,14 +120,14 @@ spec:
             .api
             .apply_yaml(&manifest.replace("NAME", name).replace("SPACE", namespace))
             .unwrap();
-        let key = SleeperKey::new("workloads", namespace, name);
+        let key = SleeperKey::of_plugin("workloads", namespace, name);
         let object = ObjectRef {
             name: name.into(),
             ..workload()
         };
         // The Service of somebody else's name does not help either.
         let spec = SleeperSpec {
-            plugin: "workloads".into(),
+            owner: Some(dormouse_model::Owner::plugin("workloads")),
             resource: name.into(),
             object: object.clone(),
             workloads: vec![object],
@@ -144,7 +144,7 @@ spec:
         let why = refused(cluster.wish_observe(&key, "a look").await);
         assert!(why.contains(said), "{why}");
     }
-    let service = dormouse_kubernetes::objects::ObjectKey {
+    let service = dormouse_model::ObjectKey {
         api_version: "v1".into(),
         kind: "Service".into(),
         namespace: Some("dormouse".into()),

@@ -1,7 +1,8 @@
 //! What Dormouse wrote and reads back is taken away, edited or replaced by garbage.
 
-use dormouse_kubernetes::lifecycle::{Phase, Wish};
+use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_kubernetes::{Role, Sleeper, api, round};
+use dormouse_model::Phase;
 use http::StatusCode;
 use serde_json::{Value, json};
 

@@ -7,15 +7,18 @@
 
 mod fixture;
 mod house;
+mod lists;
 mod lost;
 mod phases;
 mod sharing;
+mod upgrade;
 
 use std::time::Duration;
 
 use dormouse_embedded::Fault;
-use dormouse_kubernetes::lifecycle::{Phase, Step};
+use dormouse_kubernetes::lifecycle::Step;
 use dormouse_kubernetes::{Carried, Cluster, Role, RoundOutcome, round};
+use dormouse_model::Phase;
 
 use fixture::{Dlx, PATIENCE, PORT, World, drive, phase, request, workload};
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::{Phase, PortRange, Undivertible, Wish};
+use dormouse_kubernetes::lifecycle::{PortRange, Undivertible, Wish};
 use dormouse_kubernetes::{Config, Role, round};
+use dormouse_model::Phase;
 use serde_json::{Value, json};
 
 use crate::fixture::{Dlx, World, config, drive};

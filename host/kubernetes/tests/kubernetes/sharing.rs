@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::{Phase, Wish};
+use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_kubernetes::{Role, Sleeper, WishError, api::condition};
+use dormouse_model::Phase;
 
 use crate::fixture::{Dlx, PORT, World, drive, phase, request};
 

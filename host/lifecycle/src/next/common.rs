@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use dormouse_model::Phase;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Next, Step, Timings, WaitReason};
-use crate::{
-    Observation, Phase, Selector, Service, SleeperState, Workload, WorkloadReplicas, Zero, request_wake,
-};
+use crate::{Observation, Selector, Service, SleeperState, Workload, WorkloadReplicas, Zero, request_wake};
 
 pub(super) fn settled() -> Next {
     Next::Wait {

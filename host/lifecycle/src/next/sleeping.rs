@@ -1,12 +1,14 @@
 //! From Awake to Asleep.
 
+use dormouse_model::Phase;
+
 use super::common::{
     act_state, after, all_at_zero, catching_up, caught_up, existing, record, recorded, settled, wait, wake,
     workloads,
 };
 use super::waking::{awake, recover};
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Demand, Listed, Observation, Phase, Selector, Service, Wish, Zero};
+use crate::{Demand, Listed, Observation, Selector, Service, Wish, Zero};
 
 /// Awake, and wished observed or asleep.
 pub(super) fn begin(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use dormouse_model::Phase;
+
 use super::common::{
     act_state, after, all_at_zero, catching_up, existing, recorded, settled, wait, wake, wanted_replicas,
     workloads,
 };
 use super::{Next, Step, Timings, WaitReason};
-use crate::{
-    Listed, Observation, Phase, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas, Zero,
-};
+use crate::{Listed, Observation, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas, Zero};
 
 /// How often the record of a wake that waits for a person is renewed.
 const FAILURE_REFRESH: Duration = Duration::from_secs(1);

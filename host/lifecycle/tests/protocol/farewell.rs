@@ -1,6 +1,7 @@
 //! A deleted Sleeper leaves nothing behind, whatever it was doing.
 
-use dormouse_lifecycle::{Listed, Observation, Phase, Selector, Step, WaitReason, Wish};
+use dormouse_lifecycle::{Listed, Observation, Selector, Step, WaitReason, Wish};
+use dormouse_model::Phase;
 use rstest::rstest;
 
 use crate::fixture::*;

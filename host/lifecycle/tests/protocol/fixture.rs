@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, ObjectRef, Observation, OwnSlice,
-    Phase, Selector, Service, SleeperState, Step, Timings, Undivertible, WaitReason, Wish, Workload,
-    WorkloadReplicas, Zero, next,
+    Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, Observation, OwnSlice, Selector,
+    Service, SleeperState, Step, Timings, Undivertible, WaitReason, Wish, Workload, WorkloadReplicas, Zero,
+    next,
 };
+use dormouse_model::{ObjectRef, Phase};
 use jiff::{SignedDuration, Timestamp};
 
 pub const EPOCH: i64 = 5;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dormouse_lifecycle::{Look, LookPolicy, Phase, Wish, request_wake};
+use dormouse_lifecycle::{Look, LookPolicy, Wish, request_wake};
+use dormouse_model::Phase;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 

@@ -1,8 +1,9 @@
 //! State that is lost is derived again from what is left on the objects.
 
 use dormouse_lifecycle::{
-    Next, Observation, Phase, Selector, SleeperState, Step, WaitReason, Wish, WorkloadReplicas, next,
+    Next, Observation, Selector, SleeperState, Step, WaitReason, Wish, WorkloadReplicas, next,
 };
+use dormouse_model::Phase;
 use rstest::rstest;
 
 use crate::fixture::*;

@@ -1,8 +1,7 @@
 //! Two Sleepers that name one thing: who owns it, and what the other one does, in every phase.
 
-use dormouse_lifecycle::{
-    Claimant, ObjectRef, Phase, Precedence, Rival, Selector, Step, WaitReason, Wish, owner,
-};
+use dormouse_lifecycle::{Claimant, Precedence, Rival, Selector, Step, WaitReason, Wish, owner};
+use dormouse_model::{ObjectRef, Phase};
 use proptest::prelude::*;
 use rstest::rstest;
 

@@ -1,9 +1,10 @@
 //! What is checked at the door is checked all the time: the same repairs in every phase.
 
 use dormouse_lifecycle::{
-    DivertedPort, Family, Listed, Observation, Phase, Selector, Step, Undivertible, WaitReason, Wish,
+    DivertedPort, Family, Listed, Observation, Selector, Step, Undivertible, WaitReason, Wish,
     WorkloadReplicas, Zero,
 };
+use dormouse_model::Phase;
 use rstest::rstest;
 
 use crate::fixture::*;

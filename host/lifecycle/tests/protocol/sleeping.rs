@@ -1,9 +1,10 @@
 //! Awake to Asleep.
 
 use dormouse_lifecycle::{
-    Demand, Dlx, KeptSelector, Listed, Observation, Phase, Selector, Service, Step, Undivertible, WaitReason,
-    Wish, WorkloadReplicas,
+    Demand, Dlx, KeptSelector, Listed, Observation, Selector, Service, Step, Undivertible, WaitReason, Wish,
+    WorkloadReplicas,
 };
+use dormouse_model::Phase;
 use rstest::rstest;
 
 use crate::fixture::*;

@@ -7,10 +7,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use dormouse_lifecycle::{
-    Allocation, DivertedPort, Family, Listed, Next, Observation, Phase, PortRange, Precedence, Rival,
-    Selector, Service, SleeperState, Step, Undivertible, WaitReason, Wish, Zero, allocate, next,
-    request_sleep,
+    Allocation, DivertedPort, Family, Listed, Next, Observation, PortRange, Precedence, Rival, Selector,
+    Service, SleeperState, Step, Undivertible, WaitReason, Wish, Zero, allocate, next, request_sleep,
 };
+use dormouse_model::Phase;
 use jiff::Timestamp;
 use proptest::prelude::*;
 

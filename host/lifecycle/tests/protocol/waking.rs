@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Dlx, Listed, Observation, Phase, Selector, Step, Undivertible, WaitReason, WakeFailure, Wish, Workload,
-    Zero,
+    Dlx, Listed, Observation, Selector, Step, Undivertible, WaitReason, WakeFailure, Wish, Workload, Zero,
 };
+use dormouse_model::Phase;
 use rstest::rstest;
 
 use crate::fixture::*;

@@ -1,9 +1,9 @@
 //! Wishes and what becomes of them.
 
 use dormouse_lifecycle::{
-    LookPolicy, Phase, Refused, SleeperState, WakeFailure, Wish, request_observation, request_sleep,
-    request_wake,
+    LookPolicy, Refused, SleeperState, WakeFailure, Wish, request_observation, request_sleep, request_wake,
 };
+use dormouse_model::Phase;
 use proptest::prelude::*;
 use rstest::rstest;
 

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Claimant, Demand, Dlx, Epoch, Listed, LookPolicy, ObjectRef, Observation, OwnSlice, Selector, Service,
-    SleeperState, Timings, Workload, Zero, owner,
+    Claimant, Demand, Dlx, Epoch, Listed, LookPolicy, Observation, OwnSlice, Selector, Service, SleeperState,
+    Timings, Workload, Zero, owner,
 };
+use dormouse_model::ObjectRef;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::node::Node;
@@ -514,7 +515,7 @@ impl Cluster {
                 held_by: other
                     .filter(|other| {
                         let active =
-                            workload.replicas == 0 || other.state.phase != dormouse_lifecycle::Phase::Awake;
+                            workload.replicas == 0 || other.state.phase != dormouse_model::Phase::Awake;
                         active && workload.noted.is_some_and(|(_, uid, _)| uid == other.uid)
                     })
                     .map(|_| "the other".to_owned()),

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use dormouse_lifecycle::{DivertedPort, Next, Observation, Phase, Step, Wish, next};
+use dormouse_lifecycle::{DivertedPort, Next, Observation, Step, Wish, next};
+use dormouse_model::Phase;
 use jiff::Timestamp;
 
 use crate::cluster::{Cluster, Slice, timings};

@@ -111,7 +111,7 @@ proptest! {
         play(&mut world, &events)?;
         play(&mut world, &[Event::WishWake])?;
         world.settle().map_err(fail("settling"))?;
-        prop_assert_eq!(world.phase(), dormouse_lifecycle::Phase::Awake);
+        prop_assert_eq!(world.phase(), dormouse_model::Phase::Awake);
         late(&mut world)?;
     }
 }

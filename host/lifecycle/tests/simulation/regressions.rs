@@ -1,6 +1,7 @@
 //! Cases that once went wrong, as the simulation found them.
 
-use dormouse_lifecycle::{Phase, Wish};
+use dormouse_lifecycle::Wish;
+use dormouse_model::Phase;
 
 use crate::executor::Role;
 use crate::world::Event::{self, *};

@@ -1,6 +1,7 @@
 //! Two Sleepers that name the same things: one owns, and the other one never gets in its way.
 
-use dormouse_lifecycle::{Phase, Wish, request_observation, request_sleep, request_wake};
+use dormouse_lifecycle::{Wish, request_observation, request_sleep, request_wake};
+use dormouse_model::Phase;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;

@@ -1,8 +1,9 @@
 //! A cluster, its executors, what happens to them, and what must hold.
 
 use dormouse_lifecycle::{
-    Demand, LookPolicy, Phase, SleeperState, Wish, request_observation, request_sleep, request_wake,
+    Demand, LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
 };
+use dormouse_model::Phase;
 use jiff::SignedDuration;
 
 use crate::cluster::{Cluster, timings};

@@ -1,6 +1,6 @@
 //! What Prometheus answers to an instant query.
 
-use dormouse_scaling::Quantity;
+use dormouse_model::Quantity;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -118,7 +118,6 @@ fn value(text: &str) -> Result<Answer, Unusable> {
             hint: "is there a division by zero in it?",
         });
     }
-    // Exactly as written: nothing is rounded on the way.
     let value: Quantity = text.parse().map_err(|_| not_a_number())?;
     Ok(Answer::Value(value))
 }

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 
+use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
+use dormouse_kubernetes::{EventType, ObjectError};
+use dormouse_model::ObjectKey;
 use serde_json::Value;
 
 use super::{HostCall, Import, TIMED_OUT, TimedOut, clip};
 use crate::bindings::dormouse::plugin::kubernetes as wit;
 use crate::grants::{MissingGrant, Verb, Wanted};
-use crate::services::{self, KubernetesError, ListQuery, ObjectKey};
 use crate::state::{CallState, Shared};
 
 /// Bytes of an Event's message; the API server refuses more than 1024.
@@ -17,9 +19,9 @@ const EVENT_REASON: usize = 120;
 
 type Answer<T> = wasmtime::Result<Result<T, wit::KubernetesError>>;
 
-impl TimedOut for KubernetesError {
-    fn timed_out() -> KubernetesError {
-        KubernetesError::Timeout(TIMED_OUT.into())
+impl TimedOut for ObjectError {
+    fn timed_out() -> ObjectError {
+        ObjectError::Timeout(TIMED_OUT.into())
     }
 }
 
@@ -28,7 +30,7 @@ impl wit::Host for CallState {
         let call = self.enter(Import::Get)?;
         let shared = &call.shared;
         let answer = async {
-            let key = ObjectKey::from(key);
+            let key = object_key(key);
             call.granted(Wanted::object(Verb::Get, &key))?;
             let object = call
                 .in_time(shared.services.get(&shared.name, &key, &fields, call.deadline))
@@ -42,7 +44,7 @@ impl wit::Host for CallState {
         let call = self.enter(Import::List)?;
         let shared = &call.shared;
         let answer = async {
-            let query = ListQuery::from(query);
+            let query = list_query(query);
             call.granted(Wanted {
                 verb: Verb::List,
                 api_version: &query.api_version,
@@ -53,7 +55,7 @@ impl wit::Host for CallState {
             let objects = call
                 .in_time(shared.services.list(&shared.name, &query, call.deadline))
                 .await?;
-            Ok(objects.iter().map(Value::to_string).collect())
+            Ok(objects.iter().map(|object| object.as_ref().to_owned()).collect())
         };
         to_guest(shared, "list", answer).await
     }
@@ -82,16 +84,16 @@ impl wit::Host for CallState {
         let call = self.enter(Import::Patch)?;
         let shared = &call.shared;
         let (verb, subresource) = match subresource {
-            wit::Subresource::None => (Verb::Patch, services::Subresource::None),
-            wit::Subresource::Status => (Verb::PatchStatus, services::Subresource::Status),
-            wit::Subresource::Scale => (Verb::PatchScale, services::Subresource::Scale),
+            wit::Subresource::None => (Verb::Patch, Subresource::None),
+            wit::Subresource::Status => (Verb::PatchStatus, Subresource::Status),
+            wit::Subresource::Scale => (Verb::PatchScale, Subresource::Scale),
         };
         let answer = async {
-            let key = ObjectKey::from(key);
+            let key = object_key(key);
             let kind = match kind {
-                wit::PatchType::Merge => services::PatchType::Merge,
-                wit::PatchType::Json => services::PatchType::Json,
-                wit::PatchType::StrategicMerge => services::PatchType::StrategicMerge,
+                wit::PatchType::Merge => PatchType::Merge,
+                wit::PatchType::Json => PatchType::Json,
+                wit::PatchType::StrategicMerge => PatchType::StrategicMerge,
             };
             call.granted(Wanted::object(verb, &key))?;
             let body = parse(&body)?;
@@ -121,7 +123,7 @@ impl wit::Host for CallState {
         let call = self.enter(Import::Delete)?;
         let shared = &call.shared;
         let answer = async {
-            let key = ObjectKey::from(key);
+            let key = object_key(key);
             call.granted(Wanted::object(Verb::Delete, &key))?;
             call.in_time(shared.services.delete(&shared.name, &key, call.deadline))
                 .await
@@ -142,10 +144,10 @@ impl wit::Host for CallState {
             if let Err(missing) = shared.grants.check_event(&shared.name) {
                 return Err(call.denied("event", &missing));
             }
-            let regarding = ObjectKey::from(regarding);
+            let regarding = object_key(regarding);
             let kind = match kind {
-                wit::EventType::Normal => services::EventType::Normal,
-                wit::EventType::Warning => services::EventType::Warning,
+                wit::EventType::Normal => EventType::Normal,
+                wit::EventType::Warning => EventType::Warning,
             };
             let (reason, message) = (clip(reason, EVENT_REASON), clip(message, EVENT_MESSAGE));
             let event =
@@ -159,7 +161,7 @@ impl wit::Host for CallState {
 }
 
 impl HostCall {
-    fn granted(&self, wanted: Wanted<'_>) -> Result<(), KubernetesError> {
+    fn granted(&self, wanted: Wanted<'_>) -> Result<(), ObjectError> {
         let shared = &self.shared;
         shared
             .grants
@@ -168,10 +170,10 @@ impl HostCall {
     }
 
     /// Tells the guest and the log which grant is missing.
-    fn denied(&self, capability: &'static str, missing: &MissingGrant) -> KubernetesError {
+    fn denied(&self, capability: &'static str, missing: &MissingGrant) -> ObjectError {
         let text = missing.to_string();
         tracing::info!(capability, "{text}");
-        KubernetesError::Denied(text)
+        ObjectError::Forbidden(text)
     }
 }
 
@@ -179,32 +181,32 @@ impl HostCall {
 async fn to_guest<T>(
     shared: &Shared,
     capability: &'static str,
-    answer: impl Future<Output = Result<T, KubernetesError>>,
+    answer: impl Future<Output = Result<T, ObjectError>>,
 ) -> Answer<T> {
     Ok(answer.await.map_err(|error| match error {
-        KubernetesError::Denied(text) => {
+        ObjectError::Forbidden(text) => {
             shared.metrics.denied(capability);
             wit::KubernetesError::Denied(text)
         }
-        KubernetesError::NotFound(text) => wit::KubernetesError::NotFound(text),
-        KubernetesError::Conflict(text) => wit::KubernetesError::Conflict(text),
-        KubernetesError::Invalid(text) => wit::KubernetesError::Invalid(text),
-        KubernetesError::Timeout(text) => wit::KubernetesError::Timeout(text),
-        KubernetesError::Unavailable(text) => wit::KubernetesError::Unavailable(text),
-        KubernetesError::Other(text) => wit::KubernetesError::Other(text),
+        ObjectError::NotFound(text) => wit::KubernetesError::NotFound(text),
+        ObjectError::Conflict(text) => wit::KubernetesError::Conflict(text),
+        ObjectError::Invalid(text) => wit::KubernetesError::Invalid(text),
+        ObjectError::Timeout(text) => wit::KubernetesError::Timeout(text),
+        ObjectError::Unavailable(text) => wit::KubernetesError::Unavailable(text),
+        ObjectError::TooLarge(text) | ObjectError::Other(text) => wit::KubernetesError::Other(text),
     }))
 }
 
-fn parse(text: &str) -> Result<Value, KubernetesError> {
-    serde_json::from_str(text).map_err(|error| KubernetesError::Invalid(format!("not JSON: {error}")))
+fn parse(text: &str) -> Result<Value, ObjectError> {
+    serde_json::from_str(text).map_err(|error| ObjectError::Invalid(format!("not JSON: {error}")))
 }
 
 /// An object and its identity, which the grants are about.
-fn parse_object(text: &str) -> Result<(ObjectKey, Value), KubernetesError> {
+fn parse_object(text: &str) -> Result<(ObjectKey, Value), ObjectError> {
     let object = parse(text)?;
     let field = |path: &str| object.pointer(path).and_then(Value::as_str).map(str::to_owned);
     let needed =
-        |path: &str| field(path).ok_or_else(|| KubernetesError::Invalid(format!("the object has no {path}")));
+        |path: &str| field(path).ok_or_else(|| ObjectError::Invalid(format!("the object has no {path}")));
     let key = ObjectKey {
         api_version: needed("/apiVersion")?,
         kind: needed("/kind")?,
@@ -214,41 +216,37 @@ fn parse_object(text: &str) -> Result<(ObjectKey, Value), KubernetesError> {
     Ok((key, object))
 }
 
-impl From<wit::ObjectKey> for ObjectKey {
-    fn from(key: wit::ObjectKey) -> ObjectKey {
-        let wit::ObjectKey {
-            api_version,
-            kind,
-            namespace,
-            name,
-        } = key;
-        ObjectKey {
-            api_version,
-            kind,
-            namespace,
-            name,
-        }
+fn object_key(key: wit::ObjectKey) -> ObjectKey {
+    let wit::ObjectKey {
+        api_version,
+        kind,
+        namespace,
+        name,
+    } = key;
+    ObjectKey {
+        api_version,
+        kind,
+        namespace,
+        name,
     }
 }
 
-impl From<wit::ListQuery> for ListQuery {
-    fn from(query: wit::ListQuery) -> ListQuery {
-        let wit::ListQuery {
-            api_version,
-            kind,
-            namespace,
-            label_selector,
-            annotation_prefix,
-            fields,
-        } = query;
-        ListQuery {
-            api_version,
-            kind,
-            namespace,
-            label_selector,
-            annotation_prefix,
-            fields,
-        }
+fn list_query(query: wit::ListQuery) -> ListQuery {
+    let wit::ListQuery {
+        api_version,
+        kind,
+        namespace,
+        label_selector,
+        annotation_prefix,
+        fields,
+    } = query;
+    ListQuery {
+        api_version,
+        kind,
+        namespace,
+        label_selector,
+        annotation_prefix,
+        fields,
     }
 }
 
@@ -269,14 +267,11 @@ mod tests {
             r#"{"kind":"Pod"}"#,
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":7}}"#,
         ] {
-            assert!(
-                matches!(parse_object(bad), Err(KubernetesError::Invalid(_))),
-                "{bad}"
-            );
+            assert!(matches!(parse_object(bad), Err(ObjectError::Invalid(_))), "{bad}");
         }
         let deep = "[".repeat(100_000);
         assert!(
-            matches!(parse(&deep), Err(KubernetesError::Invalid(_))),
+            matches!(parse(&deep), Err(ObjectError::Invalid(_))),
             "no recursion without end"
         );
     }

@@ -1,8 +1,10 @@
 //! The `lifecycle` interface. Linked only when it is granted; the services know whose resources are whose.
 
+use dormouse_model::Phase;
+
 use super::{Import, TIMED_OUT, TimedOut, clip};
 use crate::bindings::dormouse::plugin::{lifecycle as wit, types};
-use crate::services::{LifecycleError, Phase, SleeperView};
+use crate::services::{LifecycleError, SleeperView};
 use crate::state::CallState;
 use crate::types::ResourceId;
 

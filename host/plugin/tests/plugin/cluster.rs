@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::lifecycle::{ObjectRef, Wish};
+use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_kubernetes::{
     Cluster, Config, Declared, SleeperKey, SleeperSpec, SleeperStatus, client_from_kubeconfig, crd,
 };
+use dormouse_model::{ObjectRef, Phase};
 use dormouse_plugin::types::{ResourceId, ScaleOutcome};
-use dormouse_plugin::{
-    ClusterServices, GuestError, HostServices, LifecycleError, Phase, PluginError, PluginSet,
-};
+use dormouse_plugin::{ClusterServices, GuestError, HostServices, LifecycleError, PluginError, PluginSet};
 use tokio::time::Instant;
 
 use crate::support::{House, config, guest, id};
@@ -71,14 +70,14 @@ impl World {
     }
 
     async fn declare(&self, plugin: &str) -> SleeperKey {
-        let key = SleeperKey::new(plugin, "shop", "web");
+        let key = SleeperKey::of_plugin(plugin, "shop", "web");
         let workload = ObjectRef {
             api_version: "apps/v1".into(),
             kind: "Deployment".into(),
             name: "web".into(),
         };
         let spec = SleeperSpec {
-            plugin: plugin.into(),
+            owner: Some(dormouse_model::Owner::plugin(plugin)),
             resource: "web".into(),
             object: workload.clone(),
             workloads: vec![workload],

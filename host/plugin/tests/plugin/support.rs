@@ -6,10 +6,13 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use async_trait::async_trait;
+use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
+use dormouse_kubernetes::{EventType, ObjectError};
+use dormouse_model::ObjectKey;
 use dormouse_plugin::types::ResourceId;
 use dormouse_plugin::{
-    EngineConfig, EventType, HostEngine, HostServices, KubernetesError, LifecycleError, ListQuery, LoadState,
-    Metrics, ObjectKey, PatchType, Plugin, PluginConfig, PluginError, PluginSet, SleeperView, Subresource,
+    EngineConfig, HostEngine, HostServices, LifecycleError, LoadState, Metrics, Plugin, PluginConfig,
+    PluginError, PluginSet, SleeperView,
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -230,7 +233,7 @@ impl HostServices for FakeServices {
         key: &ObjectKey,
         fields: &[String],
         _: Instant,
-    ) -> Result<Value, KubernetesError> {
+    ) -> Result<Value, ObjectError> {
         self.ask(format!(
             "{plugin} get {} {} {}",
             key.kind,
@@ -243,12 +246,12 @@ impl HostServices for FakeServices {
         Ok(json!({"kind": key.kind}))
     }
 
-    async fn list(&self, plugin: &str, query: &ListQuery, _: Instant) -> Result<Vec<Value>, KubernetesError> {
+    async fn list(&self, plugin: &str, query: &ListQuery, _: Instant) -> Result<Vec<Arc<str>>, ObjectError> {
         self.ask(format!("{plugin} list {}", query.kind));
-        Ok(vec![json!({"kind": query.kind})])
+        Ok(vec![json!({"kind": query.kind}).to_string().into()])
     }
 
-    async fn create(&self, plugin: &str, object: Value, _: Instant) -> Result<Value, KubernetesError> {
+    async fn create(&self, plugin: &str, object: Value, _: Instant) -> Result<Value, ObjectError> {
         self.ask(format!("{plugin} create {object}"));
         Ok(object)
     }
@@ -261,23 +264,17 @@ impl HostServices for FakeServices {
         _: PatchType,
         body: Value,
         _: Instant,
-    ) -> Result<Value, KubernetesError> {
+    ) -> Result<Value, ObjectError> {
         self.ask(format!("{plugin} patch {} {subresource:?} {body}", key.name));
         Ok(body)
     }
 
-    async fn apply(
-        &self,
-        plugin: &str,
-        object: Value,
-        _: bool,
-        _: Instant,
-    ) -> Result<Value, KubernetesError> {
+    async fn apply(&self, plugin: &str, object: Value, _: bool, _: Instant) -> Result<Value, ObjectError> {
         self.ask(format!("{plugin} apply {object}"));
         Ok(object)
     }
 
-    async fn delete(&self, plugin: &str, key: &ObjectKey, _: Instant) -> Result<(), KubernetesError> {
+    async fn delete(&self, plugin: &str, key: &ObjectKey, _: Instant) -> Result<(), ObjectError> {
         self.ask(format!("{plugin} delete {}", key.name));
         Ok(())
     }
@@ -290,7 +287,7 @@ impl HostServices for FakeServices {
         reason: &str,
         message: &str,
         _: Instant,
-    ) -> Result<(), KubernetesError> {
+    ) -> Result<(), ObjectError> {
         self.ask(format!(
             "{plugin} event {} {kind:?} {reason} {message}",
             regarding.name

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use dormouse_scaling::{
-    DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name,
-};
+use dormouse_model::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
 use proptest::prelude::*;
 use rstest::rstest;
 

@@ -1,0 +1,60 @@
+//! Where requests go that name a resource and no Service: asked of its source, and kept on its Sleeper, so that no DLX has to ask.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_kubernetes::{Route, Sleeper};
+use dormouse_model::Owner;
+use dormouse_plugin::types::{Resource, ResourceId};
+use futures::{StreamExt, stream};
+
+use crate::Source;
+use crate::declare::{CONCURRENCY, spec};
+
+/// How long a round asks. What was not asked by then is asked in the next; until then what the Sleeper says stays.
+const ENOUGH: Duration = Duration::from_secs(5);
+
+/// What a source said, for as long as it lists the resource unchanged.
+#[derive(Default)]
+pub(crate) struct Routes(BTreeMap<ResourceId, (Resource, Option<Route>)>);
+
+impl Routes {
+    /// Asks about resources that are new or have changed since they were asked about.
+    pub async fn ask(&mut self, source: &Arc<dyn Source>, resources: &[Resource]) {
+        let owner = source.owner();
+        let mut known = std::mem::take(&mut self.0);
+        let mut questions = Vec::new();
+        for resource in resources {
+            match known.remove(&resource.id) {
+                Some(answer) if declares_the_same(&owner, &answer.0, resource) => {
+                    self.0.insert(resource.id.clone(), answer);
+                }
+                _ => questions.push(async move { (resource, source.route(resource).await) }),
+            }
+        }
+        let answers = stream::iter(questions).buffer_unordered(CONCURRENCY);
+        let mut answers = std::pin::pin!(answers.take_until(tokio::time::sleep(ENOUGH)));
+        while let Some((resource, answer)) = answers.next().await {
+            match answer {
+                Ok(route) => {
+                    self.0.insert(resource.id.clone(), (resource.clone(), route));
+                }
+                Err(error) => tracing::debug!(resource = %resource.id, "its route is not known: {error}"),
+            }
+        }
+    }
+
+    /// Where requests for a resource go: as its source said, or else as its Sleeper says from earlier.
+    pub fn of(&self, resource: &Resource, known: Option<&Sleeper>) -> Option<Route> {
+        match self.0.get(&resource.id) {
+            Some((_, route)) => route.clone(),
+            None => known.and_then(|sleeper| sleeper.spec.route.clone()),
+        }
+    }
+}
+
+/// Whether a Sleeper would say the same of both.
+fn declares_the_same(owner: &Owner, one: &Resource, other: &Resource) -> bool {
+    spec(owner, one, None) == spec(owner, other, None)
+}

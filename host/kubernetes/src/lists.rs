@@ -1,0 +1,358 @@
+//! Lists that plugins ask for again and again, each kept up to date by a watch.
+//!
+//! A plugin lists its kinds in every round. Read from the API server each time, ten thousand objects are tens of megabytes a
+//! round, and what somebody changes in between waits for the next one. So the first time that a list is asked for, it is read,
+//! and a watch begins that keeps the fields which are wanted, and nothing else. As long as the watch works, it answers; what
+//! changed is told, so that the next round comes at once. When it does not work, or may not be, the list is read as before.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::Api;
+use kube::api::DynamicObject;
+use kube::core::ApiResource;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::api::{ASLEEP, FENCE, FENCE_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
+use crate::fields::{Fields, has_annotation};
+use crate::objects::ListQuery;
+use crate::store::pauses;
+
+/// Lists that are watched at once. Plugins ask the same few ones all the time; who makes up others reads them as before.
+const MOST: usize = 64;
+/// A list that nobody asked for in this time is not watched any more.
+const UNUSED: Duration = Duration::from_secs(15 * 60);
+/// After an error of a watch its list is read as before for this long: while errors last, nobody knows what is missing.
+const DOUBT: Duration = Duration::from_secs(60);
+/// A watch that is forbidden is tried again after this time: a role may be mended.
+const FORBIDDEN: Duration = Duration::from_secs(10 * 60);
+
+/// An object as it is given to plugins: the fields that they want, as JSON text.
+pub(crate) type Text = Arc<str>;
+
+/// All watched lists.
+pub(crate) struct Lists {
+    watched: Mutex<HashMap<ListQuery, Watched>>,
+    changes: watch::Sender<u64>,
+}
+
+struct Watched {
+    list: Arc<List>,
+    used: Instant,
+    /// Ends the watch.
+    _guard: DropGuard,
+}
+
+/// One list.
+struct List(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// By namespace and name.
+    objects: BTreeMap<(String, String), Kept>,
+    synced: bool,
+    /// Until then the list is read as before.
+    doubted_until: Option<Instant>,
+}
+
+struct Kept {
+    text: Text,
+    /// What its owner says with it, as a number.
+    meaning: u64,
+}
+
+impl Kept {
+    fn of(object: Value) -> Self {
+        Self {
+            text: object.to_string().into(),
+            meaning: meaning(object),
+        }
+    }
+}
+
+fn key(object: &Value) -> (String, String) {
+    let text = |path| {
+        object
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    (text("/metadata/namespace"), text("/metadata/name"))
+}
+
+impl Lists {
+    pub(crate) fn new() -> Self {
+        Self {
+            watched: Mutex::default(),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// A number that rises when an object of a watched list appeared, went, or was changed by its owner.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The list, if its watch works.
+    pub(crate) fn get(&self, query: &ListQuery) -> Option<Vec<Text>> {
+        let list = {
+            let mut watched = lock(&self.watched);
+            let known = watched.get_mut(query)?;
+            known.used = Instant::now();
+            Arc::clone(&known.list)
+        };
+        let state = lock(&list.0);
+        let doubted = state.doubted_until.is_some_and(|until| Instant::now() < until);
+        (state.synced && !doubted).then(|| {
+            state
+                .objects
+                .values()
+                .map(|kept| Arc::clone(&kept.text))
+                .collect()
+        })
+    }
+
+    /// Begins to watch a list, if it is not watched yet and there is room. `listed` is what was just read: what differs from it is
+    /// a change.
+    pub(crate) fn watch(
+        &self,
+        query: &ListQuery,
+        listed: &[Value],
+        client: &kube::Client,
+        resource: &ApiResource,
+        namespace: Option<&str>,
+        cancel: &CancellationToken,
+    ) {
+        let mut watched = lock(&self.watched);
+        watched.retain(|_, known| known.used.elapsed() < UNUSED);
+        if watched.contains_key(query) || watched.len() >= MOST {
+            return;
+        }
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        };
+        let state = State {
+            objects: listed
+                .iter()
+                .map(|object| (key(object), Kept::of(object.clone())))
+                .collect(),
+            ..State::default()
+        };
+        let (list, ended) = (Arc::new(List(Mutex::new(state))), cancel.child_token());
+        let follower = Follower {
+            list: Arc::clone(&list),
+            fields: Fields::of(&query.fields),
+            query: query.clone(),
+            changes: self.changes.clone(),
+        };
+        let following = follower.run(api);
+        let cancelled = ended.clone();
+        tokio::spawn(async move { cancelled.run_until_cancelled(following).await });
+        let known = Watched {
+            list,
+            used: Instant::now(),
+            _guard: ended.drop_guard(),
+        };
+        watched.insert(query.clone(), known);
+    }
+}
+
+/// Keeps a list up to date.
+struct Follower {
+    list: Arc<List>,
+    fields: Fields,
+    query: ListQuery,
+    changes: watch::Sender<u64>,
+}
+
+impl Follower {
+    async fn run(self, api: Api<DynamicObject>) {
+        let mut config = watcher::Config::default();
+        if let Some(selector) = &self.query.label_selector {
+            config = config.labels(selector);
+        }
+        let stream = watcher::watcher(api, config).backoff(ExponentialBackoff::from(pauses()));
+        let mut stream = std::pin::pin!(stream);
+        let mut fresh = BTreeMap::new();
+        while let Some(event) = stream.next().await {
+            match event {
+                Err(error) => {
+                    let pause = self.pause_after(&error);
+                    lock(&self.list.0).doubted_until = Some(Instant::now() + pause + DOUBT);
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(Event::Init) => fresh = BTreeMap::new(),
+                Ok(Event::InitApply(object)) => {
+                    let (key, kept) = self.kept(object);
+                    fresh.extend(kept.map(|kept| (key, kept)));
+                }
+                Ok(Event::InitDone) => self.replace(std::mem::take(&mut fresh)),
+                Ok(Event::Apply(object)) => {
+                    let (key, kept) = self.kept(object);
+                    self.put(key, kept);
+                }
+                Ok(Event::Delete(object)) => {
+                    let (key, _) = self.kept(object);
+                    self.put(key, None);
+                }
+            }
+        }
+    }
+
+    /// How long to wait before the next attempt, beside the growing pauses of the stream itself.
+    fn pause_after(&self, error: &watcher::Error) -> Duration {
+        let kind = &self.query.kind;
+        if is_forbidden(error) {
+            tracing::info!(
+                "plugins list {kind}, and Dormouse may not watch it: it is read anew in every round, and what changes is noticed \
+                 in the next one only. Allow `watch` beside `list` (rbac.extraRules of the chart)"
+            );
+            return FORBIDDEN;
+        }
+        tracing::debug!(kind, %error, "the watch of a list failed, trying again");
+        Duration::ZERO
+    }
+
+    /// What is kept of an object. None: it does not belong to the list.
+    fn kept(&self, object: DynamicObject) -> ((String, String), Option<Kept>) {
+        let metadata = &object.metadata;
+        let key = (
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        );
+        let Ok(mut value) = serde_json::to_value(object) else {
+            return (key, None);
+        };
+        if !has_annotation(&value, self.query.annotation_prefix.as_deref()) {
+            return (key, None);
+        }
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), self.query.api_version.clone().into());
+            fields.insert("kind".to_owned(), self.query.kind.clone().into());
+        }
+        (key, Some(Kept::of(self.fields.of_object(value))))
+    }
+
+    fn replace(&self, objects: BTreeMap<(String, String), Kept>) {
+        let mut state = lock(&self.list.0);
+        let meanings = |objects: &BTreeMap<_, Kept>| -> Vec<_> {
+            objects
+                .iter()
+                .map(|(key, kept): (&(String, String), _)| (key.clone(), kept.meaning))
+                .collect()
+        };
+        let changed = meanings(&state.objects) != meanings(&objects);
+        state.objects = objects;
+        (state.synced, state.doubted_until) = (true, None);
+        drop(state);
+        if changed {
+            self.tell();
+        }
+    }
+
+    fn put(&self, key: (String, String), kept: Option<Kept>) {
+        let meaning = kept.as_ref().map(|kept| kept.meaning);
+        let before = {
+            let objects = &mut lock(&self.list.0).objects;
+            match kept {
+                Some(kept) => objects.insert(key, kept),
+                None => objects.remove(&key),
+            }
+        };
+        if before.map(|before| before.meaning) != meaning {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let refused = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.is_forbidden());
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => refused(error),
+        watcher::Error::WatchError(status) => status.is_forbidden(),
+        watcher::Error::NoResourceVersion => false,
+    }
+}
+
+/// What its owner says with an object: not its status, not how many replicas it has, and not what Dormouse notes on it.
+fn meaning(mut object: Value) -> u64 {
+    let remove = |object: &mut Value, path: &str, key: &str| {
+        if let Some(fields) = object.pointer_mut(path).and_then(Value::as_object_mut) {
+            fields.remove(key);
+        }
+    };
+    remove(&mut object, "", "status");
+    remove(&mut object, "/spec", "replicas");
+    // Parking is our own doing: the owner's selector is the one that was there before.
+    let parked = object
+        .pointer("/metadata/annotations")
+        .and_then(|all| all.get(PARKED_SELECTOR)?.as_str())
+        .and_then(|text| serde_json::from_str::<Value>(text).ok());
+    if let (Some(selector), Some(place)) = (parked, object.pointer_mut("/spec/selector")) {
+        *place = selector;
+    }
+    for key in ["resourceVersion", "generation", "managedFields"] {
+        remove(&mut object, "/metadata", key);
+    }
+    for key in [FENCE, ASLEEP, PARKED_SELECTOR, PARKED_WORKLOADS] {
+        remove(&mut object, "/metadata/annotations", key);
+    }
+    remove(&mut object, "/metadata/labels", FENCE_LABEL);
+    let mut hasher = DefaultHasher::new();
+    object.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn deployment(annotations: &Value, replicas: u32) -> Value {
+        json!({
+            "metadata": {"name": "web", "resourceVersion": replicas.to_string(), "annotations": annotations},
+            "spec": {"replicas": replicas, "template": {"metadata": {"labels": {"app": "web"}}}},
+            "status": {"replicas": replicas},
+        })
+    }
+
+    #[test]
+    fn only_what_an_owner_says_is_a_change() {
+        let before = meaning(deployment(&json!({"team": "shop"}), 1));
+        let ours = json!({"team": "shop", FENCE: "3@u", ASLEEP: "{}"});
+        assert_eq!(meaning(deployment(&ours, 0)), before);
+        let theirs = json!({"team": "shop", "dormouse.dev/sleep-after": "5m"});
+        assert_ne!(meaning(deployment(&theirs, 1)), before);
+        assert_ne!(meaning(deployment(&json!({}), 1)), before);
+    }
+
+    #[test]
+    fn a_parked_service_says_what_it_said() {
+        let service = |annotations: &Value, selector: &str| json!({"metadata": {"name": "web", "annotations": annotations}, "spec": {"selector": {selector: "web"}}});
+        let before = meaning(service(&json!({}), "app"));
+        let kept = json!({PARKED_SELECTOR: r#"{"app":"web"}"#, FENCE: "1@u"});
+        assert_eq!(meaning(service(&kept, "dormouse.dev/parked")), before);
+        assert_ne!(meaning(service(&json!({}), "other")), before);
+    }
+}

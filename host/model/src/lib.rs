@@ -1,0 +1,23 @@
+//! One vocabulary for all crates: what things are called, how they are written and read. No behaviour beyond that, no I/O, no clock.
+
+mod bytes;
+mod duration;
+mod event;
+mod names;
+mod object;
+mod owner;
+mod path;
+mod phase;
+mod quantity;
+mod selector;
+
+pub use bytes::{BytesError, parse_bytes};
+pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
+pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};
+pub use names::{is_dns_label, is_dns_subdomain};
+pub use object::{GroupKind, ObjectKey, ObjectRef};
+pub use owner::{Owner, OwnerKind, UnknownOwnerKind};
+pub use path::FieldPath;
+pub use phase::Phase;
+pub use quantity::{Quantity, QuantityError};
+pub use selector::{LabelSelector, SelectorError};
