@@ -11,11 +11,10 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::decide::{Action, reason};
-use crate::declare::CONCURRENCY;
 use crate::metrics::Metrics;
 use crate::status::{camel, is_news, is_worth_writing, last_decision, readings};
 use crate::target::{Target, scales_itself};
-use crate::{Sleepers, Source};
+use crate::{CONCURRENCY, Sleepers, Source};
 
 /// Resources in one call of a source.
 const BATCH: usize = 256;

@@ -13,11 +13,11 @@ use tracing::Instrument;
 
 use crate::deciding::Deciding;
 use crate::metrics::Metrics;
-use crate::orphans::{Roster, sweep};
+use crate::orphans::sweep;
 use crate::readings::{Lanes, Policy};
 use crate::round::Line;
 use crate::routes::Routes;
-use crate::{Meters, Overrides, Sleepers, Source, Sources};
+use crate::{Meters, Overrides, Roster, Sleepers, Source, Sources};
 
 /// Longest delay before the first round: many sources do not all begin at once.
 const LONGEST_JITTER: Duration = Duration::from_secs(5);

@@ -3,41 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dormouse_kubernetes::{Declared, Route, Sleeper, SleeperKey, SleeperSpec};
+use dormouse_kubernetes::{Declared, Sleeper, SleeperKey, SleeperSpec};
 use dormouse_model::{Owner, Phase};
 use dormouse_plugin::types::Resource;
 use futures::StreamExt;
 
-use crate::Sleepers;
 use crate::routes::Routes;
+use crate::spec::spec;
 use crate::target::Target;
-
-/// Writes under way at once.
-pub(crate) const CONCURRENCY: usize = 16;
-
-/// What a resource's Sleeper should say.
-pub fn spec(owner: &Owner, resource: &Resource, route: Option<Route>) -> SleeperSpec {
-    let spec = SleeperSpec {
-        owner: Some(owner.clone()),
-        plugin: owner.as_plugin().map(str::to_owned),
-        resource: resource.id.name.clone(),
-        object: resource.object.clone(),
-        workloads: resource.workloads.clone(),
-        services: resource.services.clone(),
-        readiness_timeout_millis: resource
-            .readiness_timeout
-            .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-        restore_replicas: resource
-            .restore_replicas
-            .map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
-        wake: None,
-        route,
-    };
-    SleeperSpec {
-        wake: Some(spec.wake()),
-        ..spec
-    }
-}
+use crate::{CONCURRENCY, Sleepers};
 
 /// What may be written now. As long as a resource is diverted or asleep, what is new joins, and what is no longer listed stays:
 /// it has to be restored first.

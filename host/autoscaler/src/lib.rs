@@ -16,6 +16,9 @@
 //! Everything outside is behind three small traits ([`Source`], [`Sleepers`], [`Meters`]), so that the line is
 //! tested with scripted fakes and a paused clock.
 
+/// Calls and writes under way at once.
+pub(crate) const CONCURRENCY: usize = 16;
+
 pub mod decide;
 mod deciding;
 pub mod declare;
@@ -32,11 +35,13 @@ mod readings;
 mod round;
 mod routes;
 mod settings;
+mod spec;
 mod status;
 mod target;
 
 pub use autoscaler::{Autoscaler, Clock, Config};
 pub use metrics::Metrics;
-pub use orphans::Roster;
-pub use outside::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError, Sources};
+pub use outside::{
+    CustomQuestion, FieldError, Meters, Question, Roster, Sleepers, Source, SourceError, Sources,
+};
 pub use settings::{Effective, Overrides};

@@ -1,28 +1,15 @@
 //! Sleepers whose owner is not there.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dormouse_kubernetes::api::condition;
 use dormouse_kubernetes::{ConditionUpdate, SleeperKey};
-use dormouse_model::{Owner, OwnerKind};
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use crate::declare::{CONCURRENCY, retire};
+use crate::declare::retire;
 use crate::status::{camel, is_news};
-use crate::{Sleepers, SourceError};
-
-/// Which owners there are, and which there should be.
-#[derive(Clone, Debug, Default)]
-pub struct Roster {
-    /// Owners whose sources run.
-    pub ready: BTreeSet<Owner>,
-    /// Owners that cannot say what is theirs: plugins that could not be loaded, or that are configured without a file.
-    pub failed: BTreeMap<Owner, SourceError>,
-    /// Kinds of which all owners are known. Of any other kind nobody knows what is missing.
-    pub complete: BTreeSet<OwnerKind>,
-}
+use crate::{CONCURRENCY, Roster, Sleepers};
 
 /// An owner that was removed on purpose leaves Sleepers behind: they are woken and retired. Those of a plugin that could not
 /// be loaded stay as they are, and say why nobody looks after them.

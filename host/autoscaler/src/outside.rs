@@ -1,6 +1,6 @@
 //! What the line needs from the outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +10,12 @@ use dormouse_kubernetes::{
     ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Route, Sleeper, SleeperKey, StoodIn,
     WishError,
 };
-use dormouse_model::{ObjectRef, Owner, Phase};
+use dormouse_model::{ObjectRef, Owner, OwnerKind, Phase};
 use dormouse_plugin::types::{FieldCondition, PodScrape, Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_scaling::Reading;
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::sync::watch;
-
-use crate::Roster;
 
 /// Why a source did not do what was asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -65,6 +63,17 @@ pub trait Sources: Send + Sync + 'static {
 
     /// Changes whenever one of the two does.
     fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// Which owners there are, and which there should be.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    /// Owners whose sources run.
+    pub ready: BTreeSet<Owner>,
+    /// Owners that cannot say what is theirs: plugins that could not be loaded, or that are configured without a file.
+    pub failed: BTreeMap<Owner, SourceError>,
+    /// Kinds of which all owners are known. Of any other kind nobody knows what is missing.
+    pub complete: BTreeSet<OwnerKind>,
 }
 
 /// Why a field of an object could not be read.

@@ -13,13 +13,13 @@ use jiff::{SignedDuration, Timestamp};
 use crate::act::{Actor, Decided};
 use crate::autoscaler::{Clock, Config};
 use crate::deciding::Deciding;
-use crate::declare::{CONCURRENCY, declare, of_owner, retire_missing};
+use crate::declare::{declare, of_owner, retire_missing};
 use crate::metrics::Metrics;
 use crate::readings::{Lanes, Readings};
 use crate::routes::Routes;
 use crate::status::{camel, is_news};
 use crate::target::{Target, scales_itself};
-use crate::{Effective, Meters, Sleepers, Source, SourceError};
+use crate::{CONCURRENCY, Effective, Meters, Sleepers, Source, SourceError};
 
 /// How long what is left at zero is left alone before it is looked at again.
 const LOOK_AT_ZERO_AGAIN: SignedDuration = SignedDuration::from_secs(30);

@@ -9,8 +9,8 @@ use dormouse_model::Owner;
 use dormouse_plugin::types::{Resource, ResourceId};
 use futures::{StreamExt, stream};
 
-use crate::Source;
-use crate::declare::{CONCURRENCY, spec};
+use crate::spec::spec;
+use crate::{CONCURRENCY, Source};
 
 /// How long a round asks. What was not asked by then is asked in the next; until then what the Sleeper says stays.
 const ENOUGH: Duration = Duration::from_secs(5);

@@ -24,7 +24,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::{ASLEEP, FENCE, FENCE_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
 use crate::fields::{Fields, has_annotation};
-use crate::objects::ListQuery;
 use crate::store::pauses;
 
 /// Lists that are watched at once. Plugins ask the same few ones all the time; who makes up others reads them as before.
@@ -35,6 +34,23 @@ const UNUSED: Duration = Duration::from_secs(15 * 60);
 const DOUBT: Duration = Duration::from_secs(60);
 /// A watch that is forbidden is tried again after this time: a role may be mended.
 const FORBIDDEN: Duration = Duration::from_secs(10 * 60);
+
+/// Which objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ListQuery {
+    /// Group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// None: every namespace that is watched.
+    pub namespace: Option<String>,
+    /// As in `kubectl -l`.
+    pub label_selector: Option<String>,
+    /// Only objects with an annotation whose key starts with this.
+    pub annotation_prefix: Option<String>,
+    /// Dotted paths of the fields that are wanted. Empty: all.
+    pub fields: Vec<String>,
+}
 
 /// An object as it is given to plugins: the fields that they want, as JSON text.
 pub(crate) type Text = Arc<str>;

@@ -12,6 +12,7 @@ use kube::core::Request;
 
 use crate::discovery::Kind;
 use crate::fields::{Fields, has_annotation, pruned};
+pub use crate::lists::ListQuery;
 use crate::lists::Text;
 use crate::raw::{parse, send};
 use crate::{Cluster, ClusterError};
@@ -72,23 +73,6 @@ impl From<ClusterError> for ObjectError {
             }
         }
     }
-}
-
-/// Which objects.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ListQuery {
-    /// Group and version.
-    pub api_version: String,
-    /// Kind.
-    pub kind: String,
-    /// None: every namespace that is watched.
-    pub namespace: Option<String>,
-    /// As in `kubectl -l`.
-    pub label_selector: Option<String>,
-    /// Only objects with an annotation whose key starts with this.
-    pub annotation_prefix: Option<String>,
-    /// Dotted paths of the fields that are wanted. Empty: all.
-    pub fields: Vec<String>,
 }
 
 /// How a patch is written.

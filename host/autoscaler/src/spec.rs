@@ -1,0 +1,29 @@
+//! From what a source says about a resource to what its Sleeper says.
+
+use dormouse_kubernetes::{Route, SleeperSpec};
+use dormouse_model::Owner;
+use dormouse_plugin::types::Resource;
+
+/// What a resource's Sleeper should say.
+pub fn spec(owner: &Owner, resource: &Resource, route: Option<Route>) -> SleeperSpec {
+    let spec = SleeperSpec {
+        owner: Some(owner.clone()),
+        plugin: owner.as_plugin().map(str::to_owned),
+        resource: resource.id.name.clone(),
+        object: resource.object.clone(),
+        workloads: resource.workloads.clone(),
+        services: resource.services.clone(),
+        readiness_timeout_millis: resource
+            .readiness_timeout
+            .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        restore_replicas: resource
+            .restore_replicas
+            .map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+        wake: None,
+        route,
+    };
+    SleeperSpec {
+        wake: Some(spec.wake()),
+        ..spec
+    }
+}
