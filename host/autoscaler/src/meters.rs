@@ -298,7 +298,7 @@ mod tests {
         ];
         assert_eq!(
             usage_of(pods.iter(), &good, "cpu", minute()),
-            Reading::Value("1251500u".parse().unwrap_or_else(|_| Quantity::ZERO))
+            Reading::Value("1251500u".parse().unwrap_or(Quantity::ZERO))
         );
         no_data(&usage_of(pods.iter(), &good, "memory", minute()), "for memory");
         no_data(

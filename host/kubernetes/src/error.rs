@@ -94,7 +94,7 @@ pub enum ClusterError {
         /// Name of the Sleeper.
         name: String,
         /// Owner that it belongs to.
-        owner: Owner,
+        owner: Box<Owner>,
         /// Resource that it belongs to.
         resource: String,
     },

@@ -62,7 +62,7 @@ impl Cluster {
                     if SleeperKey::of(&existing) != *key {
                         return Err(ClusterError::NameTaken {
                             name,
-                            owner: existing.spec.owner(),
+                            owner: Box::new(existing.spec.owner()),
                             resource: existing.spec.resource,
                         });
                     }

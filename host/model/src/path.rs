@@ -10,7 +10,7 @@ pub struct FieldPath<'a>(pub &'a str);
 
 impl FieldPath<'_> {
     /// What is there. None: nothing is, or null.
-    pub fn find<'v>(self, object: &'v Value) -> Option<&'v Value> {
+    pub fn find(self, object: &Value) -> Option<&Value> {
         let mut value = object;
         for name in self.0.trim_start_matches('.').split('.') {
             value = match value {

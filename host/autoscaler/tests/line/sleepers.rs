@@ -345,7 +345,7 @@ async fn a_sleeper_of_the_version_before_is_taken_over_as_it_is() {
     world.cluster.forget_writes();
     world.run(&[&plugin]);
     minutes(5).await;
-    assert_eq!(world.cluster.keys(), [key.clone()]);
+    assert_eq!(world.cluster.keys(), std::slice::from_ref(&key));
     assert_eq!(
         world.cluster.sleeper(&key).unwrap().spec.owner,
         Some(Owner::plugin("workloads"))
