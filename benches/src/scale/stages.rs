@@ -1,7 +1,6 @@
 //! The stages, one after the other.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
