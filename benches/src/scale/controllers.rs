@@ -26,6 +26,8 @@ use super::api::{self, DEPLOYMENT, POD, SERVICE, SLICE};
 
 /// The port of every pod.
 const POD_PORT: u16 = 9376;
+/// The hash in the names of ReplicaSets.
+const TEMPLATE_HASH: &str = "5d89bdf5c7";
 /// Requests that are under way at once.
 const CONCURRENCY: usize = 32;
 /// Pause after a request that failed.
@@ -331,8 +333,15 @@ fn pod(number: u32, pods: u32) -> Value {
     let mut spec = template["spec"].clone();
     spec["nodeName"] = json!("node-1");
     spec["automountServiceAccountToken"] = json!(false);
+    let mut labels = template["metadata"]["labels"].clone();
+    labels["pod-template-hash"] = json!(TEMPLATE_HASH);
+    // Whose it is, is told by the ReplicaSet's name; nobody looks for the ReplicaSet itself.
+    let owner = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-{TEMPLATE_HASH}", name(number)),
+        "uid": "00000000-0000-0000-0000-000000000001", "controller": true,
+    });
     json!({
-        "metadata": {"name": pod_name(number, pods), "labels": template["metadata"]["labels"]},
+        "metadata": {"name": pod_name(number, pods), "labels": labels, "ownerReferences": [owner]},
         "spec": spec,
     })
 }

@@ -157,12 +157,14 @@ impl Process {
         Ok(None)
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it says that it is ready, and has loaded its plugins.
     pub async fn ready(&self, limit: Duration) -> anyhow::Result<Instant> {
         let end = Instant::now() + limit;
         while Instant::now() < end {
             self.usage()?;
-            if self.admin("/readyz").await.is_ok() {
+            if let Ok(said) = self.admin("/readyz").await
+                && !said.contains("pending")
+            {
                 return Ok(Instant::now());
             }
             sleep(Duration::from_millis(100)).await;

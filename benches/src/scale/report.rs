@@ -255,9 +255,15 @@ fn per_target_and_minute(stage: &Stage) -> Option<f64> {
     let requests: u64 = stage
         .processes
         .values()
-        .map(|cost| beyond_watches(&cost.requests))
+        .map(|cost| beyond_watches(&cost.requests) - of_leases(&cost.requests))
         .sum();
     Some(requests as f64 / f64::from(stage.wanted.max(1)) / (stage.seconds / 60.0))
+}
+
+/// The Lease is the process' own, however many targets there are.
+fn of_leases(requests: &Requests) -> u64 {
+    let asked = requests.iter().filter(|(asked, _)| asked.ends_with(" leases"));
+    asked.map(|(_, count)| count).sum()
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -1,5 +1,6 @@
 //! Every Sleeper as a watch shows it, and when it was first seen so.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ use super::controllers::number;
 pub struct Seen {
     pub phase: String,
     pub wish: String,
+    /// What its status says of it.
+    pub reason: String,
     /// The port of every DLX that stands in for it.
     pub port: Option<u16>,
     pub phase_since: Instant,
@@ -85,6 +88,19 @@ impl Sleepers {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// How many are where, in words.
+    pub fn tally(&self) -> Vec<String> {
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for seen in self.all().iter().flatten() {
+            let state = format!("{}, wished {}: {}", seen.phase, seen.wish, seen.reason);
+            *counts.entry(state).or_default() += 1;
+        }
+        counts
+            .into_iter()
+            .map(|(state, count)| format!("{count} are {state}"))
+            .collect()
+    }
+
     /// Waits until there are so many of which this is so. The answer is how many there are at the end of that.
     pub async fn wait(&self, wanted: u32, limit: Duration, so: impl Fn(&Seen) -> bool) -> u32 {
         let end = Instant::now() + limit;
@@ -126,6 +142,7 @@ fn note(slot: &mut Option<Seen>, status: &Value, now: Instant) {
     *slot = Some(Seen {
         phase,
         wish,
+        reason: status["reason"].as_str().unwrap_or_default().to_owned(),
         port,
         phase_since,
         wish_since,

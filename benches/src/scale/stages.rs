@@ -132,9 +132,14 @@ impl Bench<'_> {
             processes.insert(process.name, cost);
         }
         let (name, wanted, done) = (stage.name, stage.wanted, stage.done);
+        let mut failures = stage.failures;
+        if done < wanted {
+            failures.extend(self.sleepers.tally());
+        }
         let stage = Stage {
             seconds,
             processes,
+            failures,
             ..stage
         };
         self.report
