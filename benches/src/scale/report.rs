@@ -128,7 +128,6 @@ const AIMS: &[Aim] = &[
 ];
 
 pub const DECLARE: &str = "declare";
-pub const START: &str = "start the DLX";
 pub const LOOK: &str = "look";
 pub const IDLE_AWAKE: &str = "idle, awake";
 pub const SLEEP: &str = "sleep";

@@ -18,9 +18,9 @@ use super::audit::{Audit, Requests, between};
 use super::controllers::{self, Controllers, name, namespace};
 use super::processes::{ADMIN, Process, Usage};
 use super::report::{
-    Cost, DECLARE, IDLE_ASLEEP, IDLE_AWAKE, LOOK, REPLACE, Report, SLEEP, START, Stage, WAKE, quantile,
+    Cost, DECLARE, IDLE_ASLEEP, IDLE_AWAKE, LOOK, REPLACE, Report, SLEEP, Stage, WAKE, quantile,
 };
-use super::sleepers::Sleepers;
+use super::sleepers::{Seen, Sleepers};
 use super::wakes::{door, request};
 
 /// The namespace of Dormouse itself.
@@ -80,8 +80,8 @@ pub async fn run(args: &Args, report: &Arc<Mutex<Report>>) -> anyhow::Result<()>
         processes: Vec::new(),
         _controllers: controllers,
     };
-    bench.declare().await?;
     bench.start_dlx().await?;
+    bench.declare().await?;
     bench.look().await?;
     bench.idle(IDLE_AWAKE).await?;
     bench.sleep().await?;
@@ -169,82 +169,48 @@ impl Bench<'_> {
         Ok(quiet.map(|quiet| quiet.duration_since(since).as_secs_f64()))
     }
 
+    /// Both DLX replicas, beside no Sleeper yet. Without one that is ready each Sleeper would ask for it again and again.
+    async fn start_dlx(&mut self) -> anyhow::Result<()> {
+        for dlx in DLX {
+            self.start(dlx, "dlx")?;
+            self.process(dlx.0)?.ready(self.args.limit()).await?;
+        }
+        self.list_dlx(&DLX).await
+    }
+
     /// From the start of the autoscaler until there is a Sleeper for each target.
     async fn declare(&mut self) -> anyhow::Result<()> {
         let begun = self.begin()?;
         self.start(AUTOSCALER, "autoscaler")?;
-        let (targets, limit) = (self.args.targets, self.args.limit());
-        let done = self.sleepers.wait(targets, limit, |_| true).await;
-        let all = begun.at.elapsed().as_secs_f64();
-        let mut numbers = BTreeMap::from([("all declared", all)]);
-        if done == targets {
-            numbers.extend(
-                self.at_rest("autoscaler", begun.at)
-                    .await?
-                    .map(|at| ("at rest autoscaler", at)),
-            );
-        }
-        self.end(
-            &begun,
-            Stage {
-                name: DECLARE,
-                wanted: targets,
-                done,
-                numbers,
-                ..Stage::default()
-            },
-        )
+        let (wanted, limit) = (self.args.targets, self.args.limit());
+        let done = self.sleepers.wait(wanted, limit, |_| true).await;
+        let stage = Stage {
+            name: DECLARE,
+            wanted,
+            done,
+            ..Stage::default()
+        };
+        self.end(&begun, stage)
     }
 
-    /// The start of both DLX replicas beside Sleepers that are all awake: their routes are made, and nothing is open.
-    async fn start_dlx(&mut self) -> anyhow::Result<()> {
-        let begun = self.begin()?;
-        let mut numbers = BTreeMap::new();
-        for (dlx, keys) in DLX
-            .into_iter()
-            .zip([["ready dlx-1", "at rest dlx-1"], ["ready dlx-2", "at rest dlx-2"]])
-        {
-            self.start(dlx, "dlx")?;
-            let process = self.process(dlx.0)?;
-            let ready = process.ready(self.args.limit()).await?;
-            numbers.insert(keys[0], ready.duration_since(process.begun).as_secs_f64());
-            let since = process.begun;
-            numbers.extend(self.at_rest(dlx.0, since).await?.map(|at| (keys[1], at)));
-        }
-        let done = self.args.targets;
-        self.end(
-            &begun,
-            Stage {
-                name: START,
-                wanted: done,
-                done,
-                numbers,
-                ..Stage::default()
-            },
-        )
-    }
-
-    /// The DLX becomes ready, and all traffic is looked at: each target is diverted.
+    /// All traffic is looked at: each target is diverted.
     async fn look(&mut self) -> anyhow::Result<()> {
         let begun = self.begin()?;
-        self.list_dlx(&DLX).await?;
-        let (targets, limit) = (self.args.targets, self.args.limit());
-        let done = self
-            .sleepers
-            .wait(targets, limit, |seen| seen.phase == "Observing")
-            .await;
-        let numbers = BTreeMap::from([("all observed", begun.at.elapsed().as_secs_f64())]);
-        self.end(
-            &begun,
-            Stage {
-                name: LOOK,
-                wanted: targets,
-                done,
-                numbers,
-                ..Stage::default()
-            },
-        )?;
-        // What the processes still do about it is no idle period.
+        let (wanted, limit) = (self.args.targets, self.args.limit());
+        let observed = |seen: &Seen| seen.phase == "Observing";
+        let done = self.sleepers.wait(wanted, limit, observed).await;
+        let stage = Stage {
+            name: LOOK,
+            wanted,
+            done,
+            ..Stage::default()
+        };
+        self.end(&begun, stage)?;
+        self.rest().await
+    }
+
+    /// What the processes still do about the last stage is no idle period.
+    async fn rest(&self) -> anyhow::Result<()> {
         for process in &self.processes {
             process.quiet(Duration::from_secs(60)).await?;
         }
@@ -337,10 +303,7 @@ impl Bench<'_> {
                 ..Stage::default()
             },
         )?;
-        for process in &self.processes {
-            process.quiet(Duration::from_secs(60)).await?;
-        }
-        Ok(())
+        self.rest().await
     }
 
     /// Requests arrive for some that sleep, and are held.
@@ -366,7 +329,7 @@ impl Bench<'_> {
             ),
         ]);
         // A wake is over when the DLX has left.
-        let settled = |seen: &super::sleepers::Seen| !matches!(seen.phase.as_str(), "Waking" | "Ready");
+        let settled = |seen: &Seen| !matches!(seen.phase.as_str(), "Waking" | "Ready");
         let all = self
             .sleepers
             .wait(self.args.targets, self.args.limit(), settled)
@@ -387,9 +350,7 @@ impl Bench<'_> {
 
     /// One DLX is replaced, as in a rollout: the old one leaves, and a new one opens a port for each target.
     async fn replace_dlx(&mut self) -> anyhow::Result<()> {
-        for process in &self.processes {
-            process.quiet(Duration::from_secs(60)).await?;
-        }
+        self.rest().await?;
         let begun = self.begin()?;
         let [first, second] = DLX;
         self.list_dlx(&[first]).await?;

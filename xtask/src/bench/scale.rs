@@ -79,7 +79,10 @@ pub fn scale(workspace: &Workspace, args: &Args) -> Result<()> {
         .arg("--plugins")
         .arg(workspace.plugins())
         .args(&args.rest);
-    let ended = supervise(command, |child| inner(child.id()))?;
+    let (ended, interrupted) = supervise(command, |child| inner(child.id()))?;
+    if interrupted {
+        bail!("interrupted");
+    }
     if !ended.success() {
         let kept = folder.keep();
         bail!(
@@ -119,7 +122,7 @@ pub fn inside(workspace: &Workspace, rest: &[OsString]) -> Result<()> {
         .arg(servers.kubeconfig())
         .arg("--audit-log")
         .arg(servers.audit_log());
-    let ended = supervise(command, |child| Pid::from_raw(child.id().cast_signed()))?;
+    let (ended, _) = supervise(command, |child| Pid::from_raw(child.id().cast_signed()))?;
     drop(servers);
     if !ended.success() {
         bail!("{ended}");
@@ -150,8 +153,8 @@ fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
         .run()
 }
 
-/// Waits for a command. A signal is handed on, and what does not end then is ended by force.
-fn supervise(mut command: Command, to: impl Fn(&Child) -> Option<Pid>) -> Result<ExitStatus> {
+/// Waits for a command. A signal is handed on, and what does not end then is ended by force. Says how it ended, and whether that was because of a signal.
+fn supervise(mut command: Command, to: impl Fn(&Child) -> Option<Pid>) -> Result<(ExitStatus, bool)> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let mut child = command
         .spawn()
@@ -159,7 +162,7 @@ fn supervise(mut command: Command, to: impl Fn(&Child) -> Option<Pid>) -> Result
     let mut told: Option<Instant> = None;
     loop {
         if let Some(ended) = child.try_wait()? {
-            return Ok(ended);
+            return Ok((ended, told.is_some()));
         }
         if signals.pending().next().is_some() && told.is_none() {
             told = Some(Instant::now());
