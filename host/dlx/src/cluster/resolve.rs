@@ -8,7 +8,7 @@ use std::time::Duration;
 use dormouse_plugin::types::{PathBackend, ResourceId, ServiceTarget};
 use dormouse_plugin::{PluginError, PluginSet};
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Questions that are asked at once: routes are in no hurry, wakes are.
@@ -147,20 +147,29 @@ impl Resolver {
         });
     }
 
-    /// Waits for an answer to a question that is still of interest.
+    /// Waits for an answer to a question that is still of interest, and takes those along that have come with it.
     pub(super) async fn changed(&mut self) {
         loop {
-            match self.asking.join_next().await {
-                None => std::future::pending().await,
-                Some(Ok(Some((question, answer)))) => {
-                    if let Some(known) = self.known.get_mut(&question) {
-                        *known = Known::Answered(answer);
-                        return;
-                    }
-                }
-                Some(_) => {}
+            let Some(answered) = self.asking.join_next().await else {
+                std::future::pending().await
+            };
+            let mut news = self.note(answered);
+            while let Some(answered) = self.asking.try_join_next() {
+                news |= self.note(answered);
+            }
+            if news {
+                return;
             }
         }
+    }
+
+    /// Whether the answer is to a question that is still of interest.
+    fn note(&mut self, answered: Result<Option<(Question, Answer)>, JoinError>) -> bool {
+        let Ok(Some((question, answer))) = answered else {
+            return false;
+        };
+        let known = self.known.get_mut(&question);
+        known.map(|known| *known = Known::Answered(answer)).is_some()
     }
 }
 
