@@ -1,7 +1,9 @@
-//! Side-by-side measurements: Dormouse and the least that could do the same job, in one run on one machine.
+//! Side-by-side measurements: Dormouse and the least that could do the same job, in one run on one machine. And what
+//! many targets cost.
 
 mod dlx;
 mod plugin_call;
+mod scale;
 
 use clap::Parser;
 
@@ -12,11 +14,14 @@ enum Bench {
     PluginCall(plugin_call::Args),
     /// A request through the DLX, beside a minimal hyper proxy.
     Dlx(dlx::Args),
+    /// The whole system with many targets; started by `cargo xtask bench scale`.
+    Scale(scale::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::PluginCall(args) => plugin_call::run(&args),
         Bench::Dlx(args) => dlx::run(&args),
+        Bench::Scale(args) => scale::run(&args),
     }
 }

@@ -9,6 +9,7 @@ mod cgroups;
 mod cleanup;
 mod commands;
 mod components;
+mod control_plane;
 mod images;
 mod keeper;
 mod layout;
@@ -29,6 +30,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::build::Components;
 pub use self::commands::{Args, command};
+pub use self::control_plane::ControlPlane;
 use self::layout::Layout;
 use self::process::Process;
 pub use self::requirements::missing;

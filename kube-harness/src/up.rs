@@ -1,7 +1,7 @@
 //! Starting a cluster, in an order in which nothing waits longer than it must.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -274,7 +274,8 @@ fn prepare(layout: &Layout, proxy: ProxyMode) -> Result<()> {
     Ok(())
 }
 
-fn private(folder: &PathBuf) -> Result<()> {
+/// Nobody else may look into it.
+pub fn private(folder: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
         .with_context(|| format!("cannot protect {}", folder.display()))

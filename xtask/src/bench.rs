@@ -1,6 +1,9 @@
-//! `cargo xtask bench`: measurements side by side in one run.
+//! `cargo xtask bench`: measurements side by side in one run, and one of many targets at once.
+
+mod scale;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -17,6 +20,11 @@ enum Bench {
     PluginCall,
     /// CPU per request and throughput of the warm path, against a minimal hyper proxy
     Dlx,
+    /// Autoscaler and DLX with 100 to 10,000 targets on a real API server
+    Scale,
+    /// The part of it that runs in namespaces of its own
+    #[value(hide = true)]
+    ScaleInside,
 }
 
 impl Bench {
@@ -24,6 +32,7 @@ impl Bench {
         match self {
             Self::PluginCall => "plugin-call",
             Self::Dlx => "dlx",
+            Self::Scale | Self::ScaleInside => "scale",
         }
     }
 }
@@ -36,6 +45,12 @@ pub struct Args {
     /// The cargo profile; numbers of any other than `release` say little
     #[arg(long, default_value = "release", value_name = "NAME")]
     profile: String,
+    /// For scale: the `dormouse` to measure, in place of the one that is built
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// For scale: nothing is built; what was built before is measured
+    #[arg(long)]
+    no_build: bool,
     /// More arguments for the bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     rest: Vec<OsString>,
@@ -43,6 +58,11 @@ pub struct Args {
 
 /// Builds and runs one bench.
 pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
+    match args.bench {
+        Bench::Scale => return scale::scale(workspace, args),
+        Bench::ScaleInside => return scale::inside(workspace, &args.rest),
+        Bench::PluginCall | Bench::Dlx => {}
+    }
     let mut steps = Steps::new(3);
     steps.run("check the tools", || tools::for_everything(workspace))?;
     steps.run(guests::WHAT, || guests::build(workspace))?;

@@ -71,7 +71,7 @@ enum Command {
     E2e(e2e::Args),
     /// Checks the Helm chart: lint, values that must be accepted or refused, invariants of what is rendered
     Chart(chart::Args),
-    /// Measures: the plugin call against bare wasmtime, the DLX against a minimal proxy
+    /// Measures: the plugin call against bare wasmtime, the DLX against a minimal proxy, both processes with many targets
     Bench(bench::Args),
     /// Builds the API documentation
     Docs {

@@ -1,9 +1,11 @@
 //! The cluster's side of the data plane: routes and endpoints from the reflectors, wakes through the plugins.
 //!
 //! Every change of the cluster touches only what it concerns: a pod the targets whose Service selects it, a Sleeper its
-//! own targets. The table of routes is made anew only when something that routes depend on has changed.
+//! own targets. The table of routes is made anew only when something that routes depend on has changed, and changes that come
+//! while it costs much to make are taken together.
 
 mod ingress_paths;
+mod pace;
 mod plan;
 mod resolve;
 mod targets;
@@ -21,8 +23,10 @@ use k8s_openapi::api::core::v1::ServicePort;
 use kube::ResourceExt;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::pace::Pace;
 use crate::cluster::plan::Plan;
 use crate::cluster::resolve::Resolver;
 use crate::cluster::targets::Targets;
@@ -74,10 +78,16 @@ impl Glue {
             targets,
             plan: None,
             facts: RouteFacts::default(),
+            stale: false,
+            pace: Pace::default(),
         };
+        // What is there from the beginning has not changed when it is heard of.
+        follower.facts.take_in(&follower.glue.cluster);
         follower.replan();
+        // Not a sleep that begins anew with each change: where something changes every second it would never end.
+        let mut ages = tokio::time::interval(AGING);
+        ages.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let ages = follower.targets.any_aging();
             let seen = tokio::select! {
                 seen = next_batch(&mut changes) => match seen {
                     Some(seen) => seen,
@@ -85,7 +95,8 @@ impl Glue {
                 },
                 Ok(()) = loaded.changed() => Seen { routes: true, ..Seen::default() },
                 () = follower.resolver.changed() => Seen { routes: true, ..Seen::default() },
-                () = tokio::time::sleep(AGING), if ages => Seen { aging: true, ..Seen::default() },
+                _ = ages.tick() => Seen { aging: true, ..Seen::default() },
+                () = follower.pace.free(), if follower.stale => Seen::default(),
                 () = shutdown.cancelled() => return,
             };
             follower.take(seen);
@@ -127,8 +138,11 @@ struct Follower {
     resolver: Resolver,
     targets: Targets,
     plan: Option<Plan>,
-    /// What routes depend on, of the objects that have changed so far.
+    /// What routes depend on, of what was there at first and what has changed since.
     facts: RouteFacts,
+    /// Routes have changed since the plan was made.
+    stale: bool,
+    pace: Pace,
 }
 
 /// What routes depend on. A Sleeper changes with every step of its protocol, and its routes hardly ever.
@@ -142,6 +156,17 @@ type ServiceFacts = (Vec<ServicePort>, Option<String>);
 type SleeperFacts = (Option<String>, Option<i64>, Vec<DivertedPort>);
 
 impl RouteFacts {
+    /// Notes what there is: all Sleepers, and the Services that they name.
+    fn take_in(&mut self, cluster: &Cluster) {
+        for sleeper in cluster.sleepers() {
+            let namespace = sleeper.namespace().unwrap_or_default();
+            for service in &sleeper.spec.services {
+                self.service_changed(cluster, &(namespace.clone(), service.clone()));
+            }
+            self.sleeper_changed(cluster, &(namespace, sleeper.name_any()));
+        }
+    }
+
     fn sleeper_changed(&mut self, cluster: &Cluster, at: &(String, String)) -> bool {
         let facts = cluster.sleeper_named(&at.0, &at.1).map(|sleeper| {
             let ports = sleeper
@@ -224,7 +249,8 @@ impl Follower {
             self.targets.refresh_service(&at.0, &at.1);
             routes |= self.facts.service_changed(&self.glue.cluster, at);
         }
-        if routes {
+        self.stale |= routes;
+        if self.stale && self.pace.is_free() {
             self.replan();
         }
         if seen.aging {
@@ -234,6 +260,13 @@ impl Follower {
 
     /// Makes the routes anew, and publishes them if they are others.
     fn replan(&mut self) {
+        let began = Instant::now();
+        self.stale = false;
+        self.plan_anew();
+        self.pace.took(began);
+    }
+
+    fn plan_anew(&mut self) {
         let Glue {
             cluster,
             plugins,

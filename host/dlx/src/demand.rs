@@ -106,8 +106,27 @@ impl Default for Ledger {
     }
 }
 
-/// By namespace and name of the Sleeper.
-type States = HashMap<(String, String), Weak<ResourceState>>;
+#[derive(Debug, Default)]
+struct States {
+    /// By namespace and name of the Sleeper.
+    known: HashMap<(String, String), Weak<ResourceState>>,
+    /// At so many, those that nobody holds any more are looked for. Doing that for each new one would make a start with many
+    /// Sleepers quadratic.
+    sweep_at: usize,
+}
+
+impl States {
+    /// No more than twice as many as are held, and some.
+    const UNSWEPT: usize = 64;
+
+    fn insert(&mut self, key: (String, String), state: &Arc<ResourceState>) {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, state| state.strong_count() > 0);
+            self.sweep_at = (self.known.len() * 2).max(Self::UNSWEPT);
+        }
+        self.known.insert(key, Arc::downgrade(state));
+    }
+}
 
 impl Ledger {
     /// One whose targets have this many connections to their pods in all.
@@ -122,33 +141,35 @@ impl Ledger {
     pub(crate) fn state(&self, namespace: &str, sleeper: &str) -> Arc<ResourceState> {
         let mut states = lock(&self.states);
         let key = (namespace.to_owned(), sleeper.to_owned());
-        if let Some(state) = states.get(&key).and_then(Weak::upgrade) {
+        if let Some(state) = states.known.get(&key).and_then(Weak::upgrade) {
             return state;
         }
-        states.retain(|_, state| state.strong_count() > 0);
         let state = Arc::new(ResourceState::new(Arc::clone(&self.upstreams)));
-        states.insert(key, Arc::downgrade(&state));
+        states.insert(key, &state);
         state
     }
 
     /// Who needs what right now, and who did.
     pub fn report(&self) -> DemandReport {
-        self.report_where(|_, _| true)
-    }
-
-    /// The same of a single Sleeper.
-    pub fn report_of(&self, namespace: &str, sleeper: &str) -> DemandReport {
-        self.report_where(|its_namespace, its_name| its_namespace == namespace && its_name == sleeper)
-    }
-
-    fn report_where(&self, wanted: impl Fn(&str, &str) -> bool) -> DemandReport {
         let mut sleepers: Vec<_> = lock(&self.states)
+            .known
             .iter()
-            .filter(|((namespace, sleeper), _)| wanted(namespace, sleeper))
             .filter_map(|((namespace, sleeper), state)| state.upgrade()?.report(namespace, sleeper))
             .collect();
         sleepers.sort_by(|a, b| (&a.namespace, &a.sleeper).cmp(&(&b.namespace, &b.sleeper)));
         DemandReport { sleepers }
+    }
+
+    /// The same of a single Sleeper.
+    pub fn report_of(&self, namespace: &str, sleeper: &str) -> DemandReport {
+        let key = (namespace.to_owned(), sleeper.to_owned());
+        let state = lock(&self.states).known.get(&key).and_then(Weak::upgrade);
+        DemandReport {
+            sleepers: state
+                .and_then(|state| state.report(namespace, sleeper))
+                .into_iter()
+                .collect(),
+        }
     }
 }
 
@@ -555,6 +576,35 @@ mod tests {
             DemandReport::default(),
             "a resource that is gone is forgotten"
         );
+    }
+
+    #[test]
+    fn a_report_of_one_names_no_other_and_what_is_gone_is_forgotten_in_time() {
+        let (ledger, metrics) = (Ledger::default(), Arc::new(Metrics::default()));
+        let held: Vec<_> = (0..100).map(|n| ledger.state("ns", &format!("s{n}"))).collect();
+        let _asked = held[7].enter(Stage::Held, &metrics);
+        let _asked_too = held[8].enter(Stage::Held, &metrics);
+        let named = |report: DemandReport| {
+            report
+                .sleepers
+                .into_iter()
+                .map(|of| of.sleeper)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(named(ledger.report()), ["s7", "s8"]);
+        assert_eq!(named(ledger.report_of("ns", "s8")), ["s8"]);
+        assert_eq!(
+            ledger.report_of("ns", "s9"),
+            DemandReport::default(),
+            "nobody asked"
+        );
+        assert_eq!(ledger.report_of("other", "s8"), DemandReport::default());
+        drop(held);
+        for n in 0..1000 {
+            drop(ledger.state("more", &format!("s{n}")));
+        }
+        let known = lock(&ledger.states).known.len();
+        assert!(known <= 300, "{known} are remembered, and 2 are held");
     }
 
     /// Answers a moment after it was asked.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use axum::extract::Query;
 use axum::routing::get;
 use axum::{Json, Router};
 use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders, Preferences, TcpLimits};
@@ -13,6 +14,7 @@ use dormouse_kubernetes::{Driver, Role};
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
 use http::HeaderName;
 use jiff::Timestamp;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{
@@ -107,12 +109,23 @@ pub async fn run(
     Ok(())
 }
 
+/// Of which Sleeper demand is asked; without a name, of all.
+#[derive(Default, Deserialize)]
+struct Asked {
+    #[serde(default)]
+    namespace: String,
+    sleeper: Option<String>,
+}
+
 fn demand_page(dlx: &Dlx) -> Router {
     let dlx = dlx.clone();
-    Router::new().route(
-        dormouse_kubernetes::DEMAND_PATH,
-        get(move || async move { Json(dlx.demand()) }),
-    )
+    let answer = move |Query(asked): Query<Asked>| async move {
+        Json(match asked.sleeper {
+            Some(sleeper) => dlx.demand_of(&asked.namespace, &sleeper),
+            None => dlx.demand(),
+        })
+    };
+    Router::new().route(dormouse_kubernetes::DEMAND_PATH, get(answer))
 }
 
 /// Follows what plugins say in their settings while they are loaded: the DLX serves before that. A flag always wins.
@@ -238,4 +251,21 @@ fn forwarding(options: &DlxOptions, defaults: Forwarding) -> Result<Forwarding> 
             .unwrap_or(defaults.trusted),
         via: options.via.unwrap_or(defaults.via),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn demand_is_asked_of_one_sleeper_or_of_all() {
+        let asked = |query: &str| {
+            let uri = format!("{}{query}", dormouse_kubernetes::DEMAND_PATH);
+            let Query(asked) = Query::<Asked>::try_from_uri(&uri.parse().unwrap()).unwrap();
+            (asked.namespace, asked.sleeper)
+        };
+        let one = asked("?namespace=shop&sleeper=workloads.web");
+        assert_eq!(one, ("shop".to_owned(), Some("workloads.web".to_owned())));
+        assert_eq!(asked("").1, None);
+    }
 }

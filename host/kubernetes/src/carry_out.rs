@@ -26,7 +26,7 @@ use crate::events::EventType;
 use crate::observe::{WorkloadVersion, restamped};
 use crate::ownership::Note;
 use crate::services::ports;
-use crate::sleepers::seed;
+use crate::sleepers::own_seed;
 use crate::{Cluster, ClusterError, Seen};
 
 /// What became of a step.
@@ -134,7 +134,7 @@ impl Cluster {
             }
         }
         let state = &seen.observation.state;
-        let start = seed(&format!("{}/{}", me.0, me.1));
+        let start = own_seed(&me.0, &me.1);
         let range = self.inner.config.ports;
         allocate(range, (&me, created), &state.ports, &wanted, &others, start)
     }

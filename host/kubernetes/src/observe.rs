@@ -31,6 +31,7 @@ use crate::cluster::optional;
 use crate::endpoints::{SERVICE_NAME_LABEL, addresses, is_own, own_slice_name};
 use crate::ownership::Note;
 use crate::services::{family, obstacle, original_selector, ports, selector};
+use crate::sleepers::own_seed;
 use crate::{Cluster, ClusterError, WishError};
 
 /// Sleepers that may share an object and have their stamps on it.
@@ -351,6 +352,7 @@ impl Cluster {
             pods_undecided: false,
             observation: Observation {
                 now: self.now(),
+                seed: own_seed(namespace, &sleeper.name_any()),
                 state,
                 deleting,
                 readiness_timeout: timeout.unwrap_or(self.inner.config.readiness_timeout),

@@ -350,8 +350,9 @@ fn moves(read: &Sleeper, next: &SleeperStatus) -> bool {
     before != (next.state.wish, next.state.phase)
 }
 
-/// Spreads what would otherwise happen to many Sleepers at the same moment.
-pub(crate) fn seed(name: &str) -> u64 {
+/// The number of a Sleeper, from its name: spreads what would otherwise happen to many at the same moment.
+pub(crate) fn own_seed(namespace: &str, name: &str) -> u64 {
+    let name = format!("{namespace}/{name}");
     // FNV-1a.
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

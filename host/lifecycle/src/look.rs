@@ -6,6 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Epoch;
+
 /// How looks at a workload went, and when the next one is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -26,6 +28,12 @@ pub struct LookPolicy {
     pub settle: Duration,
     /// Longest wait between looks.
     pub longest: Duration,
+}
+
+/// The seed of one Sleeper at one epoch: not that of its neighbours, which were woken as often as it was, and another one after
+/// each wake.
+pub(crate) fn spread(seed: u64, epoch: Epoch) -> u64 {
+    seed.wrapping_add(epoch.unsigned_abs())
 }
 
 impl Default for LookPolicy {

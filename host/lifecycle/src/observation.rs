@@ -17,6 +17,8 @@ use crate::{DivertedPort, Epoch, KeptSelector, Rival, SleeperState};
 pub struct Observation {
     /// When this was seen.
     pub now: Timestamp,
+    /// Its own number, from its name: spreads in time what many would do at the same moment.
+    pub seed: u64,
     /// The protocol's memory.
     pub state: SleeperState,
     /// The Sleeper is being deleted: restore everything and let it go.

@@ -5,6 +5,7 @@ use dormouse_model::Phase;
 use jiff::Timestamp;
 use thiserror::Error;
 
+use crate::look::spread;
 use crate::{Look, LookPolicy, SleeperState, Wish};
 
 /// Why a wish was not taken.
@@ -36,7 +37,7 @@ pub fn request_wake(
     next.look = match state.phase {
         // The last look was right: start over with short waits.
         Phase::Asleep => Look::default(),
-        _ => look.disturbed(state.look, now, seed),
+        _ => look.disturbed(state.look, now, spread(seed, state.epoch)),
     };
     next.epoch += 1;
     next.wish = Wish::Awake;

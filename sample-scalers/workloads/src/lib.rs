@@ -38,7 +38,7 @@ impl Scaler for Workloads {
     }
 
     fn resources(&self) -> Result<Vec<Resource>> {
-        let found = discover(None)?;
+        let found = discover()?;
         report(&found.complaints);
         Ok(found.resources)
     }
@@ -68,12 +68,12 @@ struct Claimant {
     sleep: Option<Sleep>,
 }
 
-fn discover(namespace: Option<&str>) -> Result<Found> {
-    let workloads = annotated_workloads(namespace)?;
+fn discover() -> Result<Found> {
+    let workloads = annotated_workloads()?;
     if workloads.is_empty() {
         return Ok(Found::default());
     }
-    let services = services_by_namespace(namespace)?;
+    let services = services_by_namespace()?;
     let mut found = Found::default();
     let mut claimants = Vec::new();
     for workload in workloads {
@@ -119,13 +119,10 @@ fn discover(namespace: Option<&str>) -> Result<Found> {
 }
 
 /// Every workload that carries one of our annotations and is not on its way out.
-fn annotated_workloads(namespace: Option<&str>) -> Result<Vec<Workload>> {
+fn annotated_workloads() -> Result<Vec<Workload>> {
     let mut workloads = Vec::new();
     for kind in kinds::configured()? {
-        let mut list = Workload::list(&kind.api_version, &kind.kind).annotation_prefix(PREFIX);
-        if let Some(namespace) = namespace {
-            list = list.namespace(namespace);
-        }
+        let list = Workload::list(&kind.api_version, &kind.kind).annotation_prefix(PREFIX);
         match list.fetch() {
             Ok(found) => workloads.extend(found.into_iter().filter(|workload| !workload.is_deleting())),
             // Without the kind there are no objects of it. Any other error means that we cannot know, and then the
@@ -139,13 +136,9 @@ fn annotated_workloads(namespace: Option<&str>) -> Result<Vec<Workload>> {
     Ok(workloads)
 }
 
-fn services_by_namespace(namespace: Option<&str>) -> Result<BTreeMap<String, Vec<Service>>> {
-    let list = match namespace {
-        Some(namespace) => Service::list().namespace(namespace),
-        None => Service::list(),
-    };
+fn services_by_namespace() -> Result<BTreeMap<String, Vec<Service>>> {
     let mut services: BTreeMap<String, Vec<Service>> = BTreeMap::new();
-    for service in list.fetch()? {
+    for service in Service::list().fetch()? {
         services
             .entry(service.namespace().to_owned())
             .or_default()

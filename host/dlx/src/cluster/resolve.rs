@@ -151,12 +151,12 @@ impl Resolver {
     /// together.
     pub(super) async fn changed(&mut self) {
         loop {
-            let Some(first) = self.asking.join_next().await else {
+            let Some(answered) = self.asking.join_next().await else {
                 return std::future::pending().await;
             };
-            let mut news = self.answered(first);
-            while let Some(next) = self.asking.try_join_next() {
-                news |= self.answered(next);
+            let mut news = self.note(answered);
+            while let Some(answered) = self.asking.try_join_next() {
+                news |= self.note(answered);
             }
             if news {
                 return;
@@ -164,17 +164,13 @@ impl Resolver {
         }
     }
 
-    fn answered(&mut self, asked: Result<Option<(Question, Answer)>, JoinError>) -> bool {
-        let Ok(Some((question, answer))) = asked else {
+    /// Whether the answer is to a question that is still of interest.
+    fn note(&mut self, answered: Result<Option<(Question, Answer)>, JoinError>) -> bool {
+        let Ok(Some((question, answer))) = answered else {
             return false;
         };
-        match self.known.get_mut(&question) {
-            Some(known) => {
-                *known = Known::Answered(answer);
-                true
-            }
-            None => false,
-        }
+        let known = self.known.get_mut(&question);
+        known.map(|known| *known = Known::Answered(answer)).is_some()
     }
 }
 

@@ -128,10 +128,6 @@ impl Targets {
         self.refresh_where(&pod.namespace, concerned, false);
     }
 
-    pub(super) fn any_aging(&self) -> bool {
-        self.entries.values().any(|entry| entry.aging)
-    }
-
     pub(super) fn refresh_aging(&mut self) {
         for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.aging) {
             entry.refresh(&self.cluster, key);

@@ -6,7 +6,7 @@ use dormouse_lifecycle::{
 use dormouse_model::Phase;
 use thiserror::Error;
 
-use super::{Edit, seed};
+use super::{Edit, own_seed};
 use crate::api::SleeperStatus;
 use crate::cluster::optional;
 use crate::services::selector;
@@ -115,7 +115,10 @@ impl Cluster {
     /// # Errors
     /// [`WishError::Unknown`], or [`WishError::Cluster`] when the API server cannot be reached.
     pub async fn wish_wake(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
-        let (look, seed) = (self.inner.config.timings.look, seed(&key.object_name()));
+        let (look, seed) = (
+            self.inner.config.timings.look,
+            own_seed(&key.namespace, &key.object_name()),
+        );
         let wished = self
             .wish(key, |state| {
                 Ok(request_wake(state, jiff::Timestamp::now(), reason, look, seed).ok())

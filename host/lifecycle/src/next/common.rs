@@ -32,8 +32,7 @@ pub(super) fn after(from: Option<Timestamp>, now: Timestamp, span: Duration) -> 
 
 /// A wake that the protocol itself asks for.
 pub(super) fn wake(seen: &Observation, timings: &Timings, reason: &str) -> Next {
-    let seed = u64::try_from(seen.state.epoch).unwrap_or(0);
-    match request_wake(&seen.state, seen.now, reason, timings.look, seed) {
+    match request_wake(&seen.state, seen.now, reason, timings.look, seen.seed) {
         Ok(state) => Next::Act(vec![Step::SetState(Box::new(state))]),
         Err(_) => settled(),
     }

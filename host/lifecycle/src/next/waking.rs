@@ -9,6 +9,7 @@ use super::common::{
     workloads,
 };
 use super::{Next, Step, Timings, WaitReason};
+use crate::look::spread;
 use crate::{Listed, Observation, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas, Zero};
 
 /// How often the record of a wake that waits for a person is renewed.
@@ -201,9 +202,8 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
         state.selectors.clear();
         state.at_zero = false;
         state.pods_gone = false;
-        let seed = u64::try_from(state.epoch).unwrap_or(0);
         if state.look.disturbed == 0 {
-            state.look = timings.look.settled(now, seed);
+            state.look = timings.look.settled(now, spread(seen.seed, state.epoch));
         }
         let reason = state.reason.clone();
         state.enter(Phase::Awake, now, reason);

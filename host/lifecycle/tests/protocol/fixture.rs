@@ -165,6 +165,7 @@ pub fn state(phase: Phase, wish: Wish) -> SleeperState {
 pub fn seen(phase: Phase, wish: Wish) -> Observation {
     let mut seen = Observation {
         now: now(),
+        seed: 0,
         state: state(phase, wish),
         deleting: false,
         readiness_timeout: Duration::from_secs(120),

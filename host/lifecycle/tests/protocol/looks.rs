@@ -1,8 +1,9 @@
 //! When to look at traffic again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dormouse_lifecycle::{Look, LookPolicy, Wish, request_wake};
+use dormouse_lifecycle::{Look, LookPolicy, SleeperState, Wish, request_wake};
 use dormouse_model::Phase;
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -44,6 +45,36 @@ fn a_look_that_was_disturbed_waits_and_a_sleep_starts_over() {
     asleep.look = disturbed.look;
     let woken = request_wake(&asleep, now(), "a request", policy(), 0).unwrap();
     assert_eq!(woken.look, Look::default());
+}
+
+#[test]
+fn those_that_woke_as_often_do_not_look_at_once() {
+    let first_looks: BTreeSet<_> = (0..20_u64)
+        .map(|number| {
+            let mut ready = seen(Phase::Ready, Wish::Awake);
+            ready.services[0].own_slice = None;
+            // As far apart as hashes of names.
+            ready.seed = number.wrapping_mul(0x5851_F42D_4C95_7F2D);
+            written(&ready).look.not_before
+        })
+        .collect();
+    assert!(first_looks.len() > 10, "{first_looks:?}");
+
+    let observing = state(Phase::Observing, Wish::Observed);
+    let disturbed = |seed| {
+        request_wake(&observing, now(), "a request", policy(), seed)
+            .unwrap()
+            .look
+    };
+    assert_ne!(disturbed(1), disturbed(2));
+    let again = SleeperState {
+        epoch: observing.epoch + 1,
+        ..observing.clone()
+    };
+    let once_more = request_wake(&again, now(), "a request", policy(), 1)
+        .unwrap()
+        .look;
+    assert_ne!(disturbed(1), once_more, "and not always the same one first");
 }
 
 #[test]

@@ -532,6 +532,7 @@ impl Cluster {
             .max();
         let mut seen = Observation {
             now: self.now,
+            seed: 0,
             state: sleeper.state.clone(),
             deleting: sleeper.deleting,
             readiness_timeout: READINESS_TIMEOUT,
