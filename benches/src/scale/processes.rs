@@ -18,6 +18,8 @@ use super::api::kubeconfig_as;
 
 /// Port of the admin endpoint.
 pub const ADMIN: u16 = 9090;
+/// The namespace of Dormouse itself.
+pub const OWN: &str = "dormouse";
 /// How long a process may take to end in order.
 const GRACE: Duration = Duration::from_secs(45);
 /// How long a process has to be quiet to count as quiet.
@@ -74,7 +76,7 @@ impl Process {
             .arg(address.to_string())
             .env_clear()
             .env("POD_NAME", name)
-            .env("POD_NAMESPACE", super::stages::OWN)
+            .env("POD_NAMESPACE", OWN)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

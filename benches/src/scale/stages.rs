@@ -16,15 +16,13 @@ use super::Args;
 use super::api::{self, DEPLOYMENT, LEASE, SERVICE, SLICE};
 use super::audit::{Audit, Requests, between};
 use super::controllers::{self, Controllers, name, namespace};
-use super::processes::{ADMIN, Process, Usage};
+use super::processes::{ADMIN, OWN, Process, Usage};
 use super::report::{
     Cost, DECLARE, IDLE_ASLEEP, IDLE_AWAKE, LOOK, REPLACE, Report, SLEEP, Stage, WAKE, quantile,
 };
 use super::sleepers::{Seen, Sleepers};
 use super::wakes::{door, request};
 
-/// The namespace of Dormouse itself.
-pub const OWN: &str = "dormouse";
 /// Objects that are written at once.
 const WRITES: usize = 32;
 /// How long workloads are quiet before they sleep: at first for ever, so that they are looked at and stay as they are.

@@ -24,6 +24,7 @@
 //! * **Observing** is the stage between diverted and draining. A workload that is only being looked at stays there.
 
 mod answers;
+mod epoch;
 mod look;
 mod next;
 mod observation;
@@ -33,6 +34,7 @@ mod state;
 mod transition;
 
 pub use answers::Answers;
+pub use epoch::Epoch;
 pub use look::{Look, LookPolicy};
 pub use next::{Next, Step, Timings, WaitReason, next};
 pub use observation::{
@@ -41,7 +43,5 @@ pub use observation::{
 };
 pub use ownership::{Claimant, Precedence, Rival, owner};
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
-pub use state::{
-    DivertedPort, Epoch, KeptSelector, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas,
-};
+pub use state::{DivertedPort, KeptSelector, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas};
 pub use transition::{Refused, request_observation, request_sleep, request_wake};

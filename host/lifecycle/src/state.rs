@@ -8,14 +8,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Look;
+use crate::{Epoch, Look};
 
 /// How long after a wake began a pod from before it must still be there to count: far longer than controllers take to
 /// remove pods, and much shorter than a readiness timeout.
 pub const SURVIVAL: Duration = Duration::from_secs(10);
-
-/// How often a resource was woken. Never falls; a sleep step that started from an older epoch must not be carried out.
-pub type Epoch = i64;
 
 /// What a resource is meant to be. The phase follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
