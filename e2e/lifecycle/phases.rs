@@ -327,8 +327,16 @@ async fn edited_while_asleep(world: &World, edit: Edit) -> Result<()> {
         ensure!(world.replicas(&ns, name).await? == 1, "its pods are not back");
         return Ok(());
     }
-    until_answered(world, &ns, name).await?;
-    world.until_phase(&ns, name, Phase::Awake).await?;
+    // The first answer may be that of a pod which was still ending, where the edit leads to the pods again. Then it is diverted anew,
+    // and whoever asks next wakes it.
+    let what = format!("{ns}/{name} to be Awake, since somebody asks");
+    world
+        .until(&what, async || {
+            until_answered(world, &ns, name).await?;
+            let awake = world.state(&ns, name).await?.phase == Phase::Awake;
+            Ok(awake.then_some(()))
+        })
+        .await?;
     world.assert_undiverted(&ns, name).await
 }
 

@@ -105,14 +105,14 @@ async fn values_no_data_and_errors_of_the_real_one(program: PathBuf) {
     let process = Process::start(&program, &Authority::new(), &target().await).await;
     let client = client(server(&process));
     ready(&client).await;
-    // Values: vectors of one and scalars, however they are written.
+    // Values: vectors of one and scalars, however they are written. They are shown as Kubernetes writes quantities.
     for (query, expected) in [
         ("vector(3)", "3"),
-        ("scalar(vector(2.5))", "2.5"),
+        ("scalar(vector(2.5))", "2500m"),
         ("7", "7"),
-        ("vector(0) * -1", "-0"),
+        ("vector(0) * -1", "0"),
         ("vector(123456789012)", "123456789012"),
-        ("vector(1e-9)", "1e-09"),
+        ("vector(1e-9)", "1e-9"),
     ] {
         assert_eq!(value(&client, query).await, expected, "{query}");
     }
