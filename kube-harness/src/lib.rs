@@ -195,20 +195,11 @@ impl Cluster {
             );
         }
         let _lock = Self::lock(&self.layout)?;
-        self.start_again(name)?;
-        if name == "kube-apiserver" {
-            // While the API server comes up it may not know any roles yet. A scheduler whose watches are refused then was seen to
-            // schedule nothing any more, without ending.
-            self.start_again("kube-scheduler")?;
-        }
-        Ok(())
-    }
-
-    fn start_again(&self, name: &str) -> Result<()> {
         if let Some(process) = Process::read(&self.layout.pid_file(name)) {
             process::end(process, GRACE)?;
         }
-        up::restart(&self.layout, &self.components, name).map(drop)
+        up::restart(&self.layout, &self.components, name)?;
+        Ok(())
     }
 
     fn of(layout: Layout, components: Components, ours: bool) -> Self {
