@@ -27,7 +27,9 @@ use crate::{Case, case};
 pub fn cases() -> Vec<Case> {
     vec![
         case!(exclusive upgrade_and_rollback_under_traffic_lose_nothing),
-        case!(exclusive a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_asleep),
+        // The release is upgraded again and again, and each time a rollout is waited for.
+        case!(exclusive a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_asleep)
+            .within(Duration::from_secs(400)),
         case!(exclusive uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_nothing_parked)
             .within(UNINSTALL),
     ]
