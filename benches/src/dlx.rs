@@ -27,6 +27,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::cpu;
+
 /// Options of `bench dlx`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -267,15 +269,7 @@ impl Part {
     /// CPU seconds that it has used.
     fn cpu(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is a name that may hold spaces; user and system time are the 14th and 15th.
-        let rest = stat.rsplit_once(')').context("an odd stat")?.1;
-        let ticks: Vec<f64> = rest
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse)
-            .collect::<Result<_, _>>()?;
-        Ok(ticks.iter().sum::<f64>() / 100.0)
+        cpu::seconds(&stat)
     }
 
     /// Resident bytes.

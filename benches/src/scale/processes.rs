@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Args;
 use super::api::kubeconfig_as;
+use crate::cpu;
 
 /// Port of the admin endpoint.
 pub const ADMIN: u16 = 9090;
@@ -109,15 +110,9 @@ impl Process {
         let folder = PathBuf::from(format!("/proc/{}", self.pid));
         let gone = || format!("{} has ended; see its log", self.name);
         let stat = fs::read_to_string(folder.join("stat")).with_context(gone)?;
-        // The second field is a name that may hold spaces; user and system time are the 14th and 15th.
-        let rest = stat.rsplit_once(')').context("an odd stat")?.1;
-        let ticks: Vec<f64> = rest
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse)
-            .collect::<Result<_, _>>()?;
-        ensure!(!rest.starts_with(" Z"), "{}", gone());
+        let cpu = cpu::seconds(&stat)?;
+        // A zombie has ended, and nobody has waited for it yet.
+        ensure!(!stat.contains(") Z"), "{}", gone());
         let status = fs::read_to_string(folder.join("status")).with_context(gone)?;
         let size = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -135,7 +130,7 @@ impl Process {
             waited += nanos.unwrap_or(0.0) / 1e9;
         }
         Ok(Usage {
-            cpu: ticks.iter().sum::<f64>() / 100.0,
+            cpu,
             waited,
             resident: size("VmRSS:").unwrap_or(0),
             peak: size("VmHWM:").unwrap_or(0),

@@ -82,7 +82,7 @@ pub(crate) async fn declare(
         let lost = existing.and_then(|known| {
             taken_away(&wanted, known, |service| sleepers.has_service(namespace, service))
         });
-        let spec = permitted(wanted, existing);
+        let spec = permitted(wanted, existing).saying_who_wakes();
         if let Some(why) = lost
             && let Err(error) = sleepers.wake(&key, &why).await
         {

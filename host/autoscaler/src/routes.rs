@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::{Route, Sleeper};
-use dormouse_model::Owner;
+use dormouse_kubernetes::{Route, Sleeper, SleeperSpec};
 use dormouse_plugin::types::{Resource, ResourceId};
 use futures::{StreamExt, stream};
 
@@ -15,9 +14,9 @@ use crate::{CONCURRENCY, Source};
 /// How long a round asks. What was not asked by then is asked in the next; until then what the Sleeper says stays.
 const ENOUGH: Duration = Duration::from_secs(5);
 
-/// What a source said, for as long as it lists the resource unchanged.
+/// What a source said, for as long as the resource's Sleeper would say the same.
 #[derive(Default)]
-pub(crate) struct Routes(BTreeMap<ResourceId, (Resource, Option<Route>)>);
+pub(crate) struct Routes(BTreeMap<ResourceId, (SleeperSpec, Option<Route>)>);
 
 impl Routes {
     /// Asks about resources that are new or have changed since they were asked about.
@@ -26,19 +25,20 @@ impl Routes {
         let mut known = std::mem::take(&mut self.0);
         let mut questions = Vec::new();
         for resource in resources {
+            let declared = spec(&owner, resource, None);
             match known.remove(&resource.id) {
-                Some(answer) if declares_the_same(&owner, &answer.0, resource) => {
+                Some(answer) if answer.0 == declared => {
                     self.0.insert(resource.id.clone(), answer);
                 }
-                _ => questions.push(async move { (resource, source.route(resource).await) }),
+                _ => questions.push(async move { (resource, declared, source.route(resource).await) }),
             }
         }
         let answers = stream::iter(questions).buffer_unordered(CONCURRENCY);
         let mut answers = std::pin::pin!(answers.take_until(tokio::time::sleep(ENOUGH)));
-        while let Some((resource, answer)) = answers.next().await {
+        while let Some((resource, declared, answer)) = answers.next().await {
             match answer {
                 Ok(route) => {
-                    self.0.insert(resource.id.clone(), (resource.clone(), route));
+                    self.0.insert(resource.id.clone(), (declared, route));
                 }
                 Err(error) => tracing::debug!(resource = %resource.id, "its route is not known: {error}"),
             }
@@ -52,9 +52,4 @@ impl Routes {
             None => known.and_then(|sleeper| sleeper.spec.route.clone()),
         }
     }
-}
-
-/// Whether a Sleeper would say the same of both.
-fn declares_the_same(owner: &Owner, one: &Resource, other: &Resource) -> bool {
-    spec(owner, one, None) == spec(owner, other, None)
 }

@@ -4,9 +4,9 @@ use dormouse_kubernetes::{Route, SleeperSpec};
 use dormouse_model::Owner;
 use dormouse_plugin::types::Resource;
 
-/// What a resource's Sleeper should say.
+/// What a resource's Sleeper should say, but for who wakes it: that depends on what may be written.
 pub fn spec(owner: &Owner, resource: &Resource, route: Option<Route>) -> SleeperSpec {
-    let spec = SleeperSpec {
+    SleeperSpec {
         owner: Some(owner.clone()),
         plugin: owner.as_plugin().map(str::to_owned),
         resource: resource.id.name.clone(),
@@ -21,9 +21,5 @@ pub fn spec(owner: &Owner, resource: &Resource, route: Option<Route>) -> Sleeper
             .map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
         wake: None,
         route,
-    };
-    SleeperSpec {
-        wake: Some(spec.wake()),
-        ..spec
     }
 }

@@ -389,7 +389,7 @@ fn wanted(sleeper: &Sleeper, overdue: bool) -> Wanted {
         return Wanted::Nothing;
     }
     let state = sleeper.status.clone().unwrap_or_default().state;
-    let simple = sleeper.spec.workloads.is_empty() && sleeper.spec.services.is_empty();
+    let simple = sleeper.spec.scales_itself();
     match (state.wish, state.phase) {
         _ if simple || overdue => Wanted::Go,
         (Wish::Awake, Phase::Awake) => Wanted::Go,

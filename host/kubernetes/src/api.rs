@@ -122,11 +122,24 @@ impl SleeperSpec {
 
     /// Who brings it back.
     pub fn wake(&self) -> Wake {
-        self.wake.unwrap_or(if self.scales_itself() {
+        self.wake.unwrap_or_else(|| self.derived_wake())
+    }
+
+    /// The same, saying who brings back what it names.
+    #[must_use]
+    pub fn saying_who_wakes(self) -> Self {
+        Self {
+            wake: Some(self.derived_wake()),
+            ..self
+        }
+    }
+
+    fn derived_wake(&self) -> Wake {
+        if self.scales_itself() {
             Wake::Owner
         } else {
             Wake::Lifecycle
-        })
+        }
     }
 }
 

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::Api;
 use kube::api::DynamicObject;
 use kube::core::ApiResource;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::{Api, ResourceExt};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -50,6 +50,23 @@ pub struct ListQuery {
     pub annotation_prefix: Option<String>,
     /// Dotted paths of the fields that are wanted. Empty: all.
     pub fields: Vec<String>,
+}
+
+impl ListQuery {
+    /// What is wanted of an object. None: it does not belong to the list. `fields` are those of the query, made ready.
+    pub(crate) fn pick(&self, mut object: Value, fields: &Fields) -> Option<Value> {
+        if !has_annotation(&object, self.annotation_prefix.as_deref()) {
+            return None;
+        }
+        // Items of a list do not always say what they are.
+        if let Some(object) = object.as_object_mut() {
+            object
+                .entry("apiVersion")
+                .or_insert_with(|| self.api_version.clone().into());
+            object.entry("kind").or_insert_with(|| self.kind.clone().into());
+        }
+        Some(fields.of_object(object))
+    }
 }
 
 /// An object as it is given to plugins: the fields that they want, as JSON text.
@@ -95,7 +112,8 @@ impl Kept {
     }
 }
 
-fn key(object: &Value) -> (String, String) {
+/// Namespace and name.
+pub(crate) fn key(object: &Value) -> (String, String) {
     let text = |path| {
         object
             .pointer(path)
@@ -210,18 +228,12 @@ impl Follower {
                 }
                 Ok(Event::Init) => fresh = BTreeMap::new(),
                 Ok(Event::InitApply(object)) => {
-                    let (key, kept) = self.kept(object);
-                    fresh.extend(kept.map(|kept| (key, kept)));
+                    let key = name(&object);
+                    fresh.extend(self.kept(object).map(|kept| (key, kept)));
                 }
                 Ok(Event::InitDone) => self.replace(std::mem::take(&mut fresh)),
-                Ok(Event::Apply(object)) => {
-                    let (key, kept) = self.kept(object);
-                    self.put(key, kept);
-                }
-                Ok(Event::Delete(object)) => {
-                    let (key, _) = self.kept(object);
-                    self.put(key, None);
-                }
+                Ok(Event::Apply(object)) => self.put(name(&object), self.kept(object)),
+                Ok(Event::Delete(object)) => self.put(name(&object), None),
             }
         }
     }
@@ -241,23 +253,9 @@ impl Follower {
     }
 
     /// What is kept of an object. None: it does not belong to the list.
-    fn kept(&self, object: DynamicObject) -> ((String, String), Option<Kept>) {
-        let metadata = &object.metadata;
-        let key = (
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        );
-        let Ok(mut value) = serde_json::to_value(object) else {
-            return (key, None);
-        };
-        if !has_annotation(&value, self.query.annotation_prefix.as_deref()) {
-            return (key, None);
-        }
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("apiVersion".to_owned(), self.query.api_version.clone().into());
-            fields.insert("kind".to_owned(), self.query.kind.clone().into());
-        }
-        (key, Some(Kept::of(self.fields.of_object(value))))
+    fn kept(&self, object: DynamicObject) -> Option<Kept> {
+        let object = serde_json::to_value(object).ok()?;
+        self.query.pick(object, &self.fields).map(Kept::of)
     }
 
     fn replace(&self, objects: BTreeMap<(String, String), Kept>) {
@@ -294,6 +292,10 @@ impl Follower {
     fn tell(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
+}
+
+fn name(object: &DynamicObject) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {

@@ -11,9 +11,9 @@ use kube::api::{DynamicObject, GetParams, ListParams, Patch, PatchParams, PostPa
 use kube::core::Request;
 
 use crate::discovery::Kind;
-use crate::fields::{Fields, has_annotation, pruned};
+use crate::fields::{Fields, pruned};
 pub use crate::lists::ListQuery;
-use crate::lists::Text;
+use crate::lists::{self, Text};
 use crate::raw::{parse, send};
 use crate::{Cluster, ClusterError};
 
@@ -180,26 +180,14 @@ impl Cluster {
                 .unwrap_or_default()
                 .to_owned();
             if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
-                let wanted = items
-                    .into_iter()
-                    .filter(|item| has_annotation(item, query.annotation_prefix.as_deref()));
-                objects.extend(wanted.map(|item| fields.of_object(with_type(item, query))));
+                objects.extend(items.into_iter().filter_map(|item| query.pick(item, &fields)));
             }
             if next.is_empty() {
                 break;
             }
             token = Some(next);
         }
-        objects.sort_by_cached_key(|object| {
-            let text = |path: &str| {
-                object
-                    .pointer(path)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            (text("/metadata/namespace"), text("/metadata/name"))
-        });
+        objects.sort_by_cached_key(lists::key);
         Ok(objects)
     }
 
@@ -337,17 +325,6 @@ fn built(
     request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
 ) -> Result<http::Request<Vec<u8>>, ObjectError> {
     request.map_err(|error| ObjectError::Invalid(error.to_string()))
-}
-
-/// Items of a list do not always say what they are.
-fn with_type(mut item: Value, query: &ListQuery) -> Value {
-    if let Some(fields) = item.as_object_mut() {
-        fields
-            .entry("apiVersion")
-            .or_insert_with(|| query.api_version.clone().into());
-        fields.entry("kind").or_insert_with(|| query.kind.clone().into());
-    }
-    item
 }
 
 fn key_of(object: &Value) -> Result<ObjectKey, ObjectError> {

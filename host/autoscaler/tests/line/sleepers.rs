@@ -377,6 +377,32 @@ async fn owners_of_a_kind_that_nobody_knows_keep_their_sleepers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_still_diverted_is_woken_by_the_protocol_whatever_its_source_lists() {
+    let mut world = World::new();
+    let plugin = world.plugin("workloads", vec![web()]);
+    world.run(&[&plugin]);
+    minutes(1).await;
+    let key = plugin.key("shop", "web");
+    world.cluster.edit_state(&key, |state| {
+        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep);
+    });
+    plugin.list(vec![Resource {
+        state: ResourceState::Asleep,
+        workloads: vec![],
+        services: vec![],
+        ..web()
+    }]);
+    minutes(1).await;
+    let spec = world.cluster.sleeper(&key).unwrap().spec;
+    assert_eq!(
+        (spec.workloads.len(), spec.services.len()),
+        (1, 1),
+        "to be restored"
+    );
+    assert_eq!(spec.wake, Some(Wake::Lifecycle));
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_requests_go_is_asked_once_and_kept_on_the_sleeper() {
     let route = |service: &str| Route {
         service: service.into(),

@@ -135,7 +135,7 @@ impl Index {
 /// Whether a Sleeper, as the reflector shows it, is anything for this role. Only a first sieve: what counts is read anew.
 pub(crate) fn wants(sleeper: &Sleeper, role: Role) -> bool {
     let deleting = sleeper.metadata.deletion_timestamp.is_some();
-    if sleeper.spec.workloads.is_empty() && sleeper.spec.services.is_empty() {
+    if sleeper.spec.scales_itself() {
         return deleting && role == Role::Leader;
     }
     let (wish, phase) = sleeper
