@@ -383,7 +383,7 @@ async fn reflect<K: Cached>(api: Api<K>, cache: Arc<Cache<K>>, with: Reflectors,
         let Some(event) = event else { return };
         match event {
             Err(error) => {
-                with.metrics.watch_error(K::KIND);
+                with.metrics.watch_error(K::KIND.plural());
                 with.outages.failed(&error, Timestamp::now());
                 tracing::warn!(kind = K::KIND.plural(), %error, "watch failed, trying again");
                 *cache.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());

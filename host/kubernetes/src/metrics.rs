@@ -7,8 +7,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::cache::WatchedKind;
-
 type Label = [(&'static str, &'static str); 1];
 
 /// What a process sees of the API server. Clones count into the same numbers.
@@ -42,10 +40,10 @@ impl Metrics {
         registry.register("leader", "1 while this process leads", m.leader.clone());
     }
 
-    pub(crate) fn watch_error(&self, kind: WatchedKind) {
+    pub(crate) fn watch_error(&self, plural: &'static str) {
         self.inner
             .watch_errors
-            .get_or_create(&[("resource", kind.plural())])
+            .get_or_create(&[("resource", plural)])
             .inc();
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Inner {
     pub(crate) unanswered: Since<(String, String)>,
     pub(crate) outages: Outages,
     /// Our own pod, once it was read.
-    pub(crate) own: tokio::sync::OnceCell<crate::house::Own>,
+    pub(crate) own: tokio::sync::OnceCell<crate::own::Own>,
     /// The stored definition of Sleepers is older than this process, and cuts off what it does not know.
     pub(crate) cuts_specs: AtomicBool,
     pub(crate) cancel: CancellationToken,
@@ -102,7 +102,7 @@ impl Cluster {
             objects: Objects::new(
                 server.clone(),
                 config.scope.clone(),
-                crate::meaning::owners_part,
+                crate::notes::owners_part,
                 cancel.child_token(),
             ),
             events: EventRecorder::start(server.clone(), kubernetes_metrics.clone(), cancel.child_token()),

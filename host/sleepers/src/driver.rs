@@ -23,6 +23,7 @@ use crate::api::Sleeper;
 use crate::caches::SLEEPER;
 use crate::cluster::Poke;
 use crate::endpoints::{leads_astray, service_of_own};
+use crate::role::Role;
 use crate::round::{Looked, RoundOutcome, look_and_act};
 use crate::services::{is_parked, original_selector};
 
@@ -45,15 +46,6 @@ const LONGEST_POLL: Duration = Duration::from_secs(2);
 const HEAD_START: Duration = Duration::from_millis(100);
 /// Where a watch tells, a look all the same, should it have been missed.
 const MISSED: Duration = Duration::from_secs(5);
-
-/// Which Sleepers a driver works on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// All of them: the leader of the autoscalers.
-    Leader,
-    /// Those that are wished awake: every DLX.
-    Waker,
-}
 
 /// Works on Sleepers, event by event. Never two runs for one Sleeper at once; wakes first; one that fails delays nobody.
 pub struct Driver {

@@ -8,8 +8,8 @@ use kube::ResourceExt;
 
 use crate::api::{Sleeper, condition};
 use crate::conditions::ConditionUpdate;
-use crate::driver::Role;
 use crate::endpoints::leads_astray;
+use crate::role::Role;
 use crate::{Carried, Cluster, Seen, SleeperKey};
 
 /// What became of a round.

@@ -8,7 +8,7 @@ use dormouse_model::Phase;
 use kube::ResourceExt;
 
 use crate::api::Sleeper;
-use crate::driver::Role;
+use crate::role::Role;
 
 type Labels = BTreeMap<String, String>;
 
