@@ -49,7 +49,7 @@ both directions. Called with (dict "root" . "role" "autoscaler" | "dlx" | "resto
 # A wake restores at least what the workload's HPA asks for.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [list]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]

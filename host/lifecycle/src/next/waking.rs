@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use dormouse_model::Phase;
+use jiff::Timestamp;
 
 use super::common::{
-    act_state, after, all_at_zero, catching_up, existing, recorded, settled, wait, wake, wanted_replicas,
-    workloads,
+    act_state, after, all_at_zero, catching_up, caught_up, existing, recorded, settled, wait, wake,
+    wanted_replicas, workloads,
 };
 use super::{Next, Step, Timings, WaitReason};
 use crate::look::spread;
@@ -24,12 +25,31 @@ pub(super) fn awake(seen: &Observation, timings: &Timings) -> Next {
     if restores(seen).is_empty() && seen.lost_selector().is_none() {
         return behind(seen, timings)
             .or_else(|| leave(seen))
+            .or_else(|| give_ports_back(seen, timings))
             .unwrap_or_else(settled);
     }
     let now = seen.now;
     act_state(seen, |state| {
         state.epoch = state.epoch.max(seen.carried);
         state.enter(Phase::Ready, now, "a Service was still parked");
+    })
+}
+
+/// The ports of what has been awake for long are for others: there are only so many.
+fn give_ports_back(seen: &Observation, timings: &Timings) -> Option<Next> {
+    if seen.state.ports.is_empty() || seen.state.wish != Wish::Awake {
+        return None;
+    }
+    let left = after(
+        seen.state.since.or(Some(Timestamp::MIN)),
+        seen.now,
+        timings.port_grace,
+    );
+    let until = caught_up(seen, timings).map_or(left, |caught_up| left.max(caught_up));
+    Some(if seen.now < until {
+        wait(WaitReason::Settled, Some(until))
+    } else {
+        act_state(seen, |state| state.ports.clear())
     })
 }
 
