@@ -4,7 +4,7 @@
 //! * [`Cache`]: reflectors with indexes, that tell what changed; [`Reflectors`] starts them.
 //! * [`Objects`]: objects of any kind as JSON, and lists that a watch keeps up to date.
 //! * [`MetricsApi`]: custom, external and resource metrics, and which pods are whose.
-//! * [`EventRecorder`]: Events. [`Leadership`]: leader election by Lease. [`Outages`]: when the API server was last away.
+//! * [`EventRecorder`]: Events. [`Leadership`]: leader election by Lease; [`Sharding`]: one leader for each shard. [`Outages`]: when the API server was last away.
 //! * [`services`], [`slices`], [`pods`]: what these objects say; [`SelectorIndex`]: which selectors select a pod.
 //!
 //! Nothing is decided here.
@@ -30,6 +30,7 @@ mod raw;
 mod scope;
 mod selectors;
 mod server;
+mod sharding;
 
 pub use cache::{Cache, Cached, Change, Hook, IndexKey, Reflectors, Signals, WatchedKind, label_keys};
 pub use client::{client, client_from_kubeconfig, limited, optional};
@@ -50,3 +51,4 @@ pub use scope::{Scope, own_pod};
 pub use selectors::SelectorIndex;
 pub use server::ApiServer;
 pub use services::ServicePort;
+pub use sharding::Sharding;

@@ -10,6 +10,7 @@ mod path;
 mod phase;
 mod quantity;
 mod selector;
+mod shards;
 
 pub use bytes::{BytesError, parse_bytes};
 pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
@@ -21,3 +22,4 @@ pub use path::FieldPath;
 pub use phase::Phase;
 pub use quantity::{Quantity, QuantityError};
 pub use selector::{LabelSelector, SelectorError};
+pub use shards::Shards;

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use dormouse_kubernetes::{Change, ClusterError, WatchedKind};
 use dormouse_lifecycle::{WaitReason, Wish};
-use dormouse_model::Phase;
+use dormouse_model::{Phase, Shards};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::task::{Id, JoinSet};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,8 @@ const MISSED: Duration = Duration::from_secs(5);
 pub struct Driver {
     cluster: Cluster,
     role: Role,
+    /// Whose namespaces it works on. None: all.
+    shards: Option<watch::Receiver<Shards>>,
     index: Index,
     queue: Queue,
     /// Those that this process moved, until they are settled awake.
@@ -75,12 +78,36 @@ struct Run {
     known: Option<Remembered>,
 }
 
+impl Run {
+    /// It was dropped with its shard.
+    fn lost() -> Self {
+        Self {
+            ended: Ended::Settled,
+            polling: false,
+            moved: false,
+            known: None,
+        }
+    }
+}
+
+/// Waits until the shards change; for ever where there are none, or they never do again.
+async fn changed(shards: &mut Option<watch::Receiver<Shards>>) {
+    let changed = match shards {
+        Some(shards) => shards.changed().await,
+        None => std::future::pending().await,
+    };
+    if changed.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 impl Driver {
     /// A driver for all Sleepers of the cluster.
     pub fn new(cluster: Cluster, role: Role) -> Self {
         Self {
             cluster,
             role,
+            shards: None,
             index: Index::default(),
             queue: Queue::default(),
             moved: HashSet::new(),
@@ -91,12 +118,25 @@ impl Driver {
         }
     }
 
+    /// Works only on Sleepers in namespaces of these shards, as they change. What is under way for a shard that was lost is dropped.
+    #[must_use]
+    pub fn with_shards(mut self, shards: watch::Receiver<Shards>) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    fn holds(&self, namespace: &str) -> bool {
+        let shards = self.shards.as_ref();
+        shards.is_none_or(|shards| shards.borrow().holds(namespace))
+    }
+
     /// Works until `shutdown`. Runs that are under way are then dropped where they stand: whoever looks next goes on.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut changes = self.cluster.change_stream();
         let mut pokes = self.cluster.inner.pokes.subscribe();
         let mut runs: JoinSet<Run> = JoinSet::new();
-        let mut names: HashMap<Id, Name> = HashMap::new();
+        let mut names: HashMap<Id, (Name, AbortHandle)> = HashMap::new();
+        let mut shards = self.shards.clone();
         let mut healing = JoinSet::new();
         let mut looks = tokio::time::interval(ORPHANED);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -110,7 +150,7 @@ impl Driver {
                 }
                 let polls = self.polls.get(&name).copied().unwrap_or(0);
                 let task = runs.spawn(run(self.cluster.clone(), name.clone(), self.role, polls));
-                names.insert(task.id(), name);
+                names.insert(task.id(), (name, task));
             }
             let (waiting, running) = self.queue.load();
             self.cluster.inner.metrics.driver(waiting, running);
@@ -121,14 +161,23 @@ impl Driver {
                 Some(ended) = runs.join_next_with_id() => {
                     let (id, run) = match ended {
                         Ok((id, run)) => (id, run),
+                        Err(error) if error.is_cancelled() => (error.id(), Run::lost()),
                         Err(error) => {
                             tracing::error!(%error, "a run of the driver did not end as it should");
                             (error.id(), Run { ended: Ended::Failed { urgent: false }, polling: false, moved: false, known: None })
                         }
                     };
-                    if let Some(name) = names.remove(&id) {
+                    if let Some((name, _)) = names.remove(&id) {
                         self.ended(&name, run);
                     }
+                }
+                () = changed(&mut shards) => {
+                    for (name, run) in names.values() {
+                        if !self.holds(&name.0) {
+                            run.abort();
+                        }
+                    }
+                    self.take_everything_in();
                 }
                 Some(_) = healing.join_next() => {}
                 _ = looks.tick(), if self.role == Role::Leader && healing.is_empty() => {
@@ -155,12 +204,16 @@ impl Driver {
     /// Services that were parked for nobody at the last look already: a Sleeper that was removed by force is often created anew, and
     /// then goes on where it was.
     fn new_orphans(&mut self) -> Vec<Name> {
-        let now: HashSet<Name> = self.cluster.orphans().into_iter().collect();
+        let orphans = self.cluster.orphans().into_iter();
+        let now: HashSet<Name> = orphans.filter(|(namespace, _)| self.holds(namespace)).collect();
         let before = std::mem::replace(&mut self.orphans, now);
         self.orphans.intersection(&before).cloned().collect()
     }
 
     fn poked(&mut self, poke: Poke) {
+        if !self.holds(&poke.name.0) {
+            return;
+        }
         let after = if poke.moved {
             Duration::ZERO
         } else {
@@ -232,7 +285,7 @@ impl Driver {
             self.moved.remove(name);
             self.progress.remove(name);
         }
-        if wants(sleeper, self.role) || self.has_leftovers(sleeper) {
+        if self.holds(&name.0) && (wants(sleeper, self.role) || self.has_leftovers(sleeper)) {
             let after = match self.role {
                 _ if urgent => self.head_start(name),
                 Role::Leader => Duration::ZERO,
@@ -256,7 +309,7 @@ impl Driver {
     fn look_once(&mut self, name: &Name, sleeper: &Sleeper) {
         let created = sleeper.creation_timestamp().map(|time| time.0);
         let young = created.is_some_and(|created| span(created, self.cluster.now()) < YOUNG);
-        if self.role == Role::Leader && young {
+        if self.role == Role::Leader && young && self.holds(&name.0) {
             let touch = Touch {
                 urgent: false,
                 hopeful: true,
@@ -277,7 +330,7 @@ impl Driver {
     /// How a run would end, where that is known without one: nothing is asked of the API server. `read`: caches do not show what
     /// happened.
     fn without_a_run(&self, name: &Name, read: bool) -> Option<Ended> {
-        if self.is_left_alone(name) {
+        if self.is_left_alone(name) || !self.holds(&name.0) {
             return Some(Ended::Settled);
         }
         if let Some(progress) = self.progress.get(name).filter(|_| !self.moved.contains(name)) {
