@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides};
 use dormouse_kubernetes::{Driver, Leadership, LeadershipConfig, Role};
+use dormouse_model::Shards;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,7 @@ pub async fn run(
         return Ok(());
     };
     let metrics = Metrics::register(&mut host.registry);
+    let reading_metrics = dormouse_readings::Metrics::register(&mut host.registry);
 
     let (cluster, plugins) = (host.cluster.clone(), Arc::clone(&host.plugins));
     let ready: admin::Readiness = Arc::new(move || {
@@ -60,6 +62,7 @@ pub async fn run(
     let (_always, always) = watch::channel(true);
     let leadership = leadership(&host, &options);
     let leads = leadership.as_ref().map_or(always, Leadership::watch);
+    let held = watch::Sender::new(Shards::none());
     let line = Autoscaler::of_plugins(
         Config {
             overrides: Overrides {
@@ -68,19 +71,19 @@ pub async fn run(
                 metrics_resource_group: options.metrics_resource_group.clone(),
             },
             settle: host.cluster.config().timings.look.settle,
-            metric_concurrency: file.metrics.concurrency,
-            metric_timeout: file.metrics.timeout,
             ..Config::default()
         },
         &host.plugins,
         &host.cluster,
         &file.metrics,
         metrics,
+        reading_metrics,
     )?;
     process::may_take(ENDING);
     tracing::info!("the autoscaler is up");
     tokio::join!(
-        line.run(leads.clone(), host.shutdown.clone()),
+        line.run(held.subscribe(), host.shutdown.clone()),
+        hold_while_leading(&held, leads.clone(), &host.shutdown),
         drive_while_leading(&host, leads)
     );
 
@@ -105,6 +108,26 @@ fn leadership(host: &Host, options: &AutoscalerOptions) -> Option<Leadership> {
         host.cluster.outages().clone(),
         host.shutdown.clone(),
     ))
+}
+
+/// There is one shard, and the leader holds it. Ends with the process.
+async fn hold_while_leading(
+    held: &watch::Sender<Shards>,
+    mut leads: watch::Receiver<bool>,
+    shutdown: &CancellationToken,
+) {
+    loop {
+        let shards = if *leads.borrow_and_update() {
+            Shards::all(1)
+        } else {
+            Shards::none()
+        };
+        held.send_replace(shards);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = leads.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// Carries sleep and wake steps out, in the leader only: sleeping needs a leader, waking does not.

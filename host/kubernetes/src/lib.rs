@@ -60,7 +60,7 @@ pub use house::SleepGrant;
 pub use key::SleeperKey;
 pub use leadership::{Leadership, LeadershipConfig};
 pub use metrics::Metrics;
-pub use metrics_api::{CustomMetric, MetricError, MetricValue, PodUsage, WorkloadPod, WorkloadPods};
+pub use metrics_api::{CustomMetric, MetricError, MetricValue, PodUsage, WorkloadPod};
 pub use objects::ObjectError;
 pub use observe::Seen;
 pub use outage::Outages;
