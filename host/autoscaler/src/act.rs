@@ -9,13 +9,16 @@ mod platform;
 mod set_scale;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{ClusterError, WishError};
+use dormouse_kubernetes::ClusterError;
 use dormouse_model::Target;
 use dormouse_plugin::types::FieldCondition;
 use dormouse_scaling::Desired;
+use dormouse_sleepers::api::condition;
+use dormouse_sleepers::{ConditionUpdate, WishError};
 use thiserror::Error;
 
-use crate::SourceError;
+use crate::error::SourceError;
+use crate::report::of_source_failure;
 pub(crate) use lifecycle::Lifecycle;
 pub(crate) use platform::Platform;
 pub(crate) use set_scale::SetScale;
@@ -56,6 +59,19 @@ pub(crate) enum ActError {
     /// What the API server said.
     #[error(transparent)]
     Cluster(ClusterError),
+}
+
+impl ActError {
+    /// What it says about its target, if it says anything.
+    pub fn condition(&self) -> Option<ConditionUpdate> {
+        match self {
+            Self::SetScale(error) => Some(of_source_failure(error)),
+            Self::Refused(why) => Some(ConditionUpdate::bad(condition::PLUGIN, "SleepFailed", why)),
+            Self::Denied(why) => Some(ConditionUpdate::bad(condition::DIVERTIBLE, "Denied", why)),
+            Self::Unsupported(why) => Some(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", why)),
+            Self::Superseded | Self::Cluster(_) => None,
+        }
+    }
 }
 
 impl From<WishError> for ActError {

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dormouse_kubernetes::{ClusterError, Declared, Sleeper, SleeperKey, SleeperSpec};
+use dormouse_kubernetes::ClusterError;
 use dormouse_model::{Owner, Phase, Shards, Target};
+use dormouse_sleepers::{Declared, Sleeper, SleeperKey, SleeperSpec};
 use futures::StreamExt;
 
 use crate::key::sleeper_key;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::lifecycle::SleeperState;
 use dormouse_model::{Phase, Query, QuerySource, Target, Trigger};
 use dormouse_readings::Meter;
 use dormouse_scaling::{Input, Rule, Sample};
+use dormouse_sleepers::lifecycle::SleeperState;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::metrics::Metrics;

@@ -1,7 +1,7 @@
 //! A target and its Sleeper have one identity; each side has its own type for it.
 
-use dormouse_kubernetes::SleeperKey;
 use dormouse_model::TargetKey;
+use dormouse_sleepers::SleeperKey;
 
 /// The key of a target's Sleeper.
 pub fn sleeper_key(key: &TargetKey) -> SleeperKey {

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::SleeperKey;
 use dormouse_model::{Phase, Shards, Target, TargetKey};
+use dormouse_sleepers::SleeperKey;
 use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};

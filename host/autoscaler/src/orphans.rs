@@ -1,8 +1,8 @@
 //! Sleepers whose owner is not there.
 
-use dormouse_kubernetes::api::condition;
-use dormouse_kubernetes::{ConditionUpdate, SleeperKey};
 use dormouse_model::Shards;
+use dormouse_sleepers::api::condition;
+use dormouse_sleepers::{ConditionUpdate, SleeperKey};
 use futures::StreamExt;
 use jiff::Timestamp;
 

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dormouse_kubernetes::Cluster;
 use dormouse_model::{Owner, OwnerKind, Routing};
 use dormouse_plugin::types::{Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_plugin::{LoadState, Plugin, PluginError, PluginSet};
 use dormouse_readings::{ClusterUpstream, ConfigError, Limits, Readings};
+use dormouse_sleepers::Cluster;
 use tokio::sync::watch;
 
 use crate::{Autoscaler, Config, Metrics, Overrides, Roster, Sleepers, Source, SourceError, Sources};

@@ -1,14 +1,14 @@
 //! What became of a target, for its source; and how it is written on a Sleeper: only what is news.
 
-use dormouse_kubernetes::api::{LastDecision, condition};
-use dormouse_kubernetes::{ConditionUpdate, Sleeper};
 use dormouse_model::{Target, TargetKey};
 use dormouse_scaling::{Decision, Input, Sample};
+use dormouse_sleepers::api::{LastDecision, condition};
+use dormouse_sleepers::{ConditionUpdate, Sleeper};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::act::ActError;
+use crate::Sleepers;
+use crate::error::SourceError;
 use crate::key::sleeper_key;
-use crate::{Sleepers, SourceError};
 
 /// What became of a target.
 #[derive(Clone, Debug)]
@@ -52,17 +52,6 @@ pub(crate) async fn write(sleepers: &dyn Sleepers, key: &TargetKey, report: Repo
     };
     if let Err(error) = written {
         tracing::warn!(owner = %key.owner, resource = %key, "what was decided was not recorded: {error}");
-    }
-}
-
-/// What a failed action says about its target, if it says anything.
-pub(crate) fn of_failure(error: &ActError) -> Option<ConditionUpdate> {
-    match error {
-        ActError::SetScale(error) => Some(of_source_failure(error)),
-        ActError::Refused(why) => Some(ConditionUpdate::bad(condition::PLUGIN, "SleepFailed", why)),
-        ActError::Denied(why) => Some(ConditionUpdate::bad(condition::DIVERTIBLE, "Denied", why)),
-        ActError::Unsupported(why) => Some(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", why)),
-        ActError::Superseded | ActError::Cluster(_) => None,
     }
 }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::api::condition;
-use dormouse_kubernetes::lifecycle::{SleeperState, Wish};
-use dormouse_kubernetes::{ConditionUpdate, Sleeper, StoodIn, WishError};
 use dormouse_model::{Owner, Phase, ScaleEvent, ScaleEventKind, Target, TargetState};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_readings::Meter;
 use dormouse_scaling::{Seen, Standing, recommend};
+use dormouse_sleepers::api::condition;
+use dormouse_sleepers::lifecycle::{SleeperState, Wish};
+use dormouse_sleepers::{ConditionUpdate, Sleeper, StoodIn, WishError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -254,7 +254,7 @@ impl Context {
         if let ActError::Cluster(error) = error {
             tracing::warn!(owner = %self.owner, resource = %target.key, "a wish was not written: {error}");
         }
-        let update = report::of_failure(error)?;
+        let update = error.condition()?;
         self.warn(target, sleeper, &update).await;
         Some(update)
     }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::api::LastDecision;
-use dormouse_kubernetes::lifecycle::SleeperState;
-use dormouse_kubernetes::{ClusterError, ConditionUpdate, Declared, Sleeper, SleeperKey, StoodIn, WishError};
+use dormouse_kubernetes::ClusterError;
 use dormouse_model::{ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
+use dormouse_sleepers::api::LastDecision;
+use dormouse_sleepers::lifecycle::SleeperState;
+use dormouse_sleepers::{ConditionUpdate, Declared, Sleeper, SleeperKey, StoodIn, WishError};
 use futures::stream::BoxStream;
 use thiserror::Error;
 use tokio::sync::watch;

@@ -6,20 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dormouse_model::{Owner, OwnerKind, Target, TargetKey};
 use dormouse_plugin::types::ScaleOutcome;
-use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::error::SourceError;
 use crate::report::Report;
-
-/// Why a source did not do what was asked of it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{message}")]
-pub struct SourceError {
-    /// A stable short name, in snake case: metric label, condition reason, log field.
-    pub code: &'static str,
-    /// For people.
-    pub message: String,
-}
 
 /// Declares what there is to scale, hears what became of it, and scales it down.
 ///

@@ -1,7 +1,7 @@
 //! From what a source says about a target to what its Sleeper says.
 
-use dormouse_kubernetes::{Route, Sleeper, SleeperSpec};
 use dormouse_model::{Routing, Target};
+use dormouse_sleepers::{Route, Sleeper, SleeperSpec};
 
 /// What a target's Sleeper should say, but for who wakes it: that depends on what may be written.
 pub(crate) fn spec(target: &Target, known: Option<&Sleeper>) -> SleeperSpec {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{Cluster, CustomMetric};
+use dormouse_kubernetes::CustomMetric;
 use dormouse_scaling::Sample;
+use dormouse_sleepers::Cluster;
 use jiff::Timestamp;
 
 use crate::exposition::Wanted;
@@ -41,6 +42,7 @@ impl ClusterUpstream {
 impl Upstream for ClusterUpstream {
     async fn fetch(&self, request: &Request, now: Timestamp) -> Result<Answer, String> {
         let (cluster, timeout) = (&self.cluster, self.timeout);
+        let metrics = cluster.metrics_api();
         match request {
             Request::Demand => cluster.demand_of_all().await.map(Answer::Demand),
             Request::Custom {
@@ -57,7 +59,7 @@ impl Upstream for ClusterUpstream {
                     metric,
                     selector: selector.as_deref(),
                 };
-                let values = cluster.custom_metric(wanted, timeout).await;
+                let values = metrics.custom_metric(wanted, timeout).await;
                 values.map(Answer::Custom).map_err(|error| error.to_string())
             }
             Request::External {
@@ -65,7 +67,7 @@ impl Upstream for ClusterUpstream {
                 metric,
                 selector,
             } => {
-                let read = cluster.external_metric(namespace, metric, selector.as_deref(), timeout);
+                let read = metrics.external_metric(namespace, metric, selector.as_deref(), timeout);
                 let values = read.await.map_err(|error| error.to_string())?;
                 Ok(Answer::Sample(if values.is_empty() {
                     Sample::NoData(
@@ -84,18 +86,18 @@ impl Upstream for ClusterUpstream {
                 Err(error) => Err(error.to_string()),
             },
             Request::Selector { namespace, workload } => {
-                let read = cluster.workload_selector(namespace, workload, timeout);
+                let read = metrics.workload_selector(namespace, workload, timeout);
                 read.await
                     .map(Answer::Selector)
                     .map_err(|error| error.to_string())
             }
             Request::Pods { namespace } => {
-                let pods = cluster.namespace_pods(namespace, timeout).await;
+                let pods = metrics.namespace_pods(namespace, timeout).await;
                 pods.map(|pods| Answer::Pods(PodView::new(pods)))
                     .map_err(|error| error.to_string())
             }
             Request::Usage { namespace } => {
-                let usage = cluster.pod_usage(namespace, "", timeout).await;
+                let usage = metrics.pod_usage(namespace, "", timeout).await;
                 let usage = usage.map_err(|error| error.to_string())?;
                 let by_pod = usage.into_iter().map(|usage| (usage.pod.clone(), usage));
                 Ok(Answer::Usage(by_pod.collect()))

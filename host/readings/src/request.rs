@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{DemandEntry, MetricValue, PodUsage};
+use dormouse_kubernetes::{MetricValue, PodUsage};
 use dormouse_model::{LabelSelector, ObjectRef, PodScrape, QuerySource};
 use dormouse_scaling::Sample;
+use dormouse_sleepers::DemandEntry;
 use jiff::Timestamp;
 
 use crate::Pod;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::DemandEntry;
 use dormouse_model::{Quantity, window_name};
 use dormouse_scaling::Sample;
+use dormouse_sleepers::DemandEntry;
 use jiff::{SignedDuration, Timestamp};
 
 /// Requests and connections at the DLX since it stepped into the traffic, once that is long enough ago. `age` is how long ago the DLX

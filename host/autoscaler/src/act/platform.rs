@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{Sleeper, SleeperKey};
 use dormouse_model::{Phase, Target, TargetState};
 use dormouse_scaling::Desired;
+use dormouse_sleepers::{Sleeper, SleeperKey};
 
 use super::{ActError, Actuator, Applied, SetScale};
 use crate::Sleepers;

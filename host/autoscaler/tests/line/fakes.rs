@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_autoscaler::{FieldError, ResourceScaler, SleeperChange, Sleepers, SourceError};
-use dormouse_kubernetes::api::LastDecision;
-use dormouse_kubernetes::lifecycle::{
-    LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
-};
-use dormouse_kubernetes::{
-    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, PodUsage, Sleeper, SleeperKey,
-    SleeperStatus, StoodIn, WishError, WorkloadPod,
-};
+use dormouse_kubernetes::{ClusterError, MetricValue, PodUsage, WorkloadPod};
 use dormouse_model::{ObjectRef, Owner, Phase, Query, Routing};
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_readings::{Answer as Answered, PodView, Request, Upstream};
 use dormouse_scaling::Sample;
+use dormouse_sleepers::api::LastDecision;
+use dormouse_sleepers::lifecycle::{
+    LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
+};
+use dormouse_sleepers::{
+    ConditionUpdate, Declared, DemandEntry, Sleeper, SleeperKey, SleeperStatus, StoodIn, WishError,
+};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
@@ -409,6 +409,7 @@ pub struct Plugin {
     /// Calls (`resources`, `set-scale`) that never answer.
     pub hangs: Mutex<BTreeSet<String>>,
     pub slow: Mutex<Duration>,
+    pub slow_set_scale: Mutex<Duration>,
     pub outcome: Mutex<Option<Outcome>>,
     pub broken: Mutex<Option<SourceError>>,
     /// Calls of set-scale: resources, replicas and reason.
@@ -430,6 +431,7 @@ impl Plugin {
             resources: Mutex::new(Ok(resources)),
             hangs: Mutex::default(),
             slow: Mutex::default(),
+            slow_set_scale: Mutex::default(),
             outcome: Mutex::default(),
             broken: Mutex::default(),
             scaled: Mutex::default(),
@@ -515,6 +517,8 @@ impl ResourceScaler for Plugin {
         let ids = resources.iter().map(ToString::to_string).collect();
         lock(&self.scaled).push((ids, replicas, reason.to_owned()));
         maybe_hang(&self.hangs, "set-scale").await;
+        let slow = *lock(&self.slow_set_scale);
+        tokio::time::sleep(slow).await;
         if let Some(error) = lock(&self.broken).clone() {
             return Err(error);
         }

@@ -10,10 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 use serde::Deserialize;
 
-use super::{MetricError, within};
-use crate::Cluster;
-use crate::cluster::limited;
-use crate::endpoints::is_ready;
+use super::{MetricError, MetricsApi, within};
+use crate::limited;
+use crate::pods::is_ready;
 
 /// Pods in one page of a list.
 const PAGE: usize = 500;
@@ -50,7 +49,7 @@ struct ListMeta {
     more: Option<String>,
 }
 
-impl Cluster {
+impl MetricsApi {
     /// What selects the pods of a workload, by its scale subresource.
     ///
     /// # Errors
@@ -63,13 +62,9 @@ impl Cluster {
     ) -> Result<LabelSelector, MetricError> {
         let what = || format!("the scale of {} {}", workload.kind, workload.name);
         within(timeout, what, async {
-            let kind = self
-                .inner
-                .kinds
-                .kind(&workload.api_version, &workload.kind)
-                .await?;
+            let kind = self.server.kind(&workload.api_version, &workload.kind).await?;
             let api: Api<kube::core::DynamicObject> =
-                Api::namespaced_with(self.inner.client.clone(), namespace, &kind.resource);
+                Api::namespaced_with(self.server.client().clone(), namespace, &kind.resource);
             let scale: Scale = limited(timeout, what, api.get_scale(&workload.name)).await?;
             let selector = scale
                 .status

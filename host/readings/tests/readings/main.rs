@@ -6,6 +6,7 @@
 )]
 
 mod authority;
+mod cache;
 mod pods;
 mod server;
 mod servers;
