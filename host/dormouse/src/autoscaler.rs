@@ -39,6 +39,7 @@ pub async fn run(
         return Ok(());
     };
     let metrics = Metrics::register(&mut host.registry);
+    let reading_metrics = dormouse_readings::Metrics::register(&mut host.registry);
 
     let (cluster, plugins) = (host.cluster.clone(), Arc::clone(&host.plugins));
     let ready: admin::Readiness = Arc::new(move || {
@@ -62,7 +63,6 @@ pub async fn run(
     let (_always, always) = watch::channel(Shards::all(1));
     let sharding = sharding(&host, &options);
     let shards = sharding.as_ref().map_or(always, Sharding::watch);
-    let (lead, leads) = watch::channel(false);
     let line = Autoscaler::of_plugins(
         Config {
             overrides: Overrides {
@@ -71,20 +71,18 @@ pub async fn run(
                 metrics_resource_group: options.metrics_resource_group.clone(),
             },
             settle: host.cluster.config().timings.look.settle,
-            metric_concurrency: file.metrics.concurrency,
-            metric_timeout: file.metrics.timeout,
             ..Config::default()
         },
         &host.plugins,
         &host.cluster,
         &file.metrics,
         metrics,
+        reading_metrics,
     )?;
     process::may_take(ENDING);
     tracing::info!("the autoscaler is up");
     tokio::join!(
-        line.run(leads, host.shutdown.clone()),
-        lead_while_holding(&lead, shards.clone(), &host.shutdown),
+        line.run(shards.clone(), host.shutdown.clone()),
         drive_while_holding(&host, shards)
     );
 
@@ -111,21 +109,6 @@ fn sharding(host: &Host, options: &AutoscalerOptions) -> Option<Sharding> {
         host.cluster.outages(),
         &host.shutdown,
     ))
-}
-
-/// Tells the line whether this process leads. Ends with the process.
-async fn lead_while_holding(
-    lead: &watch::Sender<bool>,
-    mut shards: watch::Receiver<Shards>,
-    shutdown: &CancellationToken,
-) {
-    loop {
-        lead.send_replace(!shards.borrow_and_update().is_empty());
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            changed = shards.changed() => if changed.is_err() { return },
-        }
-    }
 }
 
 /// Carries sleep and wake steps out, for what this process looks after: sleeping needs a leader, waking does not.

@@ -556,7 +556,7 @@ pub struct File {
     /// What each plugin may do and how it is configured, by name.
     pub plugins: BTreeMap<String, PluginConfig>,
     /// Sources of metrics: Prometheus servers and limits.
-    pub metrics: dormouse_metrics::Config,
+    pub metrics: dormouse_readings::Config,
 }
 
 /// `base` with every field that `over` sets.

@@ -40,9 +40,7 @@ pub use events::{EventRecorder, EventType, shortened};
 pub use leadership::{Leadership, LeadershipConfig};
 pub use lists::{OwnersPart, Text, remove};
 pub use metrics::Metrics;
-pub use metrics_api::{
-    CustomMetric, MetricError, MetricValue, MetricsApi, PodUsage, WorkloadPod, WorkloadPods,
-};
+pub use metrics_api::{CustomMetric, MetricError, MetricValue, MetricsApi, PodUsage, WorkloadPod};
 pub use objects::{ObjectError, Objects};
 pub use outage::Outages;
 pub use pods::PodEndpoint;
