@@ -21,6 +21,7 @@ struct Inner {
     events_dropped: Counter,
     leader: Gauge,
     shards: Gauge,
+    shards_held: Gauge,
 }
 
 impl Metrics {
@@ -44,9 +45,14 @@ impl Metrics {
             m.leader.clone(),
         );
         registry.register(
-            "shards_held",
-            "Shards of namespaces that this process looks after (--shards)",
+            "shards",
+            "Shards that there are, as far as this process knows (--shards)",
             m.shards.clone(),
+        );
+        registry.register(
+            "shards_held",
+            "Shards whose namespaces this process looks after",
+            m.shards_held.clone(),
         );
     }
 
@@ -61,8 +67,9 @@ impl Metrics {
         self.inner.events_dropped.inc();
     }
 
-    pub(crate) fn holds(&self, shards: usize) {
-        self.inner.leader.set(i64::from(shards > 0));
-        self.inner.shards.set(i64::try_from(shards).unwrap_or(i64::MAX));
+    pub(crate) fn holds(&self, held: usize, of: u32) {
+        self.inner.leader.set(i64::from(held > 0));
+        self.inner.shards.set(i64::from(of));
+        self.inner.shards_held.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 }

@@ -16,6 +16,8 @@ use crate::cache::{Cache, Cached, Change, IndexKey, WatchedKind, label_keys};
 use crate::services::{current_selector, selects};
 use crate::slices::SERVICE_NAME_LABEL;
 
+/// What `kubectl apply` was last given: as long as the object, and nobody reads it here.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// When a pod or Service last changed because of which a slice was written.
 const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
@@ -33,6 +35,7 @@ impl Cached for Service {
 
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
+        self.annotations_mut().remove(LAST_APPLIED);
         self.status = None::<ServiceStatus>;
     }
 
@@ -91,6 +94,7 @@ impl Cached for Ingress {
 
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
+        self.annotations_mut().remove(LAST_APPLIED);
         self.status = None::<IngressStatus>;
     }
 

@@ -122,7 +122,7 @@ async fn tell(
             .zip(elections.iter_mut())
             .filter_map(|(shard, leads)| leads.borrow_and_update().then_some(shard))
             .collect();
-        metrics.holds(held.len());
+        metrics.holds(held.len(), count);
         let held = if held.is_empty() {
             Shards::none()
         } else {
@@ -141,7 +141,7 @@ async fn tell(
             break;
         }
     }
-    metrics.holds(0);
+    metrics.holds(0, count);
     told.send_replace(Shards::none());
 }
 
