@@ -14,6 +14,7 @@ pub mod pods;
 pub mod services;
 pub mod slices;
 
+mod backoff;
 mod cache;
 mod client;
 mod discovery;
@@ -32,6 +33,7 @@ mod selectors;
 mod server;
 mod sharding;
 
+pub use backoff::Backoff;
 pub use cache::{Cache, Cached, Change, Hook, IndexKey, Reflectors, Signals, WatchedKind, label_keys};
 pub use client::{client, client_from_kubeconfig, limited, optional};
 pub use discovery::Kind;

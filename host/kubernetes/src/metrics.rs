@@ -70,6 +70,8 @@ impl Metrics {
     pub(crate) fn holds(&self, held: usize, of: u32) {
         self.inner.leader.set(i64::from(held > 0));
         self.inner.shards.set(i64::from(of));
-        self.inner.shards_held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.inner
+            .shards_held
+            .set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 }

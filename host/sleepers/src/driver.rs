@@ -6,7 +6,7 @@ mod queue;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use dormouse_kubernetes::{Change, ClusterError, WatchedKind};
+use dormouse_kubernetes::{Backoff, Change, ClusterError, WatchedKind};
 use dormouse_lifecycle::{WaitReason, Wish};
 use dormouse_model::{Phase, Shards};
 use jiff::Timestamp;
@@ -38,10 +38,10 @@ const RECHECK: Duration = Duration::from_secs(60 * 60);
 const ORPHANED: Duration = Duration::from_secs(3);
 /// A Sleeper that was created so short a time ago is new, and not only new to this process.
 const YOUNG: Duration = Duration::from_secs(60);
-/// First pause where nothing tells when to look again.
-const FIRST_POLL: Duration = Duration::from_millis(20);
-/// Longest such pause.
-const LONGEST_POLL: Duration = Duration::from_secs(2);
+/// Pauses where nothing tells when to look again.
+const POLLS: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+/// Pauses after losing a write.
+const CONFLICTS: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(250));
 /// How long a wake that does not go on is left to the process that asked for it before others look at it too. All of them can do
 /// it, but at once they only stand in each other's way.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -556,8 +556,7 @@ async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Resul
             }
             RoundOutcome::Conflicted { .. } => {
                 // Somebody else is at work on it too. Let one of us be first.
-                let longest = Duration::from_millis(1) * 2_u32.saturating_pow(conflicts.min(8));
-                tokio::time::sleep(longest.mul_f64(rand::random_range(0.0..1.0))).await;
+                tokio::time::sleep(CONFLICTS.jittered(conflicts)).await;
                 conflicts += 1;
             }
             RoundOutcome::Waiting { ref reason, until } => {
@@ -593,9 +592,7 @@ fn pause(
     until: Option<Timestamp>,
     polls: u32,
 ) -> (Option<Duration>, bool) {
-    let poll = FIRST_POLL
-        .saturating_mul(2_u32.saturating_pow(polls.min(12)))
-        .min(LONGEST_POLL);
+    let poll = POLLS.after(polls);
     let (pause, polling) = match reason {
         WaitReason::Probe(_) | WaitReason::DemandUnknown => (Some(poll), true),
         WaitReason::NoReadyPod if looked.undecided => (Some(poll), true),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dormouse_kubernetes::{ClusterError, optional};
+use dormouse_kubernetes::{Backoff, ClusterError, optional};
 use dormouse_lifecycle::SleeperState;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
@@ -354,28 +354,31 @@ pub(crate) fn own_seed(namespace: &str, name: &str) -> u64 {
     })
 }
 
+/// Pauses between attempts to write a Sleeper.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(500));
+
 /// Attempts with short, growing, jittered pauses, until a deadline.
 struct Retry {
     deadline: Instant,
-    pause: Duration,
+    failures: u32,
 }
 
 impl Retry {
     fn new(request_timeout: Duration) -> Self {
         Self {
             deadline: Instant::now() + request_timeout * 4,
-            pause: Duration::from_millis(2),
+            failures: 0,
         }
     }
 
     /// Waits a moment. False when the deadline is over.
     async fn again(&mut self) -> bool {
-        let pause = self.pause.mul_f64(rand::random_range(0.5..1.5));
+        let pause = PAUSES.jittered(self.failures);
         if Instant::now() + pause >= self.deadline {
             return false;
         }
         tokio::time::sleep(pause).await;
-        self.pause = (self.pause * 2).min(Duration::from_millis(500));
+        self.failures = self.failures.saturating_add(1);
         true
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use dormouse_kubernetes::Backoff;
 use tokio::time::Instant;
 
 use super::index::Name;
@@ -14,12 +15,10 @@ use super::index::Name;
 pub(crate) const PLACES: usize = 64;
 /// Of these, for what is not urgent.
 const ORDINARY_PLACES: usize = 48;
-/// First pause after an error.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause after an error.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Longest pause after an error while somebody may be waiting.
-const LONGEST_URGENT_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses after errors.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+/// The same while somebody may be waiting.
+const URGENT_PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// A Sleeper that failed is not tried again sooner than this, whoever asks.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -224,18 +223,12 @@ impl Queue {
                 self.schedule(name, now + pause);
             }
             Ended::Failed { urgent } => {
-                let longest = if urgent {
-                    LONGEST_URGENT_PAUSE
-                } else {
-                    LONGEST_PAUSE
-                };
-                let doubled = FIRST_PAUSE
-                    .saturating_mul(2_u32.saturating_pow(entry.failures.min(16)))
-                    .min(longest);
+                let pauses = if urgent { URGENT_PAUSES } else { PAUSES };
+                let pause = pauses.after(entry.failures);
                 entry.read = true;
                 entry.failures = entry.failures.saturating_add(1);
                 entry.not_before = Some(now + LEAST_PAUSE);
-                self.schedule(name, now + doubled.mul_f64(spread));
+                self.schedule(name, now + pause.mul_f64(spread));
             }
         }
         if let Some(touch) = again {
@@ -334,10 +327,24 @@ mod tests {
             at = due;
             queue.advance(at);
         }
-        assert_eq!(pauses[0], FIRST_PAUSE);
+        assert_eq!(pauses[0], PAUSES.after(0));
         assert!(pauses.is_sorted());
-        assert_eq!(*pauses.last().unwrap(), LONGEST_PAUSE);
-        assert!(Duration::from_secs(31) > LONGEST_URGENT_PAUSE);
+        assert_eq!(*pauses.last().unwrap(), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn one_that_somebody_may_wait_for_never_pauses_for_long() {
+        let mut queue = Queue::default();
+        let mut at = Instant::now();
+        queue.touch(&name("x"), URGENT, at);
+        for _ in 0..20 {
+            assert_eq!(drain(&mut queue), ["x"]);
+            queue.ended(&name("x"), Ended::Failed { urgent: true }, at, 1.0);
+            let due = queue.next_due().unwrap();
+            assert!(due - at <= Duration::from_secs(5), "{:?}", due - at);
+            at = due;
+            queue.advance(at);
+        }
     }
 
     #[test]
