@@ -137,9 +137,7 @@ impl Cluster {
     /// The same after a write, with what it returned: of the other objects nothing newer is known. What is decided by that is
     /// conditional on their versions, as ever.
     pub(crate) async fn observe_again(&self, mut seen: Seen) -> Result<Seen, ClusterError> {
-        if seen.observation.denied.is_none() && seen.observation.state.wish != Wish::Awake {
-            seen.parts.denied = self.denied(&seen.sleeper).await?;
-        }
+        seen.parts.denied = self.denied(&seen.sleeper).await?;
         Ok(self.complete(seen.sleeper, seen.parts).await)
     }
 
