@@ -2,6 +2,9 @@
 
 use std::io;
 
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::resource::ResourceType;
@@ -233,6 +236,18 @@ impl ApiError {
             s["details"] = d.clone();
         }
         s
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut reply = (code, Json(self.status())).into_response();
+        if matches!(self.code, 429 | 503) {
+            let soon = HeaderValue::from_static("1");
+            reply.headers_mut().insert(header::RETRY_AFTER, soon);
+        }
+        reply
     }
 }
 

@@ -18,6 +18,8 @@
 //!   are pruned and defaults are set, but `pattern`, `format` and CEL rules are not evaluated.
 //! - Not there: admission webhooks, aggregated API servers other than `custom.metrics.k8s.io`, RBAC objects, NodePorts,
 //!   LoadBalancers, UDP, DNS, the autoscaler behind HorizontalPodAutoscalers, `exec`, `attach`, `port-forward`.
+//! - Server-side apply never conflicts: it overrules, as with `force`. Of the writers only those that apply are in
+//!   `managedFields`.
 //! - The API server answers JSON only.
 //!
 //! # Addresses
@@ -31,10 +33,11 @@
 //!
 //! # Pods
 //!
-//! In-process pods answer `/healthz`, `/echo`, `/slow?ms=`, `/stream?n=&ms=`, `/status/<code>`, `/headers`, `/trailers`,
+//! In-process pods answer `/healthz`, `/echo`, `/slow?ms=`, `/status/<code>`, `/headers`, `/trailers`,
 //! upgrades (echoed), and everything else with a line of JSON that names the pod. [`annotations`] make them slow, broken
 //! or stubborn.
 
+mod addresses;
 pub mod annotations;
 mod cluster;
 mod controllers;
@@ -42,10 +45,11 @@ mod core;
 mod defaults;
 mod error;
 mod faults;
+mod forward;
 mod http;
 mod metrics;
-mod net;
 mod options;
+mod output;
 mod patch;
 mod pods;
 mod resource;
@@ -55,10 +59,10 @@ mod store;
 mod validate;
 mod value;
 
+pub use crate::addresses::Addressing;
 pub use crate::cluster::EmbeddedCluster;
 pub use crate::core::PodRequest;
 pub use crate::error::Error;
 pub use crate::faults::{ApiRequest, Fault};
-pub use crate::metrics::{CustomMetric, MetricFault};
-pub use crate::net::addresses::Addressing;
+pub use crate::metrics::CustomMetric;
 pub use crate::options::{Options, OutputLine, OutputSink};
