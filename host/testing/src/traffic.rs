@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
@@ -135,6 +135,12 @@ pub async fn try_get(address: SocketAddr, path: &str) -> Result<Reply, String> {
         Ok(Err(error)) => Err(format!("{error:?}")),
         Err(_) => Err("no answer in time".to_owned()),
     }
+}
+
+/// The status of an answer to `GET /`, or why there is none.
+pub async fn request(address: SocketAddr) -> Result<StatusCode, String> {
+    let reply = try_get(address, "/").await?;
+    StatusCode::from_u16(reply.status).map_err(|error| error.to_string())
 }
 
 /// An HTTP/1.1 request that must be answered.

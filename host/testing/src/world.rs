@@ -86,7 +86,7 @@ pub fn config() -> Config {
 }
 
 /// Shows what `RUST_LOG` asks for.
-pub fn log() {
+fn log() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_test_writer()
@@ -195,13 +195,6 @@ impl World {
     pub async fn another_process(&self) -> Cluster {
         let client = client_from_kubeconfig(&self.api.kubeconfig()).await.unwrap();
         Cluster::connect(client, config()).await.unwrap()
-    }
-
-    /// A driver of a process that works until this is dropped.
-    pub fn drive(cluster: &Cluster, role: Role) -> DropGuard {
-        let shutdown = CancellationToken::new();
-        tokio::spawn(Driver::new(cluster.clone(), role).run(shutdown.clone()));
-        shutdown.drop_guard()
     }
 
     /// Removes the Sleeper as somebody in a hurry does: without its finalizer.
@@ -354,6 +347,13 @@ impl World {
         assert_eq!(self.own_slice(), None);
         assert_eq!(self.replicas(), 2);
     }
+}
+
+/// A driver of a process that works until this is dropped.
+pub fn drive(cluster: &Cluster, role: Role) -> DropGuard {
+    let shutdown = CancellationToken::new();
+    tokio::spawn(Driver::new(cluster.clone(), role).run(shutdown.clone()));
+    shutdown.drop_guard()
 }
 
 /// The phase of a Sleeper.
