@@ -11,9 +11,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use dormouse_kubernetes::{
-    Cluster, DemandEntry, DemandReport, PROBE_ANSWER_HEADER, PROBE_PATH, ServicePort, SleeperKey,
-};
+use dormouse_kubernetes::ServicePort;
+use dormouse_sleepers::wire::{PROBE_ANSWER_HEADER, PROBE_PATH};
+use dormouse_sleepers::{Cluster, DemandEntry, DemandReport, SleeperKey};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

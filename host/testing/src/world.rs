@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::lifecycle::{LookPolicy, SleeperState, Timings, Wish};
-use dormouse_kubernetes::{
-    Cluster, Config, Declared, Driver, Role, Sleeper, SleeperKey, SleeperSpec, client_from_kubeconfig, crd,
-};
+use dormouse_kubernetes::client_from_kubeconfig;
 use dormouse_model::{ObjectRef, Owner, Phase};
+use dormouse_sleepers::lifecycle::{LookPolicy, SleeperState, Timings, Wish};
+use dormouse_sleepers::{Cluster, Config, Declared, Driver, Role, Sleeper, SleeperKey, SleeperSpec, crd};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -341,7 +340,7 @@ impl World {
         assert!(parked.is_null(), "{service}");
         let mut labels = service["metadata"]["labels"].clone();
         if let Some(labels) = labels.as_object_mut() {
-            labels.remove(dormouse_kubernetes::api::FENCE_LABEL);
+            labels.remove(dormouse_sleepers::api::FENCE_LABEL);
         }
         assert_eq!(labels, json!({"team": "front"}));
         assert_eq!(self.own_slice(), None);

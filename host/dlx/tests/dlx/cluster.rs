@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use dormouse_dlx::cluster::Glue;
 use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable};
-use dormouse_kubernetes::lifecycle::SleeperState;
-use dormouse_kubernetes::{Config, Driver, Role, SleeperSpec, Wake};
 use dormouse_model::Phase;
 use dormouse_plugin::{EngineConfig, HostEngine, NoServices, PluginSet};
+use dormouse_sleepers::lifecycle::SleeperState;
+use dormouse_sleepers::{Config, Driver, Role, SleeperSpec, Wake};
 use dormouse_testing::{Setup, World, dlx_service};
 use http::{Request, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_dlx::{
-    AppProtocol, DemandReport, Dlx, DlxConfig, EndpointsView, Ledger, Metrics, PortRoute, RouteTable, Routes,
-    SleeperDemand, Target, TargetKey, TargetSpec, WakeError, Waker,
+    AppProtocol, Dlx, DlxConfig, EndpointsView, Ledger, Metrics, PortRoute, RouteTable, Routes, Target,
+    TargetKey, TargetSpec, WakeError, Waker,
 };
+use dormouse_sleepers::{DemandEntry, DemandReport};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -191,7 +192,7 @@ impl World {
         let mut spec = TargetSpec {
             key,
             owner: dormouse_model::Owner::plugin("test"),
-            wake: dormouse_kubernetes::Wake::Lifecycle,
+            wake: dormouse_sleepers::Wake::Lifecycle,
             resource: name.into(),
             readiness_timeout: None,
             protocol: AppProtocol::Http1,
@@ -242,7 +243,7 @@ impl World {
         let found = sleepers.into_iter().find(|sleeper| sleeper.sleeper == name);
         found.map_or(
             (0, 0, 0),
-            |SleeperDemand {
+            |DemandEntry {
                  held,
                  in_flight,
                  upgraded,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::lifecycle::Wish;
-use dormouse_kubernetes::{Config, SleeperKey, SleeperStatus};
 use dormouse_model::Phase;
 use dormouse_plugin::types::{ResourceId, ScaleOutcome};
 use dormouse_plugin::{ClusterServices, GuestError, HostServices, LifecycleError, PluginError, PluginSet};
+use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::{Config, SleeperKey, SleeperStatus};
 use dormouse_testing::{PATIENCE, Setup, World};
 use tokio::time::Instant;
 
