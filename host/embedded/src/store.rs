@@ -42,8 +42,6 @@ pub(crate) struct Write<'a> {
     pub part: Part,
     pub version: &'a str,
     pub dry_run: bool,
-    /// `fieldValidation=Strict`: unknown fields are an error, not pruned.
-    pub strict: bool,
     /// The managed fields are the writer's: server-side apply.
     pub applied: bool,
 }
@@ -55,7 +53,6 @@ impl<'a> Write<'a> {
             part,
             version,
             dry_run: false,
-            strict: false,
             applied: false,
         }
     }

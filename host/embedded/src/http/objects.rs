@@ -72,7 +72,6 @@ fn list_options(t: &Target, call: &Call) -> Result<ListOptions, ApiError> {
         limit: q.get("limit").parse().unwrap_or(0),
         continue_token: q.get("continue").to_owned(),
         resource_version: q.get("resourceVersion").to_owned(),
-        version_match: q.get("resourceVersionMatch").to_owned(),
     })
 }
 
@@ -122,14 +121,9 @@ fn update(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    let w = t.write(call);
-    let creates = matches!(t.rt.id.as_str(), "leases.coordination.k8s.io" | "events");
-    let fresh = str_at(&v, "metadata.resourceVersion").is_none_or(str::is_empty);
-    if creates && fresh && core.store.get(&t.rt.id, &t.ns, &t.name).is_none() {
-        let o = core.store.create(&t.rt, &t.ns, v, &w)?;
-        return Ok(show(t, call, StatusCode::CREATED, &o));
-    }
-    let o = core.store.update(&t.rt, &t.ns, &t.name, &w, |_| Ok(v))?;
+    let o = core
+        .store
+        .update(&t.rt, &t.ns, &t.name, &t.write(call), |_| Ok(v))?;
     Ok(show(t, call, StatusCode::OK, &o))
 }
 

@@ -169,7 +169,6 @@ impl Target {
     pub fn write(&self, call: &Call) -> Write<'_> {
         Write {
             dry_run: call.query.dry_run(),
-            strict: call.query.get("fieldValidation") == "Strict",
             ..Write::of(
                 match self.sub.as_str() {
                     "status" => Part::Status,

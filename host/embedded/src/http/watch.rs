@@ -57,20 +57,6 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Respon
         "" => None,
         _ => Some(q.flag("sendInitialEvents")),
     };
-    if initial.is_some() && q.get("resourceVersionMatch") != "NotOlderThan" {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
-    if initial.is_none() && !q.get("resourceVersionMatch").is_empty() {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
-    }
     let timeout = q
         .get("timeoutSeconds")
         .parse()

@@ -139,26 +139,12 @@ fn put(m: &mut Map<String, Value>, key: &str, v: Option<&Value>) {
 }
 
 /// Defaults and, for custom resources, pruning.
-pub(super) fn normalise(rt: &ResourceType, v: &mut Value, w: &Write<'_>) -> Result<(), ApiError> {
+pub(super) fn normalise(rt: &ResourceType, v: &mut Value, w: &Write<'_>) {
     defaults::apply(rt, v);
-    if rt.builtin {
-        return Ok(());
-    }
     if let Some(schema) = rt.schema(w.version) {
-        let unknown = schema::prune(schema, v);
-        if w.strict && !unknown.is_empty() {
-            let list: Vec<String> = unknown.iter().map(|f| format!("unknown field \"{f}\"")).collect();
-            return Err(ApiError::bad_request(format!(
-                "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-                rt.kind,
-                w.version,
-                rt.kind,
-                list.join(", ")
-            )));
-        }
+        schema::prune(schema, v);
         schema::default(schema, v);
     }
-    Ok(())
 }
 
 pub(super) fn check(rt: &ResourceType, old: Option<&Value>, new: &Value) -> Result<(), ApiError> {

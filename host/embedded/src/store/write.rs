@@ -49,7 +49,7 @@ impl Store {
         if rt.generation {
             m.insert("generation".into(), json!(1));
         }
-        normalise(rt, &mut v, w)?;
+        normalise(rt, &mut v, w);
         if rt.status {
             defaults::initial_status(rt, &mut v);
         }
@@ -126,7 +126,7 @@ impl Store {
         identity(rt, &old, &mut new, w)?;
         split(rt, &old, &mut new, w);
         if w.part != Part::Internal {
-            normalise(rt, &mut new, w)?;
+            normalise(rt, &mut new, w);
         }
         let allocated = self.allocate(rt, Some(&old), &mut new)?;
         if w.part != Part::Internal
