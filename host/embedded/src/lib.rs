@@ -11,13 +11,15 @@
 //! - When the endpoint that was picked for a connection refuses it, the client is reset after having been connected, not
 //!   refused; the forwarder is a process, not a rule in the kernel.
 //! - Containers have no images: one without a `command` is a small HTTP server ([`pods`](crate#pods)), one with a
-//!   `command` is a process on this machine. Init containers, volumes, liveness probes, `exec` and `grpc` probes are
-//!   stored and ignored. A container with a command, ports and no probe is ready when its ports accept (a real one
-//!   is ready when it has started).
+//!   `command` is a process on this machine. Init containers, volumes, liveness probes, `exec` and `grpc` probes,
+//!   `envFrom` and variables from ConfigMaps and Secrets are stored and ignored. A container with a command, ports and no
+//!   probe is ready when its ports accept (a real one is ready when it has started).
 //! - Definitions (CRDs) serve at once; schemas are checked for types, required fields, enums and bounds, unknown fields
 //!   are pruned and defaults are set, but `pattern`, `format` and CEL rules are not evaluated.
 //! - Not there: admission webhooks, aggregated API servers other than `custom.metrics.k8s.io`, RBAC objects, NodePorts,
 //!   LoadBalancers, UDP, DNS, the autoscaler behind HorizontalPodAutoscalers, `exec`, `attach`, `port-forward`.
+//! - Of the built-in kinds, Services, EndpointSlices, Pods, workloads, Events and definitions are validated.
+//!   `fieldValidation` and `resourceVersionMatch` are ignored.
 //! - Server-side apply never conflicts: it overrules, as with `force`. Of the writers only those that apply are in
 //!   `managedFields`.
 //! - The API server answers JSON only.
