@@ -14,6 +14,7 @@ mod guests;
 mod image;
 mod imports;
 mod licences;
+mod lines;
 mod markdown;
 mod moved;
 mod names;
@@ -89,6 +90,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         folder: Option<PathBuf>,
     },
+    /// Counts the lines of each crate, tests left out, now and at another revision
+    Lines {
+        /// The other revision
+        #[arg(value_name = "REVISION", default_value = "HEAD")]
+        revision: String,
+    },
     /// Deletes the shared build cache, and nothing else
     Clean,
 }
@@ -118,6 +125,7 @@ fn main() -> ExitCode {
             .and_then(|()| workspace.cargo("fmt").arg("--all").run()),
         Command::Generate => generated::write(&workspace),
         Command::Tutorial { folder } => tutorial::command(&workspace, folder),
+        Command::Lines { revision } => lines::command(&workspace, &revision),
         Command::Clean => workspace.clean(),
     });
     match result {

@@ -3,6 +3,8 @@
 //! The autoscaler and the DLX run as pods of that cluster, which here means as processes of this very binary. They
 //! find everything as they would in a real cluster: a kubeconfig, Services, EndpointSlices, readiness probes.
 
+mod manifests;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use kube::api::{Api, ListParams};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+pub use self::manifests::{labels_of, workload};
 use crate::output;
 
 /// Where Dormouse itself runs.
@@ -28,30 +31,6 @@ pub const DEMO_WORKLOADS: [&str; 3] = ["web", "api", "reports"];
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines that may wait to be written.
 const LOG_BACKLOG: usize = 10_000;
-
-/// How fast things go. Far faster than in production, because nobody watches a demo for fifteen minutes.
-#[derive(Clone, Debug)]
-pub struct Pace {
-    /// `--scale-interval`.
-    pub scale_interval: &'static str,
-    /// `--drain-grace`.
-    pub drain_grace: &'static str,
-    /// `--look-settle`.
-    pub look_settle: &'static str,
-    /// `--look-longest`.
-    pub look_longest: &'static str,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            scale_interval: "250ms",
-            drain_grace: "300ms",
-            look_settle: "1s",
-            look_longest: "4s",
-        }
-    }
-}
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -66,16 +45,8 @@ pub struct Options {
     pub logs: Option<PathBuf>,
     /// The `dormouse` binary. None: the running one.
     pub binary: Option<PathBuf>,
-    /// DLX replicas.
-    pub dlx_replicas: u32,
-    /// Autoscaler replicas.
-    pub autoscaler_replicas: u32,
     /// Whether to create the demo's workloads.
     pub workloads: bool,
-    /// How fast things go.
-    pub pace: Pace,
-    /// Further flags of the DLX.
-    pub dlx_args: Vec<String>,
     /// Manifests to apply before Dormouse starts, such as the CRDs that a plugin reads.
     pub manifests: String,
 }
@@ -88,11 +59,7 @@ impl Default for Options {
             more_grants: Vec::new(),
             logs: None,
             binary: None,
-            dlx_replicas: 2,
-            autoscaler_replicas: 1,
             workloads: true,
-            pace: Pace::default(),
-            dlx_args: Vec::new(),
             manifests: String::new(),
         }
     }
@@ -158,7 +125,7 @@ impl Local {
         if !options.manifests.is_empty() {
             self.cluster.apply_yaml(&options.manifests)?;
         }
-        std::fs::write(self.config_file(), config_file(options))?;
+        std::fs::write(self.config_file(), manifests::config_file(options))?;
         let binary = match &options.binary {
             Some(binary) => binary.clone(),
             None => std::env::current_exe().context("the running binary cannot be found")?,
@@ -171,26 +138,20 @@ impl Local {
             "--plugins-dir".to_owned(),
             plugins.display().to_string(),
         ];
-        self.cluster.apply_yaml(&system(&binary, &common, options))?;
+        self.cluster.apply_yaml(&manifests::system(&binary, &common))?;
         if options.workloads {
-            self.cluster.apply_yaml(&workloads())?;
+            self.cluster.apply_yaml(&manifests::workloads())?;
         }
-        let mut wanted = Vec::new();
-        if options.autoscaler_replicas > 0 {
-            wanted.push((SYSTEM_NAMESPACE, "dormouse-autoscaler"));
-        }
-        if options.dlx_replicas > 0 {
-            wanted.push((SYSTEM_NAMESPACE, "dormouse-dlx"));
-        }
+        let mut wanted = ["dormouse-autoscaler", "dormouse-dlx"]
+            .map(|part| (SYSTEM_NAMESPACE, part))
+            .to_vec();
         if options.workloads {
             wanted.extend(DEMO_WORKLOADS.map(|name| (DEMO_NAMESPACE, name)));
         }
         for (namespace, name) in wanted {
             self.until_available(&client, namespace, name).await?;
         }
-        if options.autoscaler_replicas > 0 {
-            self.plugins().await?;
-        }
+        self.plugins().await?;
         Ok(())
     }
 
@@ -358,235 +319,4 @@ fn log_to(directory: PathBuf) -> dormouse_embedded::OutputSink {
         // A line that does not fit is dropped: the process is not to be slowed down by its log.
         let _ = lines.try_send(line.clone());
     })
-}
-
-/// What the demo's operator allows every plugin: reading workloads and Services, sleep and wake, events.
-fn config_file(options: &Options) -> String {
-    let mut kubernetes = vec![
-        (
-            "apps/v1".to_owned(),
-            "Deployment".to_owned(),
-            vec!["get".to_owned(), "list".to_owned()],
-        ),
-        (
-            "apps/v1".to_owned(),
-            "StatefulSet".to_owned(),
-            vec!["get".to_owned(), "list".to_owned()],
-        ),
-        (
-            "v1".to_owned(),
-            "Service".to_owned(),
-            vec!["get".to_owned(), "list".to_owned()],
-        ),
-    ];
-    kubernetes.extend(options.more_grants.iter().cloned());
-    let grants: Vec<_> = kubernetes
-        .iter()
-        .map(|(api_version, kind, verbs)| {
-            serde_json::json!({ "apiVersion": api_version, "kind": kind, "verbs": verbs })
-        })
-        .collect();
-    let plugins: serde_json::Map<_, _> = options
-        .plugins
-        .iter()
-        .filter_map(|file| file.file_stem()?.to_str().map(str::to_owned))
-        .map(|name| {
-            let plugin = serde_json::json!({
-                "grants": { "kubernetes": grants, "lifecycle": true, "events": true },
-                "config": options.plugin_config.get(&name).cloned().unwrap_or_default(),
-            });
-            (name, plugin)
-        })
-        .collect();
-    // JSON is YAML.
-    serde_json::json!({
-        "common": {
-            "namespace": "*",
-            "dlxService": format!("{SYSTEM_NAMESPACE}/dormouse-dlx"),
-            "drainGrace": options.pace.drain_grace,
-            // The only proxy is in this process.
-            "outageGrace": "0s",
-            "lookSettle": options.pace.look_settle,
-            "lookLongest": options.pace.look_longest,
-            "dlxAbsence": "3s",
-            "log": "info,dormouse=debug",
-        },
-        "autoscaler": {
-            "scaleInterval": options.pace.scale_interval,
-            "leaderLease": format!("{SYSTEM_NAMESPACE}/dormouse-autoscaler"),
-        },
-        "dlx": { "targetNameHeader": "X-Dormouse-Target", "shutdownDelay": "300ms" },
-        "plugins": plugins,
-    })
-    .to_string()
-}
-
-/// The label selector of a part of Dormouse, as the chart labels them too.
-pub fn labels_of(part: &str) -> String {
-    let component = part.strip_prefix("dormouse-").unwrap_or(part);
-    format!("app.kubernetes.io/name=dormouse,app.kubernetes.io/component={component}")
-}
-
-fn labels(part: &str) -> serde_json::Value {
-    let pairs = labels_of(part);
-    let pairs = pairs.split(',').filter_map(|pair| pair.split_once('='));
-    pairs.collect()
-}
-
-fn process(
-    name: &str,
-    replicas: u32,
-    binary: &Path,
-    args: &[String],
-    ports: &[(&str, u16)],
-) -> serde_json::Value {
-    let labels = labels(name);
-    serde_json::json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": { "name": name, "namespace": SYSTEM_NAMESPACE, "labels": labels },
-        "spec": {
-            "replicas": replicas,
-            "selector": { "matchLabels": labels },
-            "template": {
-                "metadata": {
-                    "labels": labels,
-                    "annotations": { "embedded.dormouse.dev/probe-period": "50ms" },
-                },
-                "spec": { "containers": [{
-                    "name": name,
-                    "image": "dormouse",
-                    "command": [binary.display().to_string()],
-                    "args": args,
-                    "env": [
-                        { "name": "DORMOUSE_BIND_ADDRESS", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
-                        { "name": "POD_NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
-                    ],
-                    "ports": ports
-                        .iter()
-                        .map(|(name, port)| serde_json::json!({ "name": name, "containerPort": port }))
-                        .collect::<Vec<_>>(),
-                    "readinessProbe": {
-                        "httpGet": { "path": "/readyz", "port": ADMIN_PORT },
-                        "periodSeconds": 1,
-                        "failureThreshold": 1,
-                    },
-                }] },
-            },
-        },
-    })
-}
-
-fn documents(values: &[serde_json::Value]) -> String {
-    values
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n---\n")
-}
-
-fn namespace(name: &str) -> serde_json::Value {
-    serde_json::json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
-}
-
-fn system(binary: &Path, common: &[String], options: &Options) -> String {
-    let with = |command: &str, more: &[String]| {
-        let mut args = vec![command.to_owned()];
-        args.extend_from_slice(common);
-        args.extend_from_slice(more);
-        args
-    };
-    let autoscaler = process(
-        "dormouse-autoscaler",
-        options.autoscaler_replicas,
-        binary,
-        &with("autoscaler", &[]),
-        &[("admin", ADMIN_PORT)],
-    );
-    let dlx = process(
-        "dormouse-dlx",
-        options.dlx_replicas,
-        binary,
-        &with("dlx", &options.dlx_args),
-        &[("admin", ADMIN_PORT), ("http", 8080)],
-    );
-    let service = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "name": "dormouse-dlx", "namespace": SYSTEM_NAMESPACE },
-        "spec": {
-            "selector": labels("dormouse-dlx"),
-            "ports": [
-                { "name": "http", "port": 80, "targetPort": 8080 },
-                { "name": "admin", "port": ADMIN_PORT, "targetPort": ADMIN_PORT },
-            ],
-        },
-    });
-    documents(&[namespace(SYSTEM_NAMESPACE), service, dlx, autoscaler])
-}
-
-/// A Deployment and its Service. The embedded cluster reads its annotations and ignores the image; on a real one the image
-/// does the same by what it finds in its environment.
-pub fn workload(
-    namespace: &str,
-    name: &str,
-    annotations: &[(&str, &str)],
-    pod_annotations: &[(&str, &str)],
-) -> String {
-    let labels = serde_json::json!({ "app": name, "tier": "preview" });
-    let map = |pairs: &[(&str, &str)]| {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).into()))
-            .collect::<serde_json::Map<_, _>>()
-    };
-    let from = |name: &str, field: &str| serde_json::json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": field } } });
-    let mut pod_annotations = map(pod_annotations);
-    pod_annotations.insert("embedded.dormouse.dev/probe-period".to_owned(), "50ms".into());
-    let deployment = serde_json::json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": { "name": name, "namespace": namespace, "labels": labels, "annotations": map(annotations) },
-        "spec": {
-            "replicas": 1,
-            "selector": { "matchLabels": { "app": name } },
-            "template": {
-                "metadata": { "labels": labels, "annotations": pod_annotations },
-                "spec": { "containers": [{
-                    "name": name,
-                    "image": "dormouse.test/workload:1",
-                    "env": [
-                        from("POD_NAME", "metadata.name"),
-                        from("POD_NAMESPACE", "metadata.namespace"),
-                        from("START_DELAY", "metadata.annotations['embedded.dormouse.dev/start-delay']"),
-                    ],
-                    "ports": [{ "name": "http", "containerPort": 8080 }],
-                    // Patient: on a node without processor to spare a probe may take long, and a pod that fails one leaves its
-                    // Service although it serves, with nobody to hold the requests of an awake workload.
-                    "readinessProbe": { "httpGet": { "path": "/", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10 },
-                }] },
-            },
-        },
-    });
-    let service = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "name": name, "namespace": namespace, "labels": labels },
-        "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": 80, "targetPort": "http" }] },
-    });
-    documents(&[service, deployment])
-}
-
-fn workloads() -> String {
-    let mut text = namespace(DEMO_NAMESPACE).to_string();
-    for name in DEMO_WORKLOADS {
-        text.push_str("\n---\n");
-        text.push_str(&workload(
-            DEMO_NAMESPACE,
-            name,
-            &[("dormouse.dev/sleep-after", "3s")],
-            &[("embedded.dormouse.dev/start-delay", "400ms")],
-        ));
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::value::{annotation, parse_duration};
+use crate::value::annotation;
 
 /// Wait before the containers start.
 pub const START_DELAY: &str = "embedded.dormouse.dev/start-delay";
@@ -15,15 +15,8 @@ pub const NEVER_READY: &str = "embedded.dormouse.dev/never-ready";
 pub const CRASH_AFTER: &str = "embedded.dormouse.dev/crash-after";
 /// The pod says that it is ready, but its ports refuse connections for this long.
 pub const REFUSE_FOR: &str = "embedded.dormouse.dev/refuse-for";
-/// After deletion was asked for the pod goes on as before for this long (at most the grace period). Without it a pod
-/// stops accepting at once, finishes what it has begun and goes.
-pub const TERMINATION_DELAY: &str = "embedded.dormouse.dev/termination-delay";
 /// `"true"`: the pod does not react to termination at all and is killed when its grace period is over.
 pub const IGNORE_TERMINATION: &str = "embedded.dormouse.dev/ignore-termination";
-/// Every answer of an in-process pod takes this long.
-pub const RESPONSE_DELAY: &str = "embedded.dormouse.dev/response-delay";
-/// In-process pods answer everything but probes with this HTTP status.
-pub const ANSWER_STATUS: &str = "embedded.dormouse.dev/answer-status";
 /// `"true"`: no node has room for the pod; it stays Pending until the annotation goes.
 pub const UNSCHEDULABLE: &str = "embedded.dormouse.dev/unschedulable";
 /// Replaces `periodSeconds` of readiness probes, which has no fractions.
@@ -34,15 +27,9 @@ pub const ACTUAL_PORT: &str = "embedded.dormouse.dev/port-";
 
 pub(crate) fn duration(v: &Value, key: &str) -> Option<Duration> {
     let text = annotation(v, key)?;
-    let d = parse_duration(text);
-    if d.is_none() {
-        tracing::warn!(
-            annotation = key,
-            value = text,
-            "not a duration such as 800ms; ignored"
-        );
-    }
-    d
+    dormouse_model::parse_duration(text)
+        .inspect_err(|error| tracing::warn!(annotation = key, %error, "ignored"))
+        .ok()
 }
 
 pub(crate) fn flag(v: &Value, key: &str) -> bool {

@@ -10,20 +10,18 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use crate::addresses::Addresses;
 use crate::annotations::ACTUAL_PORT;
 use crate::controllers::{self, deployment, garbage, replicaset, slices, statefulset};
 use crate::core::{Core, PodRequest};
 use crate::error::{ApiError, Error};
 use crate::faults::{ApiRequest, Fault};
-use crate::metrics::{CustomMetric, MetricFault};
-use crate::net::{addresses::Addresses, forward};
+use crate::metrics::CustomMetric;
 use crate::options::Options;
-use crate::patch::apply::{self, Applier};
 use crate::pods::runner::NODE;
-use crate::store::Store;
-use crate::store::write::{Edited, Part, Write};
-use crate::value::{annotation, is_ready, list_at, metadata, name_of, now, str_at};
-use crate::{http, pods};
+use crate::store::{Part, Store, Write};
+use crate::value::{annotation, is_ready, list_at, name_of, now, str_at};
+use crate::{forward, http, pods};
 
 /// The field manager of [`EmbeddedCluster::apply_yaml`].
 const MANAGER: &str = "embedded-apply";
@@ -99,57 +97,27 @@ impl EmbeddedCluster {
             if v.is_null() {
                 continue;
             }
-            out.push(self.apply(v, document)?);
+            out.push(self.apply(&v, document)?);
         }
         Ok(out)
     }
 
-    fn apply(&self, mut v: Value, document: usize) -> Result<Value, Error> {
+    fn apply(&self, v: &Value, document: usize) -> Result<Value, Error> {
         let wrong = |message: String| Error::Manifest { document, message };
         let store = &self.core.store;
         let (rt, version) = store
-            .kind_of(&v)
+            .kind_of(v)
             .ok_or_else(|| wrong(format!("no such kind: {} {}", v["apiVersion"], v["kind"])))?;
-        let name = name_of(&v).to_owned();
-        if name.is_empty() {
+        if name_of(v).is_empty() {
             return Err(wrong("metadata.name is missing".into()));
         }
-        let ns = match str_at(&v, "metadata.namespace") {
-            _ if !rt.namespaced => String::new(),
-            Some(ns) => ns.to_owned(),
-            None => "default".to_owned(),
+        let ns = match str_at(v, "metadata.namespace") {
+            _ if !rt.namespaced => "",
+            Some(ns) => ns,
+            None => "default",
         };
-        if rt.namespaced {
-            metadata(&mut v).insert("namespace".into(), json!(ns));
-        }
-        let by = Applier {
-            manager: MANAGER,
-            force: true,
-            subresource: "",
-            version: &version,
-        };
-        let w = Write {
-            manager: MANAGER,
-            part: Part::Main,
-            version: &version,
-            dry_run: false,
-            strict: false,
-        };
-        let updated = store.update(&rt, &ns, &name, &w, |live| {
-            let mut new = apply::apply(&rt, Some(live), &v, &by)?;
-            metadata(&mut new).insert(
-                "resourceVersion".into(),
-                live["metadata"]["resourceVersion"].clone(),
-            );
-            Ok(Edited::Applied(new))
-        });
-        let object = match updated {
-            Err(e) if e.code == 404 => {
-                let new = apply::apply(&rt, None, &v, &by)?;
-                store.create(&rt, &ns, Edited::Applied(new), &w)?
-            }
-            other => other?,
-        };
+        let w = Write::of(Part::Main, &version);
+        let (object, _) = store.apply(&rt, ns, name_of(v), v, MANAGER, &w)?;
         Ok((*object).clone())
     }
 
@@ -243,21 +211,6 @@ impl EmbeddedCluster {
         self.core.metrics.set(&self.core.store, metric);
     }
 
-    /// Removes all custom metrics.
-    pub fn clear_custom_metrics(&self) {
-        self.core.metrics.clear();
-    }
-
-    /// Makes a custom metric fail or take long.
-    pub fn inject_metric_fault(&self, fault: MetricFault) {
-        self.core.metrics.add_fault(fault);
-    }
-
-    /// Ends all metric faults.
-    pub fn clear_metric_faults(&self) {
-        self.core.metrics.clear_faults();
-    }
-
     /// Disturbs API requests. The first fault that matches a request counts.
     pub fn inject(&self, fault: Fault) {
         self.core.faults.add(fault);
@@ -309,17 +262,7 @@ impl Drop for EmbeddedCluster {
 
 /// What every cluster has from the beginning.
 fn furnish(store: &Store, address: SocketAddr) -> Result<(), ApiError> {
-    let create = |table: &str, ns: &str, v: Value| -> Result<(), ApiError> {
-        let rt = store.kind(table).ok_or_else(ApiError::no_such_path)?;
-        store
-            .create(
-                &rt,
-                ns,
-                Edited::Update(v),
-                &Write::by("kube-apiserver", Part::Main),
-            )
-            .map(|_| ())
-    };
+    let create = |table: &str, ns: &str, v: Value| store.add(table, ns, v).map(|_| ());
     for ns in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         create("namespaces", "", json!({ "metadata": { "name": ns } }))?;
     }

@@ -18,11 +18,10 @@ use tracing::debug;
 
 use crate::core::Core;
 use crate::error::ApiError;
-use crate::store::write::{Edited, Part, Write};
-use crate::store::{Event, Key, Store};
+use crate::store::{Event, Key, Part, Store};
 use crate::value::{controller_of, list_at, name_of, namespace_of, now, set, str_at};
 
-/// The field manager of everything that controllers write.
+/// The client name of what controllers write, for faults.
 pub(crate) const MANAGER: &str = "kube-controller-manager";
 
 /// One controller: keys of work, and what to do for a key.
@@ -126,17 +125,16 @@ pub(crate) fn write_status(
     key: &Key,
     make: impl FnOnce(&Value) -> Value,
 ) -> Result<(), ApiError> {
-    let Some(rt) = store.kind(table) else {
-        return Ok(());
-    };
-    let done = store.update(&rt, &key.0, &key.1, &Write::by(MANAGER, Part::Status), |live| {
-        let mut new = live.clone();
-        set(&mut new, "status", make(live));
-        Ok(Edited::Update(new))
-    });
-    match done {
-        Err(e) if e.code == 404 => Ok(()),
-        other => other.map(|_| ()),
+    store.edit(table, &key.0, &key.1, Part::Status, |live| {
+        let status = make(live);
+        set(live, "status", status);
+    })
+}
+
+/// Adds the numbers that are not zero, as Go's omitempty does it.
+pub(crate) fn set_counts(status: &mut Value, counts: &[(&str, usize)]) {
+    for (field, n) in counts.iter().filter(|(_, n)| *n > 0) {
+        status[*field] = json!(n);
     }
 }
 
@@ -180,7 +178,6 @@ pub(crate) fn record_event(
     reason: &str,
     message: &str,
 ) {
-    let Some(rt) = store.kind("events") else { return };
     let ns = namespace_of(about);
     let name = format!("{}.{:016x}", name_of(about), rand::random::<u64>());
     let event = json!({
@@ -201,7 +198,7 @@ pub(crate) fn record_event(
         "lastTimestamp": now(),
         "count": 1,
     });
-    if let Err(e) = store.create(&rt, ns, Edited::Update(event), &Write::by(component, Part::Main)) {
+    if let Err(e) = store.add("events", ns, event) {
         debug!(error = %e.message, reason, "event not written");
     }
 }

@@ -3,18 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::faults::Faults;
 use crate::metrics::CustomMetrics;
 use crate::options::Options;
+use crate::output::Output;
 use crate::store::Store;
 
 /// One request that an in-process pod answered.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct PodRequest {
     /// When it arrived, RFC 3339 with fractions.
     pub at: String,
@@ -41,12 +40,12 @@ pub(crate) struct Core {
     pub shutdown: CancellationToken,
     pub tasks: TaskTracker,
     pod_log: Mutex<VecDeque<PodRequest>>,
-    pub output: crate::pods::output::Output,
+    pub output: Output,
 }
 
 impl Core {
     pub fn new(store: Arc<Store>, options: Options) -> Self {
-        let output = crate::pods::output::Output::new(options.output.clone());
+        let output = Output::new(options.output.clone());
         Core {
             store,
             metrics: CustomMetrics::default(),

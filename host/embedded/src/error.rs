@@ -2,6 +2,9 @@
 
 use std::io;
 
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::resource::ResourceType;
@@ -136,15 +139,11 @@ impl ApiError {
         } else {
             format!("{}.{}", rt.kind, rt.group)
         };
-        let texts: Vec<String> = causes
-            .iter()
-            .map(|c| format!("{}: {}", c.field, c.message))
-            .collect();
-        let all = if texts.len() == 1 {
-            texts[0].clone()
-        } else {
-            format!("[{}]", texts.join(", "))
-        };
+        let texts = causes.iter().map(|c| format!("{}: {}", c.field, c.message));
+        let mut all = texts.collect::<Vec<_>>().join(", ");
+        if causes.len() > 1 {
+            all = format!("[{all}]");
+        }
         let mut e = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {all}"));
         let causes: Vec<Value> = causes
             .iter()
@@ -236,6 +235,18 @@ impl ApiError {
     }
 }
 
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut reply = (code, Json(self.status())).into_response();
+        if matches!(self.code, 429 | 503) {
+            let soon = HeaderValue::from_static("1");
+            reply.headers_mut().insert(header::RETRY_AFTER, soon);
+        }
+        reply
+    }
+}
+
 /// One wrong field of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct FieldError {
@@ -245,53 +256,40 @@ pub(crate) struct FieldError {
 }
 
 impl FieldError {
-    pub fn invalid(field: impl Into<String>, value: &Value, why: &str) -> Self {
+    fn new(field: impl Into<String>, reason: &'static str, message: String) -> Self {
         FieldError {
             field: field.into(),
-            reason: "FieldValueInvalid",
-            message: format!("Invalid value: {value}: {why}"),
-        }
-    }
-
-    pub fn required(field: impl Into<String>, why: &str) -> Self {
-        let message = if why.is_empty() {
-            "Required value".to_owned()
-        } else {
-            format!("Required value: {why}")
-        };
-        FieldError {
-            field: field.into(),
-            reason: "FieldValueRequired",
+            reason,
             message,
         }
     }
 
+    pub fn invalid(field: impl Into<String>, value: &Value, why: &str) -> Self {
+        let message = format!("Invalid value: {value}: {why}");
+        Self::new(field, "FieldValueInvalid", message)
+    }
+
+    pub fn required(field: impl Into<String>, why: &str) -> Self {
+        let message = match why {
+            "" => "Required value".to_owned(),
+            why => format!("Required value: {why}"),
+        };
+        Self::new(field, "FieldValueRequired", message)
+    }
+
     pub fn forbidden(field: impl Into<String>, why: &str) -> Self {
-        FieldError {
-            field: field.into(),
-            reason: "FieldValueForbidden",
-            message: format!("Forbidden: {why}"),
-        }
+        Self::new(field, "FieldValueForbidden", format!("Forbidden: {why}"))
     }
 
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[Value]) -> Self {
-        let list: Vec<String> = supported.iter().map(ToString::to_string).collect();
-        FieldError {
-            field: field.into(),
-            reason: "FieldValueNotSupported",
-            message: format!(
-                "Unsupported value: {value}: supported values: {}",
-                list.join(", ")
-            ),
-        }
+        let supported: Vec<String> = supported.iter().map(ToString::to_string).collect();
+        let supported = supported.join(", ");
+        let message = format!("Unsupported value: {value}: supported values: {supported}");
+        Self::new(field, "FieldValueNotSupported", message)
     }
 
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        FieldError {
-            field: field.into(),
-            reason: "FieldValueDuplicate",
-            message: format!("Duplicate value: {value}"),
-        }
+        Self::new(field, "FieldValueDuplicate", format!("Duplicate value: {value}"))
     }
 
     pub fn wrong_type(field: impl Into<String>, value: &Value, expected: &str) -> Self {
@@ -305,12 +303,8 @@ impl FieldError {
             Value::Array(_) => "array",
             Value::Object(_) => "object",
         };
-        FieldError {
-            message: format!(
-                "Invalid value: \"{shown}\": {field} in body must be of type {expected}: \"{shown}\""
-            ),
-            reason: "FieldValueTypeInvalid",
-            field,
-        }
+        let message =
+            format!("Invalid value: \"{shown}\": {field} in body must be of type {expected}: \"{shown}\"");
+        Self::new(field, "FieldValueTypeInvalid", message)
     }
 }

@@ -1,22 +1,21 @@
 //! Faults that tests and demos inject into API requests, and the log of the requests that were made.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error::ApiError;
+
 /// API requests to disturb, and how. Empty strings match everything.
-///
-/// As JSON for `POST /embedded/faults`: `{"verb":"patch","resource":"deployments.apps/scale","times":2,"status":503}`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct Fault {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; `write` for any of the last five.
     pub verb: String,
     /// `pods`, `deployments.apps`, with a subresource `deployments.apps/scale`. `deployments.apps` alone does not match
-    /// its subresources; `deployments.apps/*` does and matches the main resource too.
+    /// its subresources; `deployments.apps/*` does and matches the main resource too. `custom.metrics.k8s.io` for the
+    /// custom metrics API, with the metric as the name.
     pub resource: String,
     /// Namespace.
     pub namespace: String,
@@ -30,8 +29,6 @@ pub struct Fault {
     pub skip: u32,
     /// HTTP status to answer with; 0 means the request goes through (with the latency).
     pub status: u16,
-    /// `reason` of the Status; empty means the usual one for the code.
-    pub reason: String,
     /// `message` of the Status.
     pub message: String,
     /// Wait before the request is handled, in milliseconds.
@@ -43,8 +40,7 @@ pub struct Fault {
 }
 
 /// One API request as seen by the server.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct ApiRequest {
     /// When it was answered, RFC 3339.
     pub at: String,
@@ -61,7 +57,6 @@ pub struct ApiRequest {
     /// HTTP status of the answer.
     pub status: u16,
     /// The body of a write (not of creations larger than 16 KiB).
-    #[serde(skip_serializing_if = "Value::is_null")]
     pub body: Value,
 }
 
@@ -79,6 +74,15 @@ impl Fault {
     /// The latency as a duration.
     pub fn latency(&self) -> Duration {
         Duration::from_millis(self.latency_ms)
+    }
+
+    /// What the client is told.
+    pub(crate) fn error(&self) -> ApiError {
+        let message = match self.message.as_str() {
+            "" => "injected fault",
+            message => message,
+        };
+        ApiError::new(self.status, reason_of(self.status), message)
     }
 
     fn matches(&self, r: &RequestInfo) -> bool {
@@ -101,6 +105,24 @@ impl Fault {
     }
 }
 
+/// The usual reason of a status code.
+fn reason_of(code: u16) -> &'static str {
+    match code {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        405 => "MethodNotAllowed",
+        409 => "Conflict",
+        410 => "Expired",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        504 => "Timeout",
+        _ => "InternalError",
+    }
+}
+
 const LOG: usize = 20_000;
 
 /// The faults in force and the log.
@@ -111,29 +133,26 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    fn rules(&self) -> MutexGuard<'_, Vec<Fault>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn add(&self, fault: Fault) {
-        self.rules
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(fault);
+        self.rules().push(fault);
     }
 
     pub fn clear(&self) {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.rules().clear();
     }
 
     pub fn clear_of(&self, namespace: &str, name: &str) {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.retain(|fault| fault.namespace != namespace || fault.name != name);
-    }
-
-    pub fn list(&self) -> Vec<Fault> {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rules()
+            .retain(|fault| fault.namespace != namespace || fault.name != name);
     }
 
     /// The fault that hits this request, used up by one.
     pub fn take(&self, r: &RequestInfo) -> Option<Fault> {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.rules();
         let i = rules.iter().position(|f| f.matches(r))?;
         if rules[i].skip > 0 {
             rules[i].skip -= 1;

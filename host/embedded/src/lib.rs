@@ -11,13 +11,17 @@
 //! - When the endpoint that was picked for a connection refuses it, the client is reset after having been connected, not
 //!   refused; the forwarder is a process, not a rule in the kernel.
 //! - Containers have no images: one without a `command` is a small HTTP server ([`pods`](crate#pods)), one with a
-//!   `command` is a process on this machine. Init containers, volumes, liveness probes, `exec` and `grpc` probes are
-//!   stored and ignored. A container with a command, ports and no probe is ready when its ports accept (a real one
-//!   is ready when it has started).
+//!   `command` is a process on this machine. Init containers, volumes, liveness probes, `exec` and `grpc` probes,
+//!   `envFrom` and variables from ConfigMaps and Secrets are stored and ignored. A container with a command, ports and no
+//!   probe is ready when its ports accept (a real one is ready when it has started).
 //! - Definitions (CRDs) serve at once; schemas are checked for types, required fields, enums and bounds, unknown fields
 //!   are pruned and defaults are set, but `pattern`, `format` and CEL rules are not evaluated.
 //! - Not there: admission webhooks, aggregated API servers other than `custom.metrics.k8s.io`, RBAC objects, NodePorts,
 //!   LoadBalancers, UDP, DNS, the autoscaler behind HorizontalPodAutoscalers, `exec`, `attach`, `port-forward`.
+//! - Of the built-in kinds, Services, EndpointSlices, Pods, workloads, Events and definitions are validated.
+//!   `fieldValidation` and `resourceVersionMatch` are ignored.
+//! - Server-side apply never conflicts: it overrules, as with `force`. Of the writers only those that apply are in
+//!   `managedFields`.
 //! - The API server answers JSON only.
 //!
 //! # Addresses
@@ -31,10 +35,11 @@
 //!
 //! # Pods
 //!
-//! In-process pods answer `/healthz`, `/echo`, `/slow?ms=`, `/stream?n=&ms=`, `/status/<code>`, `/headers`, `/trailers`,
+//! In-process pods answer `/healthz`, `/echo`, `/slow?ms=`, `/status/<code>`, `/headers`, `/trailers`,
 //! upgrades (echoed), and everything else with a line of JSON that names the pod. [`annotations`] make them slow, broken
 //! or stubborn.
 
+mod addresses;
 pub mod annotations;
 mod cluster;
 mod controllers;
@@ -42,10 +47,11 @@ mod core;
 mod defaults;
 mod error;
 mod faults;
+mod forward;
 mod http;
 mod metrics;
-mod net;
 mod options;
+mod output;
 mod patch;
 mod pods;
 mod resource;
@@ -55,10 +61,10 @@ mod store;
 mod validate;
 mod value;
 
+pub use crate::addresses::Addressing;
 pub use crate::cluster::EmbeddedCluster;
 pub use crate::core::PodRequest;
 pub use crate::error::Error;
 pub use crate::faults::{ApiRequest, Fault};
-pub use crate::metrics::{CustomMetric, MetricFault};
-pub use crate::net::addresses::Addressing;
+pub use crate::metrics::CustomMetric;
 pub use crate::options::{Options, OutputLine, OutputSink};

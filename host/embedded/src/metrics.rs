@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -16,11 +14,7 @@ use crate::value::now;
 pub(crate) const GROUP: &str = "custom.metrics.k8s.io";
 
 /// One metric of one object.
-///
-/// As JSON for `PUT /embedded/custom-metrics`:
-/// `{"resource":"deployments.apps","namespace":"default","name":"web","metric":"requests_per_5m","value":"3"}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CustomMetric {
     /// `deployments.apps`, `pods`; singular or kind instead of the plural will do.
     pub resource: String,
@@ -38,31 +32,12 @@ pub struct CustomMetric {
     pub timestamp: Option<String>,
 }
 
-/// How a metric is to misbehave.
-///
-/// As JSON for `POST /embedded/custom-metrics/faults`: `{"metric":"requests_per_5m","status":500,"delayMs":100}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct MetricFault {
-    /// Name of the metric; empty means all.
-    pub metric: String,
-    /// HTTP status to answer with; 0 means the values (after the delay).
-    pub status: u16,
-    /// `message` of the Status.
-    pub message: String,
-    /// Wait before answering, in milliseconds.
-    pub delay_ms: u64,
-    /// How many requests; 0 means all until removed.
-    pub times: u32,
-}
-
 /// (resource, namespace, metric).
 type Series = (String, String, String);
 
 #[derive(Debug, Default)]
 pub(crate) struct CustomMetrics {
     values: Mutex<BTreeMap<Series, BTreeMap<String, CustomMetric>>>,
-    faults: Mutex<Vec<MetricFault>>,
 }
 
 /// The plural with group that a resource name in a path means.
@@ -95,39 +70,6 @@ impl CustomMetrics {
         }
     }
 
-    pub fn clear(&self) {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    pub fn list(&self) -> Vec<CustomMetric> {
-        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        values.values().flat_map(|m| m.values().cloned()).collect()
-    }
-
-    pub fn add_fault(&self, f: MetricFault) {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(f);
-    }
-
-    pub fn clear_faults(&self) {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn fault(&self, metric: &str) -> Option<MetricFault> {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        let i = faults
-            .iter()
-            .position(|f| f.metric.is_empty() || f.metric == metric)?;
-        let hit = faults[i].clone();
-        match faults[i].times {
-            0 => {}
-            1 => {
-                faults.remove(i);
-            }
-            _ => faults[i].times -= 1,
-        }
-        Some(hit)
-    }
-
     /// The resources of the API, for discovery.
     pub fn discovery(&self, version: &str) -> Value {
         let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +91,7 @@ impl CustomMetrics {
     }
 
     /// `GET …/namespaces/{ns}/{resource}/{name or *}/{metric}`.
-    pub async fn get(
+    pub fn get(
         &self,
         store: &Store,
         version: &str,
@@ -162,17 +104,6 @@ impl CustomMetrics {
             [resource, name, metric] => ("", *resource, *name, *metric),
             _ => return Err(ApiError::no_such_path()),
         };
-        if let Some(f) = self.fault(metric) {
-            tokio::time::sleep(Duration::from_millis(f.delay_ms)).await;
-            if f.status != 0 {
-                let message = if f.message.is_empty() {
-                    "injected fault".to_owned()
-                } else {
-                    f.message
-                };
-                return Err(ApiError::new(f.status, crate::http::reason_of(f.status), message));
-            }
-        }
         let id = canonical(store, resource);
         let rt = store.kind(&id);
         let missing = || {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::addresses::Addressing;
+use crate::addresses::Addressing;
 
 /// A line that a container's process wrote.
 #[derive(Clone, Debug)]

@@ -1,8 +1,7 @@
 //! The four kinds of PATCH. Merge, JSON and strategic merge are functions of the live object and the body;
-//! server-side apply also needs to know who owns which field ([`apply`]).
+//! server-side apply also needs to know who applied what before ([`apply`]).
 
 pub(crate) mod apply;
-pub(crate) mod fields;
 pub(crate) mod strategic;
 pub(crate) mod topology;
 
@@ -74,7 +73,7 @@ pub(crate) fn patched(kind: PatchKind, live: &Value, body: &Value) -> Result<Val
         }
         PatchKind::Merge => json_patch::merge(&mut out, body),
         PatchKind::Strategic => strategic::merge(&mut out, body)?,
-        PatchKind::Apply => return Err(ApiError::internal("apply needs the field owners")),
+        PatchKind::Apply => return Err(ApiError::unsupported_media("application/merge-patch+json")),
     }
     Ok(out)
 }

@@ -1,6 +1,5 @@
 //! Pods: the scheduler and the kubelet. One task per pod.
 
-pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod runner;

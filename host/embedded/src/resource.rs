@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::value::{list_at, str_at};
 
@@ -59,18 +59,10 @@ impl ResourceType {
         self.api_version(&self.storage_version)
     }
 
-    /// The verbs of the main resource, for discovery.
-    pub fn verbs() -> Value {
-        json!([
-            "create",
-            "delete",
-            "deletecollection",
-            "get",
-            "list",
-            "patch",
-            "update",
-            "watch"
-        ])
+    /// The schema of a version, if there is one.
+    pub fn schema(&self, version: &str) -> Option<&Value> {
+        let of = |version: &str| self.schemas.get(version);
+        of(version).or_else(|| of(&self.storage_version))
     }
 }
 
@@ -83,151 +75,39 @@ pub(crate) fn table_id(group: &str, plural: &str) -> String {
     }
 }
 
-struct Builtin {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-    short: &'static [&'static str],
-    categories: &'static [&'static str],
-    namespaced: bool,
-    status: bool,
-    scale: bool,
-    generation: bool,
-    unconditional: bool,
-}
-
-const fn kind(
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-) -> Builtin {
-    Builtin {
-        group,
-        version,
-        kind,
-        plural,
-        short: &[],
-        categories: &[],
-        namespaced: true,
-        status: false,
-        scale: false,
-        generation: false,
-        unconditional: true,
-    }
-}
-
-const BUILTINS: &[Builtin] = &[
-    Builtin {
-        namespaced: false,
-        status: true,
-        short: &["ns"],
-        ..kind("", "v1", "Namespace", "namespaces")
-    },
-    Builtin {
-        namespaced: false,
-        status: true,
-        short: &["no"],
-        ..kind("", "v1", "Node", "nodes")
-    },
-    Builtin {
-        status: true,
-        generation: true,
-        short: &["po"],
-        categories: &["all"],
-        ..kind("", "v1", "Pod", "pods")
-    },
-    Builtin {
-        status: true,
-        short: &["svc"],
-        categories: &["all"],
-        ..kind("", "v1", "Service", "services")
-    },
-    Builtin {
-        short: &["ep"],
-        ..kind("", "v1", "Endpoints", "endpoints")
-    },
-    Builtin {
-        short: &["cm"],
-        ..kind("", "v1", "ConfigMap", "configmaps")
-    },
-    kind("", "v1", "Secret", "secrets"),
-    Builtin {
-        short: &["sa"],
-        ..kind("", "v1", "ServiceAccount", "serviceaccounts")
-    },
-    Builtin {
-        short: &["ev"],
-        ..kind("", "v1", "Event", "events")
-    },
-    Builtin {
-        status: true,
-        scale: true,
-        generation: true,
-        short: &["deploy"],
-        categories: &["all"],
-        ..kind("apps", "v1", "Deployment", "deployments")
-    },
-    Builtin {
-        status: true,
-        scale: true,
-        generation: true,
-        short: &["rs"],
-        categories: &["all"],
-        ..kind("apps", "v1", "ReplicaSet", "replicasets")
-    },
-    Builtin {
-        status: true,
-        scale: true,
-        generation: true,
-        short: &["sts"],
-        categories: &["all"],
-        ..kind("apps", "v1", "StatefulSet", "statefulsets")
-    },
-    Builtin {
-        generation: true,
-        ..kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
-    },
-    Builtin {
-        unconditional: false,
-        ..kind("coordination.k8s.io", "v1", "Lease", "leases")
-    },
-    Builtin {
-        status: true,
-        generation: true,
-        short: &["ing"],
-        ..kind("networking.k8s.io", "v1", "Ingress", "ingresses")
-    },
-    Builtin {
-        namespaced: false,
-        ..kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses")
-    },
-    Builtin {
-        status: true,
-        short: &["hpa"],
-        categories: &["all"],
-        ..kind(
-            "autoscaling",
-            "v2",
-            "HorizontalPodAutoscaler",
-            "horizontalpodautoscalers",
-        )
-    },
-    Builtin {
-        namespaced: false,
-        status: true,
-        generation: true,
-        unconditional: false,
-        short: &["crd", "crds"],
-        categories: &["api-extensions"],
-        ..kind(
-            "apiextensions.k8s.io",
-            "v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-        )
-    },
+/// Group and version, kind, plural, short names, and what the kind has: `c`luster scope, `s`tatus, `r`eplicas (a scale),
+/// `g`eneration, `a` place in `kubectl get all`, `v`ersions that every update must name.
+const BUILTINS: &[(&str, &str, &str, &str, &str)] = &[
+    ("v1", "Namespace", "namespaces", "ns", "cs"),
+    ("v1", "Node", "nodes", "no", "cs"),
+    ("v1", "Pod", "pods", "po", "sga"),
+    ("v1", "Service", "services", "svc", "sa"),
+    ("v1", "Endpoints", "endpoints", "ep", ""),
+    ("v1", "ConfigMap", "configmaps", "cm", ""),
+    ("v1", "Secret", "secrets", "", ""),
+    ("v1", "ServiceAccount", "serviceaccounts", "sa", ""),
+    ("v1", "Event", "events", "ev", ""),
+    ("apps/v1", "Deployment", "deployments", "deploy", "srga"),
+    ("apps/v1", "ReplicaSet", "replicasets", "rs", "srga"),
+    ("apps/v1", "StatefulSet", "statefulsets", "sts", "srga"),
+    ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", "", "g"),
+    ("coordination.k8s.io/v1", "Lease", "leases", "", "v"),
+    ("networking.k8s.io/v1", "Ingress", "ingresses", "ing", "sg"),
+    ("networking.k8s.io/v1", "IngressClass", "ingressclasses", "", "c"),
+    (
+        "autoscaling/v2",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        "hpa",
+        "sa",
+    ),
+    (
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "crd crds",
+        "csgv",
+    ),
 ];
 
 /// Events have one table and two faces: `v1` and `events.k8s.io/v1`.
@@ -240,34 +120,35 @@ fn paths(text: &str) -> Vec<String> {
         .collect()
 }
 
-pub(crate) fn builtins() -> Vec<ResourceType> {
-    BUILTINS
-        .iter()
-        .map(|b| ResourceType {
-            id: table_id(b.group, b.plural),
-            group: b.group.to_owned(),
-            versions: vec![b.version.to_owned()],
-            storage_version: b.version.to_owned(),
-            kind: b.kind.to_owned(),
-            list_kind: format!("{}List", b.kind),
-            plural: b.plural.to_owned(),
-            singular: b.kind.to_lowercase(),
-            short_names: b.short.iter().map(|s| (*s).to_owned()).collect(),
-            categories: b.categories.iter().map(|s| (*s).to_owned()).collect(),
-            namespaced: b.namespaced,
-            status: b.status,
-            scale: b.scale.then(|| ScalePaths {
+pub(crate) fn builtins() -> impl Iterator<Item = ResourceType> {
+    BUILTINS.iter().map(|&(api_version, kind, plural, short, has)| {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let has = |what: char| has.contains(what);
+        ResourceType {
+            id: table_id(group, plural),
+            group: group.to_owned(),
+            versions: vec![version.to_owned()],
+            storage_version: version.to_owned(),
+            kind: kind.to_owned(),
+            list_kind: format!("{kind}List"),
+            plural: plural.to_owned(),
+            singular: kind.to_lowercase(),
+            short_names: short.split_whitespace().map(str::to_owned).collect(),
+            categories: has('a').then(|| "all".to_owned()).into_iter().collect(),
+            namespaced: !has('c'),
+            status: has('s'),
+            scale: has('r').then(|| ScalePaths {
                 spec_replicas: paths("spec.replicas"),
                 status_replicas: paths("status.replicas"),
                 selector: Some(paths("spec.selector")),
             }),
             builtin: true,
-            generation: b.generation,
-            unconditional_update: b.unconditional,
+            generation: has('g'),
+            unconditional_update: !has('v'),
             schemas: BTreeMap::new(),
             columns: BTreeMap::new(),
-        })
-        .collect()
+        }
+    })
 }
 
 /// The kind that a CustomResourceDefinition describes, or what is wrong with it.

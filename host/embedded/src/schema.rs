@@ -6,38 +6,16 @@ use serde_json::{Map, Value};
 
 use crate::error::FieldError;
 
-/// Removes fields that the schema does not know and returns their paths. `metadata`, `apiVersion` and `kind` stay.
-pub(crate) fn prune(schema: &Value, object: &mut Value) -> Vec<String> {
-    let mut gone = Vec::new();
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
-        if !preserves(schema)
-            && let Some(m) = object.as_object_mut()
-        {
-            m.retain(|k, _| {
-                let keep = top_level(k);
-                if !keep {
-                    gone.push(k.clone());
-                }
-                keep
-            });
-        }
-        return gone;
-    };
-    if let Some(m) = object.as_object_mut() {
-        m.retain(|k, _| {
-            let keep = top_level(k) || properties.contains_key(k) || preserves(schema);
-            if !keep {
-                gone.push(k.clone());
-            }
-            keep
-        });
-        for (k, v) in m.iter_mut().filter(|(k, _)| !top_level(k)) {
-            if let Some(s) = properties.get(k) {
-                prune_at(s, v, k, &mut gone);
-            }
+/// Removes fields that the schema does not know. `metadata`, `apiVersion` and `kind` stay.
+pub(crate) fn prune(schema: &Value, object: &mut Value) {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let Some(m) = object.as_object_mut() else { return };
+    m.retain(|k, _| top_level(k) || preserves(schema) || properties.is_some_and(|p| p.contains_key(k)));
+    for (k, v) in m.iter_mut().filter(|(k, _)| !top_level(k)) {
+        if let Some(s) = properties.and_then(|p| p.get(k)) {
+            prune_at(s, v);
         }
     }
-    gone
 }
 
 fn top_level(k: &str) -> bool {
@@ -52,37 +30,29 @@ fn preserves(schema: &Value) -> bool {
     flag(schema, "x-kubernetes-preserve-unknown-fields")
 }
 
-fn prune_at(schema: &Value, v: &mut Value, path: &str, gone: &mut Vec<String>) {
+fn prune_at(schema: &Value, v: &mut Value) {
     match v {
+        Value::Object(_) if flag(schema, "x-kubernetes-embedded-resource") => {}
         Value::Object(m) => {
-            if flag(schema, "x-kubernetes-embedded-resource") {
-                return;
-            }
             let properties = schema.get("properties").and_then(Value::as_object);
-            let additional = schema.get("additionalProperties");
+            let additional = schema
+                .get("additionalProperties")
+                .filter(|a| **a != Value::Bool(false));
             m.retain(|k, _| {
-                let known = properties.is_some_and(|p| p.contains_key(k))
-                    || additional.is_some_and(|a| a != &Value::Bool(false))
-                    || preserves(schema);
-                if !known {
-                    gone.push(format!("{path}.{k}"));
-                }
-                known
+                preserves(schema) || additional.is_some() || properties.is_some_and(|p| p.contains_key(k))
             });
-            for (k, v) in m.iter_mut() {
+            for (k, v) in m {
                 if let Some(s) = properties
                     .and_then(|p| p.get(k))
                     .or(additional.filter(|a| a.is_object()))
                 {
-                    prune_at(s, v, &format!("{path}.{k}"), gone);
+                    prune_at(s, v);
                 }
             }
         }
         Value::Array(a) => {
             if let Some(items) = schema.get("items") {
-                for (i, v) in a.iter_mut().enumerate() {
-                    prune_at(items, v, &format!("{path}[{i}]"), gone);
-                }
+                a.iter_mut().for_each(|v| prune_at(items, v));
             }
         }
         _ => {}
@@ -215,52 +185,23 @@ fn validate_at(schema: &Value, v: &Value, path: &str, errors: &mut Vec<FieldErro
 }
 
 fn bounds(schema: &Value, v: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let limit = |k: &str| schema.get(k).and_then(Value::as_f64);
-    if let Some(n) = v.as_f64() {
-        if let Some(min) = limit("minimum")
-            && n < min
-        {
-            let why = format!("{path} in body should be greater than or equal to {min}");
-            errors.push(FieldError::invalid(path, v, &why));
-        }
-        if let Some(max) = limit("maximum")
-            && n > max
-        {
-            errors.push(FieldError::invalid(
-                path,
-                v,
-                &format!("{path} in body should be less than or equal to {max}"),
-            ));
-        }
-    }
-    let (size, min, max, unit) = match v {
-        Value::String(s) => (s.chars().count(), "minLength", "maxLength", "chars long"),
-        Value::Array(a) => (a.len(), "minItems", "maxItems", "items"),
-        Value::Object(m) => (m.len(), "minProperties", "maxProperties", "properties"),
+    let size = |n: usize| Some(n as f64);
+    let (number, min, max, unit) = match v {
+        Value::Number(n) => (n.as_f64(), "minimum", "maximum", ""),
+        Value::String(s) => (size(s.chars().count()), "minLength", "maxLength", " chars long"),
+        Value::Array(a) => (size(a.len()), "minItems", "maxItems", " items"),
+        Value::Object(m) => (size(m.len()), "minProperties", "maxProperties", " properties"),
         _ => return,
     };
-    let limit = |k: &str| {
-        schema
-            .get(k)
-            .and_then(Value::as_u64)
-            .and_then(|n| usize::try_from(n).ok())
-    };
-    if let Some(min) = limit(min)
-        && size < min
-    {
-        errors.push(FieldError::invalid(
-            path,
-            v,
-            &format!("{path} in body should be at least {min} {unit}"),
-        ));
-    }
-    if let Some(max) = limit(max)
-        && size > max
-    {
-        errors.push(FieldError::invalid(
-            path,
-            v,
-            &format!("{path} in body should be at most {max} {unit}"),
-        ));
+    let Some(number) = number else { return };
+    let limit = |k: &str| schema.get(k).and_then(Value::as_f64);
+    for (bound, broken, word) in [
+        (limit(min), limit(min).is_some_and(|min| number < min), "least"),
+        (limit(max), limit(max).is_some_and(|max| number > max), "most"),
+    ] {
+        if let Some(bound) = bound.filter(|_| broken) {
+            let why = format!("{path} in body should be at {word} {bound}{unit}");
+            errors.push(FieldError::invalid(path, v, &why));
+        }
     }
 }

@@ -103,43 +103,21 @@ fn supported(rt: &ResourceType, key: &str) -> bool {
     if key == "metadata.name" || (key == "metadata.namespace" && rt.namespaced) {
         return true;
     }
-    let more: &[&str] = match rt.id.as_str() {
-        "pods" => &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.nominatedNodeName",
-        ],
-        "events" => &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "regarding.kind",
-            "regarding.namespace",
-            "regarding.name",
-            "regarding.uid",
-            "reason",
-            "reportingComponent",
-            "reportingController",
-            "source",
-            "type",
-        ],
-        "namespaces" => &["status.phase"],
-        "secrets" => &["type"],
-        "services" => &["spec.clusterIP", "spec.type"],
-        "nodes" => &["spec.unschedulable"],
-        "replicasets.apps" => &["status.replicas"],
-        _ => &[],
+    let more = match rt.id.as_str() {
+        "pods" => "spec.nodeName spec.restartPolicy spec.serviceAccountName status.phase status.podIP",
+        "events" => {
+            "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid \
+             regarding.kind regarding.namespace regarding.name regarding.uid reason reportingComponent \
+             reportingController source type"
+        }
+        "namespaces" => "status.phase",
+        "secrets" => "type",
+        "services" => "spec.clusterIP spec.type",
+        "nodes" => "spec.unschedulable",
+        "replicasets.apps" => "status.replicas",
+        _ => "",
     };
-    more.contains(&key)
+    more.split(' ').any(|field| field == key)
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 //! One counter numbers every write. Each table keeps the last writes (a bounded number) for watches; whoever asks for
 //! older ones is told `410 Gone`. No queue exists per watcher: a watch reads the history from where it stopped.
 
+mod apply;
 pub(crate) mod delete;
 pub(crate) mod list;
 mod prepare;
-pub(crate) mod write;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
+use crate::addresses::Addresses;
 use crate::error::ApiError;
-use crate::net::addresses::Addresses;
 use crate::resource::{self, EVENTS_GROUP, ResourceType};
 use crate::value::{list_at, metadata, name_of, namespace_of, str_at, uid_of};
 
@@ -23,6 +24,39 @@ use crate::value::{list_at, metadata, name_of, namespace_of, str_at, uid_of};
 pub(crate) type Key = (String, String);
 
 pub(crate) const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
+/// Which part of an object a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Everything but status (for kinds with the status subresource).
+    Main,
+    /// Only the status.
+    Status,
+    /// Anything, unvalidated: the cluster's own doing (binding a pod, garbage collection).
+    Internal,
+}
+
+/// How a write is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write<'a> {
+    pub part: Part,
+    pub version: &'a str,
+    pub dry_run: bool,
+    /// The managed fields are the writer's: server-side apply.
+    pub applied: bool,
+}
+
+impl<'a> Write<'a> {
+    /// A write of the cluster's own, or of a client that asks for nothing special.
+    pub fn of(part: Part, version: &'a str) -> Self {
+        Write {
+            part,
+            version,
+            dry_run: false,
+            applied: false,
+        }
+    }
+}
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

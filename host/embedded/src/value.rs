@@ -24,10 +24,6 @@ pub(crate) fn list_at<'a>(v: &'a Value, path: &str) -> &'a [Value] {
     at(v, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-pub(crate) fn map_at<'a>(v: &'a Value, path: &str) -> Option<&'a Map<String, Value>> {
-    at(v, path).and_then(Value::as_object)
-}
-
 /// Value at a path of field names.
 pub(crate) fn at_path<'a>(v: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(v, |v, k| v.get(k)).filter(|v| !v.is_null())
@@ -63,8 +59,13 @@ pub(crate) fn object(v: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
+/// The object under a key, which becomes one if it is something else.
+pub(crate) fn child<'a>(m: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    object(m.entry(key).or_insert_with(|| json!({})))
+}
+
 pub(crate) fn metadata(v: &mut Value) -> &mut Map<String, Value> {
-    object(object(v).entry("metadata").or_insert_with(|| json!({})))
+    child(object(v), "metadata")
 }
 
 pub(crate) fn name_of(v: &Value) -> &str {
@@ -103,6 +104,10 @@ pub(crate) fn annotation<'a>(v: &'a Value, key: &str) -> Option<&'a str> {
 
 pub(crate) fn label<'a>(v: &'a Value, key: &str) -> Option<&'a str> {
     v.get("metadata")?.get("labels")?.get(key)?.as_str()
+}
+
+pub(crate) fn set_annotation(v: &mut Value, key: &str, text: &str) {
+    child(metadata(v), "annotations").insert(key.to_owned(), json!(text));
 }
 
 /// Entries of a string map.
@@ -221,48 +226,9 @@ pub(crate) fn drop_nulls(v: &mut Value) {
     }
 }
 
-/// Go-style durations as in flags and annotations: `15m`, `1h30m`, `500ms`, `1.5s`.
-pub(crate) fn parse_duration(text: &str) -> Option<std::time::Duration> {
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total = 0f64;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let n: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        total += n * match &rest[..unit] {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        rest = &rest[unit..];
-    }
-    std::time::Duration::try_from_secs_f64(total).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn durations_are_go_durations() {
-        assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("15"), None);
-        assert_eq!(parse_duration("1 day"), None);
-    }
 
     #[test]
     fn uids_are_version_four() {

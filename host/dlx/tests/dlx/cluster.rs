@@ -1,49 +1,24 @@
 //! The data plane on a cluster: routes and endpoints from the API server, and the real sleep and wake protocol.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dormouse_dlx::cluster::Glue;
 use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable};
-use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::client_from_kubeconfig;
-use dormouse_model::{ObjectRef, Phase};
+use dormouse_model::Phase;
 use dormouse_plugin::{EngineConfig, HostEngine, NoServices, PluginSet};
-use dormouse_sleepers::lifecycle::{LookPolicy, SleeperState, Timings};
-use dormouse_sleepers::{Cluster, Config, Declared, Driver, Role, SleeperKey, SleeperSpec, Wake, crd};
+use dormouse_sleepers::lifecycle::SleeperState;
+use dormouse_sleepers::{Config, Driver, Role, SleeperSpec, Wake};
+use dormouse_testing::{Setup, World, dlx_service};
 use http::{Request, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::*;
+use crate::support::{Pod, config, eventually, get, h1, nothing, soon, text};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-const MANIFEST: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers: [{name: web, image: none, ports: [{name: http, containerPort: 8080}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 8080, targetPort: http}]
----
+const INGRESS: &str = "
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {name: web, namespace: shop}
@@ -55,12 +30,10 @@ spec:
 ";
 
 struct Shop {
-    api: EmbeddedCluster,
-    cluster: Cluster,
-    key: SleeperKey,
+    world: World,
     main: SocketAddr,
     routes: Arc<RouteTable>,
-    _running: Vec<DropGuard>,
+    _running: DropGuard,
 }
 
 static NEXT: AtomicU8 = AtomicU8::new(1);
@@ -73,45 +46,21 @@ impl Shop {
 
     /// The Sleeper says this too.
     async fn with(more: SleeperSpec) -> Self {
-        let api = EmbeddedCluster::start(Options::default()).await.unwrap();
-        let client = client_from_kubeconfig(&api.kubeconfig()).await.unwrap();
-        crd::install(&client, "dormouse", PATIENCE).await.unwrap();
-        api.apply_yaml(MANIFEST).unwrap();
-        api.wait_for_ready_pods("shop", "app=web", 2, PATIENCE)
-            .await
-            .unwrap();
-        let timings = Timings {
-            drain_grace: Duration::from_millis(50),
-            look: LookPolicy {
-                settle: Duration::from_millis(10),
-                longest: Duration::from_secs(1),
+        let world = Setup {
+            config: Config {
+                ingresses: true,
+                ..dormouse_testing::config()
             },
-            ..Timings::default()
+            manifests: INGRESS.into(),
+            ..Setup::default()
         };
-        let config = Config {
-            dlx_service: Some(("shop".into(), "dlx".into())),
-            ingresses: true,
-            timings,
-            ..Config::default()
-        };
-        let cluster = Cluster::connect(client, config).await.unwrap();
-
-        let address = Ipv4Addr::new(
-            127,
-            41,
-            std::process::id().to_le_bytes()[0],
-            NEXT.fetch_add(1, Ordering::SeqCst),
-        );
+        let world = world.start().await;
+        let process = std::process::id().to_le_bytes()[0];
+        let address = Ipv4Addr::new(127, 41, process, NEXT.fetch_add(1, Ordering::SeqCst));
         let engine = HostEngine::new(EngineConfig::default(), dormouse_plugin::Metrics::default()).unwrap();
-        let empty = std::env::temp_dir();
-        let plugins = PluginSet::load(
-            &engine,
-            &empty.join("dormouse-no-plugins"),
-            &BTreeMap::new(),
-            Arc::new(NoServices),
-        )
-        .await;
-        let glue = Glue::new(cluster.clone(), Arc::new(plugins), None);
+        let none = std::env::temp_dir().join("dormouse-no-plugins");
+        let plugins = PluginSet::load(&engine, &none, &BTreeMap::new(), Arc::new(NoServices)).await;
+        let glue = Glue::new(world.cluster.clone(), Arc::new(plugins), None);
         let waker = glue.waker();
         let names = NameHeaders {
             name: "x-target".parse().unwrap(),
@@ -122,7 +71,7 @@ impl Shop {
                 listen_address: (address, 0).into(),
                 bind_address: address.into(),
                 names: Some(names),
-                ..config_of_tests()
+                ..config()
             },
             glue.routes(),
             waker,
@@ -135,48 +84,26 @@ impl Shop {
         tokio::spawn(server.run(shutdown.clone()));
         tokio::spawn(glue.run(dlx.ledger().clone(), shutdown.clone()));
         for role in [Role::Leader, Role::Waker] {
-            tokio::spawn(Driver::new(cluster.clone(), role).run(shutdown.clone()));
+            tokio::spawn(Driver::new(world.cluster.clone(), role).run(shutdown.clone()));
         }
         let admin = Pod::on((address, 0).into(), move |_| {
             let report = serde_json::to_string(&dlx.demand()).unwrap();
             async move { Response::new(text(report)) }
         })
         .await;
-        api.apply_yaml(&dlx_service(address.into(), admin.address.port()))
-            .unwrap();
-        let key = SleeperKey::of_plugin("workloads", "shop", "web");
-        let object = ObjectRef {
-            api_version: "apps/v1".into(),
-            kind: "Deployment".into(),
-            name: "web".into(),
-        };
-        let spec = SleeperSpec {
-            owner: Some(dormouse_model::Owner::plugin("workloads")),
-            resource: "web".into(),
-            object: object.clone(),
-            workloads: vec![object],
-            services: vec!["web".into()],
-            ..more
-        };
-        cluster
-            .declare(&Declared {
-                key: key.clone(),
-                spec,
-            })
-            .await
-            .unwrap();
+        let service = dlx_service(&[address], admin.address.port());
+        world.api.apply_yaml(&service).unwrap();
+        world.declare_more("workloads", more).await;
         let running = shutdown.clone();
         tokio::spawn(async move {
             let _admin = admin;
             running.cancelled().await;
         });
         let shop = Self {
-            api,
-            cluster,
-            key,
+            world,
             main,
             routes,
-            _running: vec![shutdown.drop_guard()],
+            _running: shutdown.drop_guard(),
         };
         eventually("the routes are known", || async {
             get_host(shop.main, "shop.example").await == 200
@@ -186,23 +113,17 @@ impl Shop {
     }
 
     fn state(&self) -> SleeperState {
-        let sleeper = self.cluster.sleeper(&self.key).unwrap();
-        sleeper.status.clone().unwrap_or_default().state
+        self.world.state()
     }
 
     async fn sleep(&self) {
         eventually("the wish is taken", || async {
-            self.cluster.wish_sleep(&self.key, "test").await.is_ok()
+            let world = &self.world;
+            world.cluster.wish_sleep(&world.key, "test").await.is_ok()
         })
         .await;
-        eventually("it sleeps", || async {
-            self.state().phase == Phase::Asleep && self.state().at_zero
-        })
-        .await;
-        assert_eq!(
-            self.api.get("deployments.apps", "shop", "web").unwrap()["spec"]["replicas"],
-            0
-        );
+        self.world.until_asleep().await;
+        assert_eq!(self.world.replicas(), 0);
     }
 
     async fn awake(&self) {
@@ -211,31 +132,8 @@ impl Shop {
     }
 
     fn service(&self) -> SocketAddr {
-        self.api.service_address("shop", "web", 8080).unwrap()
+        self.world.address()
     }
-}
-
-fn config_of_tests() -> DlxConfig {
-    config()
-}
-
-fn dlx_service(address: IpAddr, admin: u16) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{name: dlx, namespace: shop}}
-spec:
-  ports: [{{name: admin, port: {admin}}}]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: dlx-1, namespace: shop, labels: {{kubernetes.io/service-name: dlx}}}}
-addressType: IPv4
-endpoints: [{{addresses: [\"{address}\"], conditions: {{ready: true}}}}]
-ports: [{{name: admin, port: {admin}, protocol: TCP}}]
-"
-    )
 }
 
 async fn get_host(main: SocketAddr, host: &str) -> u16 {
@@ -295,7 +193,7 @@ async fn a_wake_that_no_plugin_can_carry_out_is_503_and_is_written_on_the_sleepe
         reply.body
     );
     eventually("the Sleeper says so", || async {
-        let sleeper = shop.cluster.sleeper(&shop.key).unwrap();
+        let sleeper = shop.world.cluster.sleeper(&shop.world.key).unwrap();
         let conditions = sleeper.status.clone().unwrap_or_default().conditions;
         conditions
             .iter()
@@ -309,7 +207,11 @@ async fn a_request_while_only_looked_at_is_forwarded_and_ends_the_look() {
     let shop = Shop::open().await;
     let epoch = shop.state().epoch;
     eventually("the wish is taken", || async {
-        shop.cluster.wish_observe(&shop.key, "look").await.is_ok()
+        shop.world
+            .cluster
+            .wish_observe(&shop.world.key, "look")
+            .await
+            .is_ok()
     })
     .await;
     eventually("it is looked at", || async {
@@ -325,8 +227,7 @@ async fn a_request_while_only_looked_at_is_forwarded_and_ends_the_look() {
     .await;
     shop.awake().await;
     assert_eq!(shop.state().epoch, epoch + 1);
-    let replicas = &shop.api.get("deployments.apps", "shop", "web").unwrap()["spec"]["replicas"];
-    assert_eq!(*replicas, 2, "never scaled");
+    assert_eq!(shop.world.replicas(), 2, "never scaled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -356,7 +257,7 @@ spec:
         )
     };
     for (idle, heard) in [("90s", Some(Duration::from_secs(90))), ("soon", None)] {
-        shop.api.apply_yaml(&change(idle)).unwrap();
+        shop.world.api.apply_yaml(&change(idle)).unwrap();
         eventually("it is heard", || async {
             said() == Some((AppProtocol::Tcp, heard))
         })
@@ -369,7 +270,8 @@ spec:
 async fn connections_that_are_copied_sleep_and_wake_by_the_same_protocol_and_none_is_lost_in_twenty_turns() {
     const TURNS: i64 = 20;
     let shop = Shop::open().await;
-    shop.api
+    shop.world
+        .api
         .apply_yaml(
             "
 apiVersion: v1

@@ -1,7 +1,6 @@
 //! A small language for the tests: a workload, a waker, a DLX between them, and clients.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,97 +8,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use dormouse_dlx::{
     AppProtocol, Dlx, DlxConfig, EndpointsView, Ledger, Metrics, PortRoute, RouteTable, Routes, Target,
     TargetKey, TargetSpec, WakeError, Waker,
 };
 use dormouse_sleepers::{DemandEntry, DemandReport};
-use http::{HeaderMap, Request, Response};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub type Payload = BoxBody<Bytes, hyper::Error>;
-
-pub fn text(text: impl Into<Bytes>) -> Payload {
-    Full::new(text.into()).map_err(|never| match never {}).boxed()
-}
-
-pub fn nothing() -> Payload {
-    Empty::new().map_err(|never| match never {}).boxed()
-}
-
-/// A workload's pod: an HTTP/1 and h2c server on loopback.
-pub struct Pod {
-    pub address: SocketAddr,
-    pub connections: Arc<AtomicUsize>,
-    _serving: tokio_util::task::AbortOnDropHandle<()>,
-}
-
-impl Pod {
-    pub async fn start<F, R>(answer: F) -> Self
-    where
-        F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
-        R: Future<Output = Response<Payload>> + Send + 'static,
-    {
-        Self::on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), answer).await
-    }
-
-    pub async fn on<F, R>(address: SocketAddr, answer: F) -> Self
-    where
-        F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
-        R: Future<Output = Response<Payload>> + Send + 'static,
-    {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&connections);
-        let serving = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                count.fetch_add(1, Ordering::SeqCst);
-                let answer = answer.clone();
-                tokio::spawn(async move {
-                    let service = service_fn(move |request| {
-                        let answer = answer(request);
-                        async move { Ok::<_, Infallible>(answer.await) }
-                    });
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    let _ = server
-                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Self {
-            address,
-            connections,
-            _serving: tokio_util::task::AbortOnDropHandle::new(serving),
-        }
-    }
-
-    /// Answers every request with its name.
-    pub async fn named(name: &'static str) -> Self {
-        Self::start(move |_request| async move { Response::new(text(name)) }).await
-    }
-}
-
-/// An address that refuses connections until somebody listens on it.
-pub async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-}
+pub use dormouse_testing::traffic::*;
+pub use dormouse_testing::{eventually, soon};
 
 /// What a waker answers, and how often it was asked.
 pub struct Script {
@@ -362,97 +282,4 @@ impl World {
     pub fn getting(&self) -> JoinHandle<Reply> {
         tokio::spawn(get(self.main, "/"))
     }
-}
-
-/// What a client got.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: String,
-    pub trailers: Option<HeaderMap>,
-}
-
-impl Reply {
-    pub fn reason(&self) -> &str {
-        self.headers
-            .get("dormouse-reason")
-            .map_or("", |reason| reason.to_str().unwrap())
-    }
-}
-
-pub async fn get(address: SocketAddr, path: &str) -> Reply {
-    let host = address.to_string();
-    h1(
-        address,
-        Request::get(path).header("host", host).body(nothing()).unwrap(),
-    )
-    .await
-}
-
-/// One request on a connection of its own.
-pub async fn h1(address: SocketAddr, request: Request<Payload>) -> Reply {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let reply = reply(sender.send_request(request).await.unwrap()).await;
-    drop(sender);
-    let _ = connection.await;
-    reply
-}
-
-pub type H2 = hyper::client::conn::http2::SendRequest<Payload>;
-
-pub async fn h2_client(address: SocketAddr) -> (H2, JoinHandle<Result<(), hyper::Error>>) {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
-    (sender, tokio::spawn(connection))
-}
-
-pub async fn h2(address: SocketAddr, request: Request<Payload>) -> Reply {
-    let (mut sender, _connection) = h2_client(address).await;
-    reply(sender.send_request(request).await.unwrap()).await
-}
-
-pub async fn reply(response: Response<Incoming>) -> Reply {
-    let (head, body) = response.into_parts();
-    let collected = body.collect().await.unwrap();
-    let trailers = collected.trailers().cloned();
-    let body = String::from_utf8_lossy(&collected.to_bytes()).into_owned();
-    Reply {
-        status: head.status.as_u16(),
-        headers: head.headers,
-        body,
-        trailers,
-    }
-}
-
-/// Waits for something that must happen soon; says what did not.
-pub async fn eventually<F, R>(what: &str, holds: F)
-where
-    F: FnMut() -> R,
-    R: Future<Output = bool>,
-{
-    assert!(soon(holds).await, "never: {what}");
-}
-
-/// Whether it happens soon.
-pub async fn soon<F, R>(mut holds: F) -> bool
-where
-    F: FnMut() -> R,
-    R: Future<Output = bool>,
-{
-    let began = tokio::time::Instant::now();
-    while !holds().await {
-        if began.elapsed() > Duration::from_secs(10) {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    true
 }

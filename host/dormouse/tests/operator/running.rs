@@ -25,7 +25,6 @@ fn documented() -> BTreeMap<String, (String, String)> {
 async fn f06_what_both_processes_serve_is_what_the_docs_say() {
     let local = Local::start(local::Options {
         binary: Some(env!("CARGO_BIN_EXE_dormouse").into()),
-        dlx_replicas: 1,
         workloads: false,
         ..local::Options::default()
     })
@@ -68,6 +67,6 @@ async fn f06_what_both_processes_serve_is_what_the_docs_say() {
         processes.push(process);
     }
     processes.sort_unstable();
-    assert_eq!(processes, ["DLX", "autoscaler"]);
+    assert_eq!(processes, ["DLX", "DLX", "autoscaler"]);
     local.stop().await;
 }

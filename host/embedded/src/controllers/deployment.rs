@@ -7,16 +7,14 @@ use serde_json::{Value, json};
 
 use crate::controllers::replicaset;
 use crate::controllers::{
-    Controller, MANAGER, controlled, controller_key, keys, with_condition, write_status,
+    Controller, controlled, controller_key, keys, record_event, set_counts, with_condition, write_status,
 };
 use crate::core::Core;
 use crate::error::ApiError;
-use crate::store::delete::DeleteOptions;
-use crate::store::write::{Edited, Part, Write};
-use crate::store::{Event, Key, Store};
+use crate::store::{Event, EventKind, Key, Part, Store};
 use crate::value::{
-    annotation, at, canonical, i64_at, is_deleting, list_at, metadata, name_of, object, owned_by, set,
-    short_hash, str_at, uid_of,
+    annotation, at, canonical, child, condition, i64_at, is_deleting, list_at, metadata, name_of,
+    namespace_of, object, owned_by, set, set_annotation, short_hash, str_at, uid_of,
 };
 
 pub(crate) const TABLE: &str = "deployments.apps";
@@ -73,7 +71,7 @@ impl Controller for Deployments {
             TABLE => vec![e.key.clone()],
             replicaset::TABLE => controller_key(&e.object, "Deployment").into_iter().collect(),
             // Recreate waits for the old pods to be gone.
-            "pods" if e.kind == crate::store::EventKind::Deleted => controller_key(&e.object, "ReplicaSet")
+            "pods" if e.kind == EventKind::Deleted => controller_key(&e.object, "ReplicaSet")
                 .and_then(|k| store.get(replicaset::TABLE, &k.0, &k.1))
                 .and_then(|rs| controller_key(&rs, "Deployment"))
                 .into_iter()
@@ -104,14 +102,13 @@ impl Controller for Deployments {
             .filter(|rs| new.as_ref().is_none_or(|n| uid_of(n) != uid_of(rs)))
             .cloned()
             .collect();
-        old.sort_by_key(|rs| {
-            annotation(rs, REVISION)
-                .and_then(|r| r.parse::<i64>().ok())
-                .unwrap_or(0)
-        });
+        old.sort_by_key(|rs| revision_of(rs));
         if let Some(new) = &new {
             let revision = revision(store, &d, new, &old)?;
-            annotate(store, key, REVISION, &revision.to_string())?;
+            // Through the status, as the real controller does it, so that the generation stays.
+            store.edit(TABLE, &key.0, &key.1, Part::Status, |d| {
+                set_annotation(d, REVISION, &revision.to_string());
+            })?;
             if str_at(&d, "spec.strategy.type") == Some("Recreate") {
                 recreate(core, &d, new, &old)?;
             } else {
@@ -139,31 +136,17 @@ fn replica_set_name(d: &Value, hash: &str) -> String {
 }
 
 fn create(store: &Store, d: &Value, owned: &[Arc<Value>]) -> Result<Arc<Value>, ApiError> {
-    let rt = store.kind(replicaset::TABLE).ok_or_else(ApiError::no_such_path)?;
     let mut template = at(d, "spec.template").cloned().unwrap_or_else(|| json!({}));
     let mut hash = short_hash(&json!([template, uid_of(d)]));
     // A collision of hashes: another template already has the name.
     while owned.iter().any(|rs| name_of(rs) == replica_set_name(d, &hash)) {
         hash = short_hash(&json!([template, hash]));
     }
-    let labels = object(
-        object(
-            object(&mut template)
-                .entry("metadata")
-                .or_insert_with(|| json!({})),
-        )
-        .entry("labels")
-        .or_insert_with(|| json!({})),
-    );
+    let labels = child(metadata(&mut template), "labels");
     labels.insert(HASH.into(), json!(hash));
     let labels = labels.clone();
     let mut selector = at(d, "spec.selector").cloned().unwrap_or_else(|| json!({}));
-    object(
-        object(&mut selector)
-            .entry("matchLabels")
-            .or_insert_with(|| json!({})),
-    )
-    .insert(HASH.into(), json!(hash));
+    child(object(&mut selector), "matchLabels").insert(HASH.into(), json!(hash));
     let mut annotations = d["metadata"]
         .get("annotations")
         .cloned()
@@ -182,76 +165,40 @@ fn create(store: &Store, d: &Value, owned: &[Arc<Value>]) -> Result<Arc<Value>, 
     if let Some(s) = i64_at(d, "spec.minReadySeconds").filter(|s| *s > 0) {
         rs["spec"]["minReadySeconds"] = json!(s);
     }
-    let ns = str_at(d, "metadata.namespace").unwrap_or("");
-    store.create(&rt, ns, Edited::Update(rs), &Write::by(MANAGER, Part::Main))
+    store.add(replicaset::TABLE, namespace_of(d), rs)
 }
 
-fn edit(
-    store: &Store,
-    table: &str,
-    key: &Key,
-    part: Part,
-    f: impl FnOnce(&mut Value),
-) -> Result<(), ApiError> {
-    let rt = store.kind(table).ok_or_else(ApiError::no_such_path)?;
-    let done = store.update(&rt, &key.0, &key.1, &Write::by(MANAGER, part), |live| {
-        let mut new = live.clone();
-        f(&mut new);
-        Ok(Edited::Update(new))
-    });
-    match done {
-        Err(e) if e.code == 404 => Ok(()),
-        other => other.map(|_| ()),
-    }
+fn edit(store: &Store, rs: &Value, f: impl FnOnce(&mut Value)) -> Result<(), ApiError> {
+    store.edit(replicaset::TABLE, namespace_of(rs), name_of(rs), Part::Main, f)
 }
 
-fn key_of(v: &Value) -> Key {
-    (
-        str_at(v, "metadata.namespace").unwrap_or("").to_owned(),
-        name_of(v).to_owned(),
-    )
-}
-
-fn put_annotation(v: &mut Value, k: &str, text: &str) {
-    object(metadata(v).entry("annotations").or_insert_with(|| json!({}))).insert(k.to_owned(), json!(text));
-}
-
-/// Through the status, as the real controller does it, so that the generation stays.
-fn annotate(store: &Store, key: &Key, k: &str, text: &str) -> Result<(), ApiError> {
-    edit(store, TABLE, key, Part::Status, |v| put_annotation(v, k, text))
+fn revision_of(v: &Value) -> i64 {
+    annotation(v, REVISION).and_then(|r| r.parse().ok()).unwrap_or(0)
 }
 
 /// Gives the new ReplicaSet the highest revision.
 fn revision(store: &Store, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<i64, ApiError> {
-    let of = |v: &Value| {
-        annotation(v, REVISION)
-            .and_then(|r| r.parse::<i64>().ok())
-            .unwrap_or(0)
-    };
-    let highest = old.iter().map(|rs| of(rs)).max().unwrap_or(0);
-    let mine = of(new);
-    let revision = if mine > highest { mine } else { highest + 1 };
+    let highest = old.iter().map(|rs| revision_of(rs)).max().unwrap_or(0);
+    let revision = revision_of(new).max(highest + 1);
     let want = replicas(d);
     let most = want + resolve(at(d, "spec.strategy.rollingUpdate.maxSurge"), want, true);
-    edit(store, replicaset::TABLE, &key_of(new), Part::Main, |v| {
-        put_annotation(v, REVISION, &revision.to_string());
-        put_annotation(v, "deployment.kubernetes.io/desired-replicas", &want.to_string());
-        put_annotation(v, "deployment.kubernetes.io/max-replicas", &most.to_string());
+    edit(store, new, |rs| {
+        set_annotation(rs, REVISION, &revision.to_string());
+        set_annotation(rs, "deployment.kubernetes.io/desired-replicas", &want.to_string());
+        set_annotation(rs, "deployment.kubernetes.io/max-replicas", &most.to_string());
     })?;
     Ok(revision)
 }
 
 fn scale(store: &Store, rs: &Value, n: i64, d: &Value) -> Result<(), ApiError> {
-    if replicas(rs) == n {
+    let from = replicas(rs);
+    if from == n {
         return Ok(());
     }
-    let kind = if n > replicas(rs) { "up" } else { "down" };
-    let from = replicas(rs);
-    edit(store, replicaset::TABLE, &key_of(rs), Part::Main, |v| {
-        set(v, "spec.replicas", json!(n))
-    })?;
+    edit(store, rs, |rs| set(rs, "spec.replicas", json!(n)))?;
+    let kind = if n > from { "up" } else { "down" };
     let message = format!("Scaled {kind} replica set {} from {from} to {n}", name_of(rs));
-    crate::controllers::record_event(
+    record_event(
         store,
         d,
         "deployment-controller",
@@ -266,7 +213,7 @@ fn recreate(core: &Core, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<(
     for rs in old {
         scale(&core.store, rs, 0, d)?;
     }
-    let ns = str_at(d, "metadata.namespace").unwrap_or("");
+    let ns = namespace_of(d);
     let left = old
         .iter()
         .any(|rs| !controlled(&core.store, "pods", ns, uid_of(rs)).is_empty());
@@ -325,14 +272,12 @@ fn rolling(store: &Store, d: &Value, new: &Value, old: &[Arc<Value>]) -> Result<
 
 fn clean_up(store: &Store, d: &Value, old: &[Arc<Value>]) -> Result<(), ApiError> {
     let keep = usize::try_from(i64_at(d, "spec.revisionHistoryLimit").unwrap_or(10)).unwrap_or(10);
-    let rt = store.kind(replicaset::TABLE).ok_or_else(ApiError::no_such_path)?;
     let idle: Vec<_> = old
         .iter()
         .filter(|rs| replicas(rs) == 0 && count(rs, "replicas") == 0 && !is_deleting(rs))
         .collect();
     for rs in idle.iter().take(idle.len().saturating_sub(keep)) {
-        let k = key_of(rs);
-        let _ = store.delete(&rt, &k.0, &k.1, &DeleteOptions::default());
+        store.remove(replicaset::TABLE, rs, None)?;
     }
     Ok(())
 }
@@ -349,21 +294,21 @@ fn status(store: &Store, key: &Key, d: &Value, owned: &[Arc<Value>]) -> Result<(
     let complete = updated == want && total == want && available == want;
     let failure = owned
         .iter()
-        .find_map(|rs| crate::value::condition(rs, "ReplicaFailure").cloned());
+        .find_map(|rs| condition(rs, "ReplicaFailure").cloned());
     let generation = d["metadata"]["generation"].clone();
     write_status(store, TABLE, key, |live| {
         let mut s = json!({ "observedGeneration": generation });
-        for (k, n) in [
+        let counts = [
             ("replicas", total),
             ("updatedReplicas", updated),
             ("readyReplicas", ready),
             ("availableReplicas", available),
             ("unavailableReplicas", (total.max(want) - available).max(0)),
-        ] {
-            if n > 0 {
-                s[k] = json!(n);
-            }
-        }
+        ];
+        set_counts(
+            &mut s,
+            &counts.map(|(field, n)| (field, usize::try_from(n).unwrap_or(0))),
+        );
         let (reason, message) = if enough {
             ("MinimumReplicasAvailable", "Deployment has minimum availability.")
         } else {

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::controllers::{Controller, MANAGER, keys};
+use crate::controllers::{Controller, keys};
 use crate::core::Core;
 use crate::error::ApiError;
 use crate::resource::ResourceType;
-use crate::store::delete::{CLEANUP, DeleteOptions, FOREGROUND, ORPHAN};
-use crate::store::write::{Edited, Part, Write};
-use crate::store::{CRDS, Event, EventKind, Key, Store};
+use crate::store::delete::{CLEANUP, FOREGROUND, ORPHAN};
+use crate::store::{CRDS, Event, EventKind, Key, Part, Store};
 use crate::value::{
     finalizers, is_deleting, list_at, metadata, name_of, namespace_of, object, str_at, uid_of,
 };
@@ -25,54 +24,32 @@ fn key_for(table: &str, key: &Key) -> Key {
 }
 
 fn delete(store: &Store, rt: &ResourceType, o: &Value) -> Result<(), ApiError> {
-    let options = DeleteOptions {
-        uid: Some(uid_of(o).to_owned()),
-        propagation: Some("Background".into()),
-        ..DeleteOptions::default()
-    };
-    match store.delete(rt, namespace_of(o), name_of(o), &options) {
-        Err(e) if e.code != 404 && e.code != 409 => Err(e),
-        _ => Ok(()),
-    }
+    store.remove(&rt.id, o, Some("Background"))
 }
 
 fn edit(store: &Store, rt: &ResourceType, o: &Value, f: impl FnOnce(&mut Value)) -> Result<(), ApiError> {
-    let w = Write::by(MANAGER, Part::Internal);
-    let done = store.update(rt, namespace_of(o), name_of(o), &w, |live| {
-        let mut new = live.clone();
-        f(&mut new);
-        Ok(Edited::Update(new))
-    });
-    match done {
-        Err(e) if e.code != 404 => Err(e),
-        _ => Ok(()),
+    store.edit(&rt.id, namespace_of(o), name_of(o), Part::Internal, f)
+}
+
+/// Removes the items that are `gone` from a list in the metadata, and the list when nothing is left.
+fn drop_items(v: &mut Value, list: &str, gone: impl Fn(&Value) -> bool) {
+    let m = metadata(v);
+    if let Some(items) = m.get_mut(list).and_then(Value::as_array_mut) {
+        items.retain(|item| !gone(item));
+        if items.is_empty() {
+            m.remove(list);
+        }
     }
 }
 
 fn drop_finalizer(v: &mut Value, gone: &str) {
-    let left: Vec<String> = finalizers(v)
-        .into_iter()
-        .filter(|f| *f != gone)
-        .map(str::to_owned)
-        .collect();
-    if left.is_empty() {
-        metadata(v).remove("finalizers");
-    } else {
-        metadata(v).insert("finalizers".into(), json!(left));
-    }
+    drop_items(v, "finalizers", |f| f == gone);
 }
 
 fn drop_owner(v: &mut Value, uids: &[&str]) {
-    let left: Vec<Value> = list_at(v, "metadata.ownerReferences")
-        .iter()
-        .filter(|o| !str_at(o, "uid").is_some_and(|u| uids.contains(&u)))
-        .cloned()
-        .collect();
-    if left.is_empty() {
-        metadata(v).remove("ownerReferences");
-    } else {
-        metadata(v).insert("ownerReferences".into(), json!(left));
-    }
+    drop_items(v, "ownerReferences", |o| {
+        str_at(o, "uid").is_some_and(|u| uids.contains(&u))
+    });
 }
 
 impl Controller for Garbage {
@@ -257,13 +234,10 @@ fn furnish(store: &Store, ns: &str) -> Result<(), ApiError> {
         ),
     ];
     for (table, o) in things {
-        let Some(rt) = store.kind(table) else { continue };
         if store.get(table, ns, name_of(&o)).is_none() {
-            match store.create(&rt, ns, Edited::Update(o), &Write::by(MANAGER, Part::Main)) {
-                Err(e) if e.code == 409 || e.code == 404 || e.code == 403 => {}
-                other => {
-                    other?;
-                }
+            match store.add(table, ns, o) {
+                Err(e) if !matches!(e.code, 403 | 404 | 409) => return Err(e),
+                _ => {}
             }
         }
     }

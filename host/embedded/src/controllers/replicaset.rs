@@ -6,19 +6,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::controllers::{
-    Controller, MANAGER, controlled, controller_key, is_active, keys, record_event, until_available,
-    with_condition, write_status,
+    Controller, MANAGER, controlled, controller_key, is_active, keys, record_event, set_counts,
+    until_available, with_condition, write_status,
 };
 use crate::core::Core;
 use crate::error::ApiError;
 use crate::faults::RequestInfo;
 use crate::selector::LabelSelector;
-use crate::store::delete::DeleteOptions;
-use crate::store::write::{Edited, Part, Write};
-use crate::store::{Event, Key, Store};
+use crate::store::{Event, Key, Part, Store};
 use crate::value::{
-    at, condition, controller_of, i64_at, is_deleting, is_ready, list_at, metadata, name_of, object,
-    owned_by, str_at, uid_of,
+    at, condition, controller_of, i64_at, is_deleting, is_ready, list_at, metadata, name_of, namespace_of,
+    owned_by, str_at, string_map, uid_of, version_of,
 };
 
 pub(crate) const TABLE: &str = "replicasets.apps";
@@ -51,36 +49,14 @@ pub(crate) fn create_pod(core: &Core, ns: &str, pod: Value) -> Result<Arc<Value>
         name: String::new(),
         user_agent: MANAGER.into(),
     };
-    if let Some(f) = core.faults.take(&info)
-        && f.status != 0
-    {
-        let message = if f.message.is_empty() {
-            "injected fault".to_owned()
-        } else {
-            f.message
-        };
-        return Err(ApiError::new(f.status, crate::http::reason_of(f.status), message));
+    if let Some(fault) = core.faults.take(&info).filter(|fault| fault.status != 0) {
+        return Err(fault.error());
     }
-    let rt = core.store.kind("pods").ok_or_else(ApiError::no_such_path)?;
-    core.store
-        .create(&rt, ns, Edited::Update(pod), &Write::by(MANAGER, Part::Main))
+    core.store.add("pods", ns, pod)
 }
 
 pub(crate) fn delete_pod(core: &Core, pod: &Value) -> Result<(), ApiError> {
-    let rt = core.store.kind("pods").ok_or_else(ApiError::no_such_path)?;
-    let o = DeleteOptions {
-        uid: Some(uid_of(pod).to_owned()),
-        ..DeleteOptions::default()
-    };
-    match core.store.delete(
-        &rt,
-        str_at(pod, "metadata.namespace").unwrap_or(""),
-        name_of(pod),
-        &o,
-    ) {
-        Err(e) if e.code != 404 => Err(e),
-        _ => Ok(()),
-    }
+    core.store.remove("pods", pod, None)
 }
 
 impl Controller for ReplicaSets {
@@ -166,7 +142,7 @@ impl Controller for ReplicaSets {
                         3
                     };
                     let age = str_at(p, "metadata.creationTimestamp").unwrap_or("").to_owned();
-                    (rank, std::cmp::Reverse((age, crate::value::version_of(p))))
+                    (rank, std::cmp::Reverse((age, version_of(p))))
                 });
                 let extra = pods.len() - want;
                 for p in pods.drain(..extra) {
@@ -181,24 +157,18 @@ impl Controller for ReplicaSets {
             .collect();
         let available = waits.iter().filter(|w| w.is_zero()).count();
         let again = waits.iter().filter(|w| !w.is_zero()).min().copied();
-        let template_labels = LabelSelector::of_map(&crate::value::string_map(at(
-            &rs,
-            "spec.template.metadata.labels",
-        )));
+        let template_labels = LabelSelector::of_map(&string_map(at(&rs, "spec.template.metadata.labels")));
         let labelled = pods.iter().filter(|p| template_labels.matches(p)).count();
         let failed = failure.is_some();
         write_status(store, TABLE, key, |live| {
             let mut s =
                 json!({ "replicas": pods.len(), "observedGeneration": live["metadata"]["generation"] });
-            for (k, n) in [
+            let counts = [
                 ("fullyLabeledReplicas", labelled),
                 ("readyReplicas", waits.len()),
                 ("availableReplicas", available),
-            ] {
-                if n > 0 {
-                    s[k] = json!(n);
-                }
-            }
+            ];
+            set_counts(&mut s, &counts);
             if let Some((reason, message)) = &failure {
                 s["conditions"] = json!(with_condition(
                     list_at(live, "status.conditions"),
@@ -217,46 +187,28 @@ impl Controller for ReplicaSets {
     }
 }
 
+/// Takes pods in that nobody owns, and lets those go that the selector does not mean any more.
 fn adopt(store: &Store, rs: &Value, selector: &LabelSelector) -> Result<(), ApiError> {
-    let ns = str_at(rs, "metadata.namespace").unwrap_or("");
-    let Some(rt) = store.kind("pods") else {
-        return Ok(());
-    };
+    let ns = namespace_of(rs);
     for pod in store.all("pods", ns) {
         let controller = controller_of(&pod).and_then(|c| str_at(c, "uid"));
         let matches = selector.matches(&pod);
-        if controller.is_none() && matches && is_active(&pod) {
-            edit_owners(store, &rt, &pod, |owners| {
-                owners.push(owned_by(rs, "apps/v1", "ReplicaSet"))
-            })?;
-        } else if controller == Some(uid_of(rs)) && !matches {
-            edit_owners(store, &rt, &pod, |owners| {
-                owners.retain(|o| str_at(o, "uid") != Some(uid_of(rs)))
-            })?;
+        let wanted = controller.is_none() && matches && is_active(&pod);
+        let unwanted = controller == Some(uid_of(rs)) && !matches;
+        if !wanted && !unwanted {
+            continue;
         }
+        store.edit("pods", ns, name_of(&pod), Part::Main, |pod| {
+            let list = metadata(pod)
+                .entry("ownerReferences")
+                .or_insert_with(|| json!([]));
+            if let Some(owners) = list.as_array_mut() {
+                owners.retain(|o| str_at(o, "uid") != Some(uid_of(rs)));
+                if wanted {
+                    owners.push(owned_by(rs, "apps/v1", "ReplicaSet"));
+                }
+            }
+        })?;
     }
     Ok(())
-}
-
-fn edit_owners(
-    store: &Store,
-    rt: &crate::resource::ResourceType,
-    pod: &Value,
-    edit: impl FnOnce(&mut Vec<Value>),
-) -> Result<(), ApiError> {
-    let ns = str_at(pod, "metadata.namespace").unwrap_or("");
-    let done = store.update(rt, ns, name_of(pod), &Write::by(MANAGER, Part::Main), |live| {
-        let mut new = live.clone();
-        let list = object(&mut new["metadata"])
-            .entry("ownerReferences")
-            .or_insert_with(|| json!([]));
-        if let Some(list) = list.as_array_mut() {
-            edit(list);
-        }
-        Ok(Edited::Update(new))
-    });
-    match done {
-        Err(e) if e.code == 404 => Ok(()),
-        other => other.map(|_| ()),
-    }
 }

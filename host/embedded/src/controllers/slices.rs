@@ -9,17 +9,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::annotations::ACTUAL_PORT;
-use crate::controllers::{Controller, MANAGER, keys};
+use crate::controllers::{Controller, keys};
 use crate::core::Core;
 use crate::error::ApiError;
 use crate::selector::LabelSelector;
-use crate::store::delete::DeleteOptions;
-use crate::store::write::{Edited, Part, Write};
-use crate::store::{Event, Key, Store};
-use crate::validate::selector_map;
+use crate::store::{Event, Key, Part, Store};
 use crate::value::{
     annotation, at, is_deleting, is_ready, label, list_at, metadata, name_of, namespace_of, now, object,
-    owned_by, str_at,
+    owned_by, str_at, string_map,
 };
 
 pub(crate) const TABLE: &str = "endpointslices.discovery.k8s.io";
@@ -76,6 +73,10 @@ impl Controller for Slices {
         write(store, &svc, wanted)?;
         Ok(None)
     }
+}
+
+fn selector_map(service: &Value) -> BTreeMap<String, String> {
+    string_map(at(service, "spec.selector"))
 }
 
 /// Number of a container port that a Service port means on this pod.
@@ -185,7 +186,6 @@ fn labels(svc: &Value) -> Value {
 }
 
 fn write(store: &Store, svc: &Value, wanted: Vec<(Value, Vec<Value>)>) -> Result<(), ApiError> {
-    let rt = store.kind(TABLE).ok_or_else(ApiError::no_such_path)?;
     let ns = namespace_of(svc);
     let mut have: Vec<Arc<Value>> = store
         .all(TABLE, ns)
@@ -197,7 +197,6 @@ fn write(store: &Store, svc: &Value, wanted: Vec<(Value, Vec<Value>)>) -> Result
         })
         .collect();
     let labels = labels(svc);
-    let w = Write::by(MANAGER, Part::Main);
     // Slices with the right ports first, so that they change least.
     let mut rest = Vec::new();
     let mut pairs = Vec::new();
@@ -217,20 +216,12 @@ fn write(store: &Store, svc: &Value, wanted: Vec<(Value, Vec<Value>)>) -> Result
             json!(endpoints)
         };
         match slice {
-            Some(s) => {
-                let done = store.update(&rt, ns, name_of(&s), &w, |live| {
-                    let mut new = live.clone();
-                    let m = object(&mut new);
-                    m.insert("ports".into(), ports);
-                    m.insert("endpoints".into(), endpoints);
-                    metadata(&mut new).insert("labels".into(), labels.clone());
-                    Ok(Edited::Update(new))
-                });
-                match done {
-                    Err(e) if e.code != 404 => return Err(e),
-                    _ => {}
-                }
-            }
+            Some(s) => store.edit(TABLE, ns, name_of(&s), Part::Main, |slice| {
+                let m = object(slice);
+                m.insert("ports".into(), ports);
+                m.insert("endpoints".into(), endpoints);
+                metadata(slice).insert("labels".into(), labels.clone());
+            })?,
             None => {
                 let slice = json!({
                     "metadata": {
@@ -243,12 +234,12 @@ fn write(store: &Store, svc: &Value, wanted: Vec<(Value, Vec<Value>)>) -> Result
                     "endpoints": endpoints,
                     "ports": ports,
                 });
-                store.create(&rt, ns, Edited::Update(slice), &w)?;
+                store.add(TABLE, ns, slice)?;
             }
         }
     }
     for s in have {
-        let _ = store.delete(&rt, ns, name_of(&s), &DeleteOptions::default());
+        store.remove(TABLE, &s, None)?;
     }
     Ok(())
 }

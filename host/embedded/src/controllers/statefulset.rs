@@ -8,13 +8,15 @@ use serde_json::{Value, json};
 
 use crate::controllers::replicaset::{create_pod, delete_pod, pod_from};
 use crate::controllers::{
-    Controller, controlled, controller_key, is_active, keys, record_event, until_available, write_status,
+    Controller, controlled, controller_key, is_active, keys, record_event, set_counts, until_available,
+    write_status,
 };
 use crate::core::Core;
 use crate::error::ApiError;
 use crate::store::{Event, Key, Store};
 use crate::value::{
-    at, i64_at, is_deleting, is_ready, label, metadata, name_of, object, set, short_hash, str_at, uid_of,
+    at, child, i64_at, is_deleting, is_ready, label, metadata, name_of, namespace_of, set, short_hash,
+    str_at, uid_of,
 };
 
 pub(crate) const TABLE: &str = "statefulsets.apps";
@@ -104,15 +106,12 @@ impl Controller for StatefulSets {
                 "updateRevision": revision,
                 "collisionCount": 0,
             });
-            for (k, n) in [
+            let counts = [
                 ("readyReplicas", waits.len()),
                 ("currentReplicas", on_current),
                 ("updatedReplicas", updated),
-            ] {
-                if n > 0 {
-                    s[k] = json!(n);
-                }
-            }
+            ];
+            set_counts(&mut s, &counts);
             s
         })?;
         Ok(again.or(waits.into_iter().filter(|w| !w.is_zero()).min()))
@@ -127,11 +126,11 @@ fn act(
     ordered: bool,
     revision: &str,
 ) -> Result<(), ApiError> {
-    let ns = str_at(set_, "metadata.namespace").unwrap_or("").to_owned();
+    let ns = namespace_of(set_);
     for n in range.clone() {
         match pods.get(&n) {
             None => {
-                let p = create_pod(core, &ns, make(set_, n, revision))?;
+                let p = create_pod(core, ns, make(set_, n, revision))?;
                 pods.insert(n, p);
                 if ordered {
                     return Ok(());
@@ -184,7 +183,7 @@ fn make(set_: &Value, n: i64, revision: &str) -> Value {
     let name = format!("{}-{n}", name_of(set_));
     let m = metadata(&mut pod);
     m.insert("name".into(), json!(name));
-    let labels = object(m.entry("labels").or_insert_with(|| json!({})));
+    let labels = child(m, "labels");
     labels.insert("statefulset.kubernetes.io/pod-name".into(), json!(name));
     labels.insert("apps.kubernetes.io/pod-index".into(), json!(n.to_string()));
     labels.insert(REVISION.into(), json!(revision));

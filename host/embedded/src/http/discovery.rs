@@ -1,67 +1,66 @@
 //! Version, health and discovery.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use http::Method;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::core::Core;
 use crate::error::ApiError;
-use crate::http::request::Call;
-use crate::http::{Reply, failure, full, text};
 use crate::metrics;
-use crate::resource::{EVENTS_GROUP, ResourceType};
+use crate::resource::EVENTS_GROUP;
 
 /// The Kubernetes version whose behaviour this follows.
-pub(crate) const MINOR: &str = "37";
+const MINOR: &str = "37";
+/// The verbs of every main resource.
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
-/// Answers discovery requests; None for everything else.
-pub(crate) fn handle(core: &Core, segments: &[&str], call: &Call) -> Option<Reply> {
-    let body = match segments {
-        ["version"] => version(),
-        ["healthz" | "readyz" | "livez", ..] => return Some(text(200, "text/plain; charset=utf-8", "ok")),
-        [] => json!({ "paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/version"] }),
-        ["api"] => json!({
-            "kind": "APIVersions",
-            "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1" }],
-        }),
-        ["apis"] => {
-            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups(core).into_values().collect::<Vec<_>>() })
-        }
-        ["api", "v1"] => resources(core, "", "v1")?,
-        ["api", _] => return Some(failure(&ApiError::no_such_path())),
-        ["apis", group] => match groups(core).remove(*group) {
-            Some(mut g) => {
-                g["kind"] = json!("APIGroup");
-                g["apiVersion"] = json!("v1");
-                g
-            }
-            None => return Some(failure(&ApiError::no_such_path())),
-        },
-        ["apis", metrics::GROUP, v] if serves_metrics(core, v) => core.metrics.discovery(v),
-        ["apis", metrics::GROUP, v, ..] if !serves_metrics(core, v) => {
-            return Some(failure(&ApiError::no_such_path()));
-        }
-        ["apis", group, v] => match resources(core, group, v) {
-            Some(r) => r,
-            None => return Some(failure(&ApiError::no_such_path())),
-        },
+pub(crate) fn router() -> Router<Arc<Core>> {
+    let shown = |v: Value| get(|| async { Json(v) });
+    let health = || get(|| async { "ok" });
+    Router::new()
+        .route("/healthz", health())
+        .route("/livez", health())
+        .route("/readyz", health())
+        .route("/version", shown(version()))
+        .route(
+            "/",
+            shown(
+                json!({ "paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/version"] }),
+            ),
+        )
+        .route(
+            "/api",
+            shown(json!({
+                "kind": "APIVersions",
+                "versions": ["v1"],
+                "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1" }],
+            })),
+        )
+        .route("/api/{version}", get(core_resources))
+        .route("/apis", get(group_list))
+        .route("/apis/{group}", get(one_group))
+        .route("/apis/{group}/{version}", get(resources))
         // Enough for clients that look for a schema to find none and go on.
-        ["openapi", "v3"] => json!({ "paths": {} }),
-        ["openapi", "v2"] => {
-            json!({ "swagger": "2.0", "info": { "title": "Kubernetes", "version": "v1" }, "paths": {} })
-        }
-        _ => return None,
-    };
-    if call.method != Method::GET && call.method != Method::HEAD {
-        return Some(failure(&ApiError::method_not_allowed()));
-    }
-    Some(full(200, &body))
-}
-
-fn serves_metrics(core: &Core, version: &str) -> bool {
-    core.options.custom_metrics_versions.iter().any(|v| v == version)
+        .route("/openapi/v3", shown(json!({ "paths": {} })))
+        .route(
+            "/openapi/v2",
+            shown(
+                json!({ "swagger": "2.0", "info": { "title": "Kubernetes", "version": "v1" }, "paths": {} }),
+            ),
+        )
 }
 
 fn version() -> Value {
@@ -76,14 +75,6 @@ fn version() -> Value {
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     })
-}
-
-fn group(name: &str, versions: &[String]) -> Value {
-    let list: Vec<Value> = versions
-        .iter()
-        .map(|v| json!({ "groupVersion": format!("{name}/{v}"), "version": v }))
-        .collect();
-    json!({ "name": name, "versions": list, "preferredVersion": list.first() })
 }
 
 fn groups(core: &Core) -> BTreeMap<String, Value> {
@@ -102,30 +93,54 @@ fn groups(core: &Core) -> BTreeMap<String, Value> {
         .entry("autoscaling".into())
         .or_default()
         .push("v1".into());
-    if !core.options.custom_metrics_versions.is_empty() {
-        versions.insert(
-            metrics::GROUP.into(),
-            core.options.custom_metrics_versions.clone(),
-        );
+    let metrics_versions = &core.options.custom_metrics_versions;
+    if !metrics_versions.is_empty() {
+        versions.insert(metrics::GROUP.into(), metrics_versions.clone());
     }
-    versions
-        .into_iter()
-        .map(|(g, v)| (g.clone(), group(&g, &v)))
-        .collect()
+    let group = |(name, versions): (String, Vec<String>)| {
+        let list: Vec<Value> = versions
+            .iter()
+            .map(|v| json!({ "groupVersion": format!("{name}/{v}"), "version": v }))
+            .collect();
+        let group = json!({ "name": name, "versions": list, "preferredVersion": list.first() });
+        (name, group)
+    };
+    versions.into_iter().map(group).collect()
 }
 
-fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
-    let mut kinds: Vec<_> = core
-        .store
-        .kinds()
-        .into_iter()
-        .filter(|rt| rt.group == group && rt.versions.iter().any(|v| v == version))
-        .collect();
+async fn group_list(State(core): State<Arc<Core>>) -> Json<Value> {
+    let groups: Vec<Value> = groups(&core).into_values().collect();
+    Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
+}
+
+async fn one_group(State(core): State<Arc<Core>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let mut group = groups(&core).remove(&name).ok_or_else(ApiError::no_such_path)?;
+    group["kind"] = json!("APIGroup");
+    group["apiVersion"] = json!("v1");
+    Ok(Json(group))
+}
+
+async fn core_resources(
+    core: State<Arc<Core>>,
+    Path(version): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    resources(core, Path((String::new(), version))).await
+}
+
+async fn resources(
+    State(core): State<Arc<Core>>,
+    Path((group, version)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    if group == metrics::GROUP && core.options.custom_metrics_versions.contains(&version) {
+        return Ok(Json(core.metrics.discovery(&version)));
+    }
+    let mut kinds = core.store.kinds();
+    kinds.retain(|rt| rt.group == group && rt.versions.contains(&version));
     if group == EVENTS_GROUP && version == "v1" {
         kinds.extend(core.store.kind("events"));
     }
     if kinds.is_empty() && !(group == "autoscaling" && version == "v1") {
-        return None;
+        return Err(ApiError::no_such_path());
     }
     let mut list = Vec::new();
     for rt in kinds {
@@ -134,39 +149,39 @@ fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
             "singularName": rt.singular,
             "namespaced": rt.namespaced,
             "kind": rt.kind,
-            "verbs": ResourceType::verbs(),
+            "verbs": VERBS,
             "shortNames": rt.short_names,
             "categories": rt.categories,
         }));
-        let sub = |name: &str| {
+        let sub = |name: &str, verbs: &[&str]| {
             json!({
                 "name": format!("{}/{name}", rt.plural),
                 "singularName": "",
                 "namespaced": rt.namespaced,
                 "kind": rt.kind,
-                "verbs": ["get", "patch", "update"],
+                "verbs": verbs,
             })
         };
         if rt.status {
-            list.push(sub("status"));
+            list.push(sub("status", &["get", "patch", "update"]));
         }
         if rt.scale.is_some() {
-            let mut s = sub("scale");
+            let mut s = sub("scale", &["get", "patch", "update"]);
             s["kind"] = json!("Scale");
             s["group"] = json!("autoscaling");
             s["version"] = json!("v1");
             list.push(s);
         }
         if rt.id == "pods" {
-            let mut s = sub("log");
-            s["verbs"] = json!(["get"]);
-            list.push(s);
+            list.push(sub("log", &["get"]));
         }
     }
     let gv = if group.is_empty() {
-        version.to_owned()
+        version
     } else {
         format!("{group}/{version}")
     };
-    Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list }))
+    Ok(Json(
+        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list }),
+    ))
 }

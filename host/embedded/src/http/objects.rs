@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 use crate::core::Core;
 use crate::error::ApiError;
 use crate::http::present::{self, Form, list_as, list_meta, object_as};
 use crate::http::request::{Call, Target};
-use crate::http::{Reply, full, scale, text, watch};
-use crate::patch::apply::Applier;
-use crate::patch::{PatchKind, apply, patched};
+use crate::http::{scale, watch};
+use crate::patch::{PatchKind, patched};
 use crate::selector::FieldSelector;
 use crate::store::delete::DeleteOptions;
 use crate::store::list::{ListOptions, parse_version};
-use crate::store::write::{Edited, Part, Write};
-use crate::value::{metadata, name_of, object, str_at, uid_of};
+use crate::value::{at, name_of, str_at, uid_of};
 
-pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Response, ApiError> {
     if t.rt.namespaced && t.ns.is_empty() && matches!(t.verb, "create" | "deletecollection") {
         return Err(ApiError::method_not_allowed());
     }
@@ -27,7 +28,7 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
         "scale" if t.rt.scale.is_some() => return scale::handle(core, t, call),
         "log" if t.rt.id == "pods" && t.verb == "get" => {
             core.store.get_or_404(&t.rt, &t.ns, &t.name)?;
-            return Ok(text(200, "text/plain", core.output.log(&t.ns, &t.name)));
+            return Ok(core.output.log(&t.ns, &t.name).into_response());
         }
         "finalize" if t.rt.id == "namespaces" && t.verb == "update" => {}
         _ => return Err(ApiError::no_such_path()),
@@ -40,7 +41,7 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
                 return Err(ApiError::too_large_version(rv, current));
             }
             let o = core.store.get_or_404(&t.rt, &t.ns, &t.name)?;
-            Ok(show(t, call, 200, &o))
+            Ok(show(t, call, StatusCode::OK, &o))
         }
         "list" => list(core, t, call),
         "watch" => watch::handle(core, t, call),
@@ -53,31 +54,14 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
     }
 }
 
-pub(crate) fn write_of<'a>(t: &'a Target, call: &Call, manager: &'a str) -> Write<'a> {
-    Write {
-        manager,
-        part: if t.sub == "status" {
-            Part::Status
-        } else {
-            Part::Main
-        },
-        version: &t.version,
-        dry_run: call.query.dry_run(),
-        strict: call.query.get("fieldValidation") == "Strict",
-    }
-}
-
-fn show(t: &Target, call: &Call, code: u16, o: &Value) -> Reply {
+fn show(t: &Target, call: &Call, code: StatusCode, o: &Value) -> Response {
     let form = Form::of(&call.accept);
-    let v = object_as(&t.rt, &t.group, &t.version, form, o);
-    if form == Form::Table && code == 200 {
+    let mut v = object_as(&t.rt, &t.group, &t.version, form, o);
+    if form == Form::Table && code == StatusCode::OK {
         let meta = json!({ "resourceVersion": str_at(&v, "metadata.resourceVersion") });
-        return full(
-            code,
-            &list_as(&t.rt, &t.group, &t.version, form, std::iter::once(v), &meta),
-        );
+        v = list_as(&t.rt, &t.group, &t.version, form, vec![v], &meta);
     }
-    full(code, &v)
+    (code, Json(v)).into_response()
 }
 
 fn list_options(t: &Target, call: &Call) -> Result<ListOptions, ApiError> {
@@ -88,23 +72,17 @@ fn list_options(t: &Target, call: &Call) -> Result<ListOptions, ApiError> {
         limit: q.get("limit").parse().unwrap_or(0),
         continue_token: q.get("continue").to_owned(),
         resource_version: q.get("resourceVersion").to_owned(),
-        version_match: q.get("resourceVersionMatch").to_owned(),
     })
 }
 
-fn list(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
-    let options = list_options(t, call)?;
-    let page = core.store.list(&t.rt, &t.ns, &options)?;
+fn list(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
+    let page = core.store.list(&t.rt, &t.ns, &list_options(t, call)?)?;
     let form = Form::of(&call.accept);
-    let items = page
-        .items
-        .iter()
-        .map(|o| object_as(&t.rt, &t.group, &t.version, form, o));
+    let items = page.items.iter();
+    let items = items.map(|o| object_as(&t.rt, &t.group, &t.version, form, o));
     let meta = list_meta(page.rv, page.continue_token.as_deref(), page.remaining);
-    Ok(full(
-        200,
-        &list_as(&t.rt, &t.group, &t.version, form, items, &meta),
-    ))
+    let list = list_as(&t.rt, &t.group, &t.version, form, items.collect(), &meta);
+    Ok(Json(list).into_response())
 }
 
 /// The body as an object of the kind in the path.
@@ -129,16 +107,13 @@ fn body_object(t: &Target, call: &Call) -> Result<Value, ApiError> {
     Ok(present::to_stored(&t.group, v))
 }
 
-fn create(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+fn create(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
     let v = body_object(t, call)?;
-    let manager = call.manager();
-    let o = core
-        .store
-        .create(&t.rt, &t.ns, Edited::Update(v), &write_of(t, call, &manager))?;
-    Ok(show(t, call, 201, &o))
+    let o = core.store.create(&t.rt, &t.ns, v, &t.write(call))?;
+    Ok(show(t, call, StatusCode::CREATED, &o))
 }
 
-fn update(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+fn update(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
     let v = body_object(t, call)?;
     let given = str_at(&v, "metadata.namespace").unwrap_or("");
     if !given.is_empty() && given != t.ns {
@@ -146,41 +121,29 @@ fn update(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    let manager = call.manager();
-    let mut w = write_of(t, call, &manager);
-    if t.sub == "finalize" {
-        w.part = Part::Internal;
-    }
-    let creates = matches!(t.rt.id.as_str(), "leases.coordination.k8s.io" | "events");
-    let fresh = str_at(&v, "metadata.resourceVersion").is_none_or(str::is_empty);
-    if creates && fresh && core.store.get(&t.rt.id, &t.ns, &t.name).is_none() {
-        let o = core.store.create(&t.rt, &t.ns, Edited::Update(v), &w)?;
-        return Ok(show(t, call, 201, &o));
-    }
     let o = core
         .store
-        .update(&t.rt, &t.ns, &t.name, &w, |_| Ok(Edited::Update(v)))?;
-    Ok(show(t, call, 200, &o))
+        .update(&t.rt, &t.ns, &t.name, &t.write(call), |_| Ok(v))?;
+    Ok(show(t, call, StatusCode::OK, &o))
 }
 
-fn patch(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+fn patch(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
     let kind = PatchKind::from_content_type(&call.content_type, t.rt.builtin)?;
     let body = call.json()?;
-    let manager = call.manager();
-    let w = write_of(t, call, &manager);
     if kind == PatchKind::Apply {
-        return apply_patch(core, t, call, &body, &w);
+        return apply_patch(core, t, call, &body);
     }
+    let w = t.write(call);
     let o = core.store.update(&t.rt, &t.ns, &t.name, &w, |live| {
         // The patch is made for the version in the path.
         let seen = object_as(&t.rt, &t.group, &t.version, Form::Full, live);
         let out = patched(kind, &seen, &body)?;
-        Ok(Edited::Update(present::to_stored(&t.group, out)))
+        Ok(present::to_stored(&t.group, out))
     })?;
-    Ok(show(t, call, 200, &o))
+    Ok(show(t, call, StatusCode::OK, &o))
 }
 
-fn apply_patch(core: &Core, t: &Target, call: &Call, body: &Value, w: &Write<'_>) -> Result<Reply, ApiError> {
+fn apply_patch(core: &Core, t: &Target, call: &Call, body: &Value) -> Result<Response, ApiError> {
     let manager = call.query.get("fieldManager");
     if manager.is_empty() {
         return Err(ApiError::new(
@@ -189,70 +152,30 @@ fn apply_patch(core: &Core, t: &Target, call: &Call, body: &Value, w: &Write<'_>
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         ));
     }
-    if !body.is_object() {
-        return Err(ApiError::bad_request("an apply patch is an object"));
-    }
     if str_at(body, "kind") != Some(&t.rt.kind) || str_at(body, "apiVersion").is_none() {
         return Err(ApiError::bad_request(
             "apiVersion and kind must be set in an apply patch, and match the path",
         ));
     }
-    let mut body = present::to_stored(&t.group, body.clone());
-    if name_of(&body).is_empty() {
-        metadata(&mut body).insert("name".into(), json!(t.name));
-    } else if name_of(&body) != t.name {
+    if !name_of(body).is_empty() && name_of(body) != t.name {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",
-            name_of(&body),
+            name_of(body),
             t.name
         )));
     }
-    if body["metadata"]
-        .get("managedFields")
-        .is_some_and(|f| !f.is_null())
-    {
+    if at(body, "metadata.managedFields").is_some() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    let by = Applier {
-        manager,
-        force: call.query.flag("force"),
-        subresource: &t.sub,
-        version: &t.version,
+    let body = present::to_stored(&t.group, body.clone());
+    let w = t.write(call);
+    let (o, is_new) = core.store.apply(&t.rt, &t.ns, &t.name, &body, manager, &w)?;
+    let code = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
     };
-    let precondition = str_at(&body, "metadata.resourceVersion").map(str::to_owned);
-    for _ in 0..2 {
-        let outcome = core.store.update(&t.rt, &t.ns, &t.name, w, |live| {
-            let mut out = apply::apply(&t.rt, Some(live), &body, &by)?;
-            // Merging copied the body's version; without one the live version stands.
-            if precondition.is_none() {
-                let rv = live["metadata"]["resourceVersion"].clone();
-                metadata(&mut out).insert("resourceVersion".into(), rv);
-            }
-            Ok(Edited::Applied(out))
-        });
-        match outcome {
-            Err(e) if e.code == 404 && t.sub.is_empty() => {}
-            other => return Ok(show(t, call, 200, &*other?)),
-        }
-        if precondition.is_some() || body["metadata"].get("uid").is_some_and(|u| !u.is_null()) {
-            return Err(ApiError::conflict(
-                &t.rt,
-                &t.name,
-                "the object does not exist, and the patch has a uid or resourceVersion",
-            ));
-        }
-        let out = apply::apply(&t.rt, None, &body, &by)?;
-        match core.store.create(&t.rt, &t.ns, Edited::Applied(out), w) {
-            // Somebody created it in between: apply to that.
-            Err(e) if e.reason == "AlreadyExists" => {}
-            other => return Ok(show(t, call, 201, &*other?)),
-        }
-    }
-    Err(ApiError::conflict(
-        &t.rt,
-        &t.name,
-        "the object keeps appearing and disappearing",
-    ))
+    Ok(show(t, call, code, &o))
 }
 
 fn delete_options(call: &Call) -> Result<DeleteOptions, ApiError> {
@@ -280,25 +203,23 @@ fn delete_options(call: &Call) -> Result<DeleteOptions, ApiError> {
     Ok(o)
 }
 
-fn delete(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+fn delete(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
     let d = core.store.delete(&t.rt, &t.ns, &t.name, &delete_options(call)?)?;
     let returns_object = matches!(t.rt.id.as_str(), "pods" | "services" | "serviceaccounts");
     if !d.gone || returns_object {
-        return Ok(show(t, call, 200, &d.object));
+        return Ok(show(t, call, StatusCode::OK, &d.object));
     }
-    Ok(full(
-        200,
-        &json!({
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Success",
-            "details": { "name": t.name, "group": t.rt.group, "kind": t.rt.plural, "uid": uid_of(&d.object) },
-        }),
-    ))
+    let done = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": { "name": t.name, "group": t.rt.group, "kind": t.rt.plural, "uid": uid_of(&d.object) },
+    });
+    Ok(Json(done).into_response())
 }
 
-fn delete_collection(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+fn delete_collection(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
     let mut options = list_options(t, call)?;
     options.limit = 0;
     let how = delete_options(call)?;
@@ -311,14 +232,7 @@ fn delete_collection(core: &Core, t: &Target, call: &Call) -> Result<Reply, ApiE
             Err(e) => return Err(e),
         }
     }
-    let mut v = list_as(
-        &t.rt,
-        &t.group,
-        &t.version,
-        Form::Full,
-        gone.into_iter(),
-        &list_meta(page.rv, None, None),
-    );
-    object(&mut v);
-    Ok(full(200, &v))
+    let meta = list_meta(page.rv, None, None);
+    let list = list_as(&t.rt, &t.group, &t.version, Form::Full, gone, &meta);
+    Ok(Json(list).into_response())
 }

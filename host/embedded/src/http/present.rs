@@ -57,7 +57,7 @@ pub(crate) fn list_as(
     group: &str,
     version: &str,
     form: Form,
-    items: impl Iterator<Item = Value>,
+    items: Vec<Value>,
     meta: &Value,
 ) -> Value {
     match form {
@@ -65,11 +65,12 @@ pub(crate) fn list_as(
             "kind": "PartialObjectMetadataList",
             "apiVersion": "meta.k8s.io/v1",
             "metadata": meta,
-            "items": items.collect::<Vec<_>>(),
+            "items": items,
         }),
-        Form::Table => table(rt, version, items, meta),
+        Form::Table => table(rt, version, &items, meta),
         Form::Full => {
             let items: Vec<Value> = items
+                .into_iter()
                 .map(|mut v| {
                     // Items of built-in lists do not repeat their kind; items of custom ones do.
                     if rt.builtin {
@@ -103,51 +104,15 @@ fn age(created: &str) -> String {
     }
 }
 
-/// What kubectl prints: the printer columns of a definition, or a few of our own for the kinds of a demo.
+/// What kubectl prints besides the name: title, type and path of the printer columns of a definition, and the age.
 fn columns(rt: &ResourceType, version: &str) -> Vec<(String, String, String)> {
-    let own: &[(&str, &str, &str)] = match rt.id.as_str() {
-        "pods" => &[
-            ("Status", "string", ".status.phase"),
-            ("IP", "string", ".status.podIP"),
-        ],
-        "deployments.apps" => &[
-            ("Desired", "integer", ".spec.replicas"),
-            ("Ready", "integer", ".status.readyReplicas"),
-            ("Available", "integer", ".status.availableReplicas"),
-        ],
-        "replicasets.apps" | "statefulsets.apps" => &[
-            ("Desired", "integer", ".spec.replicas"),
-            ("Ready", "integer", ".status.readyReplicas"),
-        ],
-        "services" => &[
-            ("Type", "string", ".spec.type"),
-            ("Cluster-IP", "string", ".spec.clusterIP"),
-        ],
-        "endpointslices.discovery.k8s.io" => &[("AddressType", "string", ".addressType")],
-        "events" => &[
-            ("Type", "string", ".type"),
-            ("Reason", "string", ".reason"),
-            ("Object", "string", ".involvedObject.name"),
-            ("Message", "string", ".message"),
-        ],
-        "leases.coordination.k8s.io" => &[("Holder", "string", ".spec.holderIdentity")],
-        "namespaces" => &[("Status", "string", ".status.phase")],
-        _ => &[],
-    };
-    let mut out: Vec<(String, String, String)> = own
-        .iter()
-        .map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned()))
-        .collect();
-    for c in rt
-        .columns
-        .get(version)
-        .and_then(Value::as_array)
+    let defined = rt.columns.get(version).and_then(Value::as_array);
+    let text = |c: &Value, k: &str| str_at(c, k).unwrap_or("").to_owned();
+    let mut out: Vec<_> = defined
         .into_iter()
         .flatten()
-    {
-        let text = |k: &str| str_at(c, k).unwrap_or("").to_owned();
-        out.push((text("name"), text("type"), text("jsonPath")));
-    }
+        .map(|c| (text(c, "name"), text(c, "type"), text(c, "jsonPath")))
+        .collect();
     if out.iter().all(|(_, kind, _)| kind != "date") {
         out.push(("Age".into(), "date".into(), ".metadata.creationTimestamp".into()));
     }
@@ -163,7 +128,7 @@ fn cell(v: &Value, kind: &str, path: &str) -> Value {
     }
 }
 
-fn table(rt: &ResourceType, version: &str, items: impl Iterator<Item = Value>, meta: &Value) -> Value {
+fn table(rt: &ResourceType, version: &str, items: &[Value], meta: &Value) -> Value {
     let columns = columns(rt, version);
     let mut definitions =
         vec![json!({ "name": "Name", "type": "string", "format": "name", "description": "", "priority": 0 })];
@@ -173,9 +138,10 @@ fn table(rt: &ResourceType, version: &str, items: impl Iterator<Item = Value>, m
             .push(json!({ "name": name, "type": kind, "format": "", "description": "", "priority": 0 }));
     }
     let rows: Vec<Value> = items
+        .iter()
         .map(|v| {
-            let mut cells = vec![json!(name_of(&v))];
-            cells.extend(columns.iter().map(|(_, kind, path)| cell(&v, kind, path)));
+            let mut cells = vec![json!(name_of(v))];
+            cells.extend(columns.iter().map(|(_, kind, path)| cell(v, kind, path)));
             json!({
                 "cells": cells,
                 "object": { "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": v["metadata"] },
@@ -215,11 +181,6 @@ fn rename(v: &Value, pairs: impl Iterator<Item = (&'static str, &'static str)>) 
 fn event_to_new(v: &Value) -> Value {
     let mut m = rename(v, EVENT_FIELDS.iter().copied());
     m.insert("apiVersion".into(), json!("events.k8s.io/v1"));
-    if let Some(s) = m.get_mut("series").and_then(Value::as_object_mut)
-        && let Some(t) = s.remove("lastObservedTime")
-    {
-        s.insert("lastObservedTime".into(), t);
-    }
     Value::Object(m)
 }
 

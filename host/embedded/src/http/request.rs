@@ -3,52 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::extract::{FromRequest, Query as Parameters, Request};
+use axum::http::{HeaderName, Method, header};
 use bytes::Bytes;
-use http::Method;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::faults::RequestInfo;
-use crate::metrics;
 use crate::resource::ResourceType;
 use crate::selector::LabelSelector;
-use crate::store::Store;
+use crate::store::{Part, Store, Write};
 
 /// Query parameters; the last of equal names counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Query(BTreeMap<String, String>);
 
-pub(crate) fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten();
-        if let Some(b) = hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            out.push(b);
-            i += 3;
-        } else {
-            out.push(bytes[i]);
-            i += 1;
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 impl Query {
-    pub fn parse(text: &str) -> Self {
-        let decode = |s: &str| percent_decode(&s.replace('+', " "));
-        Query(
-            text.split('&')
-                .filter(|p| !p.is_empty())
-                .map(|p| {
-                    let (k, v) = p.split_once('=').unwrap_or((p, ""));
-                    (decode(k), decode(v))
-                })
-                .collect(),
-        )
-    }
-
     pub fn get(&self, key: &str) -> &str {
         self.0.get(key).map_or("", String::as_str)
     }
@@ -77,6 +48,33 @@ pub(crate) struct Call {
     pub body: Bytes,
 }
 
+impl<S: Send + Sync> FromRequest<S> for Call {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let Parameters(query) =
+            Parameters::try_from_uri(request.uri()).map_err(|e| ApiError::bad_request(e.body_text()))?;
+        let call = Call {
+            method: request.method().clone(),
+            query: Query(query),
+            content_type: text(&request, header::CONTENT_TYPE),
+            accept: text(&request, header::ACCEPT),
+            user_agent: text(&request, header::USER_AGENT),
+            body: Bytes::new(),
+        };
+        let body = Bytes::from_request(request, state).await.map_err(|e| {
+            let message = format!("Request entity too large: {e}");
+            ApiError::new(413, "RequestEntityTooLarge", message)
+        })?;
+        Ok(Call { body, ..call })
+    }
+}
+
+fn text(request: &Request, name: HeaderName) -> String {
+    let value = request.headers().get(name).and_then(|v| v.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
 impl Call {
     /// The body as JSON, or YAML for apply patches and clients that say so.
     pub fn json(&self) -> Result<Value, ApiError> {
@@ -91,29 +89,69 @@ impl Call {
                 serde_yaml::from_slice(&self.body)
                     .map_err(|e| ApiError::bad_request(format!("error parsing YAML: {e}")))
             } else {
-                Err(ApiError::bad_request(format!(
-                    "the object provided is unrecognized: {e}"
-                )))
+                let message = format!("the object provided is unrecognized: {e}");
+                Err(ApiError::bad_request(message))
             }
         })
     }
+}
 
-    /// Who writes, for managed fields: the parameter, or the start of the User-Agent as API servers do it.
-    pub fn manager(&self) -> String {
-        let given = self.query.get("fieldManager");
-        if !given.is_empty() {
-            return given.to_owned();
+/// The path of an object, a collection or a subresource. What it does not have is empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Place {
+    group: String,
+    version: String,
+    plural: String,
+    ns: String,
+    name: String,
+    sub: String,
+}
+
+impl Place {
+    /// The subresource of a namespace.
+    pub fn of_namespaces(self, sub: &str) -> Self {
+        Place {
+            plural: "namespaces".to_owned(),
+            sub: sub.to_owned(),
+            ..self
         }
-        let agent = self.user_agent.split('/').next().unwrap_or("");
-        if agent.is_empty() {
-            "unknown".to_owned()
-        } else {
-            agent.chars().take(128).collect()
+    }
+
+    /// What is to be done with which kind of object.
+    pub fn target(self, store: &Store, call: &Call) -> Result<Target, ApiError> {
+        let rt = store
+            .served(&self.group, &self.version, &self.plural)
+            .ok_or_else(ApiError::no_such_path)?;
+        let has_namespace = !self.ns.is_empty();
+        if has_namespace && !rt.namespaced || rt.namespaced && !has_namespace && !self.name.is_empty() {
+            return Err(ApiError::no_such_path());
         }
+        let verb = match (&call.method, self.name.is_empty()) {
+            (&Method::GET, true) if call.query.flag("watch") => "watch",
+            (&Method::GET, true) => "list",
+            (&Method::GET, false) => "get",
+            (&Method::POST, true) => "create",
+            (&Method::POST, false) if !self.sub.is_empty() => "create",
+            (&Method::PUT, false) => "update",
+            (&Method::PATCH, false) => "patch",
+            (&Method::DELETE, true) => "deletecollection",
+            (&Method::DELETE, false) => "delete",
+            _ => return Err(ApiError::method_not_allowed()),
+        };
+        Ok(Target {
+            rt,
+            group: self.group,
+            version: self.version,
+            ns: self.ns,
+            name: self.name,
+            sub: self.sub,
+            verb,
+        })
     }
 }
 
-/// An object, a collection or a subresource.
+/// An object, a collection or a subresource, and what is to be done with it.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub rt: Arc<ResourceType>,
@@ -126,113 +164,34 @@ pub(crate) struct Target {
     pub verb: &'static str,
 }
 
-#[derive(Debug)]
-pub(crate) enum Route {
-    Object(Target),
-    Metrics { version: String, path: Vec<String> },
-}
-
-impl Route {
-    pub fn parse(store: &Store, segments: &[&str], call: &Call) -> Result<Self, ApiError> {
-        let (group, version, rest) = match segments {
-            ["api", version, rest @ ..] => ("", *version, rest),
-            ["apis", group, version, rest @ ..] => (*group, *version, rest),
-            _ => return Err(ApiError::no_such_path()),
-        };
-        if group == metrics::GROUP {
-            if call.method != Method::GET {
-                return Err(ApiError::method_not_allowed());
-            }
-            return Ok(Route::Metrics {
-                version: version.to_owned(),
-                path: rest.iter().map(|s| (*s).to_owned()).collect(),
-            });
+impl Target {
+    /// How the request wants its write to be made.
+    pub fn write(&self, call: &Call) -> Write<'_> {
+        Write {
+            dry_run: call.query.dry_run(),
+            ..Write::of(
+                match self.sub.as_str() {
+                    "status" => Part::Status,
+                    "finalize" => Part::Internal,
+                    _ => Part::Main,
+                },
+                &self.version,
+            )
         }
-        let served = |plural: &str| {
-            store
-                .served(group, version, plural)
-                .ok_or_else(ApiError::no_such_path)
-        };
-        let (rt, ns, name, sub) = match rest {
-            ["namespaces"] => (served("namespaces")?, "", "", ""),
-            ["namespaces", name] => (served("namespaces")?, "", *name, ""),
-            ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {
-                (served("namespaces")?, "", *name, *sub)
-            }
-            ["namespaces", ns, plural, tail @ ..] => {
-                let rt = served(plural)?;
-                if !rt.namespaced {
-                    return Err(ApiError::no_such_path());
-                }
-                let (name, sub) = name_and_sub(tail)?;
-                (rt, *ns, name, sub)
-            }
-            [plural, tail @ ..] => {
-                let rt = served(plural)?;
-                let (name, sub) = name_and_sub(tail)?;
-                if rt.namespaced && !name.is_empty() {
-                    return Err(ApiError::no_such_path());
-                }
-                (rt, "", name, sub)
-            }
-            [] => return Err(ApiError::no_such_path()),
-        };
-        let verb = match (&call.method, name.is_empty()) {
-            (&Method::GET, true) if call.query.flag("watch") => "watch",
-            (&Method::GET, true) => "list",
-            (&Method::GET, false) => "get",
-            (&Method::POST, true) => "create",
-            (&Method::POST, false) if !sub.is_empty() => "create",
-            (&Method::PUT, false) => "update",
-            (&Method::PATCH, false) => "patch",
-            (&Method::DELETE, true) => "deletecollection",
-            (&Method::DELETE, false) => "delete",
-            _ => return Err(ApiError::method_not_allowed()),
-        };
-        Ok(Route::Object(Target {
-            rt,
-            group: group.to_owned(),
-            version: version.to_owned(),
-            ns: ns.to_owned(),
-            name: name.to_owned(),
-            sub: sub.to_owned(),
-            verb,
-        }))
     }
 
+    /// What faults and the log call it.
     pub fn info(&self, call: &Call) -> RequestInfo {
-        match self {
-            Route::Metrics { path, .. } => RequestInfo {
-                verb: "get",
-                resource: metrics::GROUP.to_owned(),
-                namespace: if path.first().is_some_and(|p| p == "namespaces") {
-                    path.get(1).cloned().unwrap_or_default()
-                } else {
-                    String::new()
-                },
-                name: path.last().cloned().unwrap_or_default(),
-                user_agent: call.user_agent.clone(),
+        RequestInfo {
+            verb: self.verb,
+            resource: if self.sub.is_empty() {
+                self.rt.id.clone()
+            } else {
+                format!("{}/{}", self.rt.id, self.sub)
             },
-            Route::Object(t) => RequestInfo {
-                verb: t.verb,
-                resource: if t.sub.is_empty() {
-                    t.rt.id.clone()
-                } else {
-                    format!("{}/{}", t.rt.id, t.sub)
-                },
-                namespace: t.ns.clone(),
-                name: t.name.clone(),
-                user_agent: call.user_agent.clone(),
-            },
+            namespace: self.ns.clone(),
+            name: self.name.clone(),
+            user_agent: call.user_agent.clone(),
         }
-    }
-}
-
-fn name_and_sub<'a>(tail: &[&'a str]) -> Result<(&'a str, &'a str), ApiError> {
-    match tail {
-        [] => Ok(("", "")),
-        [name] => Ok((*name, "")),
-        [name, sub] => Ok((*name, *sub)),
-        _ => Err(ApiError::no_such_path()),
     }
 }

@@ -1,20 +1,16 @@
 //! The scale subresource: `autoscaling/v1` Scale over whatever fields a kind keeps its replicas in.
 
-use std::sync::Arc;
-
+use axum::Json;
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 use crate::core::Core;
 use crate::error::{ApiError, FieldError};
-use crate::http::objects::write_of;
 use crate::http::request::{Call, Target};
-use crate::http::{Reply, full};
-use crate::patch::apply::Applier;
-use crate::patch::{PatchKind, apply, patched};
+use crate::patch::{PatchKind, patched};
 use crate::resource::ScalePaths;
 use crate::selector::LabelSelector;
-use crate::store::write::{Edited, Part};
-use crate::value::{at, at_path, i64_at, metadata, name_of, namespace_of, set_path, str_at};
+use crate::value::{at, at_path, metadata, name_of, namespace_of, set_path, str_at};
 
 /// The Scale of an object.
 pub(crate) fn of(paths: &ScalePaths, o: &Value) -> Value {
@@ -85,7 +81,7 @@ fn replicas_of(scale: &Value) -> Result<i64, ApiError> {
     }
 }
 
-pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn handle(core: &Core, t: &Target, call: &Call) -> Result<Response, ApiError> {
     let Some(paths) = t.rt.scale.as_ref() else {
         return Err(ApiError::no_such_path());
     };
@@ -97,31 +93,28 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
                 paths.spec_replicas.join(".")
             )));
         }
-        return Ok(full(200, &of(paths, &o)));
+        return Ok(Json(of(paths, &o)).into_response());
     }
     let body = call.json()?;
     if !body.is_object() && !body.is_array() {
         return Err(ApiError::bad_request("the request body is not a Scale"));
     }
     let kind = match t.verb {
-        "update" => {
-            if str_at(&body, "kind").is_some_and(|k| k != "Scale") {
-                return Err(ApiError::bad_request("expected a Scale object"));
-            }
-            None
+        "update" if str_at(&body, "kind").is_some_and(|k| k != "Scale") => {
+            return Err(ApiError::bad_request("expected a Scale object"));
         }
-        "patch" => Some(PatchKind::from_content_type(&call.content_type, true)?),
+        "update" => None,
+        "patch" => match PatchKind::from_content_type(&call.content_type, true)? {
+            // What is applied is the number of replicas, and that is set.
+            PatchKind::Apply => Some(PatchKind::Merge),
+            kind => Some(kind),
+        },
         _ => return Err(ApiError::method_not_allowed()),
     };
-    let manager = call.manager();
-    let mut w = write_of(t, call, &manager);
-    w.part = Part::Scale;
-    let o = core.store.update(&t.rt, &t.ns, &t.name, &w, |live| {
-        let scale = of(paths, live);
+    let o = core.store.update(&t.rt, &t.ns, &t.name, &t.write(call), |live| {
         let wanted = match kind {
             None => body.clone(),
-            Some(PatchKind::Apply) => return applied(t, paths, call, live, &body, &manager),
-            Some(kind) => patched(kind, &scale, &body)?,
+            Some(kind) => patched(kind, &of(paths, live), &body)?,
         };
         if !name_of(&wanted).is_empty() && name_of(&wanted) != t.name {
             return Err(ApiError::bad_request(
@@ -136,33 +129,7 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
                 metadata(&mut new).insert(k.into(), json!(v));
             }
         }
-        Ok(Edited::Update(new))
+        Ok(new)
     })?;
-    Ok(full(200, &of(paths, &o)))
-}
-
-/// Server-side apply of a Scale owns the parent's replicas field.
-fn applied(
-    t: &Target,
-    paths: &ScalePaths,
-    call: &Call,
-    live: &Value,
-    body: &Value,
-    manager: &str,
-) -> Result<Edited, ApiError> {
-    let mut parent = json!({ "apiVersion": t.rt.storage_api_version(), "kind": t.rt.kind });
-    if i64_at(body, "spec.replicas").is_some() {
-        set_path(&mut parent, &paths.spec_replicas, json!(replicas_of(body)?));
-    }
-    let by = Applier {
-        manager,
-        force: call.query.flag("force"),
-        subresource: "scale",
-        version: &t.version,
-    };
-    let mut out = apply::apply(&t.rt, Some(live), &parent, &by)?;
-    if let Some(v) = str_at(body, "metadata.resourceVersion").filter(|v| !v.is_empty()) {
-        metadata(&mut out).insert("resourceVersion".into(), json!(v));
-    }
-    Ok(Edited::Applied(out))
+    Ok(Json(of(paths, &o)).into_response())
 }

@@ -5,19 +5,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream;
-use http::{Response, header};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::error::ApiError;
-use crate::http::Reply;
 use crate::http::present::{Form, object_as};
 use crate::http::request::{Call, Target};
 use crate::resource::ResourceType;
@@ -49,7 +47,7 @@ struct Watch {
     ended: bool,
 }
 
-pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Response, ApiError> {
     let q = &call.query;
     let labels = q.labels()?;
     let fields = FieldSelector::parse(q.get("fieldSelector"), &t.rt)?;
@@ -59,20 +57,6 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
         "" => None,
         _ => Some(q.flag("sendInitialEvents")),
     };
-    if initial.is_some() && q.get("resourceVersionMatch") != "NotOlderThan" {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
-    if initial.is_none() && !q.get("resourceVersionMatch").is_empty() {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
-    }
     let timeout = q
         .get("timeoutSeconds")
         .parse()
@@ -127,14 +111,15 @@ pub(crate) fn handle(core: &Arc<Core>, t: &Target, call: &Call) -> Result<Reply,
             w.ended = true;
         }
     }
-    let frames = stream::unfold(w, |mut w| async move { w.next().await.map(|b| (b, w)) })
-        .map(|b| Ok::<_, Infallible>(Frame::data(b)));
-    let mut r = Response::new(StreamBody::new(frames).boxed_unsync());
-    r.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
-    Ok(r)
+    let lines = stream::unfold(w, |mut w| async move {
+        let line = w.next().await?;
+        Some((Ok::<_, Infallible>(line), w))
+    });
+    Ok((
+        [(header::CONTENT_TYPE, "application/json")],
+        Body::from_stream(lines),
+    )
+        .into_response())
 }
 
 impl Watch {

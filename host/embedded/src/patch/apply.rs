@@ -1,158 +1,127 @@
-//! Server-side apply: merge what a manager declares, remove what it declared before and no longer does, and refuse
-//! to overrule another manager unless forced.
+//! Server-side apply: merges what a manager declares and removes what it declared before and no longer does. It always
+//! overrules others, as with `force`; of the writers only those that apply are in `managedFields`.
 
-use std::collections::BTreeMap;
+use serde_json::{Map, Value, json};
 
-use serde_json::{Value, json};
-
-use crate::error::ApiError;
-use crate::patch::fields::{self, Entry, Path, PathSet};
-use crate::patch::topology::{ListKind, Node};
+use crate::patch::topology::Node;
 use crate::resource::ResourceType;
-use crate::value::{drop_nulls, object};
+use crate::value::{drop_nulls, list_at, metadata, now, object, str_at};
 
 /// Who applies and how.
 pub(crate) struct Applier<'a> {
     pub manager: &'a str,
-    pub force: bool,
+    /// `status`, or empty.
     pub subresource: &'a str,
     pub version: &'a str,
 }
 
-/// The object after the apply, with its managed fields. `live` is None when the apply creates the object.
-pub(crate) fn apply(
-    rt: &ResourceType,
-    live: Option<&Value>,
-    applied: &Value,
-    by: &Applier<'_>,
-) -> Result<Value, ApiError> {
+/// The object after the apply. `live` is None when the apply creates the object.
+pub(crate) fn apply(rt: &ResourceType, live: Option<&Value>, body: &Value, by: &Applier<'_>) -> Value {
     let root = Node::root(rt, by.version);
-    let mut applied = applied.clone();
-    drop_nulls(&mut applied);
-    if rt.status {
-        // The other part is reset, whatever the body says.
-        if by.subresource == "status" {
-            object(&mut applied)
-                .retain(|k, _| matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-        } else {
-            object(&mut applied).remove("status");
-        }
+    let mut body = body.clone();
+    drop_nulls(&mut body);
+    // The other part is reset, whatever the body says.
+    if by.subresource == "status" {
+        object(&mut body).retain(|k, _| matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+    } else if rt.status {
+        object(&mut body).remove("status");
     }
-    let wanted = fields::leaves(&applied, &root);
-    let wanted_paths: PathSet = wanted.keys().cloned().collect();
-    let empty = json!({});
-    let base = live.unwrap_or(&empty);
-    let have = fields::leaves(base, &root);
-    let mut me = Entry::new(by.manager, "Apply", &rt.api_version(by.version), by.subresource);
-    let mut entries = fields::read(base);
+    let fields = owned(&body, &root);
+    let mut out = live.cloned().unwrap_or_else(|| json!({}));
+    merge(&mut out, &body, &root);
 
-    conflicts(rt, &mut entries, &me, &wanted, &have, by.force)?;
-
-    let mut out = base.clone();
-    merge(&mut out, &applied, &root);
-
-    let mine = entries.iter().position(|e| e.same_manager(&me));
-    let before = mine.map(|i| entries[i].fields.clone()).unwrap_or_default();
-    for path in before.difference(&wanted_paths) {
-        // Longer paths are covered by their prefix; removing twice does no harm.
-        let shared = entries
-            .iter()
-            .enumerate()
-            .any(|(i, e)| Some(i) != mine && e.fields.iter().any(|p| p.starts_with(path)));
-        let still_wanted_below = wanted_paths.iter().any(|p| p.starts_with(path));
-        if !shared && !still_wanted_below {
-            fields::remove(&mut out, &root, path);
+    let mut entries = list_at(&out, "metadata.managedFields").to_vec();
+    let mine = entries.iter().position(|e| {
+        str_at(e, "manager") == Some(by.manager) && str_at(e, "subresource").unwrap_or("") == by.subresource
+    });
+    let before = mine.map(|i| entries.remove(i));
+    if let Some(before) = &before {
+        let mut kept = vec![&fields];
+        kept.extend(entries.iter().filter_map(|e| e.get("fieldsV1")));
+        prune(&mut out, &before["fieldsV1"], &kept, &root);
+    }
+    let unchanged = before.filter(|before| before["fieldsV1"] == fields);
+    entries.push(unchanged.unwrap_or_else(|| {
+        let mut entry = json!({
+            "manager": by.manager,
+            "operation": "Apply",
+            "apiVersion": rt.api_version(by.version),
+            "time": now(),
+            "fieldsType": "FieldsV1",
+            "fieldsV1": fields,
+        });
+        if !by.subresource.is_empty() {
+            entry["subresource"] = json!(by.subresource);
         }
-    }
-    let after = fields::leaves(&out, &root);
-    for e in &mut entries {
-        e.fields.retain(|p| after.contains_key(p));
-    }
-    me.fields = wanted_paths;
-    match mine {
-        Some(i) => {
-            if entries[i].fields == me.fields && after == have {
-                me.time.clone_from(&entries[i].time);
-            }
-            entries[i] = me;
-        }
-        None => entries.push(me),
-    }
-    fields::write(&mut out, &entries);
-    Ok(out)
-}
-
-fn conflicts(
-    rt: &ResourceType,
-    entries: &mut [Entry],
-    me: &Entry,
-    wanted: &BTreeMap<Path, Value>,
-    have: &BTreeMap<Path, Value>,
-    force: bool,
-) -> Result<(), ApiError> {
-    let mut causes = Vec::new();
-    for e in entries.iter_mut().filter(|e| !e.same_manager(me)) {
-        let contested: Vec<Path> = e
-            .fields
-            .iter()
-            .filter(|p| wanted.get(*p).is_some_and(|w| have.get(*p) != Some(w)))
-            .cloned()
-            .collect();
-        for p in contested {
-            if force {
-                e.fields.remove(&p);
-            } else {
-                let field = shown(&p);
-                let how = if e.operation == "Apply" {
-                    format!("conflict with \"{}\"", e.manager)
-                } else {
-                    format!("conflict with \"{}\" using {}", e.manager, e.api_version)
-                };
-                causes.push((e.manager.clone(), how, field));
-            }
-        }
-    }
-    if causes.is_empty() {
-        return Ok(());
-    }
-    let n = causes.len();
-    let (how, field) = (&causes[0].1, &causes[0].2);
-    let message = if n == 1 {
-        format!("Apply failed with 1 conflict: {how}: {field}")
-    } else {
-        let lines: Vec<String> = causes.iter().map(|(_, how, f)| format!("{how}: {f}")).collect();
-        format!("Apply failed with {n} conflicts: {}", lines.join("; "))
-    };
-    let mut e = ApiError::new(409, "Conflict", message);
-    let causes: Vec<Value> = causes
-        .iter()
-        .map(|(_, how, field)| json!({ "reason": "FieldManagerConflict", "message": how, "field": field }))
-        .collect();
-    e.details = Some(json!({ "group": rt.group, "kind": rt.plural, "causes": causes }));
-    Err(e)
-}
-
-/// `.spec.containers[name="web"].image`
-fn shown(path: &Path) -> String {
-    let mut out = String::new();
-    for p in path {
-        if let Some(f) = p.strip_prefix("f:") {
-            out.push('.');
-            out.push_str(f);
-        } else if let Some(k) = p.strip_prefix("k:") {
-            let keys: Value = serde_json::from_str(k).unwrap_or_default();
-            let parts: Vec<String> = keys
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(k, v)| format!("{k}={v}"))
-                .collect();
-            out.push_str(&format!("[{}]", parts.join(",")));
-        } else if let Some(v) = p.strip_prefix("v:") {
-            out.push_str(&format!("[={v}]"));
-        }
-    }
+        entry
+    }));
+    // A stable order: an apply that changes nothing is not a write.
+    entries.sort_by_cached_key(|e| {
+        [str_at(e, "manager"), str_at(e, "subresource")].map(|t| t.map(str::to_owned))
+    });
+    metadata(&mut out).insert("managedFields".into(), Value::Array(entries));
     out
+}
+
+/// What a body declares, as `fieldsV1` spells it: `{"f:spec":{"f:replicas":{}}}`. Nobody owns what the server sets.
+fn owned(body: &Value, root: &Node<'_>) -> Value {
+    let mut body = body.clone();
+    object(&mut body).retain(|k, _| !matches!(k.as_str(), "apiVersion" | "kind"));
+    metadata(&mut body).retain(|k, _| {
+        matches!(
+            k.as_str(),
+            "labels" | "annotations" | "finalizers" | "ownerReferences"
+        )
+    });
+    declared(&body, root)
+}
+
+fn declared(v: &Value, node: &Node<'_>) -> Value {
+    let mut out = Map::new();
+    match v {
+        Value::Object(m) if !node.is_atomic_map() => {
+            for (k, v) in m {
+                out.insert(format!("f:{k}"), declared(v, &node.field(k)));
+            }
+        }
+        Value::Array(items) => {
+            for (name, item) in node.names(items).into_iter().flatten().zip(items) {
+                out.insert(name, declared(item, &node.item()));
+            }
+        }
+        _ => {}
+    }
+    Value::Object(out)
+}
+
+/// Removes what was declared `before` and is in none of `kept`.
+fn prune(live: &mut Value, before: &Value, kept: &[&Value], node: &Node<'_>) {
+    for (element, below) in before.as_object().into_iter().flatten() {
+        let kept: Vec<&Value> = kept.iter().filter_map(|k| k.get(element)).collect();
+        let is_leaf = below.as_object().is_none_or(Map::is_empty);
+        if let (Some(k), Some(m)) = (element.strip_prefix("f:"), live.as_object_mut()) {
+            let Some(child) = m.get_mut(k) else { continue };
+            if !is_leaf {
+                prune(child, below, &kept, &node.field(k));
+            }
+            // What others put below stays.
+            let is_empty = matches!(child, Value::Object(m) if m.is_empty())
+                || matches!(child, Value::Array(a) if a.is_empty());
+            if kept.is_empty() && (is_leaf || is_empty) {
+                m.remove(k);
+            }
+        } else if let Some(list) = live.as_array_mut() {
+            let names = node.names(list).unwrap_or_default();
+            let Some(i) = names.iter().position(|name| name == element) else {
+                continue;
+            };
+            if kept.is_empty() {
+                list.remove(i);
+            } else {
+                prune(&mut list[i], below, &kept, &node.item());
+            }
+        }
+    }
 }
 
 fn merge(live: &mut Value, applied: &Value, node: &Node<'_>) {
@@ -169,19 +138,14 @@ fn merge(live: &mut Value, applied: &Value, node: &Node<'_>) {
             }
         }
         Value::Array(items) => {
-            let kind = node.list_kind();
-            let names: Option<Vec<String>> = items.iter().map(|i| node.item_name(&kind, i)).collect();
-            let (Some(names), Some(list)) = (names.filter(|_| kind != ListKind::Atomic), live.as_array_mut())
-            else {
+            let (Some(names), Some(list)) = (node.names(items), live.as_array_mut()) else {
                 *live = applied.clone();
                 return;
             };
             for (name, item) in names.iter().zip(items) {
-                match list
-                    .iter_mut()
-                    .find(|x| node.item_name(&kind, x).as_ref() == Some(name))
-                {
-                    Some(slot) => merge(slot, item, &node.item()),
+                let known = node.names(list).unwrap_or_default();
+                match known.iter().position(|known| known == name) {
+                    Some(i) => merge(&mut list[i], item, &node.item()),
                     None => list.push(item.clone()),
                 }
             }

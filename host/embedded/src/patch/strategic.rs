@@ -1,9 +1,10 @@
-//! Strategic merge patch: like a merge patch, but lists with a known key are merged item by item.
+//! Strategic merge patch: like a merge patch, but lists with a known key are merged item by item. Of its directives
+//! `$patch` is carried out.
 
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
-use crate::patch::topology::strategic_key;
+use crate::patch::topology::list_keys;
 
 pub(crate) fn merge(live: &mut Value, patch: &Value) -> Result<(), ApiError> {
     let Value::Object(patch) = patch else {
@@ -34,19 +35,9 @@ fn merge_map(live: &mut Value, patch: &Map<String, Value>, path: &mut Vec<String
         }
     }
     let live = crate::value::object(live);
-    if let Some(keep) = patch.get("$retainKeys").and_then(Value::as_array) {
-        live.retain(|k, _| keep.iter().any(|x| x == k));
-    }
     for (k, v) in patch {
-        if let Some(field) = k.strip_prefix("$deleteFromPrimitiveList/") {
-            let gone = v.as_array().map(Vec::as_slice).unwrap_or_default();
-            if let Some(list) = live.get_mut(field).and_then(Value::as_array_mut) {
-                list.retain(|x| !gone.contains(x));
-            }
-            continue;
-        }
         // The order of elements is a wish of `kubectl apply` that nothing here depends on.
-        if k.starts_with("$setElementOrder/") || k == "$retainKeys" || k == "$patch" {
+        if k.starts_with('$') {
             continue;
         }
         if v.is_null() {
@@ -85,16 +76,16 @@ fn merge_list(
         *slot = Value::Array(Vec::new());
     }
     let Value::Array(list) = slot else { return Ok(()) };
-    if k == "finalizers" && path.first().is_some_and(|p| p == "metadata") {
+    let Some(keys) = list_keys(path) else {
+        *list = items.to_vec();
+        return Ok(());
+    };
+    let Some(key) = keys.first() else {
         for i in items {
             if !list.contains(i) {
                 list.push(i.clone());
             }
         }
-        return Ok(());
-    }
-    let Some(key) = strategic_key(path) else {
-        *list = items.to_vec();
         return Ok(());
     };
     if items

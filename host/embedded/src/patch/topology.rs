@@ -1,38 +1,24 @@
-//! Which lists are keyed and which maps are atomic: what `x-kubernetes-list-type` and `x-kubernetes-map-type` say for
+//! Which lists are keyed and which maps are one value: what `x-kubernetes-list-type` and `x-kubernetes-map-type` say for
 //! custom resources, and the same knowledge about built-in kinds as a table over field names.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::resource::ResourceType;
 use crate::value::canonical;
-
-/// How a list merges.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ListKind {
-    Atomic,
-    Set,
-    Map(Vec<String>),
-}
 
 /// A place in an object's type.
 #[derive(Clone, Debug)]
 pub(crate) struct Node<'a> {
     builtin: bool,
-    kind: &'a str,
     schema: Option<&'a Value>,
     path: Vec<String>,
 }
 
 impl<'a> Node<'a> {
     pub fn root(rt: &'a ResourceType, version: &str) -> Self {
-        let schema = rt
-            .schemas
-            .get(version)
-            .or_else(|| rt.schemas.get(&rt.storage_version));
         Node {
             builtin: rt.builtin,
-            kind: &rt.kind,
-            schema,
+            schema: rt.schema(version),
             path: Vec::new(),
         }
     }
@@ -55,8 +41,7 @@ impl<'a> Node<'a> {
     pub fn item(&self) -> Node<'a> {
         Node {
             schema: self.schema.and_then(|s| s.get("items")),
-            path: self.path.clone(),
-            ..*self
+            ..self.clone()
         }
     }
 
@@ -65,24 +50,20 @@ impl<'a> Node<'a> {
         self.builtin || self.path.first().is_some_and(|p| p == "metadata")
     }
 
-    pub fn list_kind(&self) -> ListKind {
+    /// The fields that tell the items of a list apart; none for a set, whose items tell themselves apart. None: the
+    /// list is one value.
+    fn keys(&self) -> Option<Vec<&'a str>> {
         if self.by_table() {
-            return table_list(self.kind, &self.path);
+            return list_keys(&self.path).map(<[_]>::to_vec);
         }
-        let Some(s) = self.schema else {
-            return ListKind::Atomic;
-        };
-        match s.get("x-kubernetes-list-type").and_then(Value::as_str) {
-            Some("set") => ListKind::Set,
-            Some("map") => ListKind::Map(
-                s.get("x-kubernetes-list-map-keys")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|k| k.as_str().map(str::to_owned))
-                    .collect(),
-            ),
-            _ => ListKind::Atomic,
+        let schema = self.schema?;
+        match schema.get("x-kubernetes-list-type")?.as_str()? {
+            "set" => Some(Vec::new()),
+            "map" => {
+                let keys = schema.get("x-kubernetes-list-map-keys")?.as_array()?;
+                Some(keys.iter().filter_map(Value::as_str).collect())
+            }
+            _ => None,
         }
     }
 
@@ -97,79 +78,55 @@ impl<'a> Node<'a> {
                 _ => false,
             };
         }
-        self.schema
-            .and_then(|s| s.get("x-kubernetes-map-type"))
-            .and_then(Value::as_str)
-            == Some("atomic")
+        let kind = self.schema.and_then(|s| s.get("x-kubernetes-map-type"));
+        kind.and_then(Value::as_str) == Some("atomic")
     }
 
-    /// The name of a list item as managed fields write it: `k:{"name":"web"}` or `v:"text"`.
-    pub fn item_name(&self, list: &ListKind, item: &Value) -> Option<String> {
-        match list {
-            ListKind::Atomic => None,
-            ListKind::Set => Some(format!("v:{}", canonical(item))),
-            ListKind::Map(keys) => {
-                let mut name = serde_json::Map::new();
-                for k in keys {
-                    let v = match item.get(k) {
-                        Some(v) if !v.is_null() => v.clone(),
-                        // The one key that has a default.
-                        _ if k == "protocol" => json!("TCP"),
-                        _ => return None,
-                    };
-                    name.insert(k.clone(), v);
-                }
-                Some(format!("k:{}", canonical(&Value::Object(name))))
-            }
-        }
+    /// The names of a list's items as managed fields write them: `k:{"name":"web"}` or `v:"text"`. None: the list is
+    /// one value.
+    pub fn names(&self, items: &[Value]) -> Option<Vec<String>> {
+        let keys = self.keys()?;
+        items.iter().map(|item| item_name(&keys, item)).collect()
     }
 }
 
-fn keys(names: &[&str]) -> ListKind {
-    ListKind::Map(names.iter().map(|s| (*s).to_owned()).collect())
-}
-
-fn table_list(kind: &str, path: &[String]) -> ListKind {
-    let last = path.last().map_or("", String::as_str);
-    let parent = path.len().checked_sub(2).map_or("", |i| path[i].as_str());
-    match last {
-        "finalizers" if parent == "metadata" => ListKind::Set,
-        "ownerReferences" => keys(&["uid"]),
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets" => {
-            keys(&["name"])
-        }
-        "conditions" => keys(&["type"]),
-        "volumeMounts" => keys(&["mountPath"]),
-        "hostAliases" | "podIPs" => keys(&["ip"]),
-        "topologySpreadConstraints" => keys(&["topologyKey", "whenUnsatisfiable"]),
-        "ports" if parent == "containers" || parent == "initContainers" => {
-            keys(&["containerPort", "protocol"])
-        }
-        "ports" if kind == "Service" => keys(&["port", "protocol"]),
-        "secrets" if kind == "ServiceAccount" => keys(&["name"]),
-        _ => ListKind::Atomic,
+fn item_name(keys: &[&str], item: &Value) -> Option<String> {
+    if keys.is_empty() {
+        return Some(format!("v:{}", canonical(item)));
     }
+    let mut name = Map::new();
+    for key in keys {
+        let value = match item.get(key) {
+            Some(v) if !v.is_null() => v.clone(),
+            // The one key that has a default.
+            _ if *key == "protocol" => json!("TCP"),
+            _ => return None,
+        };
+        name.insert((*key).to_owned(), value);
+    }
+    Some(format!("k:{}", canonical(&Value::Object(name))))
 }
 
-/// The merge key of strategic merge patches, which differs from the keys of server-side apply for ports.
-pub(crate) fn strategic_key(path: &[String]) -> Option<&'static str> {
+/// The keys of a list of a built-in kind. Strategic merge patches go by the first one alone.
+pub(crate) fn list_keys(path: &[String]) -> Option<&'static [&'static str]> {
     let last = path.last()?.as_str();
     let parent = path.len().checked_sub(2).map_or("", |i| path[i].as_str());
     Some(match last {
+        "finalizers" if parent == "metadata" => &[],
         "containers"
         | "initContainers"
         | "ephemeralContainers"
         | "volumes"
         | "env"
         | "imagePullSecrets"
-        | "secrets" => "name",
-        "conditions" => "type",
-        "volumeMounts" => "mountPath",
-        "hostAliases" | "podIPs" => "ip",
-        "ownerReferences" => "uid",
-        "topologySpreadConstraints" => "topologyKey",
-        "ports" if parent == "containers" || parent == "initContainers" => "containerPort",
-        "ports" if parent == "spec" => "port",
+        | "secrets" => &["name"],
+        "conditions" => &["type"],
+        "volumeMounts" => &["mountPath"],
+        "hostAliases" | "podIPs" => &["ip"],
+        "ownerReferences" => &["uid"],
+        "topologySpreadConstraints" => &["topologyKey", "whenUnsatisfiable"],
+        "ports" if parent == "containers" || parent == "initContainers" => &["containerPort", "protocol"],
+        "ports" if parent == "spec" => &["port", "protocol"],
         _ => return None,
     })
 }

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use axum::http::{Request, header};
 use bytes::Bytes;
-use http::Request;
 use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -113,26 +114,14 @@ impl Probe {
 }
 
 async fn http_get(address: SocketAddr, path: &str) -> bool {
-    let Ok(stream) = TcpStream::connect(address).await else {
-        return false;
-    };
-    let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
-    else {
-        return false;
-    };
-    let request = Request::get(path)
-        .header(http::header::HOST, address.to_string())
-        .header(http::header::USER_AGENT, "kube-probe/1.37")
-        .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new());
+    let client = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http::<Empty<Bytes>>();
+    let request = Request::get(format!("http://{address}{path}"))
+        .header(header::USER_AGENT, "kube-probe/1.37")
+        .header(header::CONNECTION, "close")
+        .body(Empty::new());
     let Ok(request) = request else { return false };
-    let answer = async move {
-        // The sender goes with the answer, so that the connection ends.
-        sender
-            .send_request(request)
-            .await
-            .is_ok_and(|r| (200..400).contains(&r.status().as_u16()))
-    };
-    // The connection makes progress only while it is polled.
-    futures::future::join(answer, connection).await.0
+    let answer = client.request(request).await;
+    answer.is_ok_and(|r| (200..400).contains(&r.status().as_u16()))
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
-use base64::Engine as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -15,8 +14,7 @@ use tokio::process::{Child, Command};
 
 use crate::core::Core;
 use crate::options::OutputLine;
-use crate::store::Store;
-use crate::value::{annotation, at, label, list_at, map_at, name_of, namespace_of, str_at};
+use crate::value::{annotation, at, label, list_at, name_of, namespace_of, str_at};
 
 /// One running process.
 #[derive(Debug)]
@@ -70,53 +68,17 @@ fn field(pod: &Value, path: &str) -> Option<String> {
     }
 }
 
-fn from_object(store: &Store, ns: &str, table: &str, reference: &Value) -> Result<Option<String>, String> {
-    let (name, key) = (
-        str_at(reference, "name").unwrap_or(""),
-        str_at(reference, "key").unwrap_or(""),
-    );
-    let optional = reference.get("optional") == Some(&Value::Bool(true));
-    let found = store.get(table, ns, name).and_then(|o| {
-        let text = map_at(&o, "data")?.get(key)?.as_str()?.to_owned();
-        if table == "secrets" {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
-            return String::from_utf8(bytes).ok();
-        }
-        Some(text)
-    });
-    match found {
-        None if !optional => Err(format!("couldn't find key {key} in {table} {ns}/{name}")),
-        other => Ok(other),
-    }
-}
-
-fn environment(store: &Store, pod: &Value, container: &Value) -> Result<BTreeMap<String, String>, String> {
-    let ns = namespace_of(pod);
+fn environment(pod: &Value, container: &Value) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
-    for source in list_at(container, "envFrom") {
-        let prefix = str_at(source, "prefix").unwrap_or("");
-        if let Some(name) = str_at(source, "configMapRef.name")
-            && let Some(o) = store.get("configmaps", ns, name)
-        {
-            for (k, v) in map_at(&o, "data").into_iter().flatten() {
-                env.insert(format!("{prefix}{k}"), v.as_str().unwrap_or("").to_owned());
-            }
-        }
-    }
     for e in list_at(container, "env") {
         let name = str_at(e, "name").unwrap_or("").to_owned();
-        let value = if let Some(path) = str_at(e, "valueFrom.fieldRef.fieldPath") {
-            field(pod, path)
-        } else if let Some(r) = at(e, "valueFrom.configMapKeyRef") {
-            from_object(store, ns, "configmaps", r)?
-        } else if let Some(r) = at(e, "valueFrom.secretKeyRef") {
-            from_object(store, ns, "secrets", r)?
-        } else {
-            Some(expand(str_at(e, "value").unwrap_or(""), &env))
+        let value = match str_at(e, "valueFrom.fieldRef.fieldPath") {
+            Some(path) => field(pod, path).unwrap_or_default(),
+            None => expand(str_at(e, "value").unwrap_or(""), &env),
         };
-        env.insert(name, value.unwrap_or_default());
+        env.insert(name, value);
     }
-    Ok(env)
+    env
 }
 
 impl Process {
@@ -127,7 +89,7 @@ impl Process {
         container: &Value,
         extra: &BTreeMap<String, String>,
     ) -> Result<Self, String> {
-        let mut env = environment(&core.store, pod, container)?;
+        let mut env = environment(pod, container);
         env.extend(extra.iter().map(|(k, v)| (k.clone(), v.clone())));
         let mut words: Vec<String> = Vec::new();
         for k in ["command", "args"] {

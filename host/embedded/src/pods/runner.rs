@@ -18,8 +18,8 @@ use crate::pods::probe::Probe;
 use crate::pods::process::Process;
 use crate::pods::server::{Identity, Server};
 use crate::pods::status::{self, State, View};
+use crate::store::Part;
 use crate::store::delete::DeleteOptions;
-use crate::store::write::{Edited, Part, Write};
 use crate::value::{
     i64_at, is_deleting, list_at, metadata, name_of, namespace_of, now, object, set, str_at, uid_of,
 };
@@ -227,17 +227,14 @@ impl Runner {
     }
 
     fn edit(&self, f: impl FnOnce(&mut Value)) {
-        let Some(rt) = self.core.store.kind("pods") else {
-            return;
-        };
-        let w = Write::by("embedded", Part::Internal);
-        let done = self.core.store.update(&rt, &self.ns, &self.name, &w, |live| {
-            let mut new = live.clone();
-            if uid_of(live) == self.uid {
-                f(&mut new);
-            }
-            Ok(Edited::Update(new))
-        });
+        let done = self
+            .core
+            .store
+            .edit("pods", &self.ns, &self.name, Part::Internal, |pod| {
+                if uid_of(pod) == self.uid {
+                    f(pod);
+                }
+            });
         if let Err(e) = done {
             debug!(pod = self.name, error = %e.message, "pod not changed");
         }
@@ -259,7 +256,7 @@ impl Runner {
     async fn start(&mut self) -> Result<Running, String> {
         let pod = self.current();
         let mut running = Running {
-            server: Server::new(),
+            server: Server::default(),
             processes: Vec::new(),
             expected: Vec::new(),
         };
@@ -473,17 +470,9 @@ impl Runner {
         let grace = i64_at(&pod, "metadata.deletionGracePeriodSeconds").unwrap_or(30);
         let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         let stubborn = an::flag(&pod, an::IGNORE_TERMINATION);
-        let delay = if stubborn {
-            grace
-        } else {
-            an::duration(&pod, an::TERMINATION_DELAY).unwrap_or_default()
-        };
         let orderly = async {
-            if !delay.is_zero() {
-                sleep(delay).await;
-            }
             if stubborn {
-                return;
+                future::pending::<()>().await;
             }
             running.server.drain();
             running.processes.iter().for_each(Process::terminate);

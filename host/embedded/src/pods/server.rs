@@ -2,10 +2,9 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/healthz` | 200 `ok`, whatever the annotations say |
+//! | `/healthz` | 200 `ok` |
 //! | `/echo` | the request body, streamed back as it arrives |
 //! | `/slow?ms=N` | the usual answer after N milliseconds |
-//! | `/stream?n=N&ms=M` | N lines, M milliseconds apart |
 //! | `/status/<code>` | that status |
 //! | `/headers` | the request's headers as JSON |
 //! | `/trailers` | a body with the trailer `x-trailer: yes` |
@@ -14,105 +13,93 @@
 //!
 //! Every answer has the header `x-pod`.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use futures::stream;
 use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use http_body_util::StreamBody;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use serde_json::json;
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::annotations::{ANSWER_STATUS, RESPONSE_DELAY, duration};
 use crate::core::{Core, PodRequest};
-use crate::http::request::Query;
-use crate::value::annotation;
-
-type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+use crate::value::{name_of, namespace_of};
 
 /// Who answers, and how.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    pub core: Arc<Core>,
-    pub namespace: String,
-    pub pod: String,
-    pub delay: Duration,
-    pub status: Option<StatusCode>,
-    pub count: AtomicU64,
+    core: Arc<Core>,
+    namespace: String,
+    pod: String,
+    count: AtomicU64,
 }
 
 impl Identity {
-    pub fn new(core: Arc<Core>, pod: &serde_json::Value) -> Self {
+    pub fn new(core: Arc<Core>, pod: &Value) -> Self {
         Identity {
             core,
-            namespace: crate::value::namespace_of(pod).to_owned(),
-            pod: crate::value::name_of(pod).to_owned(),
-            delay: duration(pod, RESPONSE_DELAY).unwrap_or_default(),
-            status: annotation(pod, ANSWER_STATUS).and_then(|s| s.parse().ok()),
+            namespace: namespace_of(pod).to_owned(),
+            pod: name_of(pod).to_owned(),
             count: AtomicU64::new(0),
         }
     }
 }
 
-/// The listening ports of one pod.
-#[derive(Debug)]
-pub(crate) struct Server {
+/// What has begun, and how it ends.
+#[derive(Clone, Debug, Default)]
+struct Open {
     accepting: CancellationToken,
     alive: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl Server {
-    pub fn new() -> Self {
-        Server {
-            accepting: CancellationToken::new(),
-            alive: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        }
-    }
+/// The listening ports of one pod.
+#[derive(Debug, Default)]
+pub(crate) struct Server(Open);
 
+impl Server {
     /// Opens a port and answers on it. Returns the number it got.
     pub async fn open(&self, who: &Arc<Identity>, ip: IpAddr, port: u16) -> std::io::Result<u16> {
         let (listener, actual) = who.core.store.addresses.listen_pod(ip, port).await?;
-        let task = accept(
-            who.clone(),
-            listener,
-            self.accepting.clone(),
-            self.alive.clone(),
-            self.tasks.clone(),
-        );
-        self.tasks.spawn(task);
+        let router = router(who.clone(), self.0.clone());
+        self.0.tasks.spawn(accept(router, listener, self.0.clone()));
         Ok(actual)
     }
 
     /// Stops accepting; requests that have begun may finish.
     pub fn drain(&self) {
-        self.accepting.cancel();
-        self.tasks.close();
+        self.0.accepting.cancel();
+        self.0.tasks.close();
     }
 
     /// Ends when everything that had begun is finished.
     pub async fn drained(&self) {
-        self.tasks.wait().await;
+        self.0.tasks.wait().await;
     }
 
     /// Cuts every connection.
     pub fn kill(&self) {
         self.drain();
-        self.alive.cancel();
+        self.0.alive.cancel();
     }
 }
 
@@ -122,13 +109,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept(
-    who: Arc<Identity>,
-    listener: TcpListener,
-    accepting: CancellationToken,
-    alive: CancellationToken,
-    tasks: TaskTracker,
-) {
+async fn accept(router: Router, listener: TcpListener, open: Open) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new());
@@ -136,7 +117,7 @@ async fn accept(
     loop {
         let stream = tokio::select! {
             biased;
-            () = accepting.cancelled() => return,
+            () = open.accepting.cancelled() => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(e) => {
@@ -147,10 +128,9 @@ async fn accept(
             },
         };
         let _ = stream.set_nodelay(true);
-        let (who, builder) = (who.clone(), builder.clone());
-        let (accepting, alive, upgrades) = (accepting.clone(), alive.clone(), tasks.clone());
-        tasks.spawn(async move {
-            let service = service_fn(|req| answer(who.clone(), req, alive.clone(), upgrades.clone()));
+        let service = TowerToHyperService::new(router.clone());
+        let (builder, accepting, alive) = (builder.clone(), open.accepting.clone(), open.alive.clone());
+        open.tasks.spawn(async move {
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             tokio::pin!(connection);
             let mut draining = false;
@@ -168,168 +148,145 @@ async fn accept(
     }
 }
 
-fn full(text: impl Into<Bytes>) -> Body {
-    Full::new(text.into())
-        .map_err(|e: Infallible| match e {})
-        .boxed_unsync()
+fn router(who: Arc<Identity>, open: Open) -> Router {
+    Router::new()
+        .route("/echo", any(echo))
+        .route("/slow", any(slow))
+        .route("/status/{code}", any(status))
+        .route("/headers", any(headers))
+        .route("/trailers", any(trailers))
+        .fallback(usual)
+        .layer(from_fn_with_state(open, upgraded))
+        .layer(from_fn_with_state(who.clone(), noted))
+        .route("/healthz", any(|| async { "ok" }))
+        .layer(from_fn_with_state(who.clone(), named))
+        .with_state(who)
 }
 
-fn plain(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut r = Response::new(full(text));
-    *r.status_mut() = code;
-    r.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    r
-}
-
-async fn answer(
-    who: Arc<Identity>,
-    req: Request<Incoming>,
-    alive: CancellationToken,
-    tasks: TaskTracker,
-) -> Result<Response<Body>, Infallible> {
-    let mut r = respond(&who, req, alive, tasks).await;
-    if let Ok(v) = HeaderValue::from_str(&who.pod) {
-        r.headers_mut().insert("x-pod", v);
+async fn named(State(who): State<Arc<Identity>>, request: Request, next: Next) -> Response {
+    let mut reply = next.run(request).await;
+    if let Ok(pod) = HeaderValue::from_str(&who.pod) {
+        reply.headers_mut().insert("x-pod", pod);
     }
-    Ok(r)
+    reply
 }
 
-async fn respond(
-    who: &Arc<Identity>,
-    mut req: Request<Incoming>,
-    alive: CancellationToken,
-    tasks: TaskTracker,
-) -> Response<Body> {
-    let path = req.uri().path().to_owned();
-    if path == "/healthz" {
-        return plain(StatusCode::OK, "ok");
-    }
-    let host = req
-        .headers()
-        .get(header::HOST)
-        .and_then(|h| h.to_str().ok().map(str::to_owned))
-        .or_else(|| req.uri().authority().map(ToString::to_string))
-        .unwrap_or_default();
+/// Which request of the pod it is, counted from 1.
+#[derive(Clone, Copy)]
+struct Count(u64);
+
+async fn noted(State(who): State<Arc<Identity>>, mut request: Request, next: Next) -> Response {
     let count = who.count.fetch_add(1, Ordering::Relaxed) + 1;
+    request.extensions_mut().insert(Count(count));
     who.core.record_pod_request(PodRequest {
         at: jiff::Timestamp::now().to_string(),
         namespace: who.namespace.clone(),
         pod: who.pod.clone(),
-        method: req.method().to_string(),
-        path: req
-            .uri()
-            .path_and_query()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        host: host.clone(),
+        method: request.method().to_string(),
+        path: path_of(&request),
+        host: host_of(&request),
     });
-    if !who.delay.is_zero() {
-        tokio::time::sleep(who.delay).await;
-    }
-    if let Some(code) = who.status {
-        return plain(code, "as told by annotation");
-    }
-    if let Some(protocol) = req.headers().get(header::UPGRADE).cloned() {
-        return upgrade(&mut req, protocol, alive, &tasks);
-    }
-    let query = Query::parse(req.uri().query().unwrap_or(""));
-    let number = |k: &str| query.get(k).parse::<u64>().unwrap_or(0);
-    match path.as_str() {
-        "/echo" => {
-            let kind = req.headers().get(header::CONTENT_TYPE).cloned();
-            let mut r = Response::new(req.into_body().map_err(Into::into).boxed_unsync());
-            if let Some(k) = kind {
-                r.headers_mut().insert(header::CONTENT_TYPE, k);
-            }
-            return r;
-        }
-        "/slow" => tokio::time::sleep(Duration::from_millis(number("ms"))).await,
-        "/stream" => {
-            let (n, pause) = (number("n").min(100_000), Duration::from_millis(number("ms")));
-            let lines = stream::iter(0..n).then(move |i| async move {
-                if i > 0 {
-                    tokio::time::sleep(pause).await;
-                }
-                Ok(Frame::data(Bytes::from(format!("{i}\n"))))
-            });
-            return Response::new(StreamBody::new(lines).boxed_unsync());
-        }
-        "/headers" => {
-            let mut headers: std::collections::BTreeMap<&str, Vec<String>> =
-                std::collections::BTreeMap::new();
-            for (k, v) in req.headers() {
-                headers
-                    .entry(k.as_str())
-                    .or_default()
-                    .push(String::from_utf8_lossy(v.as_bytes()).into_owned());
-            }
-            return json_answer(json!(headers).to_string());
-        }
-        "/trailers" => {
-            let mut trailers = HeaderMap::new();
-            trailers.insert("x-trailer", HeaderValue::from_static("yes"));
-            let frames = stream::iter([
-                Ok(Frame::data(Bytes::from_static(b"body\n"))),
-                Ok(Frame::trailers(trailers)),
-            ]);
-            let mut r = Response::new(StreamBody::new(frames).boxed_unsync());
-            r.headers_mut()
-                .insert(header::TRAILER, HeaderValue::from_static("x-trailer"));
-            return r;
-        }
-        p => {
-            if let Some(code) = p
-                .strip_prefix("/status/")
-                .and_then(|c| c.parse::<StatusCode>().ok())
-            {
-                return plain(code, format!("{code}\n"));
-            }
-        }
-    }
-    let answer = json!({
-        "pod": who.pod,
-        "namespace": who.namespace,
-        "method": req.method().as_str(),
-        "path": req.uri().path_and_query().map(ToString::to_string),
-        "host": host,
-        "version": format!("{:?}", req.version()),
-        "count": count,
-    });
-    json_answer(format!("{answer}\n"))
+    next.run(request).await
 }
 
-fn json_answer(text: String) -> Response<Body> {
-    let mut r = Response::new(full(text));
-    r.headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    r
+fn path_of(request: &Request) -> String {
+    let path = request.uri().path_and_query();
+    path.map(ToString::to_string).unwrap_or_default()
 }
 
-fn upgrade(
-    req: &mut Request<Incoming>,
-    protocol: HeaderValue,
-    alive: CancellationToken,
-    tasks: &TaskTracker,
-) -> Response<Body> {
-    let upgraded = hyper::upgrade::on(req);
-    tasks.spawn(async move {
+fn host_of(request: &Request) -> String {
+    let header = request.headers().get(header::HOST);
+    let host = header.and_then(|h| h.to_str().ok().map(str::to_owned));
+    host.or_else(|| request.uri().authority().map(ToString::to_string))
+        .unwrap_or_default()
+}
+
+/// Gives every byte back, whatever the protocol.
+async fn upgraded(State(open): State<Open>, mut request: Request, next: Next) -> Response {
+    let Some(protocol) = request.headers().get(header::UPGRADE).cloned() else {
+        return next.run(request).await;
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    open.tasks.spawn(async move {
         let echo = async {
-            let Ok(io) = upgraded.await else { return };
+            let Ok(io) = upgrade.await else { return };
             let (mut read, mut write) = tokio::io::split(TokioIo::new(io));
             let _ = tokio::io::copy(&mut read, &mut write).await;
         };
         tokio::select! {
             () = echo => {}
-            () = alive.cancelled() => {}
+            () = open.alive.cancelled() => {}
         }
     });
-    let mut r = Response::new(full(""));
-    *r.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    r.headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    r.headers_mut().insert(header::UPGRADE, protocol);
-    r
+    let connection = HeaderValue::from_static("upgrade");
+    let headers = [(header::CONNECTION, connection), (header::UPGRADE, protocol)];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+async fn usual(
+    State(who): State<Arc<Identity>>,
+    Extension(Count(count)): Extension<Count>,
+    request: Request,
+) -> Response {
+    let answer = json!({
+        "pod": who.pod,
+        "namespace": who.namespace,
+        "method": request.method().as_str(),
+        "path": path_of(&request),
+        "host": host_of(&request),
+        "version": format!("{:?}", request.version()),
+        "count": count,
+    });
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (json, format!("{answer}\n")).into_response()
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Slow {
+    ms: u64,
+}
+
+async fn slow(
+    who: State<Arc<Identity>>,
+    count: Extension<Count>,
+    Query(slow): Query<Slow>,
+    request: Request,
+) -> Response {
+    tokio::time::sleep(Duration::from_millis(slow.ms)).await;
+    usual(who, count, request).await
+}
+
+async fn echo(request: Request) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+    let mut reply = Response::new(request.into_body());
+    if let Some(kind) = kind {
+        reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    reply
+}
+
+async fn status(Path(code): Path<u16>) -> Response {
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
+    (code, format!("{code}\n")).into_response()
+}
+
+async fn headers(headers: HeaderMap) -> Json<Value> {
+    let mut shown: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, value) in &headers {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        shown.entry(name.as_str()).or_default().push(value);
+    }
+    Json(json!(shown))
+}
+
+async fn trailers() -> Response {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-trailer", HeaderValue::from_static("yes"));
+    let frames = stream::iter([
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"body\n"))),
+        Ok(Frame::trailers(trailers)),
+    ]);
+    let body = Body::new(StreamBody::new(frames));
+    ([(header::TRAILER, "x-trailer")], body).into_response()
 }

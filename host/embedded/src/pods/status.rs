@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::core::Core;
-use crate::error::ApiError;
-use crate::store::write::{Edited, Part, Write};
+use crate::store::Part;
 use crate::value::{list_at, now, set, str_at, uid_of};
 
 /// What a container is doing.
@@ -105,21 +104,14 @@ fn make(pod: &Value, v: &View) -> Value {
 }
 
 fn update(core: &Core, ns: &str, name: &str, uid: &str, f: impl FnOnce(&Value) -> Value) {
-    let Some(rt) = core.store.kind("pods") else { return };
-    let done = core
-        .store
-        .update(&rt, ns, name, &Write::by("kubelet", Part::Status), |live| {
-            if uid_of(live) != uid {
-                // Another pod has the name now.
-                return Err(ApiError::not_found(&rt, name));
-            }
-            let mut new = live.clone();
-            set(&mut new, "status", f(live));
-            Ok(Edited::Update(new))
-        });
-    if let Err(e) = done
-        && e.code != 404
-    {
+    let done = core.store.edit("pods", ns, name, Part::Status, |live| {
+        // Another pod may have the name by now.
+        if uid_of(live) == uid {
+            let status = f(live);
+            set(live, "status", status);
+        }
+    });
+    if let Err(e) = done {
         tracing::warn!(namespace = ns, pod = name, error = %e.message, "pod status not written");
     }
 }

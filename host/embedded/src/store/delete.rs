@@ -10,7 +10,10 @@ use crate::error::ApiError;
 use crate::resource::ResourceType;
 use crate::store::prepare::may_go;
 use crate::store::{EventKind, Key, Store};
-use crate::value::{finalizers, i64_at, is_deleting, list_at, metadata, str_at, time, uid_of, version_of};
+use crate::value::{
+    finalizers, i64_at, is_deleting, list_at, metadata, name_of, namespace_of, str_at, time, uid_of,
+    version_of,
+};
 
 pub(crate) const ORPHAN: &str = "orphan";
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
@@ -54,6 +57,22 @@ pub(crate) struct Deleted {
 }
 
 impl Store {
+    /// Deletes this very object: a write of the cluster's own. That it is gone, or another by now, is no error.
+    pub fn remove(&self, table: &str, object: &Value, propagation: Option<&str>) -> Result<(), ApiError> {
+        let Some(rt) = self.kind(table) else {
+            return Ok(());
+        };
+        let options = DeleteOptions {
+            uid: Some(uid_of(object).to_owned()),
+            propagation: propagation.map(str::to_owned),
+            ..DeleteOptions::default()
+        };
+        match self.delete(&rt, namespace_of(object), name_of(object), &options) {
+            Err(e) if !matches!(e.code, 404 | 409) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     pub fn delete(
         &self,
         rt: &ResourceType,

@@ -27,7 +27,6 @@ pub(crate) struct ListOptions {
     pub limit: usize,
     pub continue_token: String,
     pub resource_version: String,
-    pub version_match: String,
 }
 
 pub(crate) struct Page {
@@ -73,14 +72,6 @@ impl Store {
             return Err(ApiError::too_large_version(rv, inner.rv));
         }
         let table = inner.tables.get(&rt.id).ok_or_else(ApiError::no_such_path)?;
-        if o.version_match == "Exact"
-            && let Some(rv) = asked.filter(|rv| *rv < inner.rv)
-        {
-            // Old versions of objects are not kept. If nothing here changed since, the present is the past.
-            if table.history.back().map_or(table.floor, |e| e.rv) > rv {
-                return Err(ApiError::expired(rv, inner.rv));
-            }
-        }
         let items: Vec<Arc<Value>> = table
             .objects
             .iter()

@@ -1,11 +1,10 @@
 //! The steps of a write: what is carried over, defaulted, pruned and checked.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, FieldError};
 use crate::resource::ResourceType;
-use crate::store::Inner;
-use crate::store::write::{Part, Write};
+use crate::store::{Inner, Part, Write};
 use crate::value::{
     at, finalizers, i64_at, is_deleting, list_at, metadata, name_of, object, str_at, version_of,
 };
@@ -36,16 +35,13 @@ pub(super) fn check_namespace(
     }
 }
 
-pub(super) fn subresource(part: Part) -> &'static str {
-    match part {
-        Part::Status => "status",
-        Part::Scale => "scale",
-        Part::Main | Part::Internal => "",
-    }
-}
-
 /// Checks name, uid and resourceVersion of an update and carries over what no client may change.
-pub(super) fn identity(rt: &ResourceType, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+pub(super) fn identity(
+    rt: &ResourceType,
+    old: &Value,
+    new: &mut Value,
+    w: &Write<'_>,
+) -> Result<(), ApiError> {
     if !new.is_object() {
         return Err(ApiError::bad_request("the object provided is not a JSON object"));
     }
@@ -100,81 +96,60 @@ pub(super) fn identity(rt: &ResourceType, old: &Value, new: &mut Value) -> Resul
         "generateName",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
+        "managedFields",
     ] {
-        match old["metadata"].get(k) {
-            Some(v) => m.insert(k.to_owned(), v.clone()),
-            None => m.remove(k),
-        };
+        if w.applied && k == "managedFields" {
+            continue;
+        }
+        put(m, k, old["metadata"].get(k));
     }
     Ok(())
 }
 
 /// Puts back the part of the object that this write may not change.
-pub(super) fn split(rt: &ResourceType, old: &Value, new: &mut Value, part: Part, applied: bool) {
-    match part {
-        Part::Internal => {}
-        Part::Main | Part::Scale if rt.status => match old.get("status") {
-            Some(s) => {
-                object(new).insert("status".into(), s.clone());
-            }
-            None => {
-                object(new).remove("status");
-            }
-        },
-        Part::Main | Part::Scale => {}
+pub(super) fn split(rt: &ResourceType, old: &Value, new: &mut Value, w: &Write<'_>) {
+    match w.part {
+        Part::Main if rt.status => put(object(new), "status", old.get("status")),
+        Part::Main | Part::Internal => {}
         Part::Status => {
-            let mut out = old.clone();
-            match new.get("status") {
-                Some(s) if !s.is_null() => object(&mut out).insert("status".into(), s.clone()),
-                _ => object(&mut out).remove("status"),
-            };
+            let written = std::mem::replace(new, old.clone());
+            put(object(new), "status", at(&written, "status"));
             if rt.builtin {
                 // Built-in kinds let a status write touch annotations and finalizers, custom ones nothing.
                 for k in ["annotations", "finalizers"] {
-                    match new["metadata"].get(k) {
-                        Some(v) => metadata(&mut out).insert(k.into(), v.clone()),
-                        None => metadata(&mut out).remove(k),
-                    };
+                    put(metadata(new), k, written["metadata"].get(k));
                 }
             }
-            if applied && let Some(f) = new["metadata"].get("managedFields") {
-                metadata(&mut out).insert("managedFields".into(), f.clone());
+            if w.applied {
+                put(
+                    metadata(new),
+                    "managedFields",
+                    written["metadata"].get("managedFields"),
+                );
             }
-            *new = out;
         }
     }
 }
 
+fn put(m: &mut Map<String, Value>, key: &str, v: Option<&Value>) {
+    match v {
+        Some(v) => m.insert(key.to_owned(), v.clone()),
+        None => m.remove(key),
+    };
+}
+
 /// Defaults and, for custom resources, pruning.
-pub(super) fn normalise(rt: &ResourceType, v: &mut Value, w: &Write<'_>) -> Result<(), ApiError> {
+pub(super) fn normalise(rt: &ResourceType, v: &mut Value, w: &Write<'_>) {
     defaults::apply(rt, v);
-    if rt.builtin {
-        return Ok(());
-    }
-    let schema = rt
-        .schemas
-        .get(w.version)
-        .or_else(|| rt.schemas.get(&rt.storage_version));
-    if let Some(schema) = schema {
-        let unknown = schema::prune(schema, v);
-        if w.strict && !unknown.is_empty() {
-            let list: Vec<String> = unknown.iter().map(|f| format!("unknown field \"{f}\"")).collect();
-            return Err(ApiError::bad_request(format!(
-                "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-                rt.kind,
-                w.version,
-                rt.kind,
-                list.join(", ")
-            )));
-        }
+    if let Some(schema) = rt.schema(w.version) {
+        schema::prune(schema, v);
         schema::default(schema, v);
     }
-    Ok(())
 }
 
 pub(super) fn check(rt: &ResourceType, old: Option<&Value>, new: &Value) -> Result<(), ApiError> {
     let mut errors = validate::validate(rt, old, new);
-    if let Some(schema) = rt.schemas.get(&rt.storage_version) {
+    if let Some(schema) = rt.schema(&rt.storage_version) {
         errors.extend(schema::validate(schema, new));
     }
     if errors.is_empty() {
@@ -182,20 +157,6 @@ pub(super) fn check(rt: &ResourceType, old: Option<&Value>, new: &Value) -> Resu
     } else {
         Err(ApiError::invalid(rt, name_of(new), &errors))
     }
-}
-
-pub(super) fn same(old: &Value, new: &Value, applied: bool) -> bool {
-    if applied {
-        return old == new;
-    }
-    let strip = |v: &Value| {
-        let mut v = v.clone();
-        metadata(&mut v).remove("managedFields");
-        v
-    };
-    old == new
-        || (old["metadata"].get("managedFields").is_none() || new["metadata"].get("managedFields").is_some())
-            && strip(old) == strip(new)
 }
 
 pub(super) fn spec_changed(rt: &ResourceType, old: &Value, new: &Value) -> bool {

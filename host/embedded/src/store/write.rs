@@ -6,74 +6,19 @@ use serde_json::{Value, json};
 
 use crate::defaults;
 use crate::error::{ApiError, FieldError};
-use crate::patch::fields::{self, Entry};
-use crate::patch::topology::Node;
 use crate::resource::ResourceType;
-use crate::store::prepare::{
-    check, check_namespace, identity, may_go, normalise, same, spec_changed, split, subresource,
-};
-use crate::store::{EventKind, Inner, Key, Store};
-use crate::value::{
-    i64_at, list_at, metadata, name_of, namespace_of, new_uid, now, object, set, str_at, suffix,
-};
-
-/// Which part of an object a write may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// Everything but status (for kinds with the status subresource).
-    Main,
-    /// Only the status.
-    Status,
-    /// Only what a scale shows; a Main write that managed fields attribute to the subresource.
-    Scale,
-    /// Anything, unvalidated: the cluster's own doing (binding a pod, garbage collection).
-    Internal,
-}
-
-/// How a write is to be made.
-#[derive(Clone, Debug)]
-pub(crate) struct Write<'a> {
-    pub manager: &'a str,
-    pub part: Part,
-    pub version: &'a str,
-    pub dry_run: bool,
-    /// `fieldValidation=Strict`: unknown fields are an error, not pruned.
-    pub strict: bool,
-}
-
-impl<'a> Write<'a> {
-    /// A write by one of the cluster's own controllers.
-    pub fn by(manager: &'a str, part: Part) -> Self {
-        Write {
-            manager,
-            part,
-            version: "v1",
-            dry_run: false,
-            strict: false,
-        }
-    }
-}
-
-/// What an edit made of an object.
-pub(crate) enum Edited {
-    /// Ownership of fields follows from what changed.
-    Update(Value),
-    /// Ownership is already in the object: server-side apply.
-    Applied(Value),
-}
+use crate::store::prepare::{check, check_namespace, identity, may_go, normalise, spec_changed, split};
+use crate::store::{EventKind, Inner, Key, Part, Store, Write};
+use crate::value::{i64_at, metadata, name_of, namespace_of, new_uid, now, object, set, str_at, suffix};
 
 impl Store {
     pub fn create(
         &self,
         rt: &ResourceType,
         ns: &str,
-        edited: Edited,
+        mut v: Value,
         w: &Write<'_>,
     ) -> Result<Arc<Value>, ApiError> {
-        let (mut v, applied) = match edited {
-            Edited::Update(v) => (v, false),
-            Edited::Applied(v) => (v, true),
-        };
         let mut inner = self.lock();
         let name = self.identify(&inner, rt, ns, &mut v)?;
         let key: Key = (ns.to_owned(), name.clone());
@@ -96,7 +41,7 @@ impl Store {
         ] {
             m.remove(k);
         }
-        if !applied {
+        if !w.applied {
             m.remove("managedFields");
         }
         m.insert("uid".into(), json!(new_uid()));
@@ -104,7 +49,7 @@ impl Store {
         if rt.generation {
             m.insert("generation".into(), json!(1));
         }
-        normalise(rt, &mut v, w)?;
+        normalise(rt, &mut v, w);
         if rt.status {
             defaults::initial_status(rt, &mut v);
         }
@@ -114,19 +59,7 @@ impl Store {
             if let Some(ip) = allocated {
                 self.addresses.release_service(&ip);
             }
-            checked?;
-        }
-        if !applied {
-            let writer = Entry::new(
-                w.manager,
-                "Update",
-                &rt.api_version(w.version),
-                subresource(w.part),
-            );
-            fields::track_update(None, &mut v, &Node::root(rt, w.version), writer);
-        }
-        if w.dry_run {
-            return Ok(Arc::new(v));
+            return checked.map(|()| Arc::new(v));
         }
         Ok(self.commit(&mut inner, rt, None, v, EventKind::Added))
     }
@@ -184,30 +117,16 @@ impl Store {
         ns: &str,
         name: &str,
         w: &Write<'_>,
-        edit: impl FnOnce(&Value) -> Result<Edited, ApiError>,
+        edit: impl FnOnce(&Value) -> Result<Value, ApiError>,
     ) -> Result<Arc<Value>, ApiError> {
         let mut inner = self.lock();
         let key: Key = (ns.to_owned(), name.to_owned());
         let old = inner.object(rt, &key)?;
-        let (mut new, applied) = match edit(&old)? {
-            Edited::Update(v) => (v, false),
-            Edited::Applied(v) => (v, true),
-        };
-        identity(rt, &old, &mut new)?;
-        if !applied && metadata(&mut new).get("managedFields") != old["metadata"].get("managedFields") {
-            let reset = list_at(&new, "metadata.managedFields")
-                .iter()
-                .all(|e| e == &json!({}))
-                && new["metadata"].get("managedFields").is_some();
-            let kept = old["metadata"].get("managedFields").cloned();
-            match kept.filter(|_| !reset) {
-                Some(k) => metadata(&mut new).insert("managedFields".into(), k),
-                None => metadata(&mut new).remove("managedFields"),
-            };
-        }
-        split(rt, &old, &mut new, w.part, applied);
+        let mut new = edit(&old)?;
+        identity(rt, &old, &mut new, w)?;
+        split(rt, &old, &mut new, w);
         if w.part != Part::Internal {
-            normalise(rt, &mut new, w)?;
+            normalise(rt, &mut new, w);
         }
         let allocated = self.allocate(rt, Some(&old), &mut new)?;
         if w.part != Part::Internal
@@ -218,46 +137,53 @@ impl Store {
             }
             return Err(e);
         }
-        if same(&old, &new, applied) {
+        if new == *old {
             return Ok(old);
         }
         if rt.generation && w.part != Part::Status && spec_changed(rt, &old, &new) {
             let g = i64_at(&old, "metadata.generation").unwrap_or(0) + 1;
             metadata(&mut new).insert("generation".into(), json!(g));
         }
-        if !applied {
-            let writer = Entry::new(
-                w.manager,
-                "Update",
-                &rt.api_version(w.version),
-                subresource(w.part),
-            );
-            let before = if new["metadata"].get("managedFields").is_none() {
-                let mut o = (*old).clone();
-                metadata(&mut o).remove("managedFields");
-                Some(o)
-            } else {
-                None
-            };
-            fields::track_update(
-                Some(before.as_ref().unwrap_or(&old)),
-                &mut new,
-                &Node::root(rt, w.version),
-                writer,
-            );
-        }
         if w.dry_run {
             return Ok(Arc::new(new));
         }
         let kind = if may_go(rt, &new) {
+            self.released(rt, &new);
             EventKind::Deleted
         } else {
             EventKind::Modified
         };
-        if kind == EventKind::Deleted {
-            self.released(rt, &new);
-        }
         Ok(self.commit(&mut inner, rt, Some(old), new, kind))
+    }
+
+    /// Creates an object of a built-in kind: a write of the cluster's own.
+    pub fn add(&self, table: &str, ns: &str, object: Value) -> Result<Arc<Value>, ApiError> {
+        let rt = self.kind(table).ok_or_else(ApiError::no_such_path)?;
+        self.create(&rt, ns, object, &Write::of(Part::Main, &rt.storage_version))
+    }
+
+    /// Changes an object in place: a write of the cluster's own. That the object is gone is no error.
+    pub fn edit(
+        &self,
+        table: &str,
+        ns: &str,
+        name: &str,
+        part: Part,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<(), ApiError> {
+        let Some(rt) = self.kind(table) else {
+            return Ok(());
+        };
+        let w = Write::of(part, &rt.storage_version);
+        let done = self.update(&rt, ns, name, &w, |live| {
+            let mut new = live.clone();
+            change(&mut new);
+            Ok(new)
+        });
+        match done {
+            Err(e) if e.code != 404 => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// A Service's ClusterIP. Returns the address when this call took it.

@@ -384,6 +384,40 @@ async fn secrets_dry_runs_collections_and_metadata() {
 }
 
 #[tokio::test]
+async fn what_is_refused_on_the_way_is_a_status_too() {
+    let (cluster, client) = start().await;
+    let large = vec![b' '; 3 * 1024 * 1024 + 1];
+    for (method, path, body, code, reason) in [
+        (
+            "GET",
+            "/apis/nothing.example/v1/things",
+            Vec::new(),
+            404,
+            "NotFound",
+        ),
+        ("GET", "/nothing", Vec::new(), 404, "NotFound"),
+        ("POST", "/version", Vec::new(), 405, "MethodNotAllowed"),
+        ("PUT", "/api/v1/nodes", Vec::new(), 405, "MethodNotAllowed"),
+        (
+            "GET",
+            "/api/v1/nodes?labelSelector=a%20in%20(b",
+            Vec::new(),
+            400,
+            "BadRequest",
+        ),
+        ("POST", "/api/v1/namespaces", large, 413, "RequestEntityTooLarge"),
+    ] {
+        let request = http::Request::builder().method(method).uri(path).body(body);
+        let refused = client.request::<Value>(request.unwrap()).await.unwrap_err();
+        assert_eq!(refusal(&refused), (code, reason.into()), "{method} {path}");
+    }
+    let decoded = http::Request::get("/api/v1/nodes/embedd%65d").body(Vec::new());
+    let node = client.request::<Value>(decoded.unwrap()).await.unwrap();
+    assert_eq!(node["metadata"]["name"], "embedded");
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
 async fn only_loopback_is_listened_on() {
     let options = dormouse_embedded::Options {
         bind: "0.0.0.0:0".parse().unwrap(),

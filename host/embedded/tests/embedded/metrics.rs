@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use dormouse_embedded::{CustomMetric, MetricFault, Options};
+use dormouse_embedded::{CustomMetric, Fault, Options};
 use http::Request;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::{refusal, start, start_with};
 
@@ -67,35 +67,33 @@ async fn values_are_served_in_both_versions() {
 }
 
 #[tokio::test]
-async fn another_process_can_set_them_and_break_them() {
+async fn faults_break_them_and_make_them_slow() {
     let (cluster, client) = start().await;
-    let put = Request::put("/embedded/custom-metrics").body(
-        json!([{ "resource": "Deployment.apps", "namespace": "default", "name": "a", "metric": "requests_per_5m", "value": "3" }])
-            .to_string()
-            .into_bytes(),
-    );
-    client.request::<Value>(put.unwrap()).await.unwrap();
+    cluster.set_custom_metric(CustomMetric {
+        resource: "Deployment.apps".into(),
+        ..sample("a", "3")
+    });
     let url = "deployments.apps/*/requests_per_5m";
-    let all: Value = client.request(path("v1beta2", url)).await.unwrap();
-    assert_eq!(all["items"][0]["value"], "3");
-    cluster.inject_metric_fault(MetricFault {
-        metric: "requests_per_5m".into(),
+    let fault = Fault {
+        resource: "custom.metrics.k8s.io".into(),
+        name: "requests_per_5m".into(),
+        ..Fault::default()
+    };
+    cluster.inject(Fault {
         status: 500,
         times: 1,
-        ..MetricFault::default()
+        ..fault.clone()
     });
     let e = client.request::<Value>(path("v1beta2", url)).await.unwrap_err();
     assert_eq!(refusal(&e), (500, "InternalError".into()));
-    client.request::<Value>(path("v1beta2", url)).await.unwrap();
-    cluster.inject_metric_fault(MetricFault {
-        delay_ms: 60_000,
-        ..MetricFault::default()
+    let all: Value = client.request(path("v1beta2", url)).await.unwrap();
+    assert_eq!(all["items"][0]["value"], "3");
+    cluster.inject(Fault {
+        latency_ms: 60_000,
+        ..fault
     });
-    let slow = tokio::time::timeout(
-        Duration::from_millis(50),
-        client.request::<Value>(path("v1beta2", url)),
-    )
-    .await;
+    let slow = client.request::<Value>(path("v1beta2", url));
+    let slow = tokio::time::timeout(Duration::from_millis(50), slow).await;
     assert!(slow.is_err(), "the delay is there");
     cluster.shutdown().await;
 }

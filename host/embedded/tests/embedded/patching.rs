@@ -148,37 +148,25 @@ async fn an_apply_removes_what_it_no_longer_says() {
 }
 
 #[tokio::test]
-async fn an_apply_conflicts_with_other_managers_unless_forced() {
+async fn an_apply_overrules_and_leaves_what_others_added() {
     let (cluster, client) = start().await;
     cluster.apply_yaml(&web("web", 1, &json!({}))).unwrap();
     let api: Api<Deployment> = Api::default_namespaced(client);
-    // A plain update takes the field over.
-    let scale = Patch::Merge(json!({ "spec": { "replicas": 2 } }));
-    let by = PatchParams {
-        field_manager: Some("scaler".into()),
-        ..PatchParams::default()
+    let by_hand = json!({ "metadata": { "labels": { "team": "front" } }, "spec": { "replicas": 2 } });
+    let p = PatchParams::default();
+    api.patch("web", &p, &Patch::Merge(by_hand)).await.unwrap();
+    let body = |labels: Value| {
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "web", "labels": labels }, "spec": { "replicas": 5 } })
     };
-    api.patch("web", &by, &scale).await.unwrap();
-    let body = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": { "replicas": 5 } });
-    let refused = api
-        .patch("web", &PatchParams::apply("gitops"), &Patch::Apply(&body))
-        .await
-        .unwrap_err();
-    assert_eq!(refusal(&refused), (409, "Conflict".into()));
-    assert!(refused.to_string().contains("scaler"), "{refused}");
-    let forced = api
-        .patch("web", &PatchParams::apply("gitops").force(), &Patch::Apply(&body))
-        .await
-        .unwrap();
-    assert_eq!(forced.spec.replicas, Some(5));
-    let lost = forced
-        .metadata
-        .managed_fields
-        .unwrap()
-        .into_iter()
-        .filter(|m| m.manager.as_deref() == Some("scaler"))
-        .all(|m| !m.fields_v1.unwrap().0.to_string().contains("f:replicas"));
-    assert!(lost, "the field changed hands");
+    let gitops = PatchParams::apply("gitops");
+    for (labels, left) in [(json!({ "by": "gitops" }), 2), (json!({}), 1)] {
+        let applied = Patch::Apply(body(labels));
+        let after = api.patch("web", &gitops, &applied).await.unwrap();
+        assert_eq!(after.spec.replicas, Some(5));
+        assert_eq!(after.labels().len(), left, "{:?}", after.labels());
+        assert_eq!(after.labels()["team"], "front");
+    }
     cluster.shutdown().await;
 }
 

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dormouse_embedded::{EmbeddedCluster, Options};
+pub use dormouse_testing::found as eventually;
+use dormouse_testing::traffic::try_get;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -60,35 +60,9 @@ pub fn web(name: &str, replicas: i32, annotations: &Value) -> String {
 }
 
 /// One request on a connection of its own: status and body.
-pub async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut s = TcpStream::connect(address).await?;
-    s.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes())
-        .await?;
-    let mut text = String::new();
-    s.read_to_string(&mut text).await?;
-    let code = text
-        .split(' ')
-        .nth(1)
-        .and_then(|c| c.parse().ok())
-        .ok_or(std::io::ErrorKind::InvalidData)?;
-    Ok((
-        code,
-        text.split_once("\r\n\r\n")
-            .map(|(_, b)| b.to_owned())
-            .unwrap_or_default(),
-    ))
-}
-
-/// Repeats a look until it is satisfied; for what the API does not show, such as listening sockets.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let until = tokio::time::Instant::now() + SOON;
-    loop {
-        if let Some(v) = look().await {
-            return v;
-        }
-        assert!(tokio::time::Instant::now() < until, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
+    let reply = try_get(address, path).await?;
+    Ok((reply.status, reply.body))
 }
 
 /// The code and reason of an API error.

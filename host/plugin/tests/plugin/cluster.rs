@@ -1,53 +1,31 @@
 //! Guests on a cluster: the services of production, on the embedded cluster.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::client_from_kubeconfig;
-use dormouse_model::{ObjectRef, Phase};
+use dormouse_model::Phase;
 use dormouse_plugin::types::{ResourceId, ScaleOutcome};
 use dormouse_plugin::{ClusterServices, GuestError, HostServices, LifecycleError, PluginError, PluginSet};
 use dormouse_sleepers::lifecycle::Wish;
-use dormouse_sleepers::{Cluster, Config, Declared, SleeperKey, SleeperSpec, SleeperStatus, crd};
+use dormouse_sleepers::{Config, SleeperKey, SleeperStatus};
+use dormouse_testing::{PATIENCE, Setup, World};
 use tokio::time::Instant;
 
 use crate::support::{House, config, guest, id};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-const MANIFEST: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers: [{name: web, image: none}]
-";
-
-struct World {
-    api: EmbeddedCluster,
-    cluster: Cluster,
+struct Guests {
+    world: World,
     set: PluginSet,
     _house: House,
 }
 
-impl World {
-    async fn new() -> World {
-        let api = EmbeddedCluster::start(Options::default()).await.unwrap();
-        let client = client_from_kubeconfig(&api.kubeconfig()).await.unwrap();
-        crd::install(&client, "dormouse", PATIENCE).await.unwrap();
-        api.apply_yaml(MANIFEST).unwrap();
-        let cluster = Cluster::connect(client, Config::default()).await.unwrap();
-
+impl Guests {
+    async fn new() -> Self {
+        let setup = Setup {
+            config: Config::default(),
+            replicas: 0,
+            ..Setup::default()
+        };
+        let world = setup.start().await;
         let mut house = House::new();
         house
             .file("good.wasm", guest("bench"))
@@ -57,43 +35,19 @@ impl World {
         house
             .configure("good", config(all))
             .configure("evil", config(all));
-        let services = Arc::new(ClusterServices(cluster.clone()));
+        let services = Arc::new(ClusterServices(world.cluster.clone()));
         let set = PluginSet::load(&house.engine, house.directory.path(), &house.configs, services).await;
         assert_eq!(set.plugins().len(), 2, "{:?}", set.statuses());
-        World {
-            api,
-            cluster,
+        Self {
+            world,
             set,
             _house: house,
         }
     }
 
-    async fn declare(&self, plugin: &str) -> SleeperKey {
-        let key = SleeperKey::of_plugin(plugin, "shop", "web");
-        let workload = ObjectRef {
-            api_version: "apps/v1".into(),
-            kind: "Deployment".into(),
-            name: "web".into(),
-        };
-        let spec = SleeperSpec {
-            owner: Some(dormouse_model::Owner::plugin(plugin)),
-            resource: "web".into(),
-            object: workload.clone(),
-            workloads: vec![workload],
-            ..SleeperSpec::default()
-        };
-        self.cluster
-            .declare(&Declared {
-                key: key.clone(),
-                spec,
-            })
-            .await
-            .unwrap();
-        key
-    }
-
     fn stored(&self, key: &SleeperKey) -> SleeperStatus {
         let sleeper = self
+            .world
             .api
             .get("sleepers.dormouse.dev", "shop", &key.object_name())
             .unwrap();
@@ -111,27 +65,27 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_wishes_its_own_resources_asleep_and_awake() {
-    let world = World::new().await;
-    let key = world.declare("good").await;
-    let good = world.set.get("good").unwrap();
+    let guests = Guests::new().await;
+    let key = guests.world.declare("good").await;
+    let good = guests.set.get("good").unwrap();
     let web = [id("web")];
 
     assert_eq!(
         good.set_scale(&web, 0, "idle for 15m").await.unwrap(),
         [ScaleOutcome::Accepted]
     );
-    let state = world.stored(&key).state;
+    let state = guests.stored(&key).state;
     assert_eq!((state.wish, state.epoch), (Wish::Asleep, 0));
 
     assert_eq!(
         good.set_scale(&web, 1, "a request").await.unwrap(),
         [ScaleOutcome::Accepted]
     );
-    let state = world.stored(&key).state;
+    let state = guests.stored(&key).state;
     assert_eq!((state.wish, state.epoch), (Wish::Awake, 1));
 
     // One that nobody declared, and one of another plugin.
-    let services = ClusterServices(world.cluster.clone());
+    let services = ClusterServices(guests.world.cluster.clone());
     let soon = Instant::now() + PATIENCE;
     for (plugin, resource) in [("good", ResourceId::new("shop", "nobody")), ("evil", id("web"))] {
         let refused = services.sleep(plugin, &resource, "why not", soon).await;
@@ -139,7 +93,7 @@ async fn a_guest_wishes_its_own_resources_asleep_and_awake() {
         assert_eq!(services.state(plugin, &resource, soon).await, Ok(None));
     }
     // What is known comes from a reflector, which may be a moment behind.
-    let mut changes = world.cluster.changes();
+    let mut changes = guests.world.cluster.changes();
     let seen = async {
         loop {
             changes.borrow_and_update();
@@ -156,27 +110,27 @@ async fn a_guest_wishes_its_own_resources_asleep_and_awake() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_reads_and_writes_objects() {
-    let world = World::new().await;
-    let got = world.told("get").await;
+    let guests = Guests::new().await;
+    let got = guests.told("get").await;
     assert!(
         got.contains(r#"\"replicas\":0"#) && !got.contains("status"),
         "only the fields that were asked for: {got}"
     );
     assert!(
-        world
+        guests
             .told("list-everywhere")
             .await
             .contains(r#"\"name\":\"web\""#)
     );
-    assert!(world.told("patch-status").await.starts_with("Ok("));
-    assert!(world.told("secret").await.contains("KubernetesError::NotFound"));
+    assert!(guests.told("patch-status").await.starts_with("Ok("));
+    assert!(guests.told("secret").await.contains("KubernetesError::NotFound"));
     assert!(
-        world.told("slow").await.contains("KubernetesError::NotFound"),
+        guests.told("slow").await.contains("KubernetesError::NotFound"),
         "a kind that does not exist"
     );
 
-    assert_eq!(world.told("event").await, "Ok(())");
-    let events = world.api.list("events", "shop");
+    assert_eq!(guests.told("event").await, "Ok(())");
+    let events = guests.world.api.list("events", "shop");
     let event = events.iter().find(|event| event["reason"] == "Bad").unwrap();
     assert_eq!(event["type"], "Warning");
     assert!(event.to_string().contains("dormouse/evil"), "{event}");

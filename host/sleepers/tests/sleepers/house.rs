@@ -3,8 +3,8 @@
 use dormouse_model::{ObjectRef, Phase};
 use dormouse_sleepers::{Cluster, Config, Declared, Role, SleepGrant, SleeperKey, SleeperSpec, WishError};
 
-use crate::fixture::{Dlx, World, config, workload};
 use crate::step_until;
+use dormouse_testing::{Dlx, World, config, workload};
 
 /// A grant for Deployments with a label in one namespace.
 fn granted() -> SleepGrant {

@@ -5,7 +5,7 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use crate::fixture::{PATIENCE, World};
+use dormouse_testing::{PATIENCE, World};
 
 fn annotated() -> ListQuery {
     ListQuery {

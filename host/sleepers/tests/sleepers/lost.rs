@@ -6,8 +6,9 @@ use dormouse_sleepers::{Role, Sleeper, api, round};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::fixture::{Dlx, PORT, World, drive, phase, request};
 use crate::step_until;
+use dormouse_testing::traffic::request;
+use dormouse_testing::{Dlx, PORT, World, drive, phase};
 
 pub async fn patch(world: &World, plural: &str, name: &str, patch: Value) {
     use kube::api::{DynamicObject, Patch, PatchParams};

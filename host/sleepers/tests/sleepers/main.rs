@@ -5,7 +5,6 @@
     reason = "a test may stop at the first surprise, its helpers too"
 )]
 
-mod fixture;
 mod house;
 mod lists;
 mod lost;
@@ -19,8 +18,8 @@ use dormouse_embedded::Fault;
 use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::Step;
 use dormouse_sleepers::{Carried, Cluster, Role, RoundOutcome, round};
-
-use fixture::{Dlx, PATIENCE, PORT, World, drive, phase, request, workload};
+use dormouse_testing::traffic::request;
+use dormouse_testing::{Dlx, PATIENCE, PORT, World, drive, phase, workload};
 
 /// Rounds, one step each, until the Sleeper is in this phase. `check` is asked after each.
 async fn step_until(world: &World, by: &[&Cluster], role: Role, goal: Phase, check: impl Fn(&World)) {

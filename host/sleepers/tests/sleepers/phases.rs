@@ -7,9 +7,9 @@ use dormouse_sleepers::lifecycle::{PortRange, Undivertible, Wish};
 use dormouse_sleepers::{Config, Role, round};
 use serde_json::{Value, json};
 
-use crate::fixture::{Dlx, World, config, drive};
 use crate::lost::patch;
 use crate::step_until;
+use dormouse_testing::{Dlx, World, config, drive};
 
 fn complaint(sleeper: &dormouse_sleepers::Sleeper) -> String {
     let status = sleeper.status.clone().unwrap_or_default();
@@ -212,7 +212,7 @@ async fn edited_while(phase: Phase) {
                 world.until_answered().await;
                 let sleeper = world.cluster.sleeper(&world.key).unwrap();
                 let unparked = world.service()["spec"]["selector"] == json!({"app": "web"});
-                let awake = crate::fixture::phase(&sleeper) == Phase::Awake;
+                let awake = dormouse_testing::phase(&sleeper) == Phase::Awake;
                 let state = sleeper.status.clone().unwrap_or_default().state;
                 if awake && state.wish == Wish::Awake && unparked && world.own_slice().is_none() {
                     return;

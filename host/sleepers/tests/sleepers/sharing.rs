@@ -6,7 +6,8 @@ use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::Wish;
 use dormouse_sleepers::{Role, Sleeper, WishError, api::condition};
 
-use crate::fixture::{Dlx, PORT, World, drive, phase, request};
+use dormouse_testing::traffic::request;
+use dormouse_testing::{Dlx, PORT, World, drive, phase};
 
 const CANARY: &str = "
 apiVersion: apps/v1
@@ -94,7 +95,7 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
     let begun = tokio::time::Instant::now();
     while world.cluster.wish_sleep(&younger, "idle").await.is_err() {
         assert!(
-            begun.elapsed() < crate::fixture::PATIENCE,
+            begun.elapsed() < dormouse_testing::PATIENCE,
             "it does not take over"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -126,7 +127,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests() {
         if matches!(&refused, Err(WishError::Unsupported(why)) if why.contains("Deployment web-canary")) {
             break;
         }
-        assert!(begun.elapsed() < crate::fixture::PATIENCE, "{refused:?}");
+        assert!(begun.elapsed() < dormouse_testing::PATIENCE, "{refused:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for _ in 0..5 {

@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::fixture::{World, workload};
+use dormouse_testing::{World, workload};
 
 fn spec() -> SleeperSpec {
     SleeperSpec {

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
@@ -21,9 +21,8 @@ use tracing::{debug, warn};
 use crate::annotations::ACTUAL_PORT;
 use crate::controllers::slices::{SERVICE_NAME, TABLE as SLICES};
 use crate::core::Core;
-use crate::store::write::{Edited, Part, Write};
-use crate::store::{Event, Key, Store};
-use crate::value::{annotation, at, label, list_at, metadata, object, str_at};
+use crate::store::{Event, Key, Part, Store};
+use crate::value::{at, label, list_at, set_annotation, str_at};
 
 type Targets = Arc<Mutex<Vec<SocketAddr>>>;
 
@@ -219,26 +218,9 @@ impl Proxy {
 }
 
 fn tell(store: &Store, key: &Key, port: u16, actual: u16) {
-    let Some(rt) = store.kind("services") else { return };
-    let k = format!("{ACTUAL_PORT}{port}");
-    let _ = store.update(
-        &rt,
-        &key.0,
-        &key.1,
-        &Write::by("embedded", Part::Internal),
-        |live| {
-            let mut new = live.clone();
-            if annotation(live, &k) != Some(&actual.to_string()) {
-                object(
-                    metadata(&mut new)
-                        .entry("annotations")
-                        .or_insert_with(|| json!({})),
-                )
-                .insert(k.clone(), json!(actual.to_string()));
-            }
-            Ok(Edited::Update(new))
-        },
-    );
+    let _ = store.edit("services", &key.0, &key.1, Part::Internal, |service| {
+        set_annotation(service, &format!("{ACTUAL_PORT}{port}"), &actual.to_string());
+    });
 }
 
 async fn accept(core: Arc<Core>, listener: TcpListener, targets: Targets, stop: CancellationToken) {
