@@ -4,12 +4,9 @@
 
 pub(crate) mod authority;
 mod body;
-mod forwarded;
 mod framing;
 pub(crate) mod headers;
-pub(crate) mod hop;
 pub(crate) mod max_forwards;
-pub(crate) mod retry;
 mod upgrade;
 pub(crate) mod upgrades;
 
@@ -22,16 +19,14 @@ use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use crate::connect::{Http1, Lease, Sender};
+use crate::connect::{Lease, Sender};
 use crate::pick::Turn;
-use crate::pool::Load;
+use crate::pool::{Http1, Load};
+use crate::upload::{Fault, Progress, Upload};
 
-pub use body::{Body, Upload, UploadError};
-pub(crate) use body::{Busy, Fault, Release, UploadPatience};
-pub use forwarded::{ForwardedHeaders, Forwarding, TrustedProxies};
+pub use body::Body;
+pub(crate) use body::{Busy, Release};
 pub(crate) use upgrade::Tunnel;
-
-use body::Progress;
 
 /// Why there is no response.
 #[derive(Debug)]

@@ -19,10 +19,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{Backoff, ConnectError, Lease, Wire, connect};
-use crate::demand::{Flight, Waker};
+use crate::demand::Waker;
 use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
 use crate::rescue::Rescue;
+use crate::wakes::Flight;
 use crate::{DlxConfig, EndpointsView, Metrics, Target};
 
 /// How long an attempt to wake, begun before a request came, may take to fail.
@@ -257,26 +258,81 @@ impl<L> Dialling<L> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_held_request_stays_small() {
-        struct Nobody;
-        #[async_trait::async_trait]
-        impl Waker for Nobody {
-            async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), crate::WakeError> {
-                Ok(())
+    use crate::Failure;
+    use crate::route::tests::{target, target_at};
+    use futures::poll;
+    use tokio::sync::watch;
+
+    struct Obedient;
+
+    #[async_trait::async_trait]
+    impl Waker for Obedient {
+        async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), crate::WakeError> {
+            Ok(())
+        }
+    }
+
+    /// What a gate borrows.
+    struct Surroundings {
+        config: DlxConfig,
+        metrics: Arc<Metrics>,
+        waker: Arc<dyn Waker>,
+        drained: CancellationToken,
+    }
+
+    impl Surroundings {
+        fn new() -> Self {
+            Self {
+                config: DlxConfig::default(),
+                metrics: Arc::default(),
+                waker: Arc::new(Obedient),
+                drained: CancellationToken::new(),
             }
         }
-        let (config, metrics) = (DlxConfig::default(), Arc::new(Metrics::default()));
-        let (waker, drained): (Arc<dyn Waker>, _) = (Arc::new(Nobody), CancellationToken::new());
-        let target = crate::route::tests::target("app");
-        let gate = Gate {
-            config: &config,
-            readiness_timeout: config.readiness_timeout,
-            waker: &waker,
-            metrics: &metrics,
-            drained: &drained,
-        };
-        let size = size_of_val(&gate.pass(&target, Wire::H1, Instant::now(), None, None));
+
+        fn gate(&self) -> Gate<'_> {
+            Gate {
+                config: &self.config,
+                readiness_timeout: self.config.readiness_timeout,
+                waker: &self.waker,
+                metrics: &self.metrics,
+                drained: &self.drained,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_request_stays_small() {
+        let (around, target) = (Surroundings::new(), target("app"));
+        let size = size_of_val(&around.gate().pass(&target, Wire::H1, Instant::now(), None, None));
         assert!(size <= 1024, "{size} bytes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_from_before_may_still_fail_without_failing_a_new_request() {
+        let failed = |why: &str, second| {
+            Arc::new(EndpointsView {
+                failure: Some(Failure {
+                    cause: why.into(),
+                    at: jiff::Timestamp::constant(second, 0),
+                }),
+                ..EndpointsView::default()
+            })
+        };
+        let (views, endpoints) = watch::channel(failed("the first", 1));
+        let (around, target) = (Surroundings::new(), target_at("app", endpoints));
+        let gate = around.gate();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut held = pin!(gate.pass(&target, Wire::H1, deadline, None, None));
+        assert!(poll!(&mut held).is_pending());
+        views.send_replace(failed("the one that was under way", 2));
+        assert!(poll!(&mut held).is_pending(), "that was somebody else's attempt");
+        tokio::time::advance(OTHERS_ATTEMPT).await;
+        assert!(poll!(&mut held).is_pending(), "its own is under way");
+        views.send_replace(failed("its own", 3));
+        match held.await {
+            Err(Rescue::WakeFailed(cause)) => assert_eq!(cause, "its own"),
+            other => panic!("{:?}", other.map(|_| "connected")),
+        }
     }
 }
