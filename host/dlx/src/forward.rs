@@ -10,7 +10,7 @@ pub(crate) mod max_forwards;
 mod upgrade;
 pub(crate) mod upgrades;
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ pub(crate) fn send(
     };
     async move {
         let mut sent = pin!(sent);
-        let (answer, turn) = await_head(sent.as_mut(), turn, limit, progress.as_deref()).await;
+        let (answer, turn) = await_head(&mut sent, turn, limit, progress.as_deref()).await;
         match finish(answer, progress.as_deref(), heard.as_deref()) {
             Ok(response) => {
                 load.0.answered();
@@ -99,14 +99,14 @@ pub(crate) fn send(
 type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<Upload>>>;
 
 async fn await_head(
-    mut sent: Pin<&mut impl Future<Output = Sent>>,
+    sent: &mut (impl Future<Output = Sent> + Unpin),
     turn: Option<Turn>,
     limit: Option<Duration>,
     progress: Option<&Progress>,
 ) -> (Option<Sent>, Option<Turn>) {
     let passed = match turn {
         None => None,
-        Some(turn) => match timeout(turn.pause(), &mut sent).await {
+        Some(turn) => match timeout(turn.pause(), &mut *sent).await {
             Err(_) => Some(turn.pass_on()),
             Ok(Ok(response)) => {
                 turn.answered();
@@ -130,7 +130,7 @@ async fn await_head(
 /// The answer, unless the limit passes without a sign of the client's sending more.
 async fn within(
     limit: Option<Duration>,
-    mut sent: Pin<&mut impl Future<Output = Sent>>,
+    sent: &mut (impl Future<Output = Sent> + Unpin),
     progress: Option<&Progress>,
 ) -> Option<Sent> {
     let Some(limit) = limit else {
@@ -139,7 +139,7 @@ async fn within(
     let seen = || progress.map(Progress::frames);
     let mut before = seen();
     loop {
-        if let Ok(sent) = timeout(limit, &mut sent).await {
+        if let Ok(sent) = timeout(limit, &mut *sent).await {
             return Some(sent);
         }
         let now = seen();

@@ -337,7 +337,8 @@ impl Inner {
             let Some((kind, sent)) = exchange.begin(lease, limit) else {
                 return Err(Rescue::BadAnswer);
             };
-            let lost = match sent.await {
+            // On the heap: a request that is held has no space for what comes after it.
+            let lost = match Box::pin(sent).await {
                 Ok(answer) => return Ok(answer),
                 Err((failure, turn)) => {
                     exchange.tries.turn = turn;
@@ -372,11 +373,18 @@ impl Inner {
                 .ok_or(Rescue::BadAnswer)?;
             self.metrics.sent_again(lost);
             exchange.tries.failed = Some(endpoint);
-            tokio::select! {
-                () = tokio::time::sleep(pause), if !pause.is_zero() => {}
-                () = self.drained.cancelled(), if !pause.is_zero() => return Err(Rescue::Draining),
-                else => {}
+            if !pause.is_zero() {
+                // On the heap, too.
+                Box::pin(self.rest(pause)).await?;
             }
+        }
+    }
+
+    /// Waits before a request is sent again.
+    async fn rest(&self, pause: Duration) -> Result<(), Rescue> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.drained.cancelled() => Err(Rescue::Draining),
         }
     }
 

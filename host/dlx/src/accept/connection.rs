@@ -1,7 +1,7 @@
 //! One client connection, from its first byte to its end.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -34,87 +34,95 @@ const SEND_BUFFER: usize = 64 << 10;
 const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(
+///
+/// Not an `async fn`, which has space for its arguments twice.
+pub(crate) fn serve(
     inner: Arc<Inner>,
     mut stream: TcpStream,
-    peer: SocketAddr,
+    peer: IpAddr,
     door: Door,
     place: Arc<Place>,
-) {
-    tune(&stream);
-    let idleness = Idleness::new();
-    let entry = inner.connections.enter(door, &idleness);
-    if inner.is_draining() {
-        entry.signal.drain();
-    }
-    // What has arrived before a drain is served; a client that said nothing loses nothing.
-    let opening = tokio::select! {
-        biased;
-        opening = Box::pin(opening::read(&inner, &mut stream, door)) => opening,
-        () = entry.signal.told() => {
-            if entry.signal.replaces() {
-                inner.metrics.ended(End::Idle);
+) -> impl Future<Output = ()> + Send {
+    async move {
+        tune(&stream);
+        let idleness = Idleness::new();
+        let entry = inner.connections.enter(door, &idleness);
+        if inner.is_draining() {
+            entry.signal.drain();
+        }
+        // What has arrived before a drain is served; a client that said nothing loses nothing.
+        let opening = tokio::select! {
+            biased;
+            opening = Box::pin(opening::read(&inner, &mut stream, door)) => opening,
+            () = entry.signal.told() => {
+                if entry.signal.replaces() {
+                    inner.metrics.ended(End::Idle);
+                }
+                return;
             }
-            return;
+        };
+        let (begun, h2) = match opening {
+            Opening::Nothing => return,
+            Opening::Http { begun, h2 } => (begun, h2),
+            Opening::Tcp { begun, target } => {
+                // Not one of those that are idle between two requests: its end is for its two sides to choose.
+                idleness.work(0);
+                let client = splice::Client {
+                    stream,
+                    peer,
+                    door,
+                    place,
+                };
+                return Box::pin(splice::serve(inner, client, begun, target)).await;
+            }
+        };
+        let (mut socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
+        peek.give_up_after(Some(inner.config.send_timeout));
+        let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
+        let client = Arc::new(Client {
+            door,
+            address: client_address(peer),
+            trusted: inner.config.forwarding.trusted.contains(peer),
+            peer,
+            idleness,
+            signal: Arc::clone(&entry.signal),
+            http1: (!h2).then(|| peek.clone()),
+            streams: streams.clone(),
+            place,
+        });
+        let service = {
+            let (inner, client) = (Arc::clone(&inner), Arc::clone(&client));
+            service_fn(move |request: Request<Incoming>| {
+                answer(Arc::clone(&inner), Arc::clone(&client), request)
+            })
+        };
+        let limits = &inner.config.limits;
+        if let Some(streams) = streams {
+            let connection = http2::Builder::new(streams)
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.streams)
+                // What is a little too large is refused with a reason; what is far too large, by the library and without one.
+                .max_header_list_size(
+                    u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX),
+                )
+                .max_send_buf_size(SEND_BUFFER)
+                .keep_alive_interval(Duration::from_secs(30))
+                .keep_alive_timeout(Duration::from_secs(20))
+                .serve_connection(TokioIo::new(socket), service);
+            drive(&inner, &client, Box::pin(connection), None).await;
+        } else {
+            let parting = socket.parting();
+            let connection = http1::Builder::new()
+                // The end of what the client sends is looked at by `leave`, whatever stands unread before it.
+                .half_close(true)
+                .max_header_size(limits.header_bytes)
+                .max_headers(limits.headers)
+                .preserve_header_case(true)
+                .max_buf_size(limits.header_bytes.max(8192) * 2)
+                .serve_connection(TokioIo::new(socket), service)
+                .with_upgrades();
+            drive(&inner, &client, Box::pin(connection), Some((peek, parting))).await;
         }
-    };
-    let (begun, h2) = match opening {
-        Opening::Nothing => return,
-        Opening::Http { begun, h2 } => (begun, h2),
-        Opening::Tcp { begun, target } => {
-            // Not one of those that are idle between two requests: its end is for its two sides to choose.
-            idleness.work(0);
-            let client = splice::Client {
-                stream,
-                peer: peer.ip(),
-                door,
-                place,
-            };
-            return Box::pin(splice::serve(inner, client, begun, target)).await;
-        }
-    };
-    let (mut socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
-    peek.give_up_after(Some(inner.config.send_timeout));
-    let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
-    let client = Arc::new(Client {
-        door,
-        address: client_address(peer.ip()),
-        trusted: inner.config.forwarding.trusted.contains(peer.ip()),
-        peer: peer.ip(),
-        idleness,
-        signal: Arc::clone(&entry.signal),
-        http1: (!h2).then(|| peek.clone()),
-        streams: streams.clone(),
-        place,
-    });
-    let service = {
-        let (inner, client) = (Arc::clone(&inner), Arc::clone(&client));
-        service_fn(move |request: Request<Incoming>| answer(Arc::clone(&inner), Arc::clone(&client), request))
-    };
-    let limits = &inner.config.limits;
-    if let Some(streams) = streams {
-        let connection = http2::Builder::new(streams)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
-            // What is a little too large is refused with a reason; what is far too large, by the library and without one.
-            .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX))
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .serve_connection(TokioIo::new(socket), service);
-        drive(&inner, &client, Box::pin(connection), None).await;
-    } else {
-        let parting = socket.parting();
-        let connection = http1::Builder::new()
-            // The end of what the client sends is looked at by `leave`, whatever stands unread before it.
-            .half_close(true)
-            .max_header_size(limits.header_bytes)
-            .max_headers(limits.headers)
-            .preserve_header_case(true)
-            .max_buf_size(limits.header_bytes.max(8192) * 2)
-            .serve_connection(TokioIo::new(socket), service)
-            .with_upgrades();
-        drive(&inner, &client, Box::pin(connection), Some((peek, parting))).await;
     }
 }
 
@@ -159,13 +167,6 @@ async fn drive(
     mut connection: Pin<Box<impl Graceful>>,
     watched: Option<(Peek, Arc<Parting>)>,
 ) {
-    let patience = Patience {
-        head: inner.config.header_timeout,
-        idle: inner.config.idle_timeout,
-        send: inner.config.send_timeout,
-        // One that is held is told so in time.
-        half_closed: inner.config.half_closed_timeout + LAST_WORD,
-    };
     let heads = watched.is_some();
     let mut gone = pin!(async {
         match &watched {
@@ -173,7 +174,8 @@ async fn drive(
             None => std::future::pending().await,
         }
     });
-    let mut timer: Pin<&mut Sleep> = pin!(sleep_until(Instant::now() + patience.head.min(patience.send)));
+    let first = inner.config.header_timeout.min(inner.config.send_timeout);
+    let mut timer: Pin<&mut Sleep> = pin!(sleep_until(Instant::now() + first));
     let (mut drained, mut half_closed) = (false, false);
     let ended = std::future::poll_fn(|cx| {
         client.signal.register(cx);
@@ -206,6 +208,7 @@ async fn drive(
             timer.as_mut().reset(Instant::now());
         }
         while timer.as_mut().poll(cx).is_ready() {
+            let patience = patience(inner);
             match client.idleness.judge(&patience, heads) {
                 Verdict::Until(next) => timer.as_mut().reset(next),
                 Verdict::Dawdling => {
@@ -248,6 +251,17 @@ async fn drive(
     }
 }
 
+/// How long a client may take.
+fn patience(inner: &Inner) -> Patience {
+    Patience {
+        head: inner.config.header_timeout,
+        idle: inner.config.idle_timeout,
+        send: inner.config.send_timeout,
+        // One that is held is told so in time.
+        half_closed: inner.config.half_closed_timeout + LAST_WORD,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,7 +278,7 @@ mod tests {
     #[test]
     fn a_connection_and_its_request_stay_small() {
         let (connection, request) = (size5(serve), size3(answer));
-        assert!(connection <= 1024, "a connection's task has {connection} bytes");
-        assert!(request <= 2048, "a request's future has {request} bytes");
+        assert!(connection <= 832, "a connection's task has {connection} bytes");
+        assert!(request <= 768, "a request's future has {request} bytes");
     }
 }

@@ -62,7 +62,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, listener: TcpListener, door: Door,
             Ok(place) => {
                 inner
                     .tasks
-                    .spawn(super::serve(Arc::clone(&inner), stream, peer, door, place));
+                    .spawn(super::serve(Arc::clone(&inner), stream, peer.ip(), door, place));
             }
             Err(full) => {
                 inner.metrics.ended(match full {

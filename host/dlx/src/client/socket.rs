@@ -193,6 +193,9 @@ impl AsyncRead for Socket {
             let count = self.begun.len().min(buf.remaining());
             buf.put_slice(&self.begun[..count]);
             self.begun.advance(count);
+            if self.begun.is_empty() {
+                self.begun = Bytes::new();
+            }
             // With what has arrived behind it: hyper would double its buffer to read a head in two parts. Whatever else
             // becomes of this, the next read will see it too.
             if buf.remaining() > 0 {
