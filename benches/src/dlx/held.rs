@@ -44,8 +44,7 @@ pub fn measure(args: &Args) -> anyhow::Result<[Row; 4]> {
         .build()?;
     // Processes are new in each pass, so that memory begins anew.
     for pass in 0..args.passes {
-        let one =
-            |role| runtime.block_on(hold(Part::start(role, args, Some(backend.address))?, args.held));
+        let one = |role| runtime.block_on(hold(Part::start(role, args, Some(backend.address))?, args.held));
         let (ours, theirs) = if pass % 2 == 0 {
             let first = one(Role::DlxHolding)?;
             (first, one(Role::MinimalHolding)?)

@@ -294,10 +294,7 @@ fn sharing() -> impl Strategy<Value = (Sharing, bool)> {
 }
 
 /// Cases that failed once.
-const FAILED: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/simulation/sharing.failed.txt"
-);
+const FAILED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/sharing.failed.txt");
 
 fn play(world: &mut World, events: &[Event]) -> Result<(), TestCaseError> {
     for (position, event) in events.iter().enumerate() {

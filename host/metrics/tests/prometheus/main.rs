@@ -37,7 +37,10 @@ fn main() -> ExitCode {
     }
     let Some(program) = process::find() else {
         println!("prometheus is not installed (apt-get install prometheus); nothing was tested");
-        println!("\ntest result: FAILED. 0 passed; 0 failed; {} ignored", cases.len());
+        println!(
+            "\ntest result: FAILED. 0 passed; 0 failed; {} ignored",
+            cases.len()
+        );
         return ExitCode::FAILURE;
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
