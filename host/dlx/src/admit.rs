@@ -11,7 +11,6 @@ use std::time::Instant;
 use http::request::Parts;
 use tokio::sync::Notify;
 
-use crate::demand::ResourceState;
 use crate::rescue::Rescue;
 use crate::{Limits, Metrics, lock};
 
@@ -117,8 +116,8 @@ impl Admission {
     }
 
     /// A place for a request that had one before: it is sent again, and is not refused for those who came after it.
-    pub(crate) fn readmit(&self, resource: &Arc<ResourceState>, bytes: usize) -> Place {
-        resource.queue.take(bytes);
+    pub(crate) fn readmit(&self, resource: &Arc<Usage>, bytes: usize) -> Place {
+        resource.take(bytes);
         self.all.take(bytes);
         self.place(resource, bytes)
     }
@@ -127,22 +126,19 @@ impl Admission {
     ///
     /// # Errors
     /// [`Rescue::QueueFull`] when the resource has no place, [`Rescue::Overloaded`] when nobody has.
-    pub(crate) fn admit(&self, resource: &Arc<ResourceState>, bytes: usize) -> Result<Place, Rescue> {
+    pub(crate) fn admit(&self, resource: &Arc<Usage>, bytes: usize) -> Result<Place, Rescue> {
         let limits = &self.limits;
-        if !resource
-            .queue
-            .enter_or_replace(bytes, limits.held_per_resource, limits.held_bytes_per_resource)
-        {
+        if !resource.enter_or_replace(bytes, limits.held_per_resource, limits.held_bytes_per_resource) {
             return Err(Rescue::QueueFull);
         }
         if !self.all.enter_or_replace(bytes, limits.held, limits.held_bytes) {
-            resource.queue.leave(bytes);
+            resource.leave(bytes);
             return Err(Rescue::Overloaded);
         }
         Ok(self.place(resource, bytes))
     }
 
-    fn place(&self, resource: &Arc<ResourceState>, bytes: usize) -> Place {
+    fn place(&self, resource: &Arc<Usage>, bytes: usize) -> Place {
         self.metrics.held.inc();
         self.metrics.held_bytes.inc_by(signed(bytes));
         Place {
@@ -162,7 +158,7 @@ impl Admission {
 #[derive(Debug)]
 struct Taken {
     all: Arc<Usage>,
-    resource: Arc<ResourceState>,
+    resource: Arc<Usage>,
     bytes: usize,
     metrics: Arc<Metrics>,
 }
@@ -170,7 +166,7 @@ struct Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.all.leave(self.bytes);
-        self.resource.queue.leave(self.bytes);
+        self.resource.leave(self.bytes);
         self.metrics.held.dec();
         self.metrics.held_bytes.dec_by(signed(self.bytes));
     }
@@ -230,7 +226,7 @@ impl Place {
                     metrics,
                 });
                 all.offer(&yielding);
-                resource.queue.offer(&yielding);
+                resource.offer(&yielding);
                 self.yielding = Some(Arc::clone(&yielding));
                 yielding
             }
@@ -275,7 +271,6 @@ pub(crate) fn head_bytes(head: &Parts) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Ledger;
 
     fn limits() -> Limits {
         Limits {
@@ -290,18 +285,13 @@ mod tests {
     #[test]
     fn a_full_resource_is_429_and_a_full_house_is_503() {
         let admission = Admission::new(limits(), Arc::default());
-        let ledger = Ledger::default();
-        let (one, two) = (ledger.state("ns", "one"), ledger.state("ns", "two"));
+        let (one, two) = (Arc::<Usage>::default(), Arc::<Usage>::default());
         let first = admission.admit(&one, 10).unwrap();
         let _second = admission.admit(&one, 10).unwrap();
         assert_eq!(admission.admit(&one, 10).unwrap_err(), Rescue::QueueFull);
         let _third = admission.admit(&two, 10).unwrap();
         assert_eq!(admission.admit(&two, 10).unwrap_err(), Rescue::Overloaded);
-        assert_eq!(
-            two.queue.now(),
-            (1, 10),
-            "a refused request leaves nothing behind"
-        );
+        assert_eq!(two.now(), (1, 10), "a refused request leaves nothing behind");
         drop(first);
         let _again = admission.admit(&two, 10).unwrap();
     }
@@ -309,12 +299,12 @@ mod tests {
     #[test]
     fn bytes_are_bounded_as_well() {
         let admission = Admission::new(limits(), Arc::default());
-        let resource = Ledger::default().state("ns", "one");
+        let resource = Arc::<Usage>::default();
         let place = admission.admit(&resource, 60).unwrap();
         assert_eq!(admission.admit(&resource, 41).unwrap_err(), Rescue::QueueFull);
-        assert_eq!(resource.queue.now(), (1, 60));
+        assert_eq!(resource.now(), (1, 60));
         drop(place);
-        assert_eq!(resource.queue.now(), (0, 0));
+        assert_eq!(resource.now(), (0, 0));
         assert_eq!(admission.metrics.held.get(), 0);
         assert_eq!(admission.metrics.held_bytes.get(), 0);
     }
@@ -322,8 +312,7 @@ mod tests {
     #[tokio::test]
     async fn f10_who_may_have_left_gives_up_its_place_first() {
         let admission = Admission::new(limits(), Arc::default());
-        let ledger = Ledger::default();
-        let (one, two) = (ledger.state("ns", "one"), ledger.state("ns", "two"));
+        let (one, two) = (Arc::<Usage>::default(), Arc::<Usage>::default());
         let mut ghosts = [
             admission.admit(&one, 10).unwrap(),
             admission.admit(&one, 10).unwrap(),
@@ -336,14 +325,14 @@ mod tests {
         let _honest = admission.admit(&one, 10).unwrap();
         assert!(futures::poll!(&mut first).is_ready(), "the oldest goes first");
         assert!(futures::poll!(&mut second).is_pending());
-        assert_eq!(one.queue.now(), (2, 20));
+        assert_eq!(one.now(), (2, 20));
         let _third = admission.admit(&two, 10).unwrap();
         let _fourth = admission.admit(&two, 10).unwrap();
         assert!(futures::poll!(&mut second).is_ready(), "the house was full");
         assert_eq!(admission.admit(&two, 10).unwrap_err(), Rescue::QueueFull);
         drop((first, second));
         drop(ghosts);
-        assert_eq!(one.queue.now(), (1, 10), "nothing is given back twice");
+        assert_eq!(one.now(), (1, 10), "nothing is given back twice");
         assert_eq!(admission.metrics.held.get(), 3);
         assert_eq!(admission.metrics.half_closed.get(), 0);
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
-use crate::Forwarding;
+use crate::copy::Patience;
+use crate::forwarded::Forwarding;
 
 /// Configuration of one DLX process.
 #[derive(Clone, Debug)]
@@ -120,6 +121,15 @@ pub struct TcpLimits {
     /// The same once one side has ended its direction. A side that waits for an answer waits for less than this; one that has
     /// gone and cannot be told from it is not kept for ever.
     pub half_open_limit: Option<Duration>,
+}
+
+impl TcpLimits {
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            open: self.idle_limit,
+            half_open: self.half_open_limit,
+        }
+    }
 }
 
 impl Default for TcpLimits {

@@ -17,10 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::accept::tune;
 use crate::backoff;
-use crate::forward::Upload;
-use crate::pool::{Endpoint, Load};
+use crate::client::tune;
+use crate::pool::{Endpoint, Http1, Load};
+use crate::upload::Upload;
 
 /// First back-off between attempts.
 const FIRST_BACKOFF: Duration = Duration::from_millis(5);
@@ -64,29 +64,6 @@ pub(crate) struct Lease {
 pub(crate) enum Sender {
     H1(Http1),
     H2(http2::SendRequest<Upload>),
-}
-
-/// An HTTP/1 connection.
-#[derive(Debug)]
-pub(crate) struct Http1 {
-    pub(crate) sender: http1::SendRequest<Upload>,
-    heard: Arc<AtomicBool>,
-}
-
-impl Http1 {
-    /// Something is about to be asked: what was heard before does not count.
-    pub(crate) fn ask(&self) -> Arc<AtomicBool> {
-        self.heard.store(false, Ordering::Release);
-        Arc::clone(&self.heard)
-    }
-
-    pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
 }
 
 /// A socket that notes whether anything was heard. hyper reports a connection that ended before the first byte of an answer and
@@ -198,7 +175,7 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
                     tracing::debug!(%error, "connection to a workload ended");
                 }
             });
-            Ok((Sender::H1(Http1 { sender, heard }), false))
+            Ok((Sender::H1(Http1::new(sender, heard)), false))
         }
         Wire::H2 => {
             let _one_dials = endpoint.h2_dial.lock().await;

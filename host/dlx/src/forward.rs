@@ -4,16 +4,13 @@
 
 pub(crate) mod authority;
 mod body;
-mod forwarded;
 mod framing;
 pub(crate) mod headers;
-pub(crate) mod hop;
 pub(crate) mod max_forwards;
-pub(crate) mod retry;
 mod upgrade;
 pub(crate) mod upgrades;
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,16 +19,14 @@ use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use crate::connect::{Http1, Lease, Sender};
+use crate::connect::{Lease, Sender};
 use crate::pick::Turn;
-use crate::pool::Load;
+use crate::pool::{Http1, Load};
+use crate::upload::{Fault, Progress, Upload};
 
-pub use body::{Body, Upload, UploadError};
-pub(crate) use body::{Busy, Fault, Release, UploadPatience};
-pub use forwarded::{ForwardedHeaders, Forwarding, TrustedProxies};
+pub use body::Body;
+pub(crate) use body::{Busy, Release};
 pub(crate) use upgrade::Tunnel;
-
-use body::Progress;
 
 /// Why there is no response.
 #[derive(Debug)]
@@ -83,7 +78,7 @@ pub(crate) fn send(
     };
     async move {
         let mut sent = pin!(sent);
-        let (answer, turn) = await_head(sent.as_mut(), turn, limit, progress.as_deref()).await;
+        let (answer, turn) = await_head(&mut sent, turn, limit, progress.as_deref()).await;
         match finish(answer, progress.as_deref(), heard.as_deref()) {
             Ok(response) => {
                 load.0.answered();
@@ -104,14 +99,14 @@ pub(crate) fn send(
 type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<Upload>>>;
 
 async fn await_head(
-    mut sent: Pin<&mut impl Future<Output = Sent>>,
+    sent: &mut (impl Future<Output = Sent> + Unpin),
     turn: Option<Turn>,
     limit: Option<Duration>,
     progress: Option<&Progress>,
 ) -> (Option<Sent>, Option<Turn>) {
     let passed = match turn {
         None => None,
-        Some(turn) => match timeout(turn.pause(), &mut sent).await {
+        Some(turn) => match timeout(turn.pause(), &mut *sent).await {
             Err(_) => Some(turn.pass_on()),
             Ok(Ok(response)) => {
                 turn.answered();
@@ -135,7 +130,7 @@ async fn await_head(
 /// The answer, unless the limit passes without a sign of the client's sending more.
 async fn within(
     limit: Option<Duration>,
-    mut sent: Pin<&mut impl Future<Output = Sent>>,
+    sent: &mut (impl Future<Output = Sent> + Unpin),
     progress: Option<&Progress>,
 ) -> Option<Sent> {
     let Some(limit) = limit else {
@@ -144,7 +139,7 @@ async fn within(
     let seen = || progress.map(Progress::frames);
     let mut before = seen();
     loop {
-        if let Ok(sent) = timeout(limit, &mut sent).await {
+        if let Ok(sent) = timeout(limit, &mut *sent).await {
             return Some(sent);
         }
         let now = seen();

@@ -9,20 +9,21 @@
 //!   deadline -> 504     wake failed -> 503     DLX drained, target gone -> 503     client gone -> nothing is left
 //! ```
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{Backoff, ConnectError, Lease, Wire, connect};
-use crate::demand::{Flight, Waker};
+use crate::demand::Waker;
 use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
 use crate::rescue::Rescue;
+use crate::wakes::Flight;
 use crate::{DlxConfig, EndpointsView, Metrics, Target};
 
 /// How long an attempt to wake, begun before a request came, may take to fail.
@@ -91,79 +92,85 @@ impl Gate<'_> {
     }
 
     /// A connection to the target, as soon as `connect` makes one, and the turn that it was made in.
-    pub(crate) async fn pass_with<L>(
+    ///
+    /// Not an `async fn`, which has space for its arguments twice.
+    pub(crate) fn pass_with<L: Send>(
         &self,
         target: &Arc<Target>,
         deadline: Instant,
         mut turn: Option<Turn>,
         mut failed: Option<Arc<Endpoint>>,
-        connect: impl Fn(Arc<Endpoint>, Duration) -> BoxFuture<'static, Dialled<L>>,
-    ) -> Result<(L, Turn), Rescue> {
-        let patience = self.patience(target);
-        milestone(target, "held");
-        let mut deadline = pin!(tokio::time::sleep_until(deadline));
-        let mut views = target.endpoints.clone();
-        let mut view = Arc::clone(&views.borrow_and_update());
-        // A failure that was there before this request is not its own: it tries again. An attempt that was under way by
-        // then may still fail, so that one is not its own either.
-        let mut old_failure = view.failure.clone();
-        let mut others = pin!(tokio::time::sleep(OTHERS_ATTEMPT));
-        let mut own = old_failure.is_none();
-        let mut wake = Wake::Unasked;
-        let mut waiting = pin!(target.ramp(self.config.release).turn());
-        let mut dialling = Dialling::Idle;
-        let mut backoff = Backoff::default();
-        loop {
-            if let Some(failure) = &view.failure
-                && own
-                && old_failure.as_ref() != Some(failure)
-            {
-                return Err(Rescue::WakeFailed(failure.cause.clone()));
-            }
-            target.pool.seen(&view);
-            self.follow(target, &view, old_failure.is_some(), &mut wake, patience);
-            let open = !view.ready.is_empty() && (!view.asleep || matches!(wake, Wake::Accepted(_)));
-            if !open {
-                dialling = Dialling::Idle;
-            } else if turn.is_some() && matches!(dialling, Dialling::Idle) {
-                milestone(target, "pod seen ready");
-                dialling = self.dial(target, &view, &connect, failed.as_ref());
-            }
-            tokio::select! {
-                biased;
-                dialled = dialling.wait() => match dialled {
-                    Some(Ok(lease)) => {
-                        if let Some(turn) = turn.take() {
-                            milestone(target, "connected");
-                            return Ok((lease, turn));
+        connect: impl Fn(Arc<Endpoint>, Duration) -> BoxFuture<'static, Dialled<L>> + Send + Sync,
+    ) -> impl Future<Output = Result<(L, Turn), Rescue>> + Send {
+        async move {
+            let patience = self.patience(target);
+            milestone(target, "held");
+            let mut deadline = pin!(tokio::time::sleep_until(deadline));
+            let mut views = target.endpoints.clone();
+            let mut view = Arc::clone(&views.borrow_and_update());
+            // A failure that was there before this request is not its own: it tries again. An attempt that was under way by
+            // then may still fail, so that one is not its own either.
+            let mut old_failure = view.failure.clone();
+            let mut own = old_failure.is_none();
+            // On the heap, for the few that come after a failure.
+            let mut others = (!own).then(|| Box::pin(tokio::time::sleep(OTHERS_ATTEMPT)));
+            let mut wake = Wake::Unasked;
+            let mut waiting = pin!(target.ramp(self.config.release).turn());
+            let mut dialling = Dialling::Idle;
+            let mut backoff = Backoff::default();
+            loop {
+                if let Some(failure) = &view.failure
+                    && own
+                    && old_failure.as_ref() != Some(failure)
+                {
+                    return Err(Rescue::WakeFailed(failure.cause.clone()));
+                }
+                target.pool.seen(&view);
+                self.follow(target, &view, old_failure.is_some(), &mut wake, patience);
+                let open = !view.ready.is_empty() && (!view.asleep || matches!(wake, Wake::Accepted(_)));
+                if !open {
+                    dialling = Dialling::Idle;
+                } else if turn.is_some() && matches!(dialling, Dialling::Idle) {
+                    milestone(target, "pod seen ready");
+                    dialling = self.dial(target, &view, &connect, failed.as_ref());
+                }
+                tokio::select! {
+                    biased;
+                    dialled = dialling.wait() => match dialled {
+                        Some(Ok(lease)) => {
+                            if let Some(turn) = turn.take() {
+                                milestone(target, "connected");
+                                return Ok((lease, turn));
+                            }
+                        }
+                        Some(Err((error, endpoint))) => {
+                            tracing::debug!(%error, address = %endpoint.address, "connecting failed");
+                            self.metrics.connect_retries.inc();
+                            failed = Some(endpoint);
+                            dialling = Dialling::Pausing(Box::pin(tokio::time::sleep(backoff.next())));
+                        }
+                        None => dialling = Dialling::Idle,
+                    },
+                    outcome = answer(&mut wake) => {
+                        if let Err(error) = outcome {
+                            return Err(Rescue::WakeFailed(error.to_string()));
                         }
                     }
-                    Some(Err((error, endpoint))) => {
-                        tracing::debug!(%error, address = %endpoint.address, "connecting failed");
-                        self.metrics.connect_retries.inc();
-                        failed = Some(endpoint);
-                        dialling = Dialling::Pausing(Box::pin(tokio::time::sleep(backoff.next())));
+                    changed = views.changed() => {
+                        if changed.is_err() {
+                            return Err(Rescue::Gone);
+                        }
+                        view = Arc::clone(&views.borrow_and_update());
                     }
-                    None => dialling = Dialling::Idle,
-                },
-                outcome = answer(&mut wake) => {
-                    if let Err(error) = outcome {
-                        return Err(Rescue::WakeFailed(error.to_string()));
+                    () = passed(&mut others) => {
+                        own = true;
+                        others = None;
+                        old_failure.clone_from(&view.failure);
                     }
+                    granted = &mut waiting, if turn.is_none() => turn = Some(granted),
+                    () = &mut deadline => return Err(Rescue::NotReady(patience)),
+                    () = self.drained.cancelled() => return Err(Rescue::Draining),
                 }
-                changed = views.changed() => {
-                    if changed.is_err() {
-                        return Err(Rescue::Gone);
-                    }
-                    view = Arc::clone(&views.borrow_and_update());
-                }
-                () = &mut others, if !own => {
-                    own = true;
-                    old_failure.clone_from(&view.failure);
-                }
-                granted = &mut waiting, if turn.is_none() => turn = Some(granted),
-                () = &mut deadline => return Err(Rescue::NotReady(patience)),
-                () = self.drained.cancelled() => return Err(Rescue::Draining),
             }
         }
     }
@@ -226,13 +233,21 @@ async fn answer(wake: &mut Wake) -> Result<(), crate::WakeError> {
     Ok(())
 }
 
+/// Waits until a time has passed, if there is one.
+async fn passed(time: &mut Option<Pin<Box<Sleep>>>) {
+    match time {
+        Some(time) => time.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What an attempt to connect came to.
 pub(crate) type Dialled<L> = Result<L, (ConnectError, Arc<Endpoint>)>;
 
 enum Dialling<L> {
     Idle,
     Attempt(BoxFuture<'static, Dialled<L>>),
-    Pausing(std::pin::Pin<Box<tokio::time::Sleep>>),
+    Pausing(Pin<Box<Sleep>>),
 }
 
 impl<L> Dialling<L> {
@@ -257,26 +272,81 @@ impl<L> Dialling<L> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_held_request_stays_small() {
-        struct Nobody;
-        #[async_trait::async_trait]
-        impl Waker for Nobody {
-            async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), crate::WakeError> {
-                Ok(())
+    use crate::Failure;
+    use crate::route::tests::{target, target_at};
+    use futures::poll;
+    use tokio::sync::watch;
+
+    struct Obedient;
+
+    #[async_trait::async_trait]
+    impl Waker for Obedient {
+        async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), crate::WakeError> {
+            Ok(())
+        }
+    }
+
+    /// What a gate borrows.
+    struct Surroundings {
+        config: DlxConfig,
+        metrics: Arc<Metrics>,
+        waker: Arc<dyn Waker>,
+        drained: CancellationToken,
+    }
+
+    impl Surroundings {
+        fn new() -> Self {
+            Self {
+                config: DlxConfig::default(),
+                metrics: Arc::default(),
+                waker: Arc::new(Obedient),
+                drained: CancellationToken::new(),
             }
         }
-        let (config, metrics) = (DlxConfig::default(), Arc::new(Metrics::default()));
-        let (waker, drained): (Arc<dyn Waker>, _) = (Arc::new(Nobody), CancellationToken::new());
-        let target = crate::route::tests::target("app");
-        let gate = Gate {
-            config: &config,
-            readiness_timeout: config.readiness_timeout,
-            waker: &waker,
-            metrics: &metrics,
-            drained: &drained,
+
+        fn gate(&self) -> Gate<'_> {
+            Gate {
+                config: &self.config,
+                readiness_timeout: self.config.readiness_timeout,
+                waker: &self.waker,
+                metrics: &self.metrics,
+                drained: &self.drained,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_request_stays_small() {
+        let (around, target) = (Surroundings::new(), target("app"));
+        let size = size_of_val(&around.gate().pass(&target, Wire::H1, Instant::now(), None, None));
+        assert!(size <= 800, "{size} bytes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_from_before_may_still_fail_without_failing_a_new_request() {
+        let failed = |why: &str, second| {
+            Arc::new(EndpointsView {
+                failure: Some(Failure {
+                    cause: why.into(),
+                    at: jiff::Timestamp::constant(second, 0),
+                }),
+                ..EndpointsView::default()
+            })
         };
-        let size = size_of_val(&gate.pass(&target, Wire::H1, Instant::now(), None, None));
-        assert!(size <= 1024, "{size} bytes");
+        let (views, endpoints) = watch::channel(failed("the first", 1));
+        let (around, target) = (Surroundings::new(), target_at("app", endpoints));
+        let gate = around.gate();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut held = pin!(gate.pass(&target, Wire::H1, deadline, None, None));
+        assert!(poll!(&mut held).is_pending());
+        views.send_replace(failed("the one that was under way", 2));
+        assert!(poll!(&mut held).is_pending(), "that was somebody else's attempt");
+        tokio::time::advance(OTHERS_ATTEMPT).await;
+        assert!(poll!(&mut held).is_pending(), "its own is under way");
+        views.send_replace(failed("its own", 3));
+        match held.await {
+            Err(Rescue::WakeFailed(cause)) => assert_eq!(cause, "its own"),
+            other => panic!("{:?}", other.map(|_| "connected")),
+        }
     }
 }

@@ -17,6 +17,10 @@
 //! | rescue | [`rescue`] | the one place where an error becomes a response |
 //! | observe | [`observe`] | metrics and the access log |
 //!
+//! Below the phases stands what several of them use: `client` (a connection and its place), `endpoints`, `pool` and `upload` (the
+//! pods' side), `ledger` and `wakes` (what is counted, and what became of wakes), `copy` (bytes both ways), [`DlxConfig`]. Above them,
+//! `serve` leads a request through them, and [`Server`] listens.
+//!
 //! What the data plane needs to know of the cluster arrives through two seams: [`RouteTable`] (an immutable snapshot,
 //! published by whoever watches the cluster) and [`Waker`].
 //!
@@ -29,32 +33,45 @@
 pub mod accept;
 pub mod admit;
 mod backoff;
+mod client;
 pub mod cluster;
 mod config;
 pub mod connect;
+mod copy;
 pub mod demand;
 pub mod descriptors;
+mod endpoints;
 pub mod forward;
+mod forwarded;
 pub mod gate;
+mod hop;
+mod ledger;
 pub mod negotiate;
 pub mod observe;
 pub mod pick;
 mod pool;
 pub mod rescue;
+mod retry;
 pub mod route;
 mod serve;
+mod server;
 mod splice;
 mod target;
+mod upload;
+mod wakes;
 
 pub use config::{
     DlxConfig, Limits, NameHeaders, Preferences, ReleaseRamp, Strategy, TcpLimits, listen_address,
 };
-pub use demand::{Ledger, WakeError, Waker};
-pub use forward::{ForwardedHeaders, Forwarding, TrustedProxies};
+pub use demand::Waker;
+pub use endpoints::{EndpointsView, Failure};
+pub use forwarded::{ForwardedHeaders, Forwarding, TrustedProxies};
+pub use ledger::Ledger;
 pub use observe::Metrics;
 pub use route::{HostPath, PathMatch, PortRoute, RouteTable, Routes, Syntax};
-pub use serve::{Dlx, ServeError, Server};
-pub use target::{AppProtocol, EndpointsView, Failure, Target, TargetKey, TargetSpec};
+pub use server::{Dlx, ServeError, Server};
+pub use target::{AppProtocol, Target, TargetKey, TargetSpec};
+pub use wakes::WakeError;
 
 /// Locks a mutex whose data stays sound when a holder panics.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

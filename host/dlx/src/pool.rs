@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use hyper::client::conn::http2;
+use hyper::client::conn::{http1, http2};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::connect::Http1;
-use crate::forward::Upload;
-use crate::{EndpointsView, Limits, lock};
+use crate::endpoints::EndpointsView;
+use crate::upload::Upload;
+use crate::{Limits, lock};
 
 pub(crate) type Endpoints = Arc<[Arc<Endpoint>]>;
 
@@ -106,6 +106,34 @@ impl Pool {
         };
         self.current.store(Some(Arc::new(next)));
         endpoints
+    }
+}
+
+/// An HTTP/1 connection.
+#[derive(Debug)]
+pub(crate) struct Http1 {
+    pub(crate) sender: http1::SendRequest<Upload>,
+    heard: Arc<AtomicBool>,
+}
+
+impl Http1 {
+    /// `heard` is set by whoever reads from the connection.
+    pub(crate) fn new(sender: http1::SendRequest<Upload>, heard: Arc<AtomicBool>) -> Self {
+        Self { sender, heard }
+    }
+
+    /// Something is about to be asked: what was heard before does not count.
+    pub(crate) fn ask(&self) -> Arc<AtomicBool> {
+        self.heard.store(false, Ordering::Release);
+        Arc::clone(&self.heard)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 }
 

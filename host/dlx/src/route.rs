@@ -18,8 +18,8 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use tokio::sync::watch;
 
-pub use hosts::{HostPath, PathMatch};
-pub use patterns::Syntax;
+pub use hosts::HostPath;
+pub use patterns::{PathMatch, Syntax};
 
 use crate::rescue::Rescue;
 use crate::{NameHeaders, Strategy, Target};
@@ -198,7 +198,10 @@ pub(crate) mod tests {
     use http::Request;
 
     pub(crate) fn target(name: &str) -> Arc<Target> {
-        let (_tx, endpoints) = watch::channel(Arc::new(EndpointsView::default()));
+        target_at(name, watch::channel(Arc::default()).1)
+    }
+
+    pub(crate) fn target_at(name: &str, endpoints: watch::Receiver<Arc<EndpointsView>>) -> Arc<Target> {
         let key = TargetKey {
             namespace: "ns".into(),
             sleeper: name.into(),

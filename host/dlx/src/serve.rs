@@ -1,65 +1,45 @@
-//! The data plane as a whole: the way of a request through the phases, and the life of the process.
+//! The way of a request through the phases.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dormouse_sleepers::DemandReport;
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Addresses, AtAddress, Client, Connections, Door, Places, Trouble};
 use crate::admit::{Admission, Place, head_bytes};
+use crate::client::{Addresses, AtAddress, Client, Connections, Door, Places, Trouble};
 use crate::connect::{Backoff, Lease, Wire, connect, reuse};
-use crate::demand::{Counted, Ledger, Stage, Waker};
+use crate::demand::Waker;
 use crate::forward::headers::{self, Outgoing, PROBE, PROBE_PATH, SLEEPER};
-use crate::forward::hop::HopKey;
-use crate::forward::retry::{self, Again, Kind, Lost, Pod};
 use crate::forward::{
-    self, Answer, Body, Busy, Failure, Fault, Outcome, Release, Tunnel, Upload, UploadPatience, authority,
-    max_forwards, upgrades,
+    self, Answer, Body, Busy, Failure, Outcome, Release, Tunnel, authority, max_forwards, upgrades,
 };
 use crate::gate::Gate;
+use crate::hop::HopKey;
+use crate::ledger::{Counted, Ledger, Stage};
 use crate::negotiate::{Waiting, negotiate};
 use crate::observe::End;
 use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
 use crate::rescue::{REASON, Rescue};
+use crate::retry::{self, Again, Kind, Lost, Pod};
 use crate::route::{self, Routed};
+use crate::upload::{Fault, Upload, UploadPatience};
 use crate::{DlxConfig, EndpointsView, Metrics, Preferences, RouteTable, Routes, Target};
 
 /// After the drain limit: how long the last responses may take to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Why the DLX cannot serve.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// The main listener cannot be opened.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The configured address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-/// The data plane.
-#[derive(Clone)]
-pub struct Dlx {
-    inner: Arc<Inner>,
-}
-
+/// What every request shares.
 pub(crate) struct Inner {
     pub(crate) config: DlxConfig,
     preferences: ArcSwap<Preferences>,
@@ -86,10 +66,13 @@ pub(crate) struct Inner {
     closed: CancellationToken,
 }
 
-impl Dlx {
-    /// A data plane that routes by `routes` and wakes by `waker`. Targets in the routes must be written in its
-    /// [`ledger`](Self::ledger).
-    pub fn new(config: DlxConfig, routes: Arc<RouteTable>, waker: Arc<dyn Waker>, metrics: Metrics) -> Self {
+impl Inner {
+    pub(crate) fn new(
+        config: DlxConfig,
+        routes: Arc<RouteTable>,
+        waker: Arc<dyn Waker>,
+        metrics: Metrics,
+    ) -> Self {
         let metrics = Arc::new(metrics);
         let (limits, upstreams) = config.limits.within_descriptors();
         if limits.connections < config.limits.connections {
@@ -100,7 +83,7 @@ impl Dlx {
             );
         }
         let config = DlxConfig { limits, ..config };
-        let inner = Inner {
+        Self {
             routes,
             waker,
             hop_key: HopKey::default(),
@@ -118,94 +101,17 @@ impl Dlx {
             closed: CancellationToken::new(),
             preferences: ArcSwap::from_pointee(Preferences::from(&config)),
             config,
-        };
-        Self {
-            inner: Arc::new(inner),
         }
     }
 
-    /// From the next request on.
-    pub fn prefer(&self, preferences: Preferences) {
-        self.inner.preferences.store(Arc::new(preferences));
+    pub(crate) fn prefer(&self, preferences: Preferences) {
+        self.preferences.store(Arc::new(preferences));
     }
 
-    /// Where demand is written down.
-    pub fn ledger(&self) -> &Ledger {
-        &self.inner.ledger
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
-    /// Who needs what right now.
-    pub fn demand(&self) -> DemandReport {
-        self.inner.ledger.report()
-    }
-
-    /// The same of a single Sleeper.
-    pub fn demand_of(&self, namespace: &str, sleeper: &str) -> DemandReport {
-        self.inner.ledger.report_of(namespace, sleeper)
-    }
-
-    /// Opens the main listener.
-    ///
-    /// # Errors
-    /// [`ServeError::Listen`]. DLX ports are opened later and are tried again when they cannot be.
-    pub fn bind(&self) -> Result<Server, ServeError> {
-        let address = self.inner.config.listen_address;
-        let listener = accept::bind(address).map_err(|source| ServeError::Listen { address, source })?;
-        let local = listener
-            .local_addr()
-            .map_err(|source| ServeError::Listen { address, source })?;
-        Ok(Server {
-            inner: Arc::clone(&self.inner),
-            listener,
-            local,
-        })
-    }
-
-    /// Serves until `shutdown`, then drains: [`bind`](Self::bind) and [`Server::run`].
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    pub async fn serve(&self, shutdown: CancellationToken) -> Result<(), ServeError> {
-        self.bind()?.run(shutdown).await;
-        Ok(())
-    }
-}
-
-/// A data plane whose main listener is open.
-pub struct Server {
-    inner: Arc<Inner>,
-    listener: TcpListener,
-    local: SocketAddr,
-}
-
-impl Server {
-    /// Address of the main listener.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// Serves until `shutdown`, then drains: nothing new is accepted, what is in flight or held goes on until it is done
-    /// or the drain limit is over, then held requests are refused with 503, and upgraded connections are closed last.
-    ///
-    /// Whoever calls this must have stopped being ready before, so that nobody sends new connections.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let Self {
-            inner,
-            listener,
-            local,
-        } = self;
-        tracing::info!(address = %local, "the DLX listens");
-        let stop = shutdown.child_token();
-        tokio::join!(
-            accept::accept(Arc::clone(&inner), listener, Door::Main, stop.clone()),
-            accept::keep_ports(Arc::clone(&inner), stop),
-        );
-        inner.drain().await;
-        tracing::info!("the DLX has drained");
-    }
-}
-
-impl Inner {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
@@ -235,7 +141,8 @@ impl Inner {
         self.closed.cancelled().await;
     }
 
-    async fn drain(&self) {
+    /// Ends: what is under way goes on until it is done or the drain limit is over.
+    pub(crate) async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.tasks.close();
         self.tunnels.close();
@@ -430,7 +337,8 @@ impl Inner {
             let Some((kind, sent)) = exchange.begin(lease, limit) else {
                 return Err(Rescue::BadAnswer);
             };
-            let lost = match sent.await {
+            // On the heap: a request that is held has no space for what comes after it.
+            let lost = match Box::pin(sent).await {
                 Ok(answer) => return Ok(answer),
                 Err((failure, turn)) => {
                     exchange.tries.turn = turn;
@@ -465,11 +373,18 @@ impl Inner {
                 .ok_or(Rescue::BadAnswer)?;
             self.metrics.sent_again(lost);
             exchange.tries.failed = Some(endpoint);
-            tokio::select! {
-                () = tokio::time::sleep(pause), if !pause.is_zero() => {}
-                () = self.drained.cancelled(), if !pause.is_zero() => return Err(Rescue::Draining),
-                else => {}
+            if !pause.is_zero() {
+                // On the heap, too.
+                Box::pin(self.rest(pause)).await?;
             }
+        }
+    }
+
+    /// Waits before a request is sent again.
+    async fn rest(&self, pause: Duration) -> Result<(), Rescue> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.drained.cancelled() => Err(Rescue::Draining),
         }
     }
 
@@ -501,7 +416,7 @@ impl Inner {
             if let Some(socket) = &client.http1 {
                 socket.give_up_after(None);
             }
-            let activity = counted.open(self.config.tcp.counts_for(&target));
+            let activity = counted.open(target.counts_for(&self.config.tcp));
             let tunnel = Tunnel::new(on_upgrade, &mut response, activity, self.config.tcp.patience());
             self.tunnels
                 .spawn(tunnel.run(counted, load, Arc::clone(&client.place), self.closed.clone()));
@@ -566,18 +481,19 @@ impl Inner {
             .unwrap_or_default();
         let _of_client = self.held_by(client.peer)?;
         let mut place = if again {
-            self.admission.readmit(&target.state, bytes)
+            self.admission.readmit(&target.state.queue, bytes)
         } else {
-            self.admission.admit(&target.state, bytes)?
+            self.admission.admit(&target.state.queue, bytes)?
         };
         exchange.tries.held = true;
         let gate = self.gate();
-        let pass = gate.pass(target, exchange.wire, deadline, turn, failed);
+        // In one place: each await that it was moved into would keep space for it.
+        let mut pass = pin!(gate.pass(target, exchange.wire, deadline, turn, failed));
         let passed = if client.http1.is_none() {
             pass.await
         } else {
             tokio::select! {
-                passed = pass => passed,
+                passed = &mut pass => passed,
                 rescue = self.half_closed(client, &mut place) => Err(rescue),
             }
         };

@@ -8,8 +8,6 @@
 //! One connection of a client is one connection to a pod, so nothing that the bytes say can reach another one. What cannot be
 //! said in the protocol, because it is not known, is said by TCP: a connection that comes to nothing is reset.
 
-mod activity;
-mod copy;
 mod hold;
 
 use std::net::IpAddr;
@@ -20,30 +18,13 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use crate::Target;
-use crate::accept::{Door, Place};
-use crate::config::TcpLimits;
-use crate::demand::Stage;
+use crate::client::{Door, Place};
+use crate::copy::{Activity, copy};
+use crate::ledger::Stage;
 use crate::pick::Turn;
 use crate::pool::Load;
 use crate::rescue::Rescue;
 use crate::serve::Inner;
-
-pub(crate) use activity::Activity;
-pub(crate) use copy::{Patience, copy};
-
-impl TcpLimits {
-    pub(crate) fn patience(&self) -> Patience {
-        Patience {
-            open: self.idle_limit,
-            half_open: self.half_open_limit,
-        }
-    }
-
-    /// How long a connection counts as demand after its last bytes.
-    pub(crate) fn counts_for(&self, target: &Target) -> Duration {
-        target.connection_idle.unwrap_or(self.connection_idle)
-    }
-}
 
 /// A client of a DLX port that does not speak HTTP.
 pub(crate) struct Client {
@@ -77,7 +58,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, client: Client, begun: BytesMut, ta
         load,
         turn,
     } = passed;
-    let activity = counted.open(inner.config.tcp.counts_for(&target));
+    let activity = counted.open(target.counts_for(&inner.config.tcp));
     inner.metrics.tcp_connections.inc();
     tracing::debug!(target: "dormouse_dlx::access", ?door, "a TCP connection is open");
     let ended = {

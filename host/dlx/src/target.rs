@@ -1,18 +1,18 @@
 //! What a request is forwarded to.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use dormouse_model::Owner;
 use dormouse_sleepers::Wake;
-use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::demand::{Ledger, ResourceState};
-use crate::forward::hop::{HopKey, Marks};
+use crate::config::TcpLimits;
+use crate::endpoints::EndpointsView;
+use crate::hop::{HopKey, Marks};
+use crate::ledger::{Ledger, ResourceState};
 use crate::pick::Ramp;
-use crate::pool::Pool;
+use crate::pool::{Endpoints, Pool};
 use crate::{Limits, ReleaseRamp, lock};
 
 /// Identity of a target: one port of one Service of one Sleeper.
@@ -42,39 +42,6 @@ pub enum AppProtocol {
     H2c,
     /// Any other protocol over TCP, TLS among them.
     Tcp,
-}
-
-/// What is known of a target's endpoints at a moment. Immutable; a new one is sent when something changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EndpointsView {
-    /// Addresses of pods that may get requests. Only these are ever dialled.
-    pub ready: Vec<SocketAddr>,
-    /// A wake must have been accepted before anything is forwarded, even to a ready address.
-    pub asleep: bool,
-    /// The Service leads to its pods again: clients are shown out gently.
-    pub direct: bool,
-    /// The pods came back from zero in this epoch: none of them has served before.
-    pub fresh: bool,
-    /// Epoch of the Sleeper. Connections from before a wake are not used after it.
-    pub epoch: i64,
-    /// The failure of the wake of this epoch, as the cluster knows it.
-    pub failure: Option<Failure>,
-}
-
-/// A wake that failed after it was accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What went wrong, in words for people. Shown to clients: no secrets.
-    pub cause: String,
-    /// When it was noticed. A failure with another time is another one: those who wait hear of it.
-    pub at: Timestamp,
-}
-
-impl EndpointsView {
-    /// Whether a request may go through without waiting for anything.
-    pub(crate) fn open(&self) -> bool {
-        !self.asleep && !self.ready.is_empty()
-    }
 }
 
 /// Everything that makes a target.
@@ -160,11 +127,23 @@ impl Target {
 
     /// The marks that requests for this target carry.
     pub(crate) fn marks(&self, key: &HopKey) -> &Marks {
-        self.marks.get_or_init(|| Marks::new(key, &self.key))
+        let TargetKey {
+            namespace,
+            sleeper,
+            uid,
+            ..
+        } = &self.key;
+        self.marks
+            .get_or_init(|| Marks::new(key, [namespace, sleeper, uid]))
     }
 
     /// The endpoints of this view, with their load and their connections.
-    pub(crate) fn endpoints_of(&self, view: &Arc<EndpointsView>, limits: &Limits) -> crate::pool::Endpoints {
+    pub(crate) fn endpoints_of(&self, view: &Arc<EndpointsView>, limits: &Limits) -> Endpoints {
         self.pool.endpoints(view, limits, &self.state.upstreams)
+    }
+
+    /// How long a connection that is copied byte for byte counts as demand after its last bytes.
+    pub(crate) fn counts_for(&self, tcp: &TcpLimits) -> Duration {
+        self.connection_idle.unwrap_or(tcp.connection_idle)
     }
 }

@@ -49,7 +49,9 @@ mod tests {
     fn pauses_double_up_to_the_longest() {
         let millis = Duration::from_millis;
         let backoff = Backoff::new(millis(100), millis(1000));
-        let pauses: Vec<_> = (0..6).map(|failures| backoff.after(failures).as_millis()).collect();
+        let pauses: Vec<_> = (0..6)
+            .map(|failures| backoff.after(failures).as_millis())
+            .collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(backoff.after(u32::MAX), millis(1000));
         for failures in 0..100 {

@@ -1,17 +1,14 @@
 //! One client connection, from its first byte to its end.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::task::AtomicWaker;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,12 +17,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::opening::{self, Opening};
-use super::parting::Parting;
-use super::socket::Peek;
-use super::{Door, Idleness, Patience, Place, Socket, Stall, Streams, Verdict, leave};
+use super::parting;
+use crate::client::{
+    Client, Door, Idleness, Parting, Patience, Peek, Place, Socket, Streams, Verdict, leave, tune,
+};
 use crate::forward::Body;
 use crate::forward::headers::client_address;
-use crate::lock;
 use crate::observe::End;
 use crate::serve::Inner;
 use crate::splice;
@@ -36,249 +33,96 @@ const SEND_BUFFER: usize = 64 << 10;
 /// How long a client that may be gone is left the answer that it was held for too long.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
-const GRACEFUL: u8 = 1;
-const CUT: u8 = 2;
-const REPLACED: u8 = 4;
-/// Which part of the connections is ended at once when places are short.
-const RELIEF: usize = 64;
-
-/// How a connection is told to end.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    flags: AtomicU8,
-    waker: AtomicWaker,
-}
-
-impl Signal {
-    /// Finish what is under way and take nothing new.
-    pub(crate) fn drain(&self) {
-        self.raise(GRACEFUL);
-    }
-
-    /// End at once: others need the place.
-    fn replace(&self) {
-        self.raise(CUT | REPLACED);
-    }
-
-    /// Waits until it is told to end.
-    async fn told(&self) {
-        self.raised(GRACEFUL | CUT).await;
-    }
-
-    /// Waits until it is told to end at once.
-    pub(super) async fn cut(&self) {
-        self.raised(CUT).await;
-    }
-
-    /// Waits until one of these flags is raised.
-    async fn raised(&self, flags: u8) {
-        std::future::poll_fn(|cx| {
-            self.waker.register(cx.waker());
-            if self.flags.load(Ordering::Acquire) & flags == 0 {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
-    }
-
-    fn raise(&self, flag: u8) {
-        self.flags.fetch_or(flag, Ordering::AcqRel);
-        self.waker.wake();
-    }
-}
-
-/// Every open connection, so that it can be told to end.
-#[derive(Debug, Default)]
-pub(crate) struct Connections {
-    next: AtomicU64,
-    open: Mutex<HashMap<u64, Open>>,
-}
-
-#[derive(Debug)]
-struct Open {
-    door: Door,
-    signal: Arc<Signal>,
-    idleness: Arc<Idleness>,
-}
-
-impl Connections {
-    fn enter(self: &Arc<Self>, door: Door, idleness: &Arc<Idleness>) -> Entry {
-        let (id, signal) = (
-            self.next.fetch_add(1, Ordering::Relaxed),
-            Arc::new(Signal::default()),
-        );
-        let open = Open {
-            door,
-            signal: Arc::clone(&signal),
-            idleness: Arc::clone(idleness),
-        };
-        lock(&self.open).insert(id, open);
-        Entry {
-            connections: Arc::clone(self),
-            id,
-            signal,
-        }
-    }
-
-    pub(crate) fn drain(&self, which: impl Fn(Door) -> bool) {
-        lock(&self.open)
-            .values()
-            .filter(|open| which(open.door))
-            .for_each(|open| open.signal.drain());
-    }
-
-    /// Ends some that are not needed, because places are short: those that have been without a request for longest, else some
-    /// whose clients may have gone. A part at a time, so that looking for them is cheap for each of those that need a place.
-    pub(crate) fn relieve(&self, which: impl Fn(Door) -> bool) {
-        let open = lock(&self.open);
-        let most = open.len() / RELIEF + 1;
-        let candidates = || open.values().filter(|open| which(open.door));
-        let mut idle: Vec<_> = candidates()
-            .filter_map(|open| Some((open.idleness.resting()?, &open.signal)))
-            .collect();
-        if idle.is_empty() {
-            candidates()
-                .filter(|open| open.idleness.is_half_closed())
-                .take(most)
-                .for_each(|open| open.signal.replace());
-            return;
-        }
-        if idle.len() > most {
-            idle.select_nth_unstable_by_key(most, |(since, _)| *since);
-            idle.truncate(most);
-        }
-        for (_, signal) in idle {
-            signal.replace();
-        }
-    }
-
-    pub(crate) fn cut(&self) {
-        lock(&self.open).values().for_each(|open| open.signal.raise(CUT));
-    }
-}
-
-struct Entry {
-    connections: Arc<Connections>,
-    id: u64,
-    signal: Arc<Signal>,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        lock(&self.connections.open).remove(&self.id);
-    }
-}
-
-/// What every request of a connection shares.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) door: Door,
-    /// The peer's address as `X-Forwarded-For` writes it.
-    pub(crate) address: HeaderValue,
-    /// Whether its word on where a request came from counts.
-    pub(crate) trusted: bool,
-    pub(crate) peer: IpAddr,
-    pub(crate) idleness: Arc<Idleness>,
-    pub(crate) signal: Arc<Signal>,
-    /// Of HTTP/1, where a connection may change its protocol, and the end of what a client sends need not be its own end.
-    pub(crate) http1: Option<Peek>,
-    /// Of HTTP/2: what runs its streams.
-    streams: Option<Streams>,
-    /// An upgraded connection takes its place along.
-    pub(crate) place: Arc<Place>,
-}
-
-impl Client {
-    /// For the request that has just come, if it came on one stream of many.
-    pub(crate) fn stall(&self) -> Option<Arc<Stall>> {
-        self.streams.as_ref().map(Streams::begin)
-    }
-}
-
 /// Serves a connection until it ends.
-pub(crate) async fn serve(
+///
+/// Not an `async fn`, which has space for its arguments twice.
+pub(crate) fn serve(
     inner: Arc<Inner>,
     mut stream: TcpStream,
-    peer: SocketAddr,
+    peer: IpAddr,
     door: Door,
     place: Arc<Place>,
-) {
-    super::tune(&stream);
-    let idleness = Idleness::new();
-    let entry = inner.connections.enter(door, &idleness);
-    if inner.is_draining() {
-        entry.signal.drain();
-    }
-    // What has arrived before a drain is served; a client that said nothing loses nothing.
-    let opening = tokio::select! {
-        biased;
-        opening = Box::pin(opening::read(&inner, &mut stream, door)) => opening,
-        () = entry.signal.told() => {
-            if entry.signal.flags.load(Ordering::Acquire) & REPLACED != 0 {
-                inner.metrics.ended(End::Idle);
+) -> impl Future<Output = ()> + Send {
+    async move {
+        tune(&stream);
+        let idleness = Idleness::new();
+        let entry = inner.connections.enter(door, &idleness);
+        if inner.is_draining() {
+            entry.signal.drain();
+        }
+        // What has arrived before a drain is served; a client that said nothing loses nothing.
+        let opening = tokio::select! {
+            biased;
+            opening = Box::pin(opening::read(&inner, &mut stream, door)) => opening,
+            () = entry.signal.told() => {
+                if entry.signal.replaces() {
+                    inner.metrics.ended(End::Idle);
+                }
+                return;
             }
-            return;
+        };
+        let (begun, h2) = match opening {
+            Opening::Nothing => return,
+            Opening::Http { begun, h2 } => (begun, h2),
+            Opening::Tcp { begun, target } => {
+                // Not one of those that are idle between two requests: its end is for its two sides to choose.
+                idleness.work(0);
+                let client = splice::Client {
+                    stream,
+                    peer,
+                    door,
+                    place,
+                };
+                return Box::pin(splice::serve(inner, client, begun, target)).await;
+            }
+        };
+        let (mut socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
+        peek.give_up_after(Some(inner.config.send_timeout));
+        let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
+        let client = Arc::new(Client {
+            door,
+            address: client_address(peer),
+            trusted: inner.config.forwarding.trusted.contains(peer),
+            peer,
+            idleness,
+            signal: Arc::clone(&entry.signal),
+            http1: (!h2).then(|| peek.clone()),
+            streams: streams.clone(),
+            place,
+        });
+        let service = {
+            let (inner, client) = (Arc::clone(&inner), Arc::clone(&client));
+            service_fn(move |request: Request<Incoming>| {
+                answer(Arc::clone(&inner), Arc::clone(&client), request)
+            })
+        };
+        let limits = &inner.config.limits;
+        if let Some(streams) = streams {
+            let connection = http2::Builder::new(streams)
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.streams)
+                // What is a little too large is refused with a reason; what is far too large, by the library and without one.
+                .max_header_list_size(
+                    u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX),
+                )
+                .max_send_buf_size(SEND_BUFFER)
+                .keep_alive_interval(Duration::from_secs(30))
+                .keep_alive_timeout(Duration::from_secs(20))
+                .serve_connection(TokioIo::new(socket), service);
+            drive(&inner, &client, Box::pin(connection), None).await;
+        } else {
+            let parting = socket.parting();
+            let connection = http1::Builder::new()
+                // The end of what the client sends is looked at by `leave`, whatever stands unread before it.
+                .half_close(true)
+                .max_header_size(limits.header_bytes)
+                .max_headers(limits.headers)
+                .preserve_header_case(true)
+                .max_buf_size(limits.header_bytes.max(8192) * 2)
+                .serve_connection(TokioIo::new(socket), service)
+                .with_upgrades();
+            drive(&inner, &client, Box::pin(connection), Some((peek, parting))).await;
         }
-    };
-    let (begun, h2) = match opening {
-        Opening::Nothing => return,
-        Opening::Http { begun, h2 } => (begun, h2),
-        Opening::Tcp { begun, target } => {
-            // Not one of those that are idle between two requests: its end is for its two sides to choose.
-            idleness.work(0);
-            let client = splice::Client {
-                stream,
-                peer: peer.ip(),
-                door,
-                place,
-            };
-            return Box::pin(splice::serve(inner, client, begun, target)).await;
-        }
-    };
-    let (mut socket, peek) = Socket::new(stream, begun, Arc::clone(&idleness));
-    peek.give_up_after(Some(inner.config.send_timeout));
-    let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
-    let client = Arc::new(Client {
-        door,
-        address: client_address(peer.ip()),
-        trusted: inner.config.forwarding.trusted.contains(peer.ip()),
-        peer: peer.ip(),
-        idleness,
-        signal: Arc::clone(&entry.signal),
-        http1: (!h2).then(|| peek.clone()),
-        streams: streams.clone(),
-        place,
-    });
-    let service = {
-        let (inner, client) = (Arc::clone(&inner), Arc::clone(&client));
-        service_fn(move |request: Request<Incoming>| answer(Arc::clone(&inner), Arc::clone(&client), request))
-    };
-    let limits = &inner.config.limits;
-    if let Some(streams) = streams {
-        let connection = http2::Builder::new(streams)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
-            // What is a little too large is refused with a reason; what is far too large, by the library and without one.
-            .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX))
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .serve_connection(TokioIo::new(socket), service);
-        drive(&inner, &client, Box::pin(connection), None).await;
-    } else {
-        let parting = socket.parting();
-        let connection = http1::Builder::new()
-            // The end of what the client sends is looked at by `leave`, whatever stands unread before it.
-            .half_close(true)
-            .max_header_size(limits.header_bytes)
-            .max_headers(limits.headers)
-            .preserve_header_case(true)
-            .max_buf_size(limits.header_bytes.max(8192) * 2)
-            .serve_connection(TokioIo::new(socket), service)
-            .with_upgrades();
-        drive(&inner, &client, Box::pin(connection), Some((peek, parting))).await;
     }
 }
 
@@ -323,13 +167,6 @@ async fn drive(
     mut connection: Pin<Box<impl Graceful>>,
     watched: Option<(Peek, Arc<Parting>)>,
 ) {
-    let patience = Patience {
-        head: inner.config.header_timeout,
-        idle: inner.config.idle_timeout,
-        send: inner.config.send_timeout,
-        // One that is held is told so in time.
-        half_closed: inner.config.half_closed_timeout + LAST_WORD,
-    };
     let heads = watched.is_some();
     let mut gone = pin!(async {
         match &watched {
@@ -337,13 +174,13 @@ async fn drive(
             None => std::future::pending().await,
         }
     });
-    let mut timer: Pin<&mut Sleep> = pin!(sleep_until(Instant::now() + patience.head.min(patience.send)));
+    let first = inner.config.header_timeout.min(inner.config.send_timeout);
+    let mut timer: Pin<&mut Sleep> = pin!(sleep_until(Instant::now() + first));
     let (mut drained, mut half_closed) = (false, false);
     let ended = std::future::poll_fn(|cx| {
-        client.signal.waker.register(cx.waker());
-        let flags = client.signal.flags.load(Ordering::Acquire);
-        if flags & CUT != 0 {
-            if flags & REPLACED != 0 {
+        client.signal.register(cx);
+        if client.signal.cuts() {
+            if client.signal.replaces() {
                 inner.metrics.ended(End::Idle);
             }
             return Poll::Ready(None);
@@ -353,7 +190,7 @@ async fn drive(
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
             }
-            if drained || client.signal.flags.load(Ordering::Acquire) & GRACEFUL == 0 {
+            if drained || !client.signal.drains() {
                 break;
             }
             drained = true;
@@ -371,6 +208,7 @@ async fn drive(
             timer.as_mut().reset(Instant::now());
         }
         while timer.as_mut().poll(cx).is_ready() {
+            let patience = patience(inner);
             match client.idleness.judge(&patience, heads) {
                 Verdict::Until(next) => timer.as_mut().reset(next),
                 Verdict::Dawdling => {
@@ -402,7 +240,25 @@ async fn drive(
     drop(connection);
     if let Some((socket, parting)) = &watched {
         // On the heap, for the few that come to it.
-        Box::pin(parting.part(socket, client, ended.as_ref().err(), &inner.metrics)).await;
+        Box::pin(parting::part(
+            parting,
+            socket,
+            client,
+            ended.as_ref().err(),
+            &inner.metrics,
+        ))
+        .await;
+    }
+}
+
+/// How long a client may take.
+fn patience(inner: &Inner) -> Patience {
+    Patience {
+        head: inner.config.header_timeout,
+        idle: inner.config.idle_timeout,
+        send: inner.config.send_timeout,
+        // One that is held is told so in time.
+        half_closed: inner.config.half_closed_timeout + LAST_WORD,
     }
 }
 
@@ -422,7 +278,7 @@ mod tests {
     #[test]
     fn a_connection_and_its_request_stay_small() {
         let (connection, request) = (size5(serve), size3(answer));
-        assert!(connection <= 1024, "a connection's task has {connection} bytes");
-        assert!(request <= 2048, "a request's future has {request} bytes");
+        assert!(connection <= 832, "a connection's task has {connection} bytes");
+        assert!(request <= 768, "a request's future has {request} bytes");
     }
 }

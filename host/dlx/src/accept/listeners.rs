@@ -3,16 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Door, Full};
-use crate::lock;
+use crate::backoff;
+use crate::client::{Door, Full};
 use crate::observe::End;
 use crate::serve::Inner;
 
@@ -20,8 +19,6 @@ use crate::serve::Inner;
 const BACKLOG: u32 = 4096;
 /// Pause after `accept` failed, for example because there is no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often it is said that accepting fails.
-const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 /// First pause before a port that could not be bound is tried again.
 const FIRST_REBIND: Duration = Duration::from_millis(200);
 /// Longest such pause.
@@ -65,7 +62,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, listener: TcpListener, door: Door,
             Ok(place) => {
                 inner
                     .tasks
-                    .spawn(super::serve(Arc::clone(&inner), stream, peer, door, place));
+                    .spawn(super::serve(Arc::clone(&inner), stream, peer.ip(), door, place));
             }
             Err(full) => {
                 inner.metrics.ended(match full {
@@ -74,24 +71,6 @@ pub(crate) async fn accept(inner: Arc<Inner>, listener: TcpListener, door: Door,
                 });
                 // With a reset: the client hears at once, and nothing of it stays here.
                 let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            }
-        }
-    }
-}
-
-/// Says that accepting fails, once in a while for all doors together.
-#[derive(Debug, Default)]
-pub(crate) struct Trouble(Mutex<Option<(Instant, u64)>>);
-
-impl Trouble {
-    fn warn(&self, error: &io::Error, door: Door) {
-        let mut last = lock(&self.0);
-        match &mut *last {
-            Some((said, unsaid)) if said.elapsed() < TROUBLE_INTERVAL => *unsaid += 1,
-            last => {
-                let unsaid = last.map_or(0, |(_, unsaid)| unsaid);
-                tracing::warn!(%error, ?door, unsaid, "accepting a connection failed");
-                *last = Some((Instant::now(), 0));
             }
         }
     }
@@ -135,7 +114,7 @@ pub(crate) async fn keep_ports(inner: Arc<Inner>, stop: CancellationToken) {
 /// One DLX port. One that cannot be bound does not answer probes, so nothing is diverted to it until it can.
 async fn keep_port(inner: Arc<Inner>, port: u16, stop: CancellationToken) {
     let address = SocketAddr::new(inner.config.bind_address, port);
-    let mut pause = FIRST_REBIND;
+    let mut failures = 0;
     let mut failed = None;
     let listener = loop {
         match bind(address) {
@@ -146,7 +125,7 @@ async fn keep_port(inner: Arc<Inner>, port: u16, stop: CancellationToken) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_REBIND),
+            () = tokio::time::sleep(backoff::pause(failures, FIRST_REBIND, LONGEST_REBIND)) => failures += 1,
             () = stop.cancelled() => return,
         }
     };

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::Door;
+use crate::client::Door;
 use crate::forward::headers::PROBE_PATH;
 use crate::route;
 use crate::serve::Inner;

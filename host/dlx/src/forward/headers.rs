@@ -12,11 +12,11 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Uri, Version};
 
 use super::authority;
-use super::forwarded::{Forwarding, Sender};
 use super::framing::{self, Codings};
-use super::hop::Marks;
-use crate::accept::Door;
+use crate::client::Door;
 use crate::connect::Wire;
+use crate::forwarded::{Forwarding, Sender};
+use crate::hop::Marks;
 use crate::rescue::{REASON, Rescue};
 use crate::{AppProtocol, Target};
 
@@ -237,9 +237,8 @@ mod tests {
 
     fn rewritten(request: http::request::Builder, wire: Wire) -> Parts {
         let mut parts = parts(request);
-        let target = crate::route::tests::target("app");
-        let key = super::super::hop::HopKey::default();
-        let marks = Marks::new(&key, &target.key);
+        let key = crate::hop::HopKey::default();
+        let marks = Marks::new(&key, ["ns", "app", "uid"]);
         let outgoing = Outgoing {
             path: None,
             wire,

@@ -9,11 +9,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::Place;
-use crate::demand::Counted;
-use crate::forward::Upload;
+use crate::client::Place;
+use crate::copy::{Activity, Patience, copy};
+use crate::ledger::Counted;
 use crate::pool::Load;
-use crate::splice::{Activity, Patience, copy};
+use crate::upload::Upload;
 
 /// Both ends of a connection that is about to change its protocol.
 #[derive(Debug)]

@@ -10,22 +10,8 @@ use std::collections::HashMap;
 
 use super::Choice;
 use super::normal::normal;
-use super::patterns::{Patterns, Syntax};
+use super::patterns::{PathMatch, Patterns};
 use crate::rescue::Rescue;
-
-/// How a path of an Ingress matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PathMatch {
-    /// The very path.
-    Exact,
-    /// The path and everything below it.
-    Prefix,
-    /// Whatever a pattern matches.
-    Pattern(Syntax),
-    /// It looks like a pattern, and its controller is not known. What it would match is refused: as a literal prefix it would
-    /// leave such requests to a shorter path, and that may belong to another workload.
-    Unclear,
-}
 
 /// A host and path of an Ingress rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -152,6 +138,7 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Syntax;
     use crate::route::tests::target;
 
     fn hosts(rules: &[(&str, &str, PathMatch, &str)]) -> Hosts {

@@ -2,7 +2,7 @@
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{Choice, PathMatch};
+use super::Choice;
 
 /// Memory of a compiled pattern and of its search, in bytes each. Patterns come from whoever may write an Ingress.
 const SIZE: usize = 128 << 10;
@@ -24,6 +24,20 @@ pub enum Syntax {
     Whole,
     /// `*` stands for anything, `?` for one character: the AWS load balancer controller.
     Wildcard,
+}
+
+/// How a path of an Ingress matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// The very path.
+    Exact,
+    /// The path and everything below it.
+    Prefix,
+    /// Whatever a pattern matches.
+    Pattern(Syntax),
+    /// It looks like a pattern, and its controller is not known. What it would match is refused: as a literal prefix it would
+    /// leave such requests to a shorter path, and that may belong to another workload.
+    Unclear,
 }
 
 /// The pattern, if it can be compiled within the limits.

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Client;
-use crate::accept::leave;
 use crate::admit::Place;
+use crate::client::leave;
 use crate::connect::{Upstream, open_tcp};
 use crate::gate::Dialled;
 use crate::observe::End;
@@ -46,7 +46,7 @@ pub(super) async fn connect(
         return Err(Rescue::Draining);
     }
     let _of_client = inner.held_by(client.peer)?;
-    let mut place = inner.admission().admit(&target.state, said)?;
+    let mut place = inner.admission().admit(&target.state.queue, said)?;
     let gate = inner.gate();
     let deadline = Instant::now() + gate.patience(target);
     let metrics = Arc::clone(&inner.metrics);

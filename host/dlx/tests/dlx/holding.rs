@@ -341,28 +341,6 @@ async fn a_failure_that_the_cluster_reports_reaches_those_who_wait() {
 }
 
 #[tokio::test]
-async fn an_attempt_from_before_may_still_fail_without_failing_a_new_request() {
-    let world = World::new().await;
-    let failed = |why: &str| EndpointsView {
-        failure: Some(cause(why)),
-        ..awake(&[])
-    };
-    let workload = world.workload("app", failed("the first"));
-    world.route(&workload);
-    world.wakes.on("app", |_| async { Ok(()) });
-    let mut request = std::pin::pin!(world.getting());
-    world.until_held("app", 1).await;
-    workload.show(failed("the one that was under way"));
-    let soon = tokio::time::timeout(Duration::from_millis(300), &mut request).await;
-    assert!(soon.is_err(), "that was somebody else's attempt: {soon:?}");
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    workload.show(failed("its own"));
-    let reply = request.await.unwrap();
-    assert_eq!((reply.status, reply.reason()), (503, "wake-failed"));
-    assert!(reply.body.contains("its own"), "{}", reply.body);
-}
-
-#[tokio::test]
 async fn a_workload_that_is_not_ready_in_time_is_504() {
     let world = World::new().await;
     let workload = world.workload_with("app", asleep(), |spec| {

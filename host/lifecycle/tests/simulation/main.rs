@@ -4,6 +4,7 @@
 //! that take their time. What must hold is checked after every single event.
 #![expect(clippy::expect_used, reason = "a test may stop at the first surprise")]
 
+mod cases;
 mod cluster;
 mod executor;
 mod node;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+use crate::cases::cases;
 use crate::executor::Role;
 use crate::world::{Event, World};
 
@@ -45,14 +46,11 @@ fn setting() -> impl Strategy<Value = (usize, Role, Vec<u8>)> {
     (1_usize..=2, second, dlx)
 }
 
-fn cases() -> ProptestConfig {
-    ProptestConfig {
-        cases: 3_000,
-        max_shrink_iters: 200_000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
+/// Cases that failed once.
+const FAILED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/simulation/properties.failed.txt"
+);
 
 fn fail(position: impl std::fmt::Display) -> impl FnOnce(String) -> TestCaseError {
     move |what| TestCaseError::fail(format!("{position}: {what}"))
@@ -77,7 +75,7 @@ fn late(world: &mut World) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(3_000, FAILED))]
 
     /// A Service always has somebody behind it, nothing old is carried out, and it ends as wished.
     #[test]

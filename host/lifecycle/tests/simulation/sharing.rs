@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+use crate::cases::cases;
 use crate::cluster::{Cluster, Sleeper};
 use crate::executor::{Executor, Outcome, Role};
 use crate::world::LOOK;
@@ -292,16 +293,8 @@ fn sharing() -> impl Strategy<Value = (Sharing, bool)> {
     )
 }
 
-/// Failing cases are printed, shrunk, as the events that lead there: copy them into a regression to run them again. With
-/// `PROPTEST_RNG_SEED` set, the very same cases are tried.
-fn cases() -> ProptestConfig {
-    ProptestConfig {
-        cases: 300,
-        max_shrink_iters: 100_000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
+/// Cases that failed once.
+const FAILED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/sharing.failed.txt");
 
 fn play(world: &mut World, events: &[Event]) -> Result<(), TestCaseError> {
     for (position, event) in events.iter().enumerate() {
@@ -349,7 +342,7 @@ fn ends_well(world: &mut World) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(300, FAILED))]
 
     /// Whatever two Sleepers over shared objects do, no connection is refused, writes end, one owns, and the other one takes over.
     #[test]

@@ -1,5 +1,7 @@
 //! A client's socket, shared between its connection and whoever needs to know whether the client has left.
 
+mod parting;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,8 +13,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::parting::Parting;
-use crate::accept::Idleness;
+use super::Idleness;
+pub(crate) use parting::{Parting, own_status};
 
 /// How much of what nobody wants is read at a time.
 const DISCARD: usize = 16 << 10;
@@ -31,7 +33,7 @@ impl Peek {
     }
 
     /// Writes all of it.
-    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             self.0.writable().await?;
             match self.0.try_write(bytes) {
@@ -44,13 +46,13 @@ impl Peek {
     }
 
     /// Nothing more is written.
-    pub(super) fn shut(&self) {
+    pub(crate) fn shut(&self) {
         // Whoever has gone need not be told.
         let _ = SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write);
     }
 
     /// Reads what the client still sends; 0: it has ended.
-    pub(super) async fn discard(&self) -> io::Result<usize> {
+    pub(crate) async fn discard(&self) -> io::Result<usize> {
         loop {
             self.0.readable().await?;
             // Not across a wait: each connection would be as much larger.
@@ -88,7 +90,7 @@ impl Socket {
     }
 
     /// For HTTP/1: keeps what its end is like.
-    pub(super) fn parting(&mut self) -> Arc<Parting> {
+    pub(crate) fn parting(&mut self) -> Arc<Parting> {
         Arc::clone(self.parting.get_or_insert_default())
     }
 
@@ -191,6 +193,9 @@ impl AsyncRead for Socket {
             let count = self.begun.len().min(buf.remaining());
             buf.put_slice(&self.begun[..count]);
             self.begun.advance(count);
+            if self.begun.is_empty() {
+                self.begun = Bytes::new();
+            }
             // With what has arrived behind it: hyper would double its buffer to read a head in two parts. Whatever else
             // becomes of this, the next read will see it too.
             if buf.remaining() > 0 {

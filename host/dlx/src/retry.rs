@@ -172,7 +172,7 @@ mod tests {
 
     /// The rows of the document's table, as words.
     fn documented() -> Vec<Vec<String>> {
-        let text = include_str!("../../../../docs/retries.md");
+        let text = include_str!("../../../docs/retries.md");
         let table = text.split("<!-- table: retries -->").nth(1).unwrap_or_default();
         let rows = table.lines().skip_while(|line| !line.starts_with('|'));
         rows.take_while(|line| line.starts_with('|'))

@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use crate::TargetKey;
 use crate::rescue::Rescue;
 
 /// Carries the marks of the DLX that forwarded a request.
@@ -37,10 +36,11 @@ impl Default for HopKey {
 pub(crate) struct Marks([HeaderValue; MOST_PASSES]);
 
 impl Marks {
-    pub(crate) fn new(key: &HopKey, target: &TargetKey) -> Self {
+    /// Of a Sleeper: its namespace, name and uid.
+    pub(crate) fn new(key: &HopKey, sleeper: [&str; 3]) -> Self {
         Self(std::array::from_fn(|pass| {
             let mut hash = Sha256::new_with_prefix(key.0);
-            for part in [&target.namespace, &target.sleeper, &target.uid] {
+            for part in sleeper {
                 hash.update((part.len() as u64).to_be_bytes());
                 hash.update(part);
             }
@@ -110,16 +110,6 @@ fn is_mark(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn key(sleeper: &str) -> TargetKey {
-        TargetKey {
-            namespace: "ns".into(),
-            sleeper: sleeper.into(),
-            uid: "uid".into(),
-            service: "s".into(),
-            port: 80,
-        }
-    }
-
     fn through(headers: &mut HeaderMap, marks: &Marks) -> Result<(), Rescue> {
         let pass = marks.pass(headers)?;
         marks.put(headers, pass);
@@ -129,7 +119,10 @@ mod tests {
     #[test]
     fn hop_a_loop_ends_and_a_call_back_is_none() {
         let process = HopKey::default();
-        let (a, b) = (Marks::new(&process, &key("a")), Marks::new(&process, &key("b")));
+        let (a, b) = (
+            Marks::new(&process, ["ns", "a", "uid"]),
+            Marks::new(&process, ["ns", "b", "uid"]),
+        );
         let mut headers = HeaderMap::new();
         for marks in [&a, &b, &a] {
             through(&mut headers, marks).unwrap();
@@ -148,8 +141,8 @@ mod tests {
     #[test]
     fn hop_a_loop_over_two_processes_ends_whatever_a_client_put_there() {
         let (one, two) = (
-            Marks::new(&HopKey::default(), &key("a")),
-            Marks::new(&HopKey::default(), &key("a")),
+            Marks::new(&HopKey::default(), ["ns", "a", "uid"]),
+            Marks::new(&HopKey::default(), ["ns", "a", "uid"]),
         );
         let mut headers = HeaderMap::new();
         for n in 0..100 {
@@ -164,7 +157,7 @@ mod tests {
 
     #[test]
     fn hop_marks_of_anybody_are_no_loop() {
-        let marks = Marks::new(&HopKey::default(), &key("a"));
+        let marks = Marks::new(&HopKey::default(), ["ns", "a", "uid"]);
         let mut headers = HeaderMap::new();
         for forged in [
             "me/ns/a",
@@ -183,7 +176,7 @@ mod tests {
 
     #[test]
     fn hop_marks_that_a_workload_joined_to_one_line_still_count() {
-        let marks = Marks::new(&HopKey::default(), &key("a"));
+        let marks = Marks::new(&HopKey::default(), ["ns", "a", "uid"]);
         let mut headers = HeaderMap::new();
         let mut passes = 0;
         while through(&mut headers, &marks).is_ok() {
@@ -198,12 +191,12 @@ mod tests {
 
     #[test]
     fn hop_marks_tell_no_names() {
-        let marks = Marks::new(&HopKey::default(), &key("secret"));
+        let marks = Marks::new(&HopKey::default(), ["ns", "secret", "uid"]);
         let mut headers = HeaderMap::new();
         through(&mut headers, &marks).unwrap();
         let mark = headers[HOP].to_str().unwrap();
         assert!(is_mark(mark.as_bytes()), "{mark}");
-        let other = Marks::new(&HopKey::default(), &key("secret"));
+        let other = Marks::new(&HopKey::default(), ["ns", "secret", "uid"]);
         assert_eq!(other.passes(&headers), 0, "nor can they be made without the key");
     }
 }

@@ -4,6 +4,8 @@
 //! what one read brought. An idle connection keeps no buffer at all. The end of one direction is passed on and leaves the
 //! other one open.
 
+mod activity;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
@@ -14,7 +16,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Activity;
+pub(crate) use activity::Activity;
 
 /// Most that one read brings.
 const READ: usize = 16 << 10;

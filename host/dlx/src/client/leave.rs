@@ -48,7 +48,7 @@ pub(crate) async fn gone(socket: Peek, idleness: &Idleness) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accept::Socket;
+    use crate::client::Socket;
     use futures::FutureExt;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
