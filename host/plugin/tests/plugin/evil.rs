@@ -111,26 +111,26 @@ async fn answers_that_the_contract_does_not_allow_are_garbage() {
         panic!()
     };
     assert!(what.contains("3 outcomes for 0 resources"), "{what}");
+}
 
-    for (how, said) in [("too-many", "11000 resources")] {
-        // Memory as far as it goes: the huge answer has to reach the host to be refused there.
-        let limits = "limits: {cpu: 20s, wall: 60s, memoryBytes: 268435456}";
-        let mut evil = granted(limits);
-        evil.config.insert("resources".into(), how.into());
-        let both = Both::with(House::new(), evil).await;
-        let error = both.evil.resources().await.unwrap_err();
-        let PluginError::Garbage { what } = &error else {
-            panic!("{how}: {error:?}")
-        };
-        assert!(what.contains(said), "{how}: {what}");
-        assert_eq!(both.good.resources().await.unwrap().len(), 10);
-    }
+#[tokio::test]
+async fn more_resources_than_the_limit_cost_the_surplus_only() {
+    let limits = "limits: {cpu: 20s, wall: 60s, memoryBytes: 268435456, resources: 10000}";
+    let mut evil = granted(limits);
+    evil.config.insert("resources".into(), "too-many".into());
+    let both = Both::with(House::new(), evil).await;
+    assert_eq!(both.evil.resources().await.unwrap().len(), 10_000);
+    let dropped = both
+        .house
+        .metric(r#"dormouse_plugin_resources_left_out{plugin="evil"}"#);
+    assert_eq!(dropped, 1000.0);
 }
 
 #[tokio::test]
 async fn author_evil_a_huge_answer_names_the_limit_and_its_key() {
     // Memory as far as it goes: the answer has to reach the host to be refused there.
-    let mut evil = granted("limits: {cpu: 20s, wall: 60s, memoryBytes: 268435456}");
+    let limits = "limits: {cpu: 20s, wall: 60s, memoryBytes: 268435456, returnedBytes: 16777216}";
+    let mut evil = granted(limits);
     evil.config.insert("resources".into(), "huge-answer".into());
     let both = Both::with(House::new(), evil).await;
     let error = both.evil.resources().await.unwrap_err();
@@ -170,7 +170,8 @@ async fn millions_of_resources_end_with_the_guests_own_memory() {
 
 #[tokio::test]
 async fn a_huge_argument_of_a_host_call_is_refused_before_it_is_copied() {
-    let both = Both::with(House::new(), granted("limits: {cpu: 20s, wall: 60s}")).await;
+    let limits = "limits: {cpu: 20s, wall: 60s, returnedBytes: 16777216}";
+    let both = Both::with(House::new(), granted(limits)).await;
     let error = both.attack("huge-argument").await;
     assert_eq!(error, PluginError::Returned { limit: 16 << 20 });
     assert!(error.to_string().contains("limits.returnedBytes"), "{error}");
