@@ -203,7 +203,7 @@ impl Line {
             .insert((key.namespace.clone(), key.object_name()), Arc::clone(&id));
         // What is new waits for others to be declared, not for the clock.
         let due = if declared { now + place } else { now };
-        self.queue.insert(Arc::clone(&id), pace(&target), due, !declared);
+        self.queue.insert(&id, pace(&target), due, !declared);
         self.entries.insert(
             id,
             Entry {

@@ -58,8 +58,8 @@ impl<K> Default for DueQueue<K> {
 
 impl<K: Clone + Eq + Hash + Ord> DueQueue<K> {
     /// Puts a target in that is due at a moment. One that is there already starts anew.
-    pub fn insert(&mut self, key: K, pace: Pace, due: Instant, urgent: bool) {
-        self.remove(&key);
+    pub fn insert(&mut self, key: &K, pace: Pace, due: Instant, urgent: bool) {
+        self.remove(key);
         let state = State::Running { again: false };
         let entry = Entry {
             pace,
@@ -67,7 +67,7 @@ impl<K: Clone + Eq + Hash + Ord> DueQueue<K> {
             earliest: None,
         };
         self.entries.insert(key.clone(), entry);
-        self.wait(&key, due, urgent);
+        self.wait(key, due, urgent);
     }
 
     /// Takes a target out, whatever it does.
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_target_is_due_at_its_moment_and_then_after_its_interval() {
         let (mut queue, now) = (DueQueue::default(), Instant::now());
-        queue.insert("a", PACE, now + seconds(1), false);
+        queue.insert(&"a", PACE, now + seconds(1), false);
         assert_eq!(queue.pop(now), None);
         assert_eq!(queue.next_due(), Some(now + seconds(1)));
         assert_eq!(queue.pop(now + seconds(2)), Some(("a", now + seconds(1))));
@@ -217,7 +217,7 @@ mod tests {
             (Some(seconds(70)), EVERY),
             (Some(Duration::ZERO), SOONEST),
         ] {
-            queue.insert("a", PACE, now, false);
+            queue.insert(&"a", PACE, now, false);
             assert!(queue.pop(now).is_some());
             queue.finish(&"a", now, named.map(|span| now + span));
             assert_eq!(queue.next_due(), Some(now + due), "{named:?}");
@@ -231,7 +231,7 @@ mod tests {
             jitter: seconds(2),
             ..PACE
         };
-        queue.insert("a", pace, now, false);
+        queue.insert(&"a", pace, now, false);
         assert!(queue.pop(now).is_some());
         queue.finish(&"a", now, None);
         assert_eq!(queue.next_due(), Some(now + seconds(28)));
@@ -240,9 +240,9 @@ mod tests {
     #[test]
     fn what_changed_comes_before_what_is_merely_due() {
         let (mut queue, now) = (DueQueue::default(), Instant::now());
-        queue.insert("routine", PACE, now, false);
-        queue.insert("deadline", PACE, now + seconds(1), true);
-        queue.insert("changed", PACE, now + seconds(20), false);
+        queue.insert(&"routine", PACE, now, false);
+        queue.insert(&"deadline", PACE, now + seconds(1), true);
+        queue.insert(&"changed", PACE, now + seconds(20), false);
         queue.requeue(&"changed", now + seconds(2));
         assert_eq!(
             names(&mut queue, now + seconds(3)),
@@ -253,8 +253,8 @@ mod tests {
     #[test]
     fn changes_without_end_do_not_keep_others_from_running() {
         let (mut queue, now) = (DueQueue::default(), Instant::now());
-        queue.insert("routine", PACE, now, false);
-        queue.insert("busy", PACE, now + seconds(29), true);
+        queue.insert(&"routine", PACE, now, false);
+        queue.insert(&"busy", PACE, now + seconds(29), true);
         assert_eq!(queue.pop(now + seconds(40)).map(|(key, _)| key), Some("busy"));
         queue.requeue(&"busy", now + seconds(40));
         queue.finish(&"busy", now + seconds(40), None);
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_change_during_a_run_makes_another_run_and_never_two_at_once() {
         let (mut queue, now) = (DueQueue::default(), Instant::now());
-        queue.insert("a", PACE, now, false);
+        queue.insert(&"a", PACE, now, false);
         assert!(queue.pop(now).is_some());
         queue.requeue(&"a", now);
         queue.requeue(&"a", now);
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn a_target_that_changes_without_end_rests_after_each_run() {
         let (mut queue, now) = (DueQueue::default(), Instant::now());
-        queue.insert("a", PACE, now, false);
+        queue.insert(&"a", PACE, now, false);
         let mut runs = 0;
         for millis in 0..1000 {
             let now = now + Duration::from_millis(millis);
@@ -295,8 +295,8 @@ mod tests {
     #[test]
     fn what_is_removed_is_never_due_and_the_end_of_its_run_is_nothing() {
         let (mut queue, now) = (DueQueue::default(), Instant::now());
-        queue.insert("a", PACE, now, true);
-        queue.insert("b", PACE, now, true);
+        queue.insert(&"a", PACE, now, true);
+        queue.insert(&"b", PACE, now, true);
         assert!(queue.pop(now).is_some());
         queue.remove(&"a");
         queue.remove(&"b");
@@ -339,7 +339,7 @@ mod tests {
                 match step {
                     Step::Insert(key, urgent) => {
                         running.remove(&key);
-                        queue.insert(key, PACE, now, urgent);
+                        queue.insert(&key, PACE, now, urgent);
                     }
                     Step::Remove(key) => {
                         running.remove(&key);

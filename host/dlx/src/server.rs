@@ -15,7 +15,6 @@ use crate::demand::Waker;
 use crate::ledger::Ledger;
 use crate::serve::Inner;
 use crate::{DlxConfig, Metrics, Preferences, RouteTable};
-use dormouse_sleepers::DemandReport;
 
 /// Why the DLX cannot serve.
 #[derive(Debug, Error)]
