@@ -44,7 +44,7 @@ const POLLS: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_se
 const CONFLICTS: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(250));
 /// How long a wake that does not go on is left to the process that asked for it before others look at it too. All of them can do
 /// it, but at once they only stand in each other's way.
-const HEAD_START: Duration = Duration::from_secs(1);
+const HEAD_START: Duration = Duration::from_secs(2);
 /// How long all else is left to the leader.
 const LEADERS_HEAD_START: Duration = Duration::from_millis(100);
 /// Where a watch tells, a look all the same, should it have been missed.
@@ -439,12 +439,26 @@ impl Driver {
                 let names = self.index.of_pod(&change.namespace, labels);
                 for name in names {
                     let known = self.cluster.sleeper_named(&name.0, &name.1);
-                    // Pods that come or go may mean that their workload was scaled, which no cache shows.
-                    let scaled = known.as_ref().is_some_and(|sleeper| !is_urgent(sleeper));
-                    self.touch(&name, known.as_deref(), true, scaled);
+                    let read = known
+                        .as_ref()
+                        .is_some_and(|sleeper| self.may_be_scaled(sleeper, change));
+                    self.touch(&name, known.as_deref(), true, read);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether a pod that came or went may mean that its workload was scaled by somebody else, which no cache shows.
+    fn may_be_scaled(&self, sleeper: &Sleeper, pod: &Change) -> bool {
+        let found = self.cluster.caches().pods.get(&pod.namespace, &pod.name);
+        let lives = found.is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
+        match sleeper.phase() {
+            // To zero.
+            Phase::Diverting | Phase::Observing => true,
+            // From zero.
+            Phase::Draining | Phase::Asleep => lives,
+            Phase::Awake | Phase::Waking | Phase::Ready => !is_urgent(sleeper),
         }
     }
 

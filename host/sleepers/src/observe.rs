@@ -163,7 +163,7 @@ impl Cluster {
         let asks = |service: &SeenService| !observation.to_ask(service).is_empty();
         let unknown = match phase {
             Phase::Draining => self.is_drained(observation),
-            Phase::Asleep => !observation.state.pods_gone,
+            Phase::Asleep => !observation.state.pods_gone && !self.pods_behind(namespace, &seen),
             _ => false,
         };
         if unknown || observation.services.iter().any(asks) {

@@ -68,6 +68,18 @@ impl Cluster {
             })
     }
 
+    /// Whether pods that are not terminating are behind its Services: then they have not gone.
+    pub(super) fn pods_behind(&self, namespace: &str, seen: &Seen) -> bool {
+        let services = seen.parts.services.values();
+        services
+            .filter_map(|version| version.service.as_ref())
+            .any(|service| {
+                let selector = original_selector(service).ok().flatten().unwrap_or_default();
+                let pods = self.inner.caches.pods.selected(namespace, &selector);
+                pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_none())
+            })
+    }
+
     /// Whether pods of a resource that are not terminating may be there: its workloads say so, or the reflector shows some.
     pub(super) fn pods_left(&self, namespace: &str, seen: &Seen) -> bool {
         let scales = || {
