@@ -23,7 +23,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Sends 50 requests a second, each on a new connection, until told to pause or end.
-struct Traffic {
+pub struct Traffic {
     flowing: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -31,7 +31,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn start(url: String) -> Self {
+    pub fn start(url: String) -> Self {
         let flowing = Arc::new(AtomicBool::new(true));
         let ended = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicUsize::new(0));
@@ -72,7 +72,7 @@ impl Traffic {
         self.flowing.store(on, Ordering::Relaxed);
     }
 
-    async fn end(self) -> Result<(usize, Vec<Lost>)> {
+    pub async fn end(self) -> Result<(usize, Vec<Lost>)> {
         self.ended.store(true, Ordering::Relaxed);
         let lost = self.task.await?;
         Ok((self.sent.load(Ordering::Relaxed), lost))

@@ -42,15 +42,17 @@ const UNINSTALL: Duration = Duration::from_secs(6 * 60);
 const CHART: &str = "DORMOUSE_E2E_CHART";
 /// Names the component that came out of docs/writing-a-scaler.md.
 const USER_PLUGIN: &str = "DORMOUSE_E2E_USER_PLUGIN";
-const RELEASE: &str = "dormouse";
+pub const RELEASE: &str = "dormouse";
 /// What the places are called where the user keeps the plugin.
 const KEPT: &str = "users-plugin";
 
-fn chart() -> Result<String> {
+/// Where this version's is.
+pub fn chart() -> Result<String> {
     std::env::var(CHART).with_context(|| format!("{CHART} does not name the chart"))
 }
 
-async fn helm(world: &World, args: &[&str]) -> Result<()> {
+/// As the administrator, on the release's namespace.
+pub async fn helm(world: &World, args: &[&str]) -> Result<()> {
     let mut all = vec!["helm"];
     all.extend_from_slice(args);
     all.extend_from_slice(&["--namespace", SYSTEM_NAMESPACE]);
