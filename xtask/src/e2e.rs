@@ -18,6 +18,7 @@ use xtask_oci::{Arch, Image, Layer, write_archive};
 
 /// What `cargo xtask e2e` takes.
 #[derive(clap::Args)]
+#[command(after_help = ABOUT_THE_UPGRADE)]
 pub struct Args {
     /// Only cases whose name contains one of these
     #[arg(value_name = "CASE")]
@@ -100,6 +101,10 @@ pub const SMOKE: [&str; 16] = [
     "a_users_own_plugin",
 ];
 
+const ABOUT_THE_UPGRADE: &str = "\
+upgrade_from_the_version_before begins with the chart and the image of an earlier revision of this repository. They are built once, which \
+takes UNMEASURED, and kept in the cache of this user; the case takes UNMEASURED. A clone without that revision leaves it out.";
+
 /// Where the release goes, and its name.
 const RELEASE: &str = "dormouse";
 /// How the chart is installed.
@@ -140,19 +145,14 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
             Ok(tests.find("lifecycle")?.file.clone())
         })?
     };
-    let (user_plugin, _tutorial) = steps.run("a plugin as its user writes it", || {
-        if let Some(file) = &args.user_plugin {
-            return Ok((file.clone(), None));
-        }
-        let tutorial = tutorial::Followed::anew(workspace)?;
-        Ok(if args.keep {
-            // A volume of the cluster is in its folder.
-            (tutorial.keep(), None)
-        } else {
-            (tutorial.plugin().to_owned(), Some(tutorial))
-        })
+    let (user_plugin, _tutorial) = if args.wants_only_upgrade() {
+        (None, None)
+    } else {
+        steps.run("a plugin as its user writes it", || user_plugin(workspace, args))?
+    };
+    let images = steps.run("build the images", || {
+        images(workspace, arch, args, user_plugin.as_deref())
     })?;
-    let images = steps.run("build the images", || images(workspace, arch, args, &user_plugin))?;
     let cluster = steps.run("start a real Kubernetes", || {
         Cluster::up(&workspace.harness()?, &args.name, args.proxy_mode)
     })?;
@@ -180,11 +180,11 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
 
 /// What is built before the cluster starts.
 struct Built {
-    images: [PathBuf; 3],
+    images: Vec<PathBuf>,
     /// The lifecycle suite.
     suite: PathBuf,
-    /// The component that came out of docs/writing-a-scaler.md.
-    user_plugin: PathBuf,
+    /// The component that came out of docs/writing-a-scaler.md, where a case may need it.
+    user_plugin: Option<PathBuf>,
     /// Where its case is wanted and can run.
     before: Option<Before>,
 }
@@ -280,7 +280,7 @@ fn lifecycle(
 ) -> Result<Cmd> {
     let own = std::env::current_exe().context("this program cannot be found")?;
     let own = own.to_str().context("the path of this program is no text")?;
-    Ok(cluster
+    let command = cluster
         .exec(&built.suite)?
         .args(cases)
         .env("DORMOUSE_E2E_SKIP", args.skip.join(","))
@@ -288,12 +288,15 @@ fn lifecycle(
         .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
         .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
         .env("DORMOUSE_E2E_CHART", workspace.path("chart"))
-        .env("DORMOUSE_E2E_USER_PLUGIN", &built.user_plugin)
         .env(
             "DORMOUSE_E2E_CLUSTER_COMMAND",
             format!("{own} cluster --name {}", cluster.name()),
         )
-        .deadline(LIMIT))
+        .deadline(LIMIT);
+    Ok(match &built.user_plugin {
+        Some(plugin) => command.env("DORMOUSE_E2E_USER_PLUGIN", plugin),
+        None => command,
+    })
 }
 
 /// Every permission that the chart grants was used, and none was missing.
@@ -352,8 +355,27 @@ fn evidence(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Dormouse, the workload, and the workload with a plugin in it, for an init container to copy.
-fn images(workspace: &Workspace, arch: Arch, args: &Args, user_plugin: &Path) -> Result<[PathBuf; 3]> {
+/// The component that came out of docs/writing-a-scaler.md, and the folder that it is in for as long as it is wanted.
+fn user_plugin(workspace: &Workspace, args: &Args) -> Result<(Option<PathBuf>, Option<tutorial::Followed>)> {
+    if let Some(file) = &args.user_plugin {
+        return Ok((Some(file.clone()), None));
+    }
+    let tutorial = tutorial::Followed::anew(workspace)?;
+    Ok(if args.keep {
+        // A volume of the cluster is in its folder.
+        (Some(tutorial.keep()), None)
+    } else {
+        (Some(tutorial.plugin().to_owned()), Some(tutorial))
+    })
+}
+
+/// Dormouse, the workload, and the workload with the user's plugin in it, for an init container to copy.
+fn images(
+    workspace: &Workspace,
+    arch: Arch,
+    args: &Args,
+    user_plugin: Option<&Path>,
+) -> Result<Vec<PathBuf>> {
     let (dormouse, mut image, workload) = if args.dev_image {
         if args.suite.is_none() {
             build::for_tests(workspace)?;
@@ -365,14 +387,18 @@ fn images(workspace: &Workspace, arch: Arch, args: &Args, user_plugin: &Path) ->
         let (image, workload) = image::workload(workspace, arch, None, None)?;
         (dormouse.file, image, workload.file)
     };
-    let bytes = fs::read(user_plugin).with_context(|| format!("cannot read {}", user_plugin.display()))?;
-    image.reference = "dormouse.test/plugin:1".parse()?;
-    image
-        .layers
-        .push(Layer::new("a plugin").file("/plugin.wasm", 0o644, bytes)?);
-    let file = workspace.target().join("image").join("plugin-1.tar");
-    write_archive(&image, &file)?;
-    Ok([dormouse, workload, file])
+    let mut images = vec![dormouse, workload];
+    if let Some(plugin) = user_plugin {
+        let bytes = fs::read(plugin).with_context(|| format!("cannot read {}", plugin.display()))?;
+        image.reference = "dormouse.test/plugin:1".parse()?;
+        image
+            .layers
+            .push(Layer::new("a plugin").file("/plugin.wasm", 0o644, bytes)?);
+        let file = workspace.target().join("image").join("plugin-1.tar");
+        write_archive(&image, &file)?;
+        images.push(file);
+    }
+    Ok(images)
 }
 
 /// An image of a program that was built with the cluster: `dormouse.test/<name>:1`.
