@@ -404,7 +404,7 @@ async fn dlx(view: EndpointsView, args: &Args) -> anyhow::Result<()> {
         TargetSpec {
             key,
             owner: dormouse_model::Owner::plugin("bench"),
-            wake: dormouse_kubernetes::Wake::Lifecycle,
+            wake: dormouse_sleepers::Wake::Lifecycle,
             resource: "bench".into(),
             readiness_timeout: None,
             protocol: AppProtocol::Http1,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use dormouse::requests;
-use dormouse_kubernetes::{Role, RoundOutcome, round};
 use dormouse_model::Phase;
+use dormouse_sleepers::{Role, RoundOutcome, round};
 
 use crate::world::{Wanted, World};
 use crate::{Case, case};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use dormouse::local::{self, Local};
 use dormouse_embedded::{CustomMetric, Fault};
-use dormouse_kubernetes::Cluster;
 use dormouse_model::ObjectKey;
+use dormouse_sleepers::Cluster;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ impl Installation {
             }),
             Self::Real(_) => {
                 for object in refusal(namespace, name) {
-                    cluster.object_apply(&object, "dormouse-suite", true).await?;
+                    cluster.objects().apply(&object, "dormouse-suite", true).await?;
                 }
             }
         }
@@ -158,7 +158,7 @@ impl Installation {
                         namespace: None,
                         name: text("/metadata/name").to_owned(),
                     };
-                    cluster.object_delete(&key).await?;
+                    cluster.objects().delete(&key).await?;
                 }
             }
         }

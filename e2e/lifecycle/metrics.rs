@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue, Sleeper};
+use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue};
 use dormouse_model::{ObjectRef, Phase};
+use dormouse_sleepers::Sleeper;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
@@ -139,7 +140,7 @@ async fn the_adapter_of_custom_metrics_is_read_with_and_without_labels(world: Ar
             metric,
             selector,
         };
-        world.cluster.custom_metric(wanted, SECOND).await
+        world.cluster.metrics_api().custom_metric(wanted, SECOND).await
     };
     let value = read("requests_per_1s", None).await?;
     ensure!(
@@ -164,21 +165,28 @@ async fn the_adapter_of_external_metrics_is_read_and_a_denied_client_hears_why(
     let metric = "my-external-metric";
     let mut values = world
         .cluster
+        .metrics_api()
         .external_metric("default", metric, None, SECOND)
         .await?;
     values.sort();
     ensure!(values == ["42", "43"], "{values:?}");
     let values = world
         .cluster
+        .metrics_api()
         .external_metric("default", metric, Some("foo=bar"), SECOND)
         .await?;
     ensure!(values == ["42"], "{values:?}");
     let values = world
         .cluster
+        .metrics_api()
         .external_metric("default", metric, Some("foo=other"), SECOND)
         .await?;
     ensure!(values.is_empty(), "{values:?}");
-    let usage = world.cluster.pod_usage("default", "app=web", SECOND).await;
+    let usage = world
+        .cluster
+        .metrics_api()
+        .pod_usage("default", "app=web", SECOND)
+        .await;
     ensure!(
         matches!(&usage, Err(MetricError::NotServed { .. })),
         "nobody serves metrics.k8s.io here: {usage:?}"
@@ -245,7 +253,7 @@ async fn measured(world: &World) -> Result<()> {
     for ns in [low, high] {
         world
             .until("a measured pod", async || {
-                let usage = world.cluster.pod_usage(ns, "app=web", SECOND).await;
+                let usage = world.cluster.metrics_api().pod_usage(ns, "app=web", SECOND).await;
                 Ok(usage.is_ok_and(|pods| !pods.is_empty()).then_some(()))
             })
             .await?;
@@ -278,7 +286,12 @@ async fn pods_say_themselves_whether_they_are_idle(world: Arc<World>) -> Result<
         kind: "Deployment".to_owned(),
         name: "web".to_owned(),
     };
-    let pods = world.cluster.workload_pods(ns, &[object], SECOND).await?.pods;
+    let pods = world
+        .cluster
+        .metrics_api()
+        .workload_pods(ns, &[object], SECOND)
+        .await?
+        .pods;
     ensure!(
         pods.len() == 1 && pods[0].ready && !pods[0].host_network,
         "{pods:?}"

@@ -216,7 +216,7 @@ impl Edit {
             Edit::NodeLocal => json!({"spec": {"internalTrafficPolicy": "Local"}}),
             Edit::SelectorGone => json!({"spec": {"selector": null}}),
             Edit::SelectorBack => {
-                json!({"spec": {"selector": {"app": name, dormouse_kubernetes::api::PARKED_LABEL: null}}})
+                json!({"spec": {"selector": {"app": name, dormouse_sleepers::api::PARKED_LABEL: null}}})
             }
             Edit::AnnotationsGone => json!({"metadata": {"annotations": null}}),
             Edit::ServiceAnew => {

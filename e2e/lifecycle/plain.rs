@@ -42,7 +42,7 @@ async fn an_idle_workload_goes_to_sleep(world: Arc<World>) -> Result<()> {
         .metadata
         .annotations
         .unwrap_or_default()
-        .remove(dormouse_kubernetes::api::PARKED_SELECTOR);
+        .remove(dormouse_sleepers::api::PARKED_SELECTOR);
     let parked: serde_json::Value = serde_json::from_str(&parked.unwrap_or_default())?;
     ensure!(
         parked == serde_json::json!({ "app": name }),

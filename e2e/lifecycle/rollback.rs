@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use dormouse::requests;
-use dormouse_kubernetes::{Role, round};
 use dormouse_model::Phase;
+use dormouse_sleepers::{Role, round};
 
 use crate::world::{Wanted, World};
 use crate::{Case, case};

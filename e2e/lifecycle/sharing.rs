@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use dormouse::requests;
-use dormouse_kubernetes::api::condition;
 use dormouse_lifecycle::SleeperState;
 use dormouse_model::Phase;
+use dormouse_sleepers::api::condition;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, DeleteParams};
 

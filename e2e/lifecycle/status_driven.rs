@@ -144,10 +144,10 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
             Ok((state(&world).await? == "asleep").then_some(()))
         })
         .await?;
-    let key = dormouse_kubernetes::SleeperKey::of_plugin(PLUGIN, NAMESPACE, NAME).object_name();
+    let key = dormouse_sleepers::SleeperKey::of_plugin(PLUGIN, NAMESPACE, NAME).object_name();
     world
         .until("the Sleeper to show it", async || {
-            let api = Api::<dormouse_kubernetes::Sleeper>::namespaced(world.client.clone(), NAMESPACE);
+            let api = Api::<dormouse_sleepers::Sleeper>::namespaced(world.client.clone(), NAMESPACE);
             let status = api.get(&key).await?.status.unwrap_or_default();
             Ok((status.state.phase == Phase::Asleep).then_some(()))
         })

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use dormouse::local::{self, SYSTEM_NAMESPACE};
-use dormouse_kubernetes::api::Sleeper;
-use dormouse_kubernetes::{Cluster, SleeperKey};
 use dormouse_lifecycle::{SleeperState, Wish};
 use dormouse_model::Phase;
+use dormouse_sleepers::api::Sleeper;
+use dormouse_sleepers::{Cluster, SleeperKey};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -71,14 +71,14 @@ impl World {
     pub async fn start() -> Result<Self> {
         let installation = Installation::start().await?;
         let client = installation.client().await?;
-        let config = dormouse_kubernetes::Config {
+        let config = dormouse_sleepers::Config {
             scope: dormouse_kubernetes::Scope::All,
             dlx_service: Some((SYSTEM_NAMESPACE.to_owned(), "dormouse-dlx".to_owned())),
             timings: dormouse_lifecycle::Timings {
                 drain_grace: installation.drain_grace(),
                 ..dormouse_lifecycle::Timings::default()
             },
-            ..dormouse_kubernetes::Config::default()
+            ..dormouse_sleepers::Config::default()
         };
         let cluster = Cluster::connect(client.clone(), config).await?;
         Ok(Self {
@@ -106,7 +106,10 @@ impl World {
         for document in serde_yaml::Deserializer::from_str(yaml) {
             let object = serde_json::Value::deserialize(document)?;
             if !object.is_null() {
-                self.cluster.object_apply(&object, "dormouse-suite", true).await?;
+                self.cluster
+                    .objects()
+                    .apply(&object, "dormouse-suite", true)
+                    .await?;
             }
         }
         Ok(())
@@ -375,7 +378,7 @@ impl World {
             bail!("the selector is {selector:?}");
         }
         let annotations = service.metadata.annotations.unwrap_or_default();
-        if annotations.contains_key(dormouse_kubernetes::api::PARKED_SELECTOR) {
+        if annotations.contains_key(dormouse_sleepers::api::PARKED_SELECTOR) {
             bail!("the Service still carries its parked selector");
         }
         let own = self
@@ -465,7 +468,7 @@ pub fn managed(slice: &EndpointSlice) -> bool {
         .labels
         .as_ref()
         .and_then(|labels| labels.get("endpointslice.kubernetes.io/managed-by"))
-        .is_some_and(|by| by == dormouse_kubernetes::api::MANAGED_BY)
+        .is_some_and(|by| by == dormouse_sleepers::api::MANAGED_BY)
 }
 
 // Breaking things on purpose, and looking inside.

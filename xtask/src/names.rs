@@ -30,6 +30,7 @@ const SOURCES: &[&str] = &[
     "host/dormouse/src",
     "host/kubernetes/src",
     "host/lifecycle/src",
+    "host/sleepers/src",
     "sample-scalers/status-driven/src",
     "sample-scalers/workloads/src",
 ];
@@ -63,7 +64,7 @@ pub fn wrong(workspace: &Workspace) -> Result<(usize, Vec<String>)> {
     report.both(
         "conditions",
         &section(&names, "Conditions"),
-        &between(&read("host/kubernetes/src/api.rs")?, "pub mod condition {", "\n}"),
+        &between(&read("host/sleepers/src/api.rs")?, "pub mod condition {", "\n}"),
     );
     report.both(
         "outcomes of decisions",

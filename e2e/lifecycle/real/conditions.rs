@@ -183,7 +183,11 @@ async fn answers_again(world: &World, ns: &str, name: &str) -> Result<()> {
     };
     world
         .until("the metrics API to be there again", async || {
-            let read = world.cluster.custom_metric(metric, Duration::from_secs(5)).await;
+            let read = world
+                .cluster
+                .metrics_api()
+                .custom_metric(metric, Duration::from_secs(5))
+                .await;
             Ok(read.ok())
         })
         .await?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use dormouse::requests;
-use dormouse_kubernetes::{Sleeper, SleeperKey, WishError};
 use dormouse_model::Phase;
+use dormouse_sleepers::{Sleeper, SleeperKey, WishError};
 use kube::api::Api;
 use serde_json::json;
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dormouse_kubernetes::api::condition;
-use dormouse_kubernetes::{ConditionUpdate, SleeperKey, WishError};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
 use dormouse_scaling::{Decision, Input};
+use dormouse_sleepers::api::condition;
+use dormouse_sleepers::{ConditionUpdate, SleeperKey, WishError};
 use futures::StreamExt;
 use jiff::Timestamp;
 

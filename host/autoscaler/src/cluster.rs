@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::api::LastDecision;
-use dormouse_kubernetes::{
-    Cluster, ClusterError, ConditionUpdate, Declared, DemandEntry, EventType, Sleeper, SleeperKey, StoodIn,
-    WishError,
-};
+use dormouse_kubernetes::{ClusterError, EventType};
 use dormouse_model::{FieldPath, ObjectRef, Phase};
 use dormouse_plugin::types::FieldCondition;
+use dormouse_sleepers::api::LastDecision;
+use dormouse_sleepers::{
+    Cluster, ConditionUpdate, Declared, DemandEntry, Sleeper, SleeperKey, StoodIn, WishError,
+};
 use tokio::sync::watch;
 
 use crate::{FieldError, Sleepers};
@@ -84,7 +84,8 @@ impl Sleepers for Cluster {
     async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError> {
         let key = condition.object.in_namespace(namespace);
         let object = self
-            .object_get(&key, std::slice::from_ref(&condition.path))
+            .objects()
+            .get(&key, std::slice::from_ref(&condition.path))
             .await
             .map_err(|error| FieldError(error.to_string()))?;
         Ok(FieldPath(&condition.path).text(&object))
@@ -97,7 +98,7 @@ impl Sleepers for Cluster {
             EventType::Normal
         };
         let key = object.in_namespace(namespace);
-        if let Err(error) = self.record_event(&key, kind, reason, message, COMPONENT).await {
+        if let Err(error) = self.events().record(&key, kind, reason, message, COMPONENT).await {
             tracing::debug!("an event was not told: {error}");
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_model::Phase;
 use dormouse_plugin::types::MetricSource;
 use dormouse_scaling::{Decision, Input, KeepReason, Verdict, decide};
+use dormouse_sleepers::lifecycle::Wish;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::target::{Target, scales_itself};

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dormouse_kubernetes::{Declared, Sleeper, SleeperKey, SleeperSpec};
 use dormouse_model::{Owner, Phase};
 use dormouse_plugin::types::Resource;
+use dormouse_sleepers::{Declared, Sleeper, SleeperKey, SleeperSpec};
 use futures::StreamExt;
 
 use crate::routes::Routes;

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{
-    Cluster, CustomMetric, MetricError, MetricValue, PodUsage, WorkloadPod, WorkloadPods,
-};
+use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue, PodUsage, WorkloadPod, WorkloadPods};
 use dormouse_metrics::exposition::Wanted;
 use dormouse_metrics::{Answer, Config, ConfigError, Pod, Pods, Prometheus, Scrape};
 use dormouse_model::{ObjectRef, Quantity, window_name};
 use dormouse_plugin::types::PodScrape;
 use dormouse_scaling::Reading;
+use dormouse_sleepers::Cluster;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{CustomQuestion, Meters, Question};
@@ -46,7 +45,7 @@ impl Meters for ClusterMeters {
             metric: &question.metric,
             selector: question.selector.as_deref(),
         };
-        let read = self.cluster.custom_metric(wanted, self.timeout);
+        let read = self.cluster.metrics_api().custom_metric(wanted, self.timeout);
         read.await.map_err(|error| error.to_string())
     }
 
@@ -117,6 +116,7 @@ impl ClusterMeters {
     async fn external(&self, namespace: &str, metric: &str, selector: Option<&str>) -> Reading {
         let read = self
             .cluster
+            .metrics_api()
             .external_metric(namespace, metric, selector, self.timeout);
         match read.await {
             Err(error) => failed(&error),
@@ -129,6 +129,7 @@ impl ClusterMeters {
 
     async fn pods_of(&self, namespace: &str, workloads: &[ObjectRef]) -> Result<WorkloadPods, MetricError> {
         self.cluster
+            .metrics_api()
             .workload_pods(namespace, workloads, self.timeout)
             .await
     }
@@ -143,7 +144,12 @@ impl ClusterMeters {
         let found = self.pods_of(namespace, workloads).await?;
         let mut usages = Vec::new();
         for selector in &found.selectors {
-            usages.extend(self.cluster.pod_usage(namespace, selector, self.timeout).await?);
+            usages.extend(
+                self.cluster
+                    .metrics_api()
+                    .pod_usage(namespace, selector, self.timeout)
+                    .await?,
+            );
         }
         let running = found.pods.iter().filter(|pod| pod.running);
         Ok(usage_of(running, &usages, resource, oldest))

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::api::condition;
-use dormouse_kubernetes::{ConditionUpdate, SleeperKey};
+use dormouse_sleepers::api::condition;
+use dormouse_sleepers::{ConditionUpdate, SleeperKey};
 use futures::StreamExt;
 use jiff::Timestamp;
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::api::LastDecision;
-use dormouse_kubernetes::{
-    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Route, Sleeper, SleeperKey, StoodIn,
-    WishError,
-};
+use dormouse_kubernetes::{ClusterError, MetricValue};
 use dormouse_model::{ObjectRef, Owner, OwnerKind, Phase};
 use dormouse_plugin::types::{FieldCondition, PodScrape, Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_scaling::Reading;
+use dormouse_sleepers::api::LastDecision;
+use dormouse_sleepers::{
+    ConditionUpdate, Declared, DemandEntry, Route, Sleeper, SleeperKey, StoodIn, WishError,
+};
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::sync::watch;

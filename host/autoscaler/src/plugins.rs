@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{Cluster, Route};
 use dormouse_model::{Owner, OwnerKind};
 use dormouse_plugin::types::{Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_plugin::{LoadState, Plugin, PluginError, PluginSet};
+use dormouse_sleepers::{Cluster, Route};
 use tokio::sync::watch;
 
 use crate::meters::ClusterMeters;

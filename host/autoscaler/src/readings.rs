@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::{DemandEntry, MetricValue};
+use dormouse_kubernetes::MetricValue;
 use dormouse_model::{GroupKind, Owner, Phase, Quantity};
 use dormouse_plugin::types::{MetricSource, Rule};
 use dormouse_scaling::{Input, Reading};
+use dormouse_sleepers::DemandEntry;
 use jiff::Timestamp;
 
 use crate::metrics::Metrics;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dormouse_kubernetes::api::condition;
-use dormouse_kubernetes::{ConditionUpdate, SleeperKey, StoodIn, WishError};
 use dormouse_model::Phase;
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ResourceState, Settings};
+use dormouse_sleepers::api::condition;
+use dormouse_sleepers::{ConditionUpdate, SleeperKey, StoodIn, WishError};
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 

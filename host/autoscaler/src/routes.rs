@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::{Route, Sleeper, SleeperSpec};
 use dormouse_plugin::types::{Resource, ResourceId};
+use dormouse_sleepers::{Route, Sleeper, SleeperSpec};
 use futures::{StreamExt, stream};
 
 use crate::spec::spec;

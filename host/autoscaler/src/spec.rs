@@ -1,8 +1,8 @@
 //! From what a source says about a resource to what its Sleeper says.
 
-use dormouse_kubernetes::{Route, SleeperSpec};
 use dormouse_model::Owner;
 use dormouse_plugin::types::Resource;
+use dormouse_sleepers::{Route, SleeperSpec};
 
 /// What a resource's Sleeper should say, but for who wakes it: that depends on what may be written.
 pub fn spec(owner: &Owner, resource: &Resource, route: Option<Route>) -> SleeperSpec {

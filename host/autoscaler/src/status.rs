@@ -1,9 +1,9 @@
 //! What of a decision is written down, and when.
 
-use dormouse_kubernetes::api::{LastDecision, condition};
-use dormouse_kubernetes::{ConditionUpdate, Sleeper};
 use dormouse_plugin::types::{MetricSource, Rule};
 use dormouse_scaling::{Decision, Input, Reading};
+use dormouse_sleepers::api::{LastDecision, condition};
+use dormouse_sleepers::{ConditionUpdate, Sleeper};
 use jiff::{SignedDuration, Timestamp};
 
 /// A text that changes while all else stays the same is written again after this time, not sooner: error texts may differ

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::lifecycle::{SleeperState, Wish};
-use dormouse_kubernetes::{Sleeper, SleeperKey};
 use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
 use dormouse_plugin::types::{MetricSource, Resource, ResourceState};
+use dormouse_sleepers::lifecycle::{SleeperState, Wish};
+use dormouse_sleepers::{Sleeper, SleeperKey};
 
 /// One thing to decide about.
 #[derive(Clone, Debug)]

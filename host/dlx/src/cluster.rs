@@ -16,9 +16,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::DivertedPort;
-use dormouse_kubernetes::{Change, ChangedKind, Cluster};
+use dormouse_kubernetes::Change;
+use dormouse_kubernetes::WatchedKind;
 use dormouse_plugin::PluginSet;
+use dormouse_sleepers::lifecycle::DivertedPort;
+use dormouse_sleepers::{Cluster, SLEEPER};
 use k8s_openapi::api::core::v1::ServicePort;
 use kube::ResourceExt;
 use tokio::sync::broadcast::Receiver;
@@ -219,20 +221,21 @@ impl Follower {
         let mut services = BTreeSet::new();
         for change in seen.changes {
             match change.kind {
-                ChangedKind::Pod => self.targets.refresh_pod(&change),
-                ChangedKind::Sleeper => {
+                WatchedKind::POD => self.targets.refresh_pod(&change),
+                SLEEPER => {
                     sleepers.insert((change.namespace, change.name));
                 }
-                ChangedKind::Service => {
+                WatchedKind::SERVICE => {
                     services.insert((change.namespace, change.name));
                 }
-                ChangedKind::EndpointSlice => {
+                WatchedKind::ENDPOINT_SLICE => {
                     // Only the DLX's own addresses matter: they are never endpoints.
                     let own = self.glue.cluster.config().dlx_service.as_ref();
                     everything |=
                         own.is_some_and(|(ns, name)| *ns == change.namespace && *name == change.name);
                 }
-                ChangedKind::Ingress => routes = true,
+                WatchedKind::INGRESS => routes = true,
+                _ => {}
             }
         }
         if everything {

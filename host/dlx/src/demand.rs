@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dormouse_sleepers::{DemandEntry, DemandReport};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -52,44 +52,6 @@ pub trait Waker: Send + Sync + 'static {
     /// Asks for the target's resource to be awake. `Ok` means that the wish was accepted: from then on a request may go to
     /// any endpoint that the target's view lists. May be dropped at any await, and may be asked again at any time.
     async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError>;
-}
-
-/// What the demand report says of one Sleeper.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SleeperDemand {
-    /// Namespace of the Sleeper.
-    pub namespace: String,
-    /// Name of the Sleeper object.
-    pub sleeper: String,
-    /// Requests that are held.
-    pub held: u64,
-    /// Requests that the workload is answering.
-    pub in_flight: u64,
-    /// Open connections that are copied byte for byte, upgraded ones and those that are not HTTP, on which bytes have moved
-    /// not long ago.
-    pub upgraded: u64,
-    /// Such connections on which none have: no demand.
-    #[serde(default, skip_serializing_if = "none")]
-    pub idle: u64,
-    /// Requests and connections since this DLX began to count.
-    #[serde(default)]
-    pub total: u64,
-    /// Milliseconds since the last request ended or the last bytes of a connection moved; 0 while there is demand.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle_millis: Option<u64>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
-fn none(count: &u64) -> bool {
-    *count == 0
-}
-
-/// The demand that this DLX knows of. A Sleeper that is not listed has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DemandReport {
-    /// Sleepers that have or had demand, by namespace and name.
-    pub sleepers: Vec<SleeperDemand>,
 }
 
 /// Where demand is written down. One for each process: whatever routes lead to a Sleeper, its counts are the same.
@@ -252,7 +214,7 @@ impl ResourceState {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn report(&self, namespace: &str, sleeper: &str) -> Option<SleeperDemand> {
+    fn report(&self, namespace: &str, sleeper: &str) -> Option<DemandEntry> {
         let [held, in_flight, open] = self.counts();
         let total = self.total.load(Ordering::SeqCst);
         let (idle, moved) = self.idle();
@@ -260,7 +222,7 @@ impl ResourceState {
         let quiet = self
             .age()
             .saturating_sub(self.ended.load(Ordering::SeqCst).max(moved));
-        (total > 0).then(|| SleeperDemand {
+        (total > 0).then(|| DemandEntry {
             namespace: namespace.to_owned(),
             sleeper: sleeper.to_owned(),
             held,
@@ -666,23 +628,5 @@ mod tests {
         );
         let outcome = attempt(&NeverNow, &target, "a test", Duration::from_secs(5)).await;
         assert_eq!(outcome, Err(WakeError::Timeout(Duration::from_secs(5))));
-    }
-
-    #[test]
-    fn a_report_reads_as_the_other_side_expects() {
-        let demand = SleeperDemand {
-            namespace: "n".into(),
-            sleeper: "s".into(),
-            in_flight: 2,
-            ..Default::default()
-        };
-        let text = serde_json::to_string(&DemandReport {
-            sleepers: vec![demand],
-        })
-        .unwrap();
-        assert_eq!(
-            text,
-            r#"{"sleepers":[{"namespace":"n","sleeper":"s","held":0,"inFlight":2,"upgraded":0,"total":0}]}"#
-        );
     }
 }

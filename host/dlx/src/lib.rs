@@ -49,7 +49,7 @@ mod target;
 pub use config::{
     DlxConfig, Limits, NameHeaders, Preferences, ReleaseRamp, Strategy, TcpLimits, listen_address,
 };
-pub use demand::{DemandReport, Ledger, SleeperDemand, WakeError, Waker};
+pub use demand::{Ledger, WakeError, Waker};
 pub use forward::{ForwardedHeaders, Forwarding, TrustedProxies};
 pub use observe::Metrics;
 pub use route::{HostPath, PathMatch, PortRoute, RouteTable, Routes, Syntax};

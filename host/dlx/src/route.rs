@@ -209,7 +209,7 @@ pub(crate) mod tests {
         let spec = TargetSpec {
             key,
             owner: dormouse_model::Owner::plugin("test"),
-            wake: dormouse_kubernetes::Wake::Lifecycle,
+            wake: dormouse_sleepers::Wake::Lifecycle,
             resource: name.into(),
             readiness_timeout: None,
             protocol: crate::AppProtocol::Http1,

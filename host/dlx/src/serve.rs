@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use dormouse_sleepers::DemandReport;
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept::{self, Addresses, AtAddress, Client, Connections, Door, Places, Trouble};
 use crate::admit::{Admission, Place, head_bytes};
 use crate::connect::{Backoff, Lease, Wire, connect, reuse};
-use crate::demand::{Counted, DemandReport, Ledger, Stage, Waker};
+use crate::demand::{Counted, Ledger, Stage, Waker};
 use crate::forward::headers::{self, Outgoing, PROBE, PROBE_PATH, SLEEPER};
 use crate::forward::hop::HopKey;
 use crate::forward::retry::{self, Again, Kind, Lost, Pod};

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use dormouse_kubernetes::Wake;
 use dormouse_model::Owner;
+use dormouse_sleepers::Wake;
 use jiff::Timestamp;
 use tokio::sync::watch;
 

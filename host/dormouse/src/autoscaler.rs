@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides};
-use dormouse_kubernetes::{Driver, Leadership, LeadershipConfig, Role};
+use dormouse_kubernetes::{Leadership, LeadershipConfig};
+use dormouse_sleepers::{Driver, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +102,7 @@ fn leadership(host: &Host, options: &AutoscalerOptions) -> Option<Leadership> {
     Some(Leadership::start(
         client,
         config,
-        host.cluster.metrics().clone(),
+        host.cluster.kubernetes_metrics().clone(),
         host.cluster.outages().clone(),
         host.shutdown.clone(),
     ))

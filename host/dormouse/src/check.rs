@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dormouse_kubernetes::{Scope, Sleeper};
+use dormouse_kubernetes::Scope;
+use dormouse_sleepers::Sleeper;
 use kube::api::{Api, ListParams};
 use tokio::time::Instant;
 

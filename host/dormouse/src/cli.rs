@@ -147,7 +147,7 @@ pub fn main() -> ExitCode {
             }
             Command::Config(ConfigCommand::Check(command)) => check_config(&command),
             Command::Metrics => Ok(output::answer(&reference::metrics()?)?),
-            Command::Crd => Ok(output::answer(&dormouse_kubernetes::crd::yaml()?)?),
+            Command::Crd => Ok(output::answer(&dormouse_sleepers::crd::yaml()?)?),
         }
     })
 }

@@ -10,8 +10,8 @@ use axum::extract::Query;
 use axum::routing::get;
 use axum::{Json, Router};
 use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders, Preferences, TcpLimits};
-use dormouse_kubernetes::{Driver, Role};
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
+use dormouse_sleepers::{Driver, Role};
 use http::HeaderName;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -125,7 +125,7 @@ fn demand_page(dlx: &Dlx) -> Router {
             None => dlx.demand(),
         })
     };
-    Router::new().route(dormouse_kubernetes::DEMAND_PATH, get(answer))
+    Router::new().route(dormouse_sleepers::wire::DEMAND_PATH, get(answer))
 }
 
 /// Follows what plugins say in their settings while they are loaded: the DLX serves before that. A flag always wins.
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn demand_is_asked_of_one_sleeper_or_of_all() {
         let asked = |query: &str| {
-            let uri = format!("{}{query}", dormouse_kubernetes::DEMAND_PATH);
+            let uri = format!("{}{query}", dormouse_sleepers::wire::DEMAND_PATH);
             let Query(asked) = Query::<Asked>::try_from_uri(&uri.parse().unwrap()).unwrap();
             (asked.namespace, asked.sleeper)
         };

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::routing::get;
 use axum::{Json, Router};
-use dormouse_kubernetes::{Cluster, Scope};
+use dormouse_kubernetes::Scope;
 use dormouse_lifecycle::{LookPolicy, Timings, Zero};
 use dormouse_plugin::{
     ClusterServices, CompilerProcess, EngineConfig, HostEngine, LoadState, PluginConfig, PluginSet,
 };
+use dormouse_sleepers::Cluster;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -69,13 +70,14 @@ impl Host {
         output::register(&mut registry);
 
         let client = dormouse_kubernetes::client(common.kubeconfig_path.as_deref()).await?;
-        let config = dormouse_kubernetes::Config {
+        let config = dormouse_sleepers::Config {
             sleep_grants: Some(sleep_grants(file)),
             ..cluster_config(&common, ingresses)
         };
         tracing::info!(scope = ?config.scope, "connecting to the cluster");
         let cluster = Cluster::connect(client, config).await?;
         cluster.metrics().register(&mut registry);
+        cluster.kubernetes_metrics().register(&mut registry);
 
         let plugins = load_plugins(&common, file, &cluster, &mut registry)?;
         let identity = identity();
@@ -181,13 +183,13 @@ fn plugin_statuses(plugins: &PluginSet) -> Vec<PluginPage> {
 }
 
 /// What the shared options say about the cluster.
-pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kubernetes::Config {
+pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_sleepers::Config {
     let defaults = Timings::default();
     let dlx = common.dlx_service.clone().unwrap_or_else(|| Namespaced {
         namespace: "dormouse".to_owned(),
         name: "dormouse-dlx".to_owned(),
     });
-    dormouse_kubernetes::Config {
+    dormouse_sleepers::Config {
         scope: Scope::resolve(
             common.namespace.as_deref(),
             std::env::var("SCALER_NAMESPACE").ok().as_deref(),
@@ -211,12 +213,12 @@ pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_kuber
             Some(AtZero::Off) => Zero::Off,
         },
         own_pod: dormouse_kubernetes::own_pod(),
-        ..dormouse_kubernetes::Config::default()
+        ..dormouse_sleepers::Config::default()
     }
 }
 
 /// What each plugin may put to sleep.
-fn sleep_grants(file: &File) -> BTreeMap<String, Vec<dormouse_kubernetes::SleepGrant>> {
+fn sleep_grants(file: &File) -> BTreeMap<String, Vec<dormouse_sleepers::SleepGrant>> {
     let plugins = file.plugins.iter();
     plugins
         .map(|(name, config)| (name.clone(), config.grants.sleep_grants()))

@@ -154,7 +154,7 @@ impl Local {
         let kubeconfig = self.kubeconfig();
         self.cluster.write_kubeconfig(&kubeconfig)?;
         let client = self.client().await?;
-        dormouse_kubernetes::crd::install(&client, "dormouse-demo", PATIENCE).await?;
+        dormouse_sleepers::crd::install(&client, "dormouse-demo", PATIENCE).await?;
         if !options.manifests.is_empty() {
             self.cluster.apply_yaml(&options.manifests)?;
         }

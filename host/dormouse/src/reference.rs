@@ -12,7 +12,7 @@ use crate::output;
 /// Registers what both processes have before they differ.
 fn common(registry: &mut Registry) {
     output::register(registry);
-    dormouse_kubernetes::Metrics::default().register(registry);
+    dormouse_sleepers::Metrics::default().register(registry);
     dormouse_plugin::Metrics::register(registry);
 }
 

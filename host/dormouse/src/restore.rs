@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dormouse_kubernetes::lifecycle::Wish;
-use dormouse_kubernetes::{Cluster, Config, Driver, Role, Sleeper, SleeperKey};
 use dormouse_model::{ObjectRef, Phase};
+use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::{Cluster, Config, Driver, Role, Sleeper, SleeperKey};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -295,7 +295,7 @@ impl Work {
                 let outcome = match wanted {
                     Wanted::Nothing => Ok(()),
                     Wanted::Wake => match cluster.wish_wake(&key, REASON).await {
-                        Ok(_) | Err(dormouse_kubernetes::WishError::Unknown(_)) => Ok(()),
+                        Ok(_) | Err(dormouse_sleepers::WishError::Unknown(_)) => Ok(()),
                         Err(error) => Err(error.to_string()),
                     },
                     Wanted::Go => cluster.retire(&key).await.map_err(|error| error.to_string()),

@@ -67,3 +67,31 @@ fn from_config(mut config: kube::Config) -> Result<kube::Client, ClusterError> {
     let builder = builder.with_layer(&BufferLayer::new(WAITING));
     Ok(builder.with_layer(&RetryLayer::new(policy)).build())
 }
+
+/// Carries a request out within a deadline, and names its error.
+///
+/// # Errors
+/// What the API server says, or [`ClusterError::Timeout`].
+pub async fn limited<T>(
+    after: Duration,
+    what: impl FnOnce() -> String,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ClusterError> {
+    match tokio::time::timeout(after, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(ClusterError::of(what(), error)),
+        Err(_) => Err(ClusterError::Timeout { what: what(), after }),
+    }
+}
+
+/// `None` instead of an error for what does not exist.
+///
+/// # Errors
+/// Every other error.
+pub fn optional<T>(result: Result<T, ClusterError>) -> Result<Option<T>, ClusterError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(ClusterError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -7,14 +7,15 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
 use kube::core::{ApiResource, GroupVersion, GroupVersionKind};
 
-use crate::ClusterError;
-use crate::cluster::limited;
+use crate::{ClusterError, limited};
 
 /// A kind as the API server serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
-    pub(crate) resource: ApiResource,
-    pub(crate) namespaced: bool,
+pub struct Kind {
+    /// The resource that serves it.
+    pub resource: ApiResource,
+    /// Whether its objects are in namespaces.
+    pub namespaced: bool,
 }
 
 /// Kinds by apiVersion and kind. Only kinds that exist are remembered, so the cache cannot outgrow the cluster.
@@ -26,13 +27,12 @@ pub(crate) struct Kinds {
 }
 
 /// Kinds that every cluster serves, so that a first wake does not wait for discovery.
-const BUILT_IN: [(&str, &str, &str); 6] = [
+const BUILT_IN: [(&str, &str, &str); 5] = [
     ("apps/v1", "Deployment", "deployments"),
     ("apps/v1", "StatefulSet", "statefulsets"),
     ("apps/v1", "ReplicaSet", "replicasets"),
     ("v1", "Service", "services"),
     ("v1", "Pod", "pods"),
-    ("dormouse.dev/v1alpha1", "Sleeper", "sleepers"),
 ];
 
 impl Kinds {

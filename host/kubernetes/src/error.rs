@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use dormouse_lifecycle::PortsExhausted;
-use dormouse_model::Owner;
 use thiserror::Error;
 
 /// A request to the cluster that did not succeed.
@@ -85,18 +83,13 @@ pub enum ClusterError {
         /// What went wrong and what helps.
         hint: String,
     },
-    /// Every DLX port is taken.
-    #[error(transparent)]
-    Ports(#[from] PortsExhausted),
-    /// The name that the Sleeper would get belongs to another resource.
-    #[error("Sleeper {name} belongs to resource {resource} of {owner}")]
+    /// The name of an object that was to be created belongs to somebody else.
+    #[error("{what} belongs to {owner}")]
     NameTaken {
-        /// Name of the Sleeper.
-        name: String,
-        /// Owner that it belongs to.
-        owner: Box<Owner>,
-        /// Resource that it belongs to.
-        resource: String,
+        /// The object.
+        what: String,
+        /// Who has it.
+        owner: String,
     },
     /// Something in the cluster is not as Dormouse left it and cannot be put right without a person.
     #[error("{0}")]
@@ -116,7 +109,7 @@ pub enum ClusterError {
 
 impl ClusterError {
     /// Names the error of a request by its type and status code.
-    pub(crate) fn of(what: impl Into<String>, error: kube::Error) -> Self {
+    pub fn of(what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match error {
             kube::Error::Api(status) => {
@@ -177,7 +170,6 @@ impl ClusterError {
             Self::TooLarge { .. } => "too_large",
             Self::NoKind { .. } => "no_kind",
             Self::Sync { .. } => "sync",
-            Self::Ports(_) => "ports",
             Self::NameTaken { .. } => "name_taken",
             Self::Damaged(_) => "damaged",
             Self::Configuration(_) => "configuration",

@@ -6,19 +6,16 @@ use std::time::Duration;
 
 use dormouse_model::ObjectKey;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Service};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::Api;
+use kube::api::Patch;
 use kube::core::ObjectMeta;
-use kube::{Api, ResourceExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Sleeper;
-use crate::cluster::limited;
-use crate::conditions::shortened;
-use crate::{Cluster, ClusterError, Config, Metrics, ObjectError};
+use crate::{ApiServer, ClusterError, Metrics, ObjectError};
 
 /// The same event within this time is counted instead of written anew.
 const DEDUPLICATE: Duration = Duration::from_secs(600);
@@ -30,6 +27,8 @@ const REMEMBERED: usize = 1024;
 const WAITING: usize = 256;
 /// Longest message, as in Kubernetes.
 const LONGEST_MESSAGE: usize = 1024;
+/// Longest reason and component, as in Kubernetes.
+const LONGEST_REASON: usize = 128;
 
 /// Whether somebody should look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,34 +74,26 @@ enum Plan {
     Nothing,
 }
 
-/// Writes events and remembers what was said.
+/// Writes events, and counts those that come again instead of writing them anew. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct EventLog {
-    client: kube::Client,
-    timeout: Duration,
-    component: String,
+pub struct EventRecorder {
+    server: ApiServer,
     said: Arc<Mutex<HashMap<Said, Remembered>>>,
     queue: mpsc::Sender<Said>,
     metrics: Metrics,
 }
 
-impl EventLog {
-    pub(crate) fn start(
-        client: kube::Client,
-        config: &Config,
-        metrics: Metrics,
-        cancel: CancellationToken,
-    ) -> Self {
+impl EventRecorder {
+    /// Begins to write what is told ([`EventRecorder::tell`]), until `cancel`.
+    pub fn start(server: ApiServer, metrics: Metrics, cancel: CancellationToken) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Said>(WAITING);
-        let log = Self {
-            client,
-            timeout: config.request_timeout,
-            component: config.field_manager.clone(),
+        let recorder = Self {
+            server,
             said: Arc::default(),
             queue,
             metrics,
         };
-        let writer = log.clone();
+        let writer = recorder.clone();
         tokio::spawn(async move {
             loop {
                 let said = tokio::select! {
@@ -115,7 +106,59 @@ impl EventLog {
                 }
             }
         });
-        log
+        recorder
+    }
+
+    /// Records an event on an object, in the name of this process. Does not wait: when too many are waiting it is dropped, and counted.
+    /// Without a uid `kubectl describe` does not find it.
+    pub fn tell(
+        &self,
+        regarding: &ObjectKey,
+        uid: Option<String>,
+        kind: EventType,
+        reason: &str,
+        message: &str,
+    ) {
+        let component = self.server.field_manager();
+        let said = Said::of(regarding, uid, kind, reason, message, component);
+        if self.queue.try_send(said).is_err() {
+            self.metrics.event_dropped();
+        }
+    }
+
+    /// Records an event on an object, in the name of `component`, such as `dormouse/workloads`. The same event within ten minutes is
+    /// counted instead of written anew.
+    ///
+    /// # Errors
+    /// [`ObjectError`]; an object that does not exist is none.
+    pub async fn record(
+        &self,
+        regarding: &ObjectKey,
+        kind: EventType,
+        reason: &str,
+        message: &str,
+        component: &str,
+    ) -> Result<(), ObjectError> {
+        let namespace = regarding.namespace.clone().unwrap_or_default();
+        // `kubectl describe` finds events by uid.
+        let uid = match self
+            .server
+            .uid_of(
+                &namespace,
+                &regarding.api_version,
+                &regarding.kind,
+                &regarding.name,
+            )
+            .await
+        {
+            Ok(uid) => Some(uid),
+            Err(
+                ClusterError::NotFound { .. } | ClusterError::NoKind { .. } | ClusterError::Forbidden { .. },
+            ) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let said = Said::of(regarding, uid, kind, reason, message, component);
+        Ok(self.write(said).await?)
     }
 
     async fn write(&self, said: Said) -> Result<(), ClusterError> {
@@ -124,24 +167,15 @@ impl EventLog {
             &said,
             Instant::now(),
         );
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &said.namespace);
+        let events: Api<Event> = self.server.api(&said.namespace);
         match plan {
             Plan::Nothing => Ok(()),
             Plan::Create => self.create(&events, said).await,
             Plan::Count(name, count) => {
                 let body = serde_json::json!({"count": count, "lastTimestamp": Time(Timestamp::now())});
-                let params = PatchParams {
-                    field_manager: Some(self.component.clone()),
-                    ..PatchParams::default()
-                };
-                let patch = Patch::Merge(&body);
-                match limited(
-                    self.timeout,
-                    || format!("Event {name}"),
-                    events.patch(&name, &params, &patch),
-                )
-                .await
-                {
+                let (params, patch) = (self.server.patch_params(), Patch::Merge(&body));
+                let patched = events.patch(&name, &params, &patch);
+                match self.server.ask(|| format!("Event {name}"), patched).await {
                     // Events are thrown away after an hour, or by somebody.
                     Err(ClusterError::NotFound { .. }) => self.create(&events, said).await,
                     other => other.map(|_| ()),
@@ -182,16 +216,9 @@ impl EventLog {
             reporting_component: Some(said.component.clone()),
             ..Event::default()
         };
-        let params = PostParams {
-            dry_run: false,
-            field_manager: Some(self.component.clone()),
-        };
-        limited(
-            self.timeout,
-            || format!("Event {event_name}"),
-            events.create(&params, &event),
-        )
-        .await?;
+        let params = self.server.post_params();
+        let created = events.create(&params, &event);
+        self.server.ask(|| format!("Event {event_name}"), created).await?;
         let mut remembered = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED {
             forget(&mut remembered, Instant::now());
@@ -240,22 +267,16 @@ fn forget(remembered: &mut HashMap<Said, Remembered>, now: Instant) {
     }
 }
 
-impl Cluster {
-    /// Records an event of a plugin on an object. The same event within ten minutes is counted instead of written anew.
-    /// `component` names who says it, such as `dormouse/workloads`.
-    ///
-    /// # Errors
-    /// [`ObjectError`]; an object that does not exist is none.
-    pub async fn record_event(
-        &self,
+impl Said {
+    fn of(
         regarding: &ObjectKey,
+        uid: Option<String>,
         kind: EventType,
         reason: &str,
         message: &str,
         component: &str,
-    ) -> Result<(), ObjectError> {
-        let namespace = regarding.namespace.clone().unwrap_or_default();
-        let mut said = Said {
+    ) -> Self {
+        Self {
             // Events on cluster-scoped objects live in `default`, by convention.
             namespace: regarding
                 .namespace
@@ -266,85 +287,25 @@ impl Cluster {
                 regarding.kind.clone(),
                 regarding.name.clone(),
             ),
-            uid: String::new(),
+            uid: uid.unwrap_or_default(),
             kind,
-            reason: shortened(reason, 128),
+            reason: shortened(reason, LONGEST_REASON),
             message: shortened(message, LONGEST_MESSAGE),
-            component: shortened(component, 128),
-        };
-        // `kubectl describe` finds events by uid.
-        match self
-            .uid_of(
-                &namespace,
-                &regarding.api_version,
-                &regarding.kind,
-                &regarding.name,
-            )
-            .await
-        {
-            Ok(uid) => said.uid = uid,
-            Err(
-                ClusterError::NotFound { .. } | ClusterError::NoKind { .. } | ClusterError::Forbidden { .. },
-            ) => {}
-            Err(error) => return Err(error.into()),
+            component: shortened(component, LONGEST_REASON),
         }
-        Ok(self.inner.events.write(said).await?)
     }
+}
 
-    /// Says something about a Sleeper, on itself and on the object that it stands for. Does not wait.
-    /// Says something about a Service for which there is no Sleeper.
-    pub(crate) fn tell_of_service(&self, service: &Service, kind: EventType, reason: &str, message: &str) {
-        let log = &self.inner.events;
-        let said = Said {
-            namespace: service.namespace().unwrap_or_default(),
-            regarding: ("v1".to_owned(), "Service".to_owned(), service.name_any()),
-            uid: service.uid().unwrap_or_default(),
-            kind,
-            reason: reason.to_owned(),
-            message: shortened(message, LONGEST_MESSAGE),
-            component: log.component.clone(),
-        };
-        if log.queue.try_send(said).is_err() {
-            log.metrics.event_dropped();
-        }
+/// A text cut at a character, at most so many bytes long.
+pub fn shortened(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
     }
-
-    pub(crate) fn tell(&self, sleeper: &Sleeper, kind: EventType, reason: &str, message: &str) {
-        let log = &self.inner.events;
-        let said = |regarding: (String, String, String), uid: String| Said {
-            namespace: sleeper.namespace().unwrap_or_default(),
-            regarding,
-            uid,
-            kind,
-            reason: reason.to_owned(),
-            message: shortened(message, LONGEST_MESSAGE),
-            component: log.component.clone(),
-        };
-        let own = (
-            "dormouse.dev/v1alpha1".to_owned(),
-            "Sleeper".to_owned(),
-            sleeper.name_any(),
-        );
-        let object = &sleeper.spec.object;
-        let owner = (
-            object.api_version.clone(),
-            object.kind.clone(),
-            object.name.clone(),
-        );
-        let owner_uid = sleeper
-            .owner_references()
-            .iter()
-            .find(|o| o.name == object.name && o.kind == object.kind);
-        let owner_uid = owner_uid.map(|owner| owner.uid.clone()).unwrap_or_default();
-        for said in [
-            said(own, sleeper.uid().unwrap_or_default()),
-            said(owner, owner_uid),
-        ] {
-            if log.queue.try_send(said).is_err() {
-                log.metrics.event_dropped();
-            }
-        }
+    let mut end = longest;
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    text[..end].to_owned()
 }
 
 #[cfg(test)]

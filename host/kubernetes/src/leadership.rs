@@ -16,8 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{limited, optional};
-use crate::{ClusterError, Metrics, Outages};
+use crate::{ClusterError, Metrics, Outages, limited, optional};
 
 /// Settings of the election. `lease > renew_deadline > retry`.
 #[derive(Clone, Debug)]

@@ -22,9 +22,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::api::{ASLEEP, FENCE, FENCE_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
+use crate::cache::pauses;
 use crate::fields::{Fields, has_annotation};
-use crate::store::pauses;
 
 /// Lists that are watched at once. Plugins ask the same few ones all the time; who makes up others reads them as before.
 const MOST: usize = 64;
@@ -70,12 +69,16 @@ impl ListQuery {
 }
 
 /// An object as it is given to plugins: the fields that they want, as JSON text.
-pub(crate) type Text = Arc<str>;
+pub type Text = Arc<str>;
+
+/// Leaves of an object what its owner says with it, beside what is no owner's in any object (status, replicas, versions).
+pub type OwnersPart = fn(&mut Value);
 
 /// All watched lists.
 pub(crate) struct Lists {
     watched: Mutex<HashMap<ListQuery, Watched>>,
     changes: watch::Sender<u64>,
+    owners_part: OwnersPart,
 }
 
 struct Watched {
@@ -104,10 +107,10 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(object: Value) -> Self {
+    fn of(object: Value, owners_part: OwnersPart) -> Self {
         Self {
             text: object.to_string().into(),
-            meaning: meaning(object),
+            meaning: meaning(object, owners_part),
         }
     }
 }
@@ -125,10 +128,11 @@ pub(crate) fn key(object: &Value) -> (String, String) {
 }
 
 impl Lists {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(owners_part: OwnersPart) -> Self {
         Self {
             watched: Mutex::default(),
             changes: watch::Sender::new(0),
+            owners_part,
         }
     }
 
@@ -179,7 +183,7 @@ impl Lists {
         let state = State {
             objects: listed
                 .iter()
-                .map(|object| (key(object), Kept::of(object.clone())))
+                .map(|object| (key(object), Kept::of(object.clone(), self.owners_part)))
                 .collect(),
             ..State::default()
         };
@@ -189,6 +193,7 @@ impl Lists {
             fields: Fields::of(&query.fields),
             query: query.clone(),
             changes: self.changes.clone(),
+            owners_part: self.owners_part,
         };
         let following = follower.run(api);
         let cancelled = ended.clone();
@@ -208,6 +213,7 @@ struct Follower {
     fields: Fields,
     query: ListQuery,
     changes: watch::Sender<u64>,
+    owners_part: OwnersPart,
 }
 
 impl Follower {
@@ -255,7 +261,8 @@ impl Follower {
     /// What is kept of an object. None: it does not belong to the list.
     fn kept(&self, object: DynamicObject) -> Option<Kept> {
         let object = serde_json::to_value(object).ok()?;
-        self.query.pick(object, &self.fields).map(Kept::of)
+        let picked = self.query.pick(object, &self.fields)?;
+        Some(Kept::of(picked, self.owners_part))
     }
 
     fn replace(&self, objects: BTreeMap<(String, String), Kept>) {
@@ -309,33 +316,24 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     }
 }
 
-/// What its owner says with an object: not its status, not how many replicas it has, and not what Dormouse notes on it.
-fn meaning(mut object: Value) -> u64 {
-    let remove = |object: &mut Value, path: &str, key: &str| {
-        if let Some(fields) = object.pointer_mut(path).and_then(Value::as_object_mut) {
-            fields.remove(key);
-        }
-    };
+/// What its owner says with an object, as a number: not its status, and not how many replicas it has.
+fn meaning(mut object: Value, owners_part: OwnersPart) -> u64 {
     remove(&mut object, "", "status");
     remove(&mut object, "/spec", "replicas");
-    // Parking is our own doing: the owner's selector is the one that was there before.
-    let parked = object
-        .pointer("/metadata/annotations")
-        .and_then(|all| all.get(PARKED_SELECTOR)?.as_str())
-        .and_then(|text| serde_json::from_str::<Value>(text).ok());
-    if let (Some(selector), Some(place)) = (parked, object.pointer_mut("/spec/selector")) {
-        *place = selector;
-    }
     for key in ["resourceVersion", "generation", "managedFields"] {
         remove(&mut object, "/metadata", key);
     }
-    for key in [FENCE, ASLEEP, PARKED_SELECTOR, PARKED_WORKLOADS] {
-        remove(&mut object, "/metadata/annotations", key);
-    }
-    remove(&mut object, "/metadata/labels", FENCE_LABEL);
+    owners_part(&mut object);
     let mut hasher = DefaultHasher::new();
     object.to_string().hash(&mut hasher);
     hasher.finish()
+}
+
+/// Removes a field of the object at a JSON pointer.
+pub fn remove(object: &mut Value, pointer: &str, field: &str) {
+    if let Some(fields) = object.pointer_mut(pointer).and_then(Value::as_object_mut) {
+        fields.remove(field);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -357,20 +355,13 @@ mod tests {
 
     #[test]
     fn only_what_an_owner_says_is_a_change() {
+        let noted: OwnersPart = |object| remove(object, "/metadata/annotations", "note");
+        let meaning = |object: Value| meaning(object, noted);
         let before = meaning(deployment(&json!({"team": "shop"}), 1));
-        let ours = json!({"team": "shop", FENCE: "3@u", ASLEEP: "{}"});
+        let ours = json!({"team": "shop", "note": "3"});
         assert_eq!(meaning(deployment(&ours, 0)), before);
-        let theirs = json!({"team": "shop", "dormouse.dev/sleep-after": "5m"});
+        let theirs = json!({"team": "shop", "sleep-after": "5m"});
         assert_ne!(meaning(deployment(&theirs, 1)), before);
         assert_ne!(meaning(deployment(&json!({}), 1)), before);
-    }
-
-    #[test]
-    fn a_parked_service_says_what_it_said() {
-        let service = |annotations: &Value, selector: &str| json!({"metadata": {"name": "web", "annotations": annotations}, "spec": {"selector": {selector: "web"}}});
-        let before = meaning(service(&json!({}), "app"));
-        let kept = json!({PARKED_SELECTOR: r#"{"app":"web"}"#, FENCE: "1@u"});
-        assert_eq!(meaning(service(&kept, "dormouse.dev/parked")), before);
-        assert_ne!(meaning(service(&json!({}), "other")), before);
     }
 }

@@ -5,6 +5,7 @@ mod external;
 mod pods;
 mod usage;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,9 +13,8 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::raw::{parse, send};
-use crate::{Cluster, ClusterError};
+use crate::{ApiServer, ClusterError};
 
-pub(crate) use custom::MetricsApi;
 pub use custom::{CustomMetric, MetricValue};
 pub use pods::{WorkloadPod, WorkloadPods};
 pub use usage::PodUsage;
@@ -64,7 +64,23 @@ pub enum MetricError {
     Cluster(#[from] ClusterError),
 }
 
-impl Cluster {
+/// The metrics APIs, and which pods are whose. Cheap to clone.
+#[derive(Clone)]
+pub struct MetricsApi {
+    server: ApiServer,
+    /// Version of the custom metrics API that answered last.
+    answered: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl MetricsApi {
+    /// The APIs of this server.
+    pub fn new(server: ApiServer) -> Self {
+        Self {
+            server,
+            answered: Arc::default(),
+        }
+    }
+
     /// Reads a list of a metrics API.
     async fn read_list<T: serde::de::DeserializeOwned>(
         &self,
@@ -83,7 +99,7 @@ impl Cluster {
                 what: what(),
                 message: error.to_string(),
             })?;
-        let body = send(&self.inner.client, request, LIMIT, timeout, &what)
+        let body = send(self.server.client(), request, LIMIT, timeout, &what)
             .await
             .map_err(with_where_to_look)?;
         parse(&body, what)

@@ -2,9 +2,13 @@
 //!
 //! Grants are checked by the caller. What is listed again and again is kept up to date by a watch.
 
+use std::sync::Arc;
+
 use dormouse_model::ObjectKey;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use kube::Resource;
 use kube::api::{DynamicObject, GetParams, ListParams, Patch, PatchParams, PostParams};
@@ -13,9 +17,9 @@ use kube::core::Request;
 use crate::discovery::Kind;
 use crate::fields::{Fields, pruned};
 pub use crate::lists::ListQuery;
-use crate::lists::{self, Text};
+use crate::lists::{self, Lists, OwnersPart, Text};
 use crate::raw::{parse, send};
-use crate::{Cluster, ClusterError};
+use crate::{ApiServer, ClusterError, Scope};
 
 /// Largest single object. etcd accepts 1.5 MiB by default.
 const OBJECT_LIMIT: usize = 4 * 1024 * 1024;
@@ -68,9 +72,7 @@ impl From<ClusterError> for ObjectError {
                 Self::Unavailable(text)
             }
             ClusterError::TooLarge { .. } => Self::TooLarge(text),
-            ClusterError::Ports(_) | ClusterError::Damaged(_) | ClusterError::Other { .. } => {
-                Self::Other(text)
-            }
+            ClusterError::Damaged(_) | ClusterError::Other { .. } => Self::Other(text),
         }
     }
 }
@@ -107,12 +109,39 @@ impl Subresource {
     }
 }
 
-impl Cluster {
+/// Objects of any kind, as JSON. Cheap to clone.
+#[derive(Clone)]
+pub struct Objects {
+    server: ApiServer,
+    /// Where a list without a namespace looks.
+    scope: Scope,
+    lists: Arc<Lists>,
+    /// Ends the watches of lists.
+    cancel: CancellationToken,
+}
+
+impl Objects {
+    /// `owners_part` leaves of an object what its owner says with it: nothing else is a change ([`Objects::changes`]). The watches end
+    /// with `cancel`.
+    pub fn new(server: ApiServer, scope: Scope, owners_part: OwnersPart, cancel: CancellationToken) -> Self {
+        Self {
+            server,
+            scope,
+            lists: Arc::new(Lists::new(owners_part)),
+            cancel,
+        }
+    }
+
+    /// A number that rises when an object of a list that was asked for appeared, went, or was changed by its owner.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.lists.changes()
+    }
+
     /// Reads an object, with these fields only (none named: all).
     ///
     /// # Errors
     /// [`ObjectError`].
-    pub async fn object_get(&self, key: &ObjectKey, fields: &[String]) -> Result<Value, ObjectError> {
+    pub async fn get(&self, key: &ObjectKey, fields: &[String]) -> Result<Value, ObjectError> {
         let requests = self
             .requests(&key.api_version, &key.kind, key.namespace.as_deref())
             .await?;
@@ -128,21 +157,20 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ObjectError`]; [`ObjectError::TooLarge`] when the list does not fit.
-    pub async fn object_list(&self, query: &ListQuery) -> Result<Vec<Text>, ObjectError> {
-        if let Some(known) = self.inner.lists.get(query) {
+    pub async fn list(&self, query: &ListQuery) -> Result<Vec<Text>, ObjectError> {
+        if let Some(known) = self.lists.get(query) {
             return Ok(known);
         }
-        let kind = self.inner.kinds.kind(&query.api_version, &query.kind).await?;
+        let kind = self.server.kind(&query.api_version, &query.kind).await?;
         let namespace = match &query.namespace {
             Some(namespace) => Some(namespace.as_str()),
-            None => self.inner.config.scope.namespace(),
+            None => self.scope.namespace(),
         };
         let listed = self.read_objects(query, &kind, namespace).await?;
         let namespace = namespace.filter(|_| kind.namespaced);
-        let (client, cancel) = (&self.inner.client, &self.inner.cancel);
-        self.inner
-            .lists
-            .watch(query, &listed, client, &kind.resource, namespace, cancel);
+        let client = self.server.client();
+        self.lists
+            .watch(query, &listed, client, &kind.resource, namespace, &self.cancel);
         Ok(listed.iter().map(|object| object.to_string().into()).collect())
     }
 
@@ -163,8 +191,8 @@ impl Cluster {
             params.label_selector.clone_from(&query.label_selector);
             params.continue_token = token.take();
             let request = built(requests.list(&params))?;
-            let timeout = self.inner.config.request_timeout;
-            let body = send(&self.inner.client, request, LIST_LIMIT, timeout, what).await?;
+            let timeout = self.server.request_timeout();
+            let body = send(self.server.client(), request, LIST_LIMIT, timeout, what).await?;
             size = size.saturating_add(body.len());
             if size > LIST_LIMIT {
                 return Err(ClusterError::TooLarge {
@@ -195,7 +223,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ObjectError`].
-    pub async fn object_create(&self, object: &Value, field_manager: &str) -> Result<Value, ObjectError> {
+    pub async fn create(&self, object: &Value, field_manager: &str) -> Result<Value, ObjectError> {
         let key = key_of(object)?;
         let requests = self
             .requests(&key.api_version, &key.kind, key.namespace.as_deref())
@@ -214,7 +242,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ObjectError`].
-    pub async fn object_patch(
+    pub async fn patch(
         &self,
         key: &ObjectKey,
         subresource: Subresource,
@@ -251,7 +279,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ObjectError`].
-    pub async fn object_apply(
+    pub async fn apply(
         &self,
         object: &Value,
         field_manager: &str,
@@ -276,7 +304,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ObjectError`].
-    pub async fn object_delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+    pub async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let requests = self
             .requests(&key.api_version, &key.kind, key.namespace.as_deref())
             .await?;
@@ -295,8 +323,8 @@ impl Cluster {
         request: http::Request<Vec<u8>>,
         what: impl Fn() -> String,
     ) -> Result<Value, ClusterError> {
-        let timeout = self.inner.config.request_timeout;
-        let body = send(&self.inner.client, request, OBJECT_LIMIT, timeout, &what).await?;
+        let timeout = self.server.request_timeout();
+        let body = send(self.server.client(), request, OBJECT_LIMIT, timeout, &what).await?;
         parse(&body, what)
     }
 
@@ -306,7 +334,7 @@ impl Cluster {
         kind: &str,
         namespace: Option<&str>,
     ) -> Result<Request, ObjectError> {
-        let found = self.inner.kinds.kind(api_version, kind).await?;
+        let found = self.server.kind(api_version, kind).await?;
         if found.namespaced && namespace.is_none() {
             return Err(ObjectError::Invalid(format!(
                 "{kind} is namespaced: say which namespace"

@@ -10,7 +10,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use kube::runtime::watcher;
 
-use crate::api::LAST_OUTAGE;
+/// On the Lease of the leader: when the API server was last known to be away.
+const LAST_OUTAGE: &str = "dormouse.dev/last-outage";
 
 /// What this process knows of outages, from its own watches and from others by way of the Lease.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,9 @@
-//! What is kept of each watched kind.
+//! What is kept of each watched kind, and by what it is found.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, Pod, PodSpec, PodStatus, Service, ServiceStatus,
 };
@@ -10,9 +12,9 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressStatus};
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 
-use crate::api::Sleeper;
-use crate::endpoints::{SERVICE_NAME_LABEL, service_of_own};
-use crate::store::{Change, ChangedKind, Kept};
+use crate::cache::{Cache, Cached, Change, IndexKey, WatchedKind, label_keys};
+use crate::services::{current_selector, selects};
+use crate::slices::SERVICE_NAME_LABEL;
 
 /// Equal but for the version.
 fn same_but_version<K: kube::Resource + Clone + PartialEq>(one: &K, other: &K) -> bool {
@@ -23,21 +25,8 @@ fn same_but_version<K: kube::Resource + Clone + PartialEq>(one: &K, other: &K) -
     one == *other
 }
 
-impl Kept for Sleeper {
-    const KIND: ChangedKind = ChangedKind::Sleeper;
-
-    fn prune(&mut self) {
-        self.metadata.managed_fields = None;
-    }
-
-    // Every version counts: writes are conditional on it.
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl Kept for Service {
-    const KIND: ChangedKind = ChangedKind::Service;
+impl Cached for Service {
+    const KIND: WatchedKind = WatchedKind::SERVICE;
 
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
@@ -47,10 +36,17 @@ impl Kept for Service {
     fn same(&self, other: &Self) -> bool {
         same_but_version(self, other)
     }
+
+    fn index(&self) -> Vec<IndexKey> {
+        let namespace = self.namespace().unwrap_or_default();
+        let place = current_selector(self).and_then(|selector| selector.last_key_value());
+        let place = place.map(|(key, value)| selecting(&namespace, key, value));
+        place.into_iter().collect()
+    }
 }
 
-impl Kept for EndpointSlice {
-    const KIND: ChangedKind = ChangedKind::EndpointSlice;
+impl Cached for EndpointSlice {
+    const KIND: WatchedKind = WatchedKind::ENDPOINT_SLICE;
 
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
@@ -66,21 +62,28 @@ impl Kept for EndpointSlice {
         same_but_version(self, other)
     }
 
+    fn index(&self) -> Vec<IndexKey> {
+        let namespace = self.namespace().unwrap_or_default();
+        let service = self.labels().get(SERVICE_NAME_LABEL);
+        service
+            .map(|service| IndexKey::label(&namespace, SERVICE_NAME_LABEL, service))
+            .into_iter()
+            .collect()
+    }
+
     fn change(&self) -> Change {
         let service = self.labels().get(SERVICE_NAME_LABEL).cloned();
-        // One of Dormouse's whose label somebody took away still tells by its name.
-        let by_name = || service_of_own(&self.name_any()).unwrap_or_else(|| self.name_any());
         Change {
             kind: Self::KIND,
             namespace: self.namespace().unwrap_or_default(),
-            name: service.unwrap_or_else(by_name),
+            name: service.unwrap_or_else(|| self.name_any()),
             labels: None,
         }
     }
 }
 
-impl Kept for Ingress {
-    const KIND: ChangedKind = ChangedKind::Ingress;
+impl Cached for Ingress {
+    const KIND: WatchedKind = WatchedKind::INGRESS;
 
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
@@ -92,8 +95,8 @@ impl Kept for Ingress {
     }
 }
 
-impl Kept for Pod {
-    const KIND: ChangedKind = ChangedKind::Pod;
+impl Cached for Pod {
+    const KIND: WatchedKind = WatchedKind::POD;
 
     fn prune(&mut self) {
         self.metadata = ObjectMeta {
@@ -147,6 +150,10 @@ impl Kept for Pod {
         self == other
     }
 
+    fn index(&self) -> Vec<IndexKey> {
+        label_keys(self)
+    }
+
     fn change(&self) -> Change {
         Change {
             kind: Self::KIND,
@@ -155,6 +162,67 @@ impl Kept for Pod {
             labels: Some(Arc::new(self.labels().clone())),
         }
     }
+}
+
+/// Only what it scales, and to how little.
+impl Cached for HorizontalPodAutoscaler {
+    const KIND: WatchedKind = WatchedKind::HORIZONTAL_POD_AUTOSCALER;
+
+    fn prune(&mut self) {
+        self.metadata = ObjectMeta {
+            name: self.metadata.name.take(),
+            namespace: self.metadata.namespace.take(),
+            ..ObjectMeta::default()
+        };
+        self.spec.metrics = None;
+        self.spec.behavior = None;
+        self.status = None;
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    fn index(&self) -> Vec<IndexKey> {
+        let target = &self.spec.scale_target_ref;
+        vec![scaled_by(
+            &self.namespace().unwrap_or_default(),
+            &target.kind,
+            &target.name,
+        )]
+    }
+
+    fn change(&self) -> Change {
+        Change {
+            kind: Self::KIND,
+            namespace: self.namespace().unwrap_or_default(),
+            name: self.spec.scale_target_ref.name.clone(),
+            labels: None,
+        }
+    }
+}
+
+/// Services whose selector has this label as its last. Those that select an object are found by its labels, one after the other.
+fn selecting(namespace: &str, key: &str, value: &str) -> IndexKey {
+    IndexKey::of(("selects", namespace, key, value))
+}
+
+impl Cache<Service> {
+    /// Services of a namespace that select an object with these labels.
+    pub fn selecting(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<Service>> {
+        let places = labels.iter().map(|(key, value)| selecting(namespace, key, value));
+        let mut found: Vec<_> = places.flat_map(|place| self.with(place)).collect();
+        found.retain(|service| {
+            service.namespace().as_deref() == Some(namespace)
+                && current_selector(service).is_some_and(|selector| selects(selector, labels))
+        });
+        found
+    }
+}
+
+/// HorizontalPodAutoscalers that scale an object.
+pub fn scaled_by(namespace: &str, kind: &str, name: &str) -> IndexKey {
+    IndexKey::of(("scales", namespace, kind, name))
 }
 
 fn ports_only(container: Container) -> Container {

@@ -1,17 +1,30 @@
-//! What a Service says about selecting pods.
+//! What a Service says about ports and pods.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use dormouse_lifecycle::{Family, Selector, Undivertible};
-use k8s_openapi::api::core::v1::{Service, ServicePort};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Service, ServicePort as Port};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::ClusterError;
-use crate::api::{PARKED_LABEL, PARKED_SELECTOR};
+/// A port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ServicePort {
+    /// By number.
+    Number(u16),
+    /// By name; empty for an unnamed port.
+    Name(String),
+    /// The first TCP port.
+    #[default]
+    First,
+}
+
+impl From<u16> for ServicePort {
+    fn from(port: u16) -> Self {
+        Self::Number(port)
+    }
+}
 
 /// Labels that a Service selects now.
-pub(crate) fn current_selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+pub fn current_selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     service
         .spec
         .as_ref()?
@@ -20,105 +33,8 @@ pub(crate) fn current_selector(service: &Service) -> Option<&BTreeMap<String, St
         .filter(|selector| !selector.is_empty())
 }
 
-/// Whether Dormouse replaced the selector by one that matches no pod.
-pub(crate) fn is_parked(service: &Service) -> bool {
-    current_selector(service).is_some_and(|selector| selector.contains_key(PARKED_LABEL))
-}
-
-/// Labels that the Service's owner meant: those of now; while parked, those from before. Labels that somebody put beside the parked
-/// one (a `kubectl apply` of the manifest, say) are newer than the ones that were kept, so they win.
-///
-/// # Errors
-/// [`ClusterError::Damaged`] when the selector is parked and the original is lost.
-pub(crate) fn original_selector(service: &Service) -> Result<Option<BTreeMap<String, String>>, ClusterError> {
-    if !is_parked(service) {
-        return Ok(current_selector(service).cloned());
-    }
-    let mut beside = current_selector(service).cloned().unwrap_or_default();
-    beside.remove(PARKED_LABEL);
-    if !beside.is_empty() {
-        return Ok(Some(beside));
-    }
-    let name = service.name_any();
-    let annotation = service.annotations().get(PARKED_SELECTOR).ok_or_else(|| {
-        ClusterError::Damaged(format!(
-            "the selector of Service {name} is parked, but its annotation {PARKED_SELECTOR} is gone: set the selector by hand"
-        ))
-    })?;
-    let original: BTreeMap<String, String> = serde_json::from_str(annotation).map_err(|error| {
-        ClusterError::Damaged(format!(
-            "annotation {PARKED_SELECTOR} of Service {name} is no JSON object of labels ({error}): set the selector by hand"
-        ))
-    })?;
-    Ok(Some(original))
-}
-
-/// How a Service selects pods, as the protocol sees it, with a DLX at these addresses.
-pub(crate) fn selector(service: &Service, dlx: &[IpAddr]) -> Selector {
-    let obstacle = obstacle(service, dlx);
-    if is_parked(service) {
-        return match (original_selector(service), obstacle) {
-            // Selects nothing, so it was never parked like that.
-            (Ok(None) | Err(_), _) => Selector::Lost,
-            (Ok(Some(labels)), _) if labels.is_empty() => Selector::Lost,
-            (Ok(Some(labels)), Some(why)) => Selector::Stranded(labels, why),
-            (Ok(Some(labels)), None) => Selector::Parked(labels),
-        };
-    }
-    let labels = current_selector(service).cloned().unwrap_or_default();
-    obstacle.map_or(Selector::Pods(labels), Selector::Undivertible)
-}
-
-/// Why no DLX could stand in for the pods of a Service, parked or not: whatever forbids it can also be edited in later.
-pub(crate) fn obstacle(service: &Service, dlx: &[IpAddr]) -> Option<Undivertible> {
-    let Some(spec) = &service.spec else {
-        return Some(Undivertible::NoSelector);
-    };
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return Some(Undivertible::ExternalName);
-    }
-    if spec.cluster_ip.as_deref() == Some("None") {
-        return Some(Undivertible::Headless);
-    }
-    if current_selector(service).is_none() {
-        return Some(Undivertible::NoSelector);
-    }
-    if spec.ports.iter().flatten().any(|port| !is_tcp(port)) {
-        return Some(Undivertible::NotTcp);
-    }
-    if spec.internal_traffic_policy.as_deref() == Some("Local") {
-        return Some(Undivertible::NodeLocal);
-    }
-    // As long as there is no DLX nobody knows its families, and nothing is diverted anyway.
-    let covered = match families(service)[..] {
-        [] => true,
-        [family] => dlx.is_empty() || dlx.iter().any(|address| family.includes(*address)),
-        // Clients of the other would find nobody.
-        _ => false,
-    };
-    (!covered).then_some(Undivertible::Family)
-}
-
-/// The address families by which clients reach a Service.
-fn families(service: &Service) -> Vec<Family> {
-    let spec = service.spec.as_ref();
-    let named = spec
-        .and_then(|spec| spec.ip_families.as_deref())
-        .unwrap_or_default();
-    let family = |name: &String| match name.as_str() {
-        "IPv6" => Family::V6,
-        _ => Family::V4,
-    };
-    named.iter().map(family).collect()
-}
-
-/// The address family of a Service, if the API server says.
-pub(crate) fn family(service: &Service) -> Option<Family> {
-    families(service).first().copied()
-}
-
 /// TCP ports of a Service: name (empty when unnamed) and number.
-pub(crate) fn ports(service: &Service) -> Vec<(String, u16)> {
+pub fn ports(service: &Service) -> Vec<(String, u16)> {
     tcp_ports(service)
         .filter_map(|port| {
             Some((
@@ -129,7 +45,8 @@ pub(crate) fn ports(service: &Service) -> Vec<(String, u16)> {
         .collect()
 }
 
-pub(crate) fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+/// TCP ports of a Service.
+pub fn tcp_ports(service: &Service) -> impl Iterator<Item = &Port> {
     service
         .spec
         .iter()
@@ -137,121 +54,37 @@ pub(crate) fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort>
         .filter(|port| is_tcp(port))
 }
 
-fn is_tcp(port: &ServicePort) -> bool {
+fn is_tcp(port: &Port) -> bool {
     port.protocol.as_deref().unwrap_or("TCP") == "TCP"
 }
 
 /// Whether all labels of a selector are on an object. An empty selector selects nothing, as in Services.
-pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The port to dial on the pods.
+pub fn target_port(service: &Service, port: &ServicePort) -> Option<IntOrString> {
+    let found = tcp_ports(service).find(|candidate| match port {
+        ServicePort::Number(number) => candidate.port == i32::from(*number),
+        ServicePort::Name(name) => candidate.name.as_deref().unwrap_or_default() == name,
+        ServicePort::First => true,
+    })?;
+    Some(match &found.target_port {
+        None | Some(IntOrString::Int(0)) => IntOrString::Int(found.port),
+        Some(target) => target.clone(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
-    use serde_json::json;
-
-    fn service(spec: &serde_json::Value, annotation: Option<&str>) -> Service {
-        let mut service: Service =
-            serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap();
-        if let Some(text) = annotation {
-            service
-                .annotations_mut()
-                .insert(PARKED_SELECTOR.to_owned(), text.to_owned());
-        }
-        service
-    }
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs
             .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect()
-    }
-
-    #[rstest]
-    #[case(json!({"selector": {"app": "web"}, "ports": [{"port": 80}]}), Selector::Pods(labels(&[("app", "web")])))]
-    #[case(json!({"selector": {"app": "web"}, "clusterIP": "None"}), Selector::Undivertible(Undivertible::Headless))]
-    #[case(json!({"type": "ExternalName", "externalName": "x"}), Selector::Undivertible(Undivertible::ExternalName))]
-    #[case(json!({"ports": [{"port": 80}]}), Selector::Undivertible(Undivertible::NoSelector))]
-    #[case(json!({"selector": {}, "ports": [{"port": 80}]}), Selector::Undivertible(Undivertible::NoSelector))]
-    #[case(json!({"selector": {"app": "web"}, "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}),
-           Selector::Undivertible(Undivertible::NotTcp))]
-    #[case(json!({"selector": {"app": "web"}, "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}),
-           Selector::Undivertible(Undivertible::NodeLocal))]
-    fn selectors_are_told_apart(#[case] spec: serde_json::Value, #[case] expected: Selector) {
-        assert_eq!(selector(&service(&spec, None), &[]), expected);
-    }
-
-    #[rstest]
-    #[case(json!({"type": "ExternalName", "externalName": "x"}), Undivertible::ExternalName)]
-    #[case(json!({"clusterIP": "None"}), Undivertible::Headless)]
-    #[case(json!({"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}), Undivertible::NotTcp)]
-    #[case(json!({"internalTrafficPolicy": "Local"}), Undivertible::NodeLocal)]
-    #[case(json!({"ipFamilies": ["IPv6"]}), Undivertible::Family)]
-    #[case(json!({"ipFamilies": ["IPv4", "IPv6"]}), Undivertible::Family)]
-    fn field_16_what_is_edited_in_while_parked_is_seen(
-        #[case] mut spec: serde_json::Value,
-        #[case] why: Undivertible,
-    ) {
-        spec["selector"] = json!({PARKED_LABEL: "web.workloads"});
-        let parked = service(&spec, Some(r#"{"app":"web"}"#));
-        let dlx = ["10.0.0.1".parse().unwrap()];
-        assert_eq!(
-            selector(&parked, &dlx),
-            Selector::Stranded(labels(&[("app", "web")]), why)
-        );
-    }
-
-    #[rstest]
-    #[case(json!(["IPv4"]), &["10.0.0.1"], true)]
-    #[case(json!(["IPv6"]), &["10.0.0.1"], false)]
-    #[case(json!(["IPv6"]), &["10.0.0.1", "fd00::1"], true)]
-    #[case(json!(["IPv4"]), &["fd00::1"], false)]
-    #[case(json!(["IPv4", "IPv6"]), &["10.0.0.1", "fd00::1"], false)]
-    #[case(json!(["IPv6"]), &[], true)]
-    #[case(json!(null), &["10.0.0.1"], true)]
-    fn field_16_the_dlx_must_have_the_family_of_the_service(
-        #[case] families: serde_json::Value,
-        #[case] dlx: &[&str],
-        #[case] diverts: bool,
-    ) {
-        let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80}], "ipFamilies": families});
-        let dlx: Vec<IpAddr> = dlx.iter().map(|address| address.parse().unwrap()).collect();
-        let seen = selector(&service(&spec, None), &dlx);
-        assert_eq!(seen.obstacle().is_none(), diverts, "{seen:?}");
-    }
-
-    #[test]
-    fn a_parked_selector_gives_the_original() {
-        let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
-        let seen = selector(&service(&parked, Some(r#"{"app":"web"}"#)), &[]);
-        assert_eq!(seen, Selector::Parked(labels(&[("app", "web")])));
-    }
-
-    #[test]
-    fn a_selector_that_somebody_put_back_counts_even_with_the_annotation_left() {
-        let back = json!({"selector": {"app": "new"}, "ports": [{"port": 80}]});
-        let seen = selector(&service(&back, Some(r#"{"app":"old"}"#)), &[]);
-        assert_eq!(seen, Selector::Pods(labels(&[("app", "new")])));
-    }
-
-    #[test]
-    fn labels_put_beside_the_parked_one_are_what_the_owner_wants_now() {
-        let applied = json!({"selector": {PARKED_LABEL: "web.workloads", "app": "new"}});
-        let seen = selector(&service(&applied, Some(r#"{"app":"old"}"#)), &[]);
-        assert_eq!(seen, Selector::Parked(labels(&[("app", "new")])));
-    }
-
-    #[rstest]
-    #[case(None)]
-    #[case(Some("not JSON"))]
-    #[case(Some("{}"))]
-    #[case(Some("[1]"))]
-    fn field_18_a_lost_original_is_lost_and_never_a_guess(#[case] annotation: Option<&str>) {
-        let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
-        assert_eq!(selector(&service(&parked, annotation), &[]), Selector::Lost);
     }
 
     #[test]

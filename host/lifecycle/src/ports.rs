@@ -56,7 +56,7 @@ pub struct PortsExhausted {
 
 /// Gives every wanted Service port (service, port name, port) a DLX port, keeping those that `held` has unless an older claim of
 /// another Sleeper exists. Ports are handed out from the lowest free one, starting at a place that `seed` chooses, so
-/// that allocations made from a stale view rarely collide.
+/// that allocations made from a stale view rarely collide. `claim` tells the oldest claim of another Sleeper to a port.
 ///
 /// # Errors
 /// [`PortsExhausted`] when the range has no free port left.
@@ -65,22 +65,13 @@ pub fn allocate(
     me: (&(String, String), Option<Timestamp>),
     held: &[DivertedPort],
     wanted: &[(String, String, u16)],
-    others: &[Claim],
+    claim: impl Fn(u16) -> Option<Claim>,
     seed: u64,
 ) -> Result<Allocation, PortsExhausted> {
     let (name, created) = me;
     let older = |claim: &Claim| (claim.created, &claim.sleeper) < (created, name);
-    let lost_to_older = |port: u16| {
-        others
-            .iter()
-            .any(|claim| claim.sleeper != *name && claim.dlx_port == port && older(claim))
-    };
-
-    let mut taken: BTreeSet<u16> = others
-        .iter()
-        .filter(|claim| claim.sleeper != *name)
-        .map(|claim| claim.dlx_port)
-        .collect();
+    let lost_to_older = |port: u16| claim(port).is_some_and(|claim| older(&claim));
+    let mut taken = BTreeSet::new();
     let mut ports = Vec::with_capacity(wanted.len());
     let mut lost = Vec::new();
     let mut missing = Vec::new();
@@ -110,7 +101,7 @@ pub fn allocate(
     for (service, port_name, port) in missing {
         let free = (0..size)
             .map(|offset| range.first + u16::try_from((seed % size + offset) % size).unwrap_or(0))
-            .find(|candidate| !taken.contains(candidate))
+            .find(|candidate| !taken.contains(candidate) && claim(*candidate).is_none())
             .ok_or(PortsExhausted { range })?;
         taken.insert(free);
         ports.push(DivertedPort {

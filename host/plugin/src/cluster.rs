@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
-use dormouse_kubernetes::{Cluster, EventType, ObjectError, SleeperKey, WishError};
+use dormouse_kubernetes::{EventType, ObjectError};
 use dormouse_model::ObjectKey;
+use dormouse_sleepers::{Cluster, SleeperKey, WishError};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -61,7 +62,7 @@ impl HostServices for ClusterServices {
         fields: &[String],
         _deadline: Instant,
     ) -> Result<Value, ObjectError> {
-        Ok(self.0.object_get(key, fields).await?)
+        Ok(self.0.objects().get(key, fields).await?)
     }
 
     async fn list(
@@ -70,12 +71,12 @@ impl HostServices for ClusterServices {
         query: &ListQuery,
         _deadline: Instant,
     ) -> Result<Vec<Arc<str>>, ObjectError> {
-        Ok(self.0.object_list(query).await?)
+        Ok(self.0.objects().list(query).await?)
     }
 
     async fn create(&self, plugin: &str, object: Value, _deadline: Instant) -> Result<Value, ObjectError> {
         self.out_of_house(&identity(&object)).await?;
-        Ok(self.0.object_create(&object, &author(plugin)).await?)
+        Ok(self.0.objects().create(&object, &author(plugin)).await?)
     }
 
     async fn patch(
@@ -90,7 +91,8 @@ impl HostServices for ClusterServices {
         self.out_of_house(key).await?;
         Ok(self
             .0
-            .object_patch(key, subresource, kind, &body, &author(plugin))
+            .objects()
+            .patch(key, subresource, kind, &body, &author(plugin))
             .await?)
     }
 
@@ -102,12 +104,12 @@ impl HostServices for ClusterServices {
         _deadline: Instant,
     ) -> Result<Value, ObjectError> {
         self.out_of_house(&identity(&object)).await?;
-        Ok(self.0.object_apply(&object, &author(plugin), force).await?)
+        Ok(self.0.objects().apply(&object, &author(plugin), force).await?)
     }
 
     async fn delete(&self, _plugin: &str, key: &ObjectKey, _deadline: Instant) -> Result<(), ObjectError> {
         self.out_of_house(key).await?;
-        Ok(self.0.object_delete(key).await?)
+        Ok(self.0.objects().delete(key).await?)
     }
 
     async fn event(
@@ -121,7 +123,8 @@ impl HostServices for ClusterServices {
     ) -> Result<(), ObjectError> {
         Ok(self
             .0
-            .record_event(regarding, kind, reason, message, &author(plugin))
+            .events()
+            .record(regarding, kind, reason, message, &author(plugin))
             .await?)
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use dormouse_kubernetes::SleepGrant;
 use dormouse_model::ObjectKey;
+use dormouse_sleepers::SleepGrant;
 use serde::{Deserialize, Serialize};
 
 /// What a plugin may do. Everything that is not listed is denied.
@@ -238,7 +238,7 @@ impl Grants {
         }
     }
 
-    /// What it may put to sleep, for [`dormouse_kubernetes::Config::sleep_grants`].
+    /// What it may put to sleep, for [`dormouse_sleepers::Config::sleep_grants`].
     #[must_use]
     pub fn sleep_grants(&self) -> Vec<SleepGrant> {
         match &self.lifecycle {

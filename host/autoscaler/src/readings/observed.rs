@@ -1,9 +1,9 @@
 //! The traffic that the DLX observed.
 
-use dormouse_kubernetes::DemandEntry;
 use dormouse_model::{Phase, Quantity, window_name};
 use dormouse_plugin::types::Rule;
 use dormouse_scaling::Reading;
+use dormouse_sleepers::DemandEntry;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 

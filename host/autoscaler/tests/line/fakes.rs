@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_autoscaler::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError};
-use dormouse_kubernetes::api::LastDecision;
-use dormouse_kubernetes::lifecycle::{
-    LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
-};
-use dormouse_kubernetes::{
-    ClusterError, ConditionUpdate, Declared, DemandEntry, MetricValue, Route, Sleeper, SleeperKey,
-    SleeperStatus, StoodIn, WishError,
-};
+use dormouse_kubernetes::{ClusterError, MetricValue};
 use dormouse_model::{ObjectRef, Owner, Phase};
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_scaling::Reading;
+use dormouse_sleepers::api::LastDecision;
+use dormouse_sleepers::lifecycle::{
+    LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
+};
+use dormouse_sleepers::{
+    ConditionUpdate, Declared, DemandEntry, Route, Sleeper, SleeperKey, SleeperStatus, StoodIn, WishError,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tokio::time::Instant;

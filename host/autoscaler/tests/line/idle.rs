@@ -1,8 +1,8 @@
 //! What is idle sleeps, and nothing else.
 
-use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
 use dormouse_plugin::types::{MetricSource, Resource, ResourceState, Rule};
+use dormouse_sleepers::lifecycle::Wish;
 use rstest::rstest;
 
 use crate::fakes::Answer;

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::Wish;
 use dormouse_plugin::GuestError;
 use dormouse_plugin::types::{Resource, ScaleOutcome};
+use dormouse_sleepers::lifecycle::Wish;
 
 use crate::fakes::Answer;
 use crate::harness::*;

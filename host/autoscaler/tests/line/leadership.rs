@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::Wish;
 
 use crate::fakes::Answer;
 use crate::harness::*;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dormouse_kubernetes::lifecycle::Wish;
-use dormouse_kubernetes::{Route, SleeperSpec, StoodIn, Wake};
 use dormouse_model::{Owner, OwnerKind, Phase};
 use dormouse_plugin::types::{Resource, ResourceState};
+use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::{Route, SleeperSpec, StoodIn, Wake};
 
 use crate::fakes::{Answer, lock};
 use crate::harness::*;

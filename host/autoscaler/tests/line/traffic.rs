@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use dormouse_kubernetes::DemandEntry;
-use dormouse_kubernetes::lifecycle::{Look, Wish};
 use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
 use dormouse_plugin::types::{Resource, Rule};
+use dormouse_sleepers::DemandEntry;
+use dormouse_sleepers::lifecycle::{Look, Wish};
 use jiff::SignedDuration;
 use rstest::rstest;
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::{Cluster, Route, Sleeper, SleeperKey, Wake};
 use dormouse_model::{Owner, Phase};
 use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::ResourceId;
+use dormouse_sleepers::{Cluster, Route, Sleeper, SleeperKey, Wake};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressServiceBackend};
 use kube::ResourceExt;

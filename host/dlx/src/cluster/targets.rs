@@ -1,37 +1,93 @@
 //! The targets of the current plan, and their endpoints.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dormouse_kubernetes::api::{PARKED_LABEL, PARKED_SELECTOR};
-use dormouse_kubernetes::{Change, Cluster, ServicePort};
+use dormouse_kubernetes::{Change, SelectorIndex, ServicePort};
+use dormouse_sleepers::{Cluster, original_selector};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
-use kube::ResourceExt;
 use tokio::sync::watch;
 
 use crate::cluster::plan::{Facts, Plan};
 use crate::cluster::view::{answers, view};
 use crate::{EndpointsView, Ledger, PortRoute, Routes, Target, TargetKey, TargetSpec};
 
-type Labels = BTreeMap<String, String>;
-
 pub(super) struct Targets {
     cluster: Cluster,
     ledger: Ledger,
     entries: BTreeMap<TargetKey, Entry>,
-    /// Keys by namespace, because that is how changes come.
-    namespaces: HashMap<String, Vec<TargetKey>>,
+    index: Index,
+}
+
+/// Targets by what changes.
+#[derive(Default)]
+struct Index {
+    /// By namespace and name.
+    by_sleeper: HashMap<(String, String), BTreeSet<TargetKey>>,
+    /// By namespace and name.
+    by_service: HashMap<(String, String), BTreeSet<TargetKey>>,
+    /// By the labels that their Services select, or selected before they were parked.
+    by_selector: SelectorIndex<TargetKey>,
+    /// By namespace and name of a pod that is an endpoint; one that is labelled anew has to be noticed too.
+    by_pod: HashMap<(String, String), BTreeSet<TargetKey>>,
+}
+
+impl Index {
+    fn add(&mut self, key: &TargetKey) {
+        self.by_sleeper
+            .entry(of_sleeper(key))
+            .or_default()
+            .insert(key.clone());
+        self.by_service
+            .entry(of_service(key))
+            .or_default()
+            .insert(key.clone());
+    }
+
+    fn remove(&mut self, key: &TargetKey, pods: &BTreeSet<String>) {
+        take(&mut self.by_sleeper, &of_sleeper(key), key);
+        take(&mut self.by_service, &of_service(key), key);
+        self.by_selector.set(key, Vec::new());
+        for pod in pods {
+            take(&mut self.by_pod, &(key.namespace.clone(), pod.clone()), key);
+        }
+    }
+
+    fn pods_changed(&mut self, key: &TargetKey, before: &BTreeSet<String>, now: &BTreeSet<String>) {
+        for pod in before.difference(now) {
+            take(&mut self.by_pod, &(key.namespace.clone(), pod.clone()), key);
+        }
+        for pod in now.difference(before) {
+            let at = (key.namespace.clone(), pod.clone());
+            self.by_pod.entry(at).or_default().insert(key.clone());
+        }
+    }
+}
+
+fn of_sleeper(key: &TargetKey) -> (String, String) {
+    (key.namespace.clone(), key.sleeper.clone())
+}
+
+fn of_service(key: &TargetKey) -> (String, String) {
+    (key.namespace.clone(), key.service.clone())
+}
+
+/// Takes a key out of a set, and the set out of the map when it is empty.
+fn take(map: &mut HashMap<(String, String), BTreeSet<TargetKey>>, at: &(String, String), key: &TargetKey) {
+    if let Some(keys) = map.get_mut(at) {
+        keys.remove(key);
+        if keys.is_empty() {
+            map.remove(at);
+        }
+    }
 }
 
 struct Entry {
     facts: Facts,
     target: Arc<Target>,
     sender: watch::Sender<Arc<EndpointsView>>,
-    /// Labels that its Service selects, or selected before it was parked.
-    selector: Option<Labels>,
-    /// Pods that are endpoints now; one that is labelled anew has to be noticed too.
-    pods: Vec<String>,
+    /// Pods that are endpoints now.
+    pods: BTreeSet<String>,
     /// Which pods count depends on time at the moment.
     aging: bool,
 }
@@ -42,14 +98,21 @@ impl Targets {
             cluster,
             ledger,
             entries: BTreeMap::new(),
-            namespaces: HashMap::new(),
+            index: Index::default(),
         }
     }
 
     /// Takes over the targets of a plan, and makes the table of routes. A target that is the same keeps those who wait for
     /// it; one that is gone lets them go.
     pub(super) fn adopt(&mut self, plan: &Plan) -> Routes {
-        self.entries.retain(|key, _| plan.targets.contains_key(key));
+        let index = &mut self.index;
+        self.entries.retain(|key, entry| {
+            let stays = plan.targets.contains_key(key);
+            if !stays {
+                index.remove(key, &entry.pods);
+            }
+            stays
+        });
         for (key, facts) in &plan.targets {
             match self.entries.get_mut(key) {
                 Some(entry) if entry.facts == *facts => {}
@@ -65,22 +128,15 @@ impl Targets {
                         facts,
                         target,
                         sender,
-                        selector: None,
-                        pods: Vec::new(),
+                        pods: BTreeSet::new(),
                         aging: false,
                     };
-                    entry.select(&self.cluster, key);
-                    entry.refresh(&self.cluster, key);
+                    self.index.add(key);
+                    self.index.select(&self.cluster, key);
+                    entry.refresh(&self.cluster, key, &mut self.index);
                     self.entries.insert(key.clone(), entry);
                 }
             }
-        }
-        self.namespaces.clear();
-        for key in self.entries.keys() {
-            self.namespaces
-                .entry(key.namespace.clone())
-                .or_default()
-                .push(key.clone());
         }
         self.table(plan)
     }
@@ -108,59 +164,63 @@ impl Targets {
 
     pub(super) fn refresh_all(&mut self) {
         for (key, entry) in &mut self.entries {
-            entry.select(&self.cluster, key);
-            entry.refresh(&self.cluster, key);
+            self.index.select(&self.cluster, key);
+            entry.refresh(&self.cluster, key, &mut self.index);
         }
     }
 
     pub(super) fn refresh_sleeper(&mut self, namespace: &str, name: &str) {
-        self.refresh_where(namespace, |key, _| key.sleeper == name, false);
+        let at = (namespace.to_owned(), name.to_owned());
+        let keys = self.index.by_sleeper.get(&at).cloned();
+        self.refresh(keys.unwrap_or_default());
     }
 
     pub(super) fn refresh_service(&mut self, namespace: &str, name: &str) {
-        self.refresh_where(namespace, |key, _| key.service == name, true);
+        let at = (namespace.to_owned(), name.to_owned());
+        let keys = self.index.by_service.get(&at).cloned().unwrap_or_default();
+        for key in &keys {
+            self.index.select(&self.cluster, key);
+        }
+        self.refresh(keys);
     }
 
     pub(super) fn refresh_pod(&mut self, pod: &Change) {
-        let concerned = |_: &TargetKey, entry: &Entry| {
-            entry.pods.contains(&pod.name) || selects(entry.selector.as_ref(), pod.labels.as_deref())
-        };
-        self.refresh_where(&pod.namespace, concerned, false);
+        let at = (pod.namespace.clone(), pod.name.clone());
+        let mut keys = self.index.by_pod.get(&at).cloned().unwrap_or_default();
+        if let Some(labels) = &pod.labels {
+            keys.extend(self.index.by_selector.selecting(&pod.namespace, labels));
+        }
+        self.refresh(keys);
     }
 
     pub(super) fn refresh_aging(&mut self) {
         for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.aging) {
-            entry.refresh(&self.cluster, key);
+            entry.refresh(&self.cluster, key, &mut self.index);
         }
     }
 
-    fn refresh_where(
-        &mut self,
-        namespace: &str,
-        wanted: impl Fn(&TargetKey, &Entry) -> bool,
-        reselect: bool,
-    ) {
-        for key in self.namespaces.get(namespace).into_iter().flatten() {
-            let Some(entry) = self.entries.get_mut(key).filter(|entry| wanted(key, entry)) else {
-                continue;
-            };
-            if reselect {
-                entry.select(&self.cluster, key);
+    fn refresh(&mut self, keys: BTreeSet<TargetKey>) {
+        for key in keys {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.refresh(&self.cluster, &key, &mut self.index);
             }
-            entry.refresh(&self.cluster, key);
         }
     }
 }
 
-impl Entry {
+impl Index {
     fn select(&mut self, cluster: &Cluster, key: &TargetKey) {
-        self.selector = cluster
-            .service(&key.namespace, &key.service)
-            .and_then(|service| selector(&service));
+        let service = cluster.service(&key.namespace, &key.service);
+        // What is damaged is no error here: the cluster's own view of endpoints reports it.
+        let selector = service.and_then(|service| original_selector(&service).ok().flatten());
+        let selectors = selector.map(|selector| (key.namespace.clone(), selector));
+        self.by_selector.set(key, selectors.into_iter().collect());
     }
+}
 
+impl Entry {
     /// Tells the data plane what is new, if anything is.
-    fn refresh(&mut self, cluster: &Cluster, key: &TargetKey) {
+    fn refresh(&mut self, cluster: &Cluster, key: &TargetKey, index: &mut Index) {
         let sleeper = cluster.sleeper_named(&key.namespace, &key.sleeper);
         let state = sleeper
             .as_ref()
@@ -174,7 +234,9 @@ impl Entry {
         let drain_grace = cluster.config().timings.drain_grace;
         self.aging = answers(&state, now, drain_grace).is_some();
         let seen = view(&state, &endpoints.ready, now, drain_grace);
-        self.pods = endpoints.ready.into_iter().map(|pod| pod.pod).collect();
+        let pods: BTreeSet<_> = endpoints.ready.into_iter().map(|pod| pod.pod).collect();
+        index.pods_changed(key, &self.pods, &pods);
+        self.pods = pods;
         self.sender.send_if_modified(|shown| {
             let changed = **shown != seen;
             if changed {
@@ -201,68 +263,5 @@ fn spec(key: &TargetKey, facts: &Facts, endpoints: watch::Receiver<Arc<Endpoints
         protocol: facts.protocol,
         connection_idle: facts.connection_idle,
         endpoints,
-    }
-}
-
-/// The labels that a Service's owner meant. Only used to tell which pods may concern a target, so an odd annotation is
-/// no error here: the cluster's own view of endpoints reports it.
-fn selector(service: &Service) -> Option<Labels> {
-    let selector = service.spec.as_ref()?.selector.as_ref()?;
-    if !selector.contains_key(PARKED_LABEL) {
-        return Some(selector.clone());
-    }
-    let mut beside = selector.clone();
-    beside.remove(PARKED_LABEL);
-    if !beside.is_empty() {
-        return Some(beside);
-    }
-    serde_json::from_str(service.annotations().get(PARKED_SELECTOR)?).ok()
-}
-
-/// Unknown labels may be any.
-fn selects(selector: Option<&Labels>, labels: Option<&Labels>) -> bool {
-    let (Some(selector), Some(labels)) = (selector, labels) else {
-        return selector.is_some();
-    };
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn a_parked_service_still_means_its_pods() {
-        let service = |selector: serde_json::Value, kept: &str| -> Service {
-            let metadata = json!({"name": "s", "annotations": {PARKED_SELECTOR: kept}});
-            serde_json::from_value(json!({"metadata": metadata, "spec": {"selector": selector}})).unwrap()
-        };
-        let plain = service(json!({"app": "a"}), "{}");
-        assert_eq!(selector(&plain), Some(labels(&[("app", "a")])));
-        let parked = service(json!({PARKED_LABEL: "s"}), r#"{"app":"a"}"#);
-        assert_eq!(selector(&parked), Some(labels(&[("app", "a")])));
-        let applied_over = service(json!({PARKED_LABEL: "s", "app": "b"}), r#"{"app":"a"}"#);
-        assert_eq!(selector(&applied_over), Some(labels(&[("app", "b")])));
-        assert_eq!(selector(&service(json!({PARKED_LABEL: "s"}), "odd")), None);
-    }
-
-    #[test]
-    fn pods_concern_those_who_select_them() {
-        let (web, pod) = (
-            labels(&[("app", "web")]),
-            labels(&[("app", "web"), ("hash", "1")]),
-        );
-        assert!(selects(Some(&web), Some(&pod)));
-        assert!(!selects(Some(&labels(&[("app", "db")])), Some(&pod)));
-        assert!(selects(Some(&web), None));
-        assert!(!selects(None, Some(&pod)));
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dormouse_kubernetes::PodEndpoint;
-use dormouse_kubernetes::lifecycle::{Answers, SleeperState};
 use dormouse_model::Phase;
+use dormouse_sleepers::lifecycle::{Answers, SleeperState};
 use jiff::Timestamp;
 
 use crate::{EndpointsView, Failure};
@@ -60,7 +60,7 @@ pub(super) fn answers(state: &SleeperState, now: Timestamp, drain_grace: Duratio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dormouse_kubernetes::lifecycle::WakeFailure;
+    use dormouse_sleepers::lifecycle::WakeFailure;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::lifecycle::Wish;
-use dormouse_kubernetes::{Cluster, ConditionUpdate, SleeperKey, Wake, WishError, api};
 use dormouse_model::{FieldPath, Phase};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
 use dormouse_plugin::{GuestError, PluginError, PluginSet};
+use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::{Cluster, ConditionUpdate, SleeperKey, Wake, WishError, api};
 
 use crate::{Target, WakeError, Waker};
 
@@ -128,7 +128,8 @@ impl ClusterWaker {
         loop {
             match self
                 .cluster
-                .object_get(&key, std::slice::from_ref(&condition.path))
+                .objects()
+                .get(&key, std::slice::from_ref(&condition.path))
                 .await
             {
                 Ok(seen) => match FieldPath(&condition.path).text(&seen) {

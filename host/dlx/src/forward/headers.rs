@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use dormouse_sleepers::wire::{PROBE_ANSWER_HEADER, PROBE_HEADER};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
@@ -20,11 +21,10 @@ use crate::rescue::{REASON, Rescue};
 use crate::{AppProtocol, Target};
 
 /// Asks a DLX port whether it stands in for the Sleeper with this uid.
-pub const PROBE: HeaderName = HeaderName::from_static("dormouse-probe");
+pub const PROBE: HeaderName = HeaderName::from_static(PROBE_HEADER);
 /// Answers a probe: uid of the Sleeper that the port stands in for.
-pub const SLEEPER: HeaderName = HeaderName::from_static("dormouse-sleeper");
-/// Path of the probe.
-pub const PROBE_PATH: &str = "/.well-known/dormouse/probe";
+pub const SLEEPER: HeaderName = HeaderName::from_static(PROBE_ANSWER_HEADER);
+pub use dormouse_sleepers::wire::PROBE_PATH;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

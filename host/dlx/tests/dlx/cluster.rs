@@ -9,12 +9,11 @@ use std::time::Duration;
 use dormouse_dlx::cluster::Glue;
 use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable};
 use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::lifecycle::{LookPolicy, SleeperState, Timings};
-use dormouse_kubernetes::{
-    Cluster, Config, Declared, Driver, Role, SleeperKey, SleeperSpec, Wake, client_from_kubeconfig, crd,
-};
+use dormouse_kubernetes::client_from_kubeconfig;
 use dormouse_model::{ObjectRef, Phase};
 use dormouse_plugin::{EngineConfig, HostEngine, NoServices, PluginSet};
+use dormouse_sleepers::lifecycle::{LookPolicy, SleeperState, Timings};
+use dormouse_sleepers::{Cluster, Config, Declared, Driver, Role, SleeperKey, SleeperSpec, Wake, crd};
 use http::{Request, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};
 

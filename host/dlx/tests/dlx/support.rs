@@ -11,9 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dormouse_dlx::{
-    AppProtocol, DemandReport, Dlx, DlxConfig, EndpointsView, Ledger, Metrics, PortRoute, RouteTable, Routes,
-    SleeperDemand, Target, TargetKey, TargetSpec, WakeError, Waker,
+    AppProtocol, Dlx, DlxConfig, EndpointsView, Ledger, Metrics, PortRoute, RouteTable, Routes, Target,
+    TargetKey, TargetSpec, WakeError, Waker,
 };
+use dormouse_sleepers::{DemandEntry, DemandReport};
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -271,7 +272,7 @@ impl World {
         let mut spec = TargetSpec {
             key,
             owner: dormouse_model::Owner::plugin("test"),
-            wake: dormouse_kubernetes::Wake::Lifecycle,
+            wake: dormouse_sleepers::Wake::Lifecycle,
             resource: name.into(),
             readiness_timeout: None,
             protocol: AppProtocol::Http1,
@@ -322,7 +323,7 @@ impl World {
         let found = sleepers.into_iter().find(|sleeper| sleeper.sleeper == name);
         found.map_or(
             (0, 0, 0),
-            |SleeperDemand {
+            |DemandEntry {
                  held,
                  in_flight,
                  upgraded,

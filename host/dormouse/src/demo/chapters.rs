@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use dormouse_kubernetes::api::Sleeper;
 use dormouse_model::Phase;
+use dormouse_sleepers::api::Sleeper;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -150,10 +150,8 @@ impl<'a> Tale<'a> {
             "the Service's endpoints are written by: {}",
             managers.join(", ")
         ));
-        let direct = !managers.is_empty()
-            && !managers
-                .iter()
-                .any(|by| by == dormouse_kubernetes::api::MANAGED_BY);
+        let direct =
+            !managers.is_empty() && !managers.iter().any(|by| by == dormouse_sleepers::api::MANAGED_BY);
         let median = median(&answers);
         let good = direct && answers.iter().all(Answer::is_ok);
         self.check(

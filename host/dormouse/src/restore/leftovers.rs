@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use dormouse_kubernetes::Scope;
-use dormouse_kubernetes::api::{
+use dormouse_model::ObjectRef;
+use dormouse_sleepers::api::{
     FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS,
 };
-use dormouse_model::ObjectRef;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;

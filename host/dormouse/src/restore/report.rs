@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use dormouse_kubernetes::Sleeper;
-use dormouse_kubernetes::api::PARKED_SELECTOR;
+use dormouse_sleepers::Sleeper;
+use dormouse_sleepers::api::PARKED_SELECTOR;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use serde_json::json;

@@ -1,8 +1,7 @@
 use dormouse_embedded::{EmbeddedCluster, Fault};
-use dormouse_kubernetes::lifecycle::Timings;
-use dormouse_kubernetes::{
-    Leadership, LeadershipConfig, Metrics, Outages, Scope, client_from_kubeconfig, crd,
-};
+use dormouse_kubernetes::{Leadership, LeadershipConfig, Outages, Scope, client_from_kubeconfig};
+use dormouse_sleepers::crd;
+use dormouse_sleepers::lifecycle::Timings;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use rstest::rstest;
@@ -342,7 +341,7 @@ async fn a_leader_stops_when_its_lease_is_taken_and_goes_on_when_it_is_given_bac
     let leader = Leadership::start(
         world.client.clone(),
         election,
-        Metrics::default(),
+        dormouse_kubernetes::Metrics::default(),
         Outages::default(),
         stop.clone(),
     );

@@ -1,20 +1,16 @@
 //! The custom metrics API (`custom.metrics.k8s.io`), read as v3io's scaler reads it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{MetricError, quantity, within};
-use crate::{Cluster, ClusterError};
+use super::{MetricError, MetricsApi, quantity, within};
+use crate::ClusterError;
 
 /// Newest first.
 const VERSIONS: [&str; 2] = ["v1beta2", "v1beta1"];
-
-/// Which version answered last.
-#[derive(Default)]
-pub(crate) struct MetricsApi(Mutex<Option<&'static str>>);
 
 /// Which metric of which objects.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +56,7 @@ struct Described {
     name: String,
 }
 
-impl Cluster {
+impl MetricsApi {
     /// Values of a metric for all objects of a kind in a namespace, by object name. A metric or an API that is not found
     /// has no values.
     ///
@@ -74,16 +70,15 @@ impl Cluster {
         let CustomMetric { group, kind, .. } = wanted;
         let what = || format!("metric {} in {}", wanted.metric, wanted.namespace);
         within(timeout, what, async {
-            let resource = self
-                .inner
-                .kinds
-                .group_resource(group, kind)
-                .await
-                .map_err(|source| MetricError::Kind {
-                    group: group.to_owned(),
-                    kind: kind.to_owned(),
-                    source,
-                })?;
+            let resource =
+                self.server
+                    .group_resource(group, kind)
+                    .await
+                    .map_err(|source| MetricError::Kind {
+                        group: group.to_owned(),
+                        kind: kind.to_owned(),
+                        source,
+                    })?;
             self.read_metric(&resource, wanted, timeout).await
         })
         .await
@@ -96,13 +91,7 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<BTreeMap<String, MetricValue>, MetricError> {
         let what = || format!("metric {} in {}", wanted.metric, wanted.namespace);
-        let answered = || {
-            self.inner
-                .metrics_api
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+        let answered = || self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         let known = *answered();
         let order = VERSIONS.iter().copied().filter(|version| Some(*version) == known);
         let order = order.chain(VERSIONS.iter().copied().filter(|version| Some(*version) != known));

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{MetricError, quantity, within};
-use crate::Cluster;
+use super::{MetricError, MetricsApi, quantity, within};
 
 #[derive(Deserialize)]
 struct List {
@@ -19,7 +18,7 @@ struct Item {
     value: String,
 }
 
-impl Cluster {
+impl MetricsApi {
     /// The values of an external metric in a namespace, Kubernetes quantities, one for each series that the selector
     /// matches. A metric that is not known has none.
     ///

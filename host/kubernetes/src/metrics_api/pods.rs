@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 use serde::Deserialize;
 
-use super::{MetricError, within};
-use crate::Cluster;
-use crate::cluster::limited;
-use crate::endpoints::is_ready;
+use super::{MetricError, MetricsApi, within};
+
+use crate::limited;
+use crate::pods::is_ready;
 
 /// Pods of one workload that are looked at.
 const MOST: usize = 500;
@@ -54,7 +54,7 @@ struct ListMeta {
     more: Option<String>,
 }
 
-impl Cluster {
+impl MetricsApi {
     /// The pods of workloads, by the selector of their scale subresource, read from the API server and not from a cache:
     /// a pod that is missing here would be missing in a sum.
     ///
@@ -92,13 +92,9 @@ impl Cluster {
         workload: &ObjectRef,
         timeout: Duration,
     ) -> Result<String, MetricError> {
-        let kind = self
-            .inner
-            .kinds
-            .kind(&workload.api_version, &workload.kind)
-            .await?;
+        let kind = self.server.kind(&workload.api_version, &workload.kind).await?;
         let api: Api<kube::core::DynamicObject> =
-            Api::namespaced_with(self.inner.client.clone(), namespace, &kind.resource);
+            Api::namespaced_with(self.server.client().clone(), namespace, &kind.resource);
         let what = || format!("the scale of {} {}", workload.kind, workload.name);
         let scale: Scale = limited(timeout, what, api.get_scale(&workload.name)).await?;
         let selector = scale.status.and_then(|status| status.selector);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{MetricError, quantity, timestamp, within};
-use crate::{Cluster, ClusterError};
+use super::{MetricError, MetricsApi, quantity, timestamp, within};
+use crate::ClusterError;
 
 /// What a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ struct Amount {
     text: String,
 }
 
-impl Cluster {
+impl MetricsApi {
     /// What the pods that a selector matches use.
     ///
     /// # Errors

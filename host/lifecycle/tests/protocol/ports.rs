@@ -25,6 +25,18 @@ fn claim(sleeper: &str, created: Option<Timestamp>, dlx_port: u16) -> Claim {
     }
 }
 
+/// The oldest claim of another Sleeper to a port.
+fn of_others<'a>(me: &'a (String, String), claims: &'a [Claim]) -> impl Fn(u16) -> Option<Claim> + 'a {
+    |port| {
+        let claims = claims
+            .iter()
+            .filter(|claim| claim.dlx_port == port && claim.sleeper != *me);
+        claims
+            .min_by_key(|claim| (claim.created, claim.sleeper.clone()))
+            .cloned()
+    }
+}
+
 fn wanted(services: &[&str]) -> Vec<(String, String, u16)> {
     services
         .iter()
@@ -40,11 +52,27 @@ fn numbers(ports: &[DivertedPort]) -> Vec<u16> {
 fn free_ports_from_where_the_seed_says() {
     let me = name("me");
     let others = [claim("other", None, 20_003), claim("other", None, 20_004)];
-    let allocation = allocate(RANGE, (&me, None), &[], &wanted(&["a", "b", "c"]), &others, 13).unwrap();
+    let allocation = allocate(
+        RANGE,
+        (&me, None),
+        &[],
+        &wanted(&["a", "b", "c"]),
+        of_others(&me, &others),
+        13,
+    )
+    .unwrap();
     assert_eq!(numbers(&allocation.ports), [20_005, 20_006, 20_007]);
     assert_eq!(allocation.ports[1].service, "b");
     assert!(allocation.lost.is_empty());
-    let round = allocate(RANGE, (&me, None), &[], &wanted(&["a", "b"]), &[], 9).unwrap();
+    let round = allocate(
+        RANGE,
+        (&me, None),
+        &[],
+        &wanted(&["a", "b"]),
+        of_others(&me, &[]),
+        9,
+    )
+    .unwrap();
     assert_eq!(numbers(&round.ports), [20_009, 20_000], "it wraps");
 }
 
@@ -53,7 +81,15 @@ fn what_it_holds_it_keeps() {
     let me = name("me");
     let held = [port("a", 20_002), port("gone", 20_003)];
     let others = [claim("me", None, 20_002), claim("other", None, 20_005)];
-    let allocation = allocate(RANGE, (&me, None), &held, &wanted(&["b", "a"]), &others, 2).unwrap();
+    let allocation = allocate(
+        RANGE,
+        (&me, None),
+        &held,
+        &wanted(&["b", "a"]),
+        of_others(&me, &others),
+        2,
+    )
+    .unwrap();
     let mut ports = allocation.ports;
     ports.sort_by(|left, right| left.service.cmp(&right.service));
     assert_eq!(
@@ -72,10 +108,26 @@ fn of_two_claims_the_older_wins() {
         claim("new", Some(ago(10)), 20_002),
     ];
 
-    let kept = allocate(RANGE, (&old, Some(ago(100))), &held, &wanted(&["a"]), &claims, 2).unwrap();
+    let kept = allocate(
+        RANGE,
+        (&old, Some(ago(100))),
+        &held,
+        &wanted(&["a"]),
+        of_others(&old, &claims),
+        2,
+    )
+    .unwrap();
     assert_eq!((numbers(&kept.ports), kept.lost), (vec![20_002], vec![]));
 
-    let lost = allocate(RANGE, (&new, Some(ago(10))), &held, &wanted(&["a"]), &claims, 2).unwrap();
+    let lost = allocate(
+        RANGE,
+        (&new, Some(ago(10))),
+        &held,
+        &wanted(&["a"]),
+        of_others(&new, &claims),
+        2,
+    )
+    .unwrap();
     assert_eq!((numbers(&lost.ports), lost.lost), (vec![20_003], vec![20_002]));
 }
 
@@ -84,8 +136,25 @@ fn of_two_claims_of_one_age_the_first_name_wins() {
     let held = [port("a", 20_002)];
     let when = Some(ago(5));
     let claims = [claim("x", when, 20_002), claim("y", when, 20_002)];
-    let x = allocate(RANGE, (&name("x"), when), &held, &wanted(&["a"]), &claims, 0).unwrap();
-    let y = allocate(RANGE, (&name("y"), when), &held, &wanted(&["a"]), &claims, 0).unwrap();
+    let (x, y) = (name("x"), name("y"));
+    let x = allocate(
+        RANGE,
+        (&x, when),
+        &held,
+        &wanted(&["a"]),
+        of_others(&x, &claims),
+        0,
+    )
+    .unwrap();
+    let y = allocate(
+        RANGE,
+        (&y, when),
+        &held,
+        &wanted(&["a"]),
+        of_others(&y, &claims),
+        0,
+    )
+    .unwrap();
     assert_eq!((x.lost.len(), y.lost.len()), (0, 1));
 }
 
@@ -93,14 +162,30 @@ fn of_two_claims_of_one_age_the_first_name_wins() {
 fn an_exhausted_range_says_what_to_do() {
     let others: Vec<_> = (20_000..=20_009).map(|port| claim("other", None, port)).collect();
     let me = name("me");
-    let error = allocate(RANGE, (&me, None), &[], &wanted(&["a"]), &others, 0).unwrap_err();
+    let error = allocate(
+        RANGE,
+        (&me, None),
+        &[],
+        &wanted(&["a"]),
+        of_others(&me, &others),
+        0,
+    )
+    .unwrap_err();
     assert_eq!(error, PortsExhausted { range: RANGE });
     assert_eq!(
         error.to_string(),
         "all DLX ports from 20000 to 20009 are taken; widen the range (--dlx-ports)"
     );
     assert!(
-        allocate(RANGE, (&me, None), &[], &wanted(&["a"]), &others[1..], 7).is_ok(),
+        allocate(
+            RANGE,
+            (&me, None),
+            &[],
+            &wanted(&["a"]),
+            of_others(&me, &others[1..]),
+            7
+        )
+        .is_ok(),
         "the last one is found"
     );
 }
@@ -112,7 +197,15 @@ fn a_whole_range_up_to_the_last_port_there_is() {
         last: u16::MAX,
     };
     let me = name("me");
-    let allocation = allocate(range, (&me, None), &[], &wanted(&["a"]), &[], u64::MAX).unwrap();
+    let allocation = allocate(
+        range,
+        (&me, None),
+        &[],
+        &wanted(&["a"]),
+        of_others(&me, &[]),
+        u64::MAX,
+    )
+    .unwrap();
     assert_eq!(numbers(&allocation.ports), [u16::MAX]);
 }
 
@@ -135,7 +228,7 @@ proptest! {
             others.iter().enumerate().map(|(i, (age, port))| claim(&format!("o{i}"), age.map(ago), *port)).collect();
         let (me, created) = (name("me"), Some(ago(50)));
         let wanted = wanted(&names[..count]);
-        let allocation = allocate(RANGE, (&me, created), &held, &wanted, &others, seed).unwrap();
+        let allocation = allocate(RANGE, (&me, created), &held, &wanted, of_others(&me, &others), seed).unwrap();
         prop_assert_eq!(allocation.ports.len(), count);
         let distinct: BTreeSet<_> = numbers(&allocation.ports).into_iter().collect();
         prop_assert_eq!(distinct.len(), count);

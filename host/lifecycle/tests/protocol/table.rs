@@ -415,7 +415,7 @@ impl World {
             last: 20_050,
         };
         let ports: &[DivertedPort] = &self.seen.state.ports;
-        let Allocation { ports, .. } = allocate(range, (&me, None), ports, &wanted, &[], 7).unwrap();
+        let Allocation { ports, .. } = allocate(range, (&me, None), ports, &wanted, |_| None, 7).unwrap();
         self.seen.state.ports = ports;
     }
 

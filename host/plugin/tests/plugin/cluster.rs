@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_embedded::{EmbeddedCluster, Options};
-use dormouse_kubernetes::lifecycle::Wish;
-use dormouse_kubernetes::{
-    Cluster, Config, Declared, SleeperKey, SleeperSpec, SleeperStatus, client_from_kubeconfig, crd,
-};
+use dormouse_kubernetes::client_from_kubeconfig;
 use dormouse_model::{ObjectRef, Phase};
 use dormouse_plugin::types::{ResourceId, ScaleOutcome};
 use dormouse_plugin::{ClusterServices, GuestError, HostServices, LifecycleError, PluginError, PluginSet};
+use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::{Cluster, Config, Declared, SleeperKey, SleeperSpec, SleeperStatus, crd};
 use tokio::time::Instant;
 
 use crate::support::{House, config, guest, id};

@@ -1,0 +1,182 @@
+//! The caches that the protocol looks at, and what a Sleeper is found by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_kubernetes::{
+    ApiServer, Cache, Cached, ClusterError, Hook, IndexKey, Reflectors, Scope, WatchedKind,
+};
+use dormouse_model::{ObjectRef, Owner};
+use futures::future::BoxFuture;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::{Api, Resource, ResourceExt};
+
+use crate::Config;
+use crate::api::Sleeper;
+
+/// The kind of Sleepers.
+pub const SLEEPER: WatchedKind = WatchedKind::of("sleepers.dormouse.dev");
+
+/// Caches of everything that is watched.
+pub struct Caches {
+    /// Sleepers, found by [`of_owner`], [`naming_service`], [`naming_workload`] and [`claiming_port`].
+    pub sleepers: Arc<Cache<Sleeper>>,
+    /// Services.
+    pub services: Arc<Cache<Service>>,
+    /// EndpointSlices, found by the name of their Service.
+    pub slices: Arc<Cache<EndpointSlice>>,
+    /// Pods, found by their labels.
+    pub pods: Arc<Cache<Pod>>,
+    /// Ingresses, where they are watched.
+    pub ingresses: Option<Arc<Cache<Ingress>>>,
+    /// Slices of the DLX's own Service when that is outside the scope.
+    pub dlx_slices: Option<Arc<Cache<EndpointSlice>>>,
+    /// The DLX's own Service when that is outside the scope.
+    pub dlx_services: Option<Arc<Cache<Service>>>,
+}
+
+impl Caches {
+    /// Starts the reflectors without waiting for them.
+    pub(crate) fn start(
+        server: &ApiServer,
+        config: &Config,
+        reflectors: &Reflectors,
+        phase_hook: Hook<Sleeper>,
+    ) -> Self {
+        let (client, scope) = (server.client(), &config.scope);
+        let outside = config
+            .dlx_service
+            .as_ref()
+            .filter(|(namespace, _)| !scope.includes(namespace))
+            .map(|(namespace, _)| namespace.as_str());
+        Self {
+            sleepers: reflectors.start_with(scoped(client, scope), phase_hook),
+            services: reflectors.start(scoped(client, scope)),
+            slices: reflectors.start(scoped(client, scope)),
+            pods: reflectors.start(scoped(client, scope)),
+            ingresses: config.ingresses.then(|| reflectors.start(scoped(client, scope))),
+            dlx_slices: outside.map(|namespace| reflectors.start(server.api(namespace))),
+            dlx_services: outside.map(|namespace| reflectors.start(server.api(namespace))),
+        }
+    }
+
+    /// Waits for the first lists of all reflectors.
+    ///
+    /// # Errors
+    /// [`ClusterError::Sync`], naming the kind that is missing and what helps.
+    pub(crate) async fn wait_synced(&self, after: Duration) -> Result<(), ClusterError> {
+        let deadline = tokio::time::Instant::now() + after;
+        for waiting in self.waits() {
+            if tokio::time::timeout_at(deadline, waiting.wait).await.is_err() {
+                let error = (waiting.error)().unwrap_or_else(|| "no answer from the API server".to_owned());
+                let hint = if waiting.kind == SLEEPER {
+                    format!("{error}. Is the Sleeper CRD installed? (`dormouse crd | kubectl apply -f -`)")
+                } else {
+                    format!("{error}. Does the service account have get, list and watch on it?")
+                };
+                return Err(ClusterError::Sync {
+                    kind: waiting.kind.plural(),
+                    after,
+                    hint,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all reflectors have their first list.
+    pub(crate) fn synced(&self) -> bool {
+        self.waits().iter().all(|waiting| (waiting.synced)())
+    }
+
+    fn waits(&self) -> Vec<Waiting<'_>> {
+        let mut waits = vec![
+            waiting(&self.sleepers),
+            waiting(&self.services),
+            waiting(&self.slices),
+            waiting(&self.pods),
+        ];
+        waits.extend(self.ingresses.as_ref().map(waiting));
+        waits.extend(self.dlx_slices.as_ref().map(waiting));
+        waits.extend(self.dlx_services.as_ref().map(waiting));
+        waits
+    }
+}
+
+struct Waiting<'a> {
+    kind: WatchedKind,
+    wait: BoxFuture<'a, ()>,
+    synced: Box<dyn Fn() -> bool + 'a>,
+    error: Box<dyn Fn() -> Option<String> + Send + Sync + 'a>,
+}
+
+fn waiting<K: Cached>(cache: &Arc<Cache<K>>) -> Waiting<'_> {
+    Waiting {
+        kind: K::KIND,
+        wait: Box::pin(cache.wait_synced()),
+        synced: Box::new(|| cache.synced()),
+        error: Box::new(|| cache.last_error()),
+    }
+}
+
+fn scoped<K>(client: &kube::Client, scope: &Scope) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    match scope {
+        Scope::All => Api::all(client.clone()),
+        Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+    }
+}
+
+/// Sleepers of an owner.
+pub fn of_owner(owner: &Owner) -> IndexKey {
+    IndexKey::of(("owner", owner))
+}
+
+/// Sleepers that name a Service.
+pub fn naming_service(namespace: &str, service: &str) -> IndexKey {
+    IndexKey::of(("service", namespace, service))
+}
+
+/// Sleepers that name a workload, whatever its version.
+pub fn naming_workload(namespace: &str, workload: &ObjectRef) -> IndexKey {
+    IndexKey::of(("workload", namespace, &workload.kind, &workload.name))
+}
+
+/// Sleepers that hold a DLX port.
+pub fn claiming_port(port: u16) -> IndexKey {
+    IndexKey::of(("dlx-port", port))
+}
+
+impl Cached for Sleeper {
+    const KIND: WatchedKind = SLEEPER;
+
+    fn prune(&mut self) {
+        self.metadata.managed_fields = None;
+    }
+
+    // Every version counts: writes are conditional on it.
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    fn index(&self) -> Vec<IndexKey> {
+        let namespace = self.namespace().unwrap_or_default();
+        let mut keys = vec![of_owner(&self.spec.owner())];
+        keys.extend(
+            self.spec
+                .services
+                .iter()
+                .map(|service| naming_service(&namespace, service)),
+        );
+        let workloads = self.spec.workloads.iter();
+        keys.extend(workloads.map(|workload| naming_workload(&namespace, workload)));
+        let ports = self.status.iter().flat_map(|status| &status.state.ports);
+        keys.extend(ports.map(|port| claiming_port(port.dlx_port)));
+        keys
+    }
+}

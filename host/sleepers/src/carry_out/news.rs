@@ -1,0 +1,159 @@
+//! What a change of state means for people: conditions, events and metrics.
+
+use std::time::Duration;
+
+use dormouse_kubernetes::EventType;
+use dormouse_lifecycle::{SleeperState, Wish};
+use dormouse_model::Phase;
+
+use crate::api::condition;
+use crate::conditions::ConditionUpdate;
+
+/// What a change of state means for conditions, events and metrics.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) conditions: Vec<ConditionUpdate>,
+    pub(super) event: Option<(EventType, &'static str, String)>,
+    pub(super) slept: bool,
+    pub(super) woken: Option<Duration>,
+    pub(super) wake_failed: bool,
+}
+
+impl News {
+    /// `obstacle` says which Service cannot be diverted, if so.
+    pub(super) fn of(old: &SleeperState, new: &SleeperState, obstacle: Option<&str>) -> Self {
+        let mut news = Self::default();
+        if let Some(failure) = new
+            .wake_failure
+            .as_ref()
+            .filter(|_| new.wake_failure != old.wake_failure)
+        {
+            news.wake_failed = true;
+            news.conditions.push(ConditionUpdate::bad(
+                condition::WAKEABLE,
+                "WakeFailed",
+                &failure.message,
+            ));
+            news.event = Some((EventType::Warning, "WakeFailed", failure.message.clone()));
+        }
+        if old.wish != Wish::Awake && new.wish == Wish::Awake && new.phase == Phase::Awake {
+            news.conditions.push(ConditionUpdate::bad(
+                condition::DIVERTIBLE,
+                "Undivertible",
+                &new.reason,
+            ));
+            news.event = Some((EventType::Warning, "Refused", new.reason.clone()));
+        }
+        // What could be diverted cannot be any more: it wakes, and somebody has to know why.
+        if let Some(why) = obstacle.filter(|_| old.phase.is_away() && new.phase == Phase::Waking) {
+            news.conditions
+                .push(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", why));
+            news.event = Some((EventType::Warning, "Undivertible", why.to_owned()));
+        }
+        match (old.phase, new.phase) {
+            (Phase::Diverting, Phase::Observing) => {
+                news.conditions.push(ConditionUpdate::good(condition::DIVERTIBLE))
+            }
+            (Phase::Draining, Phase::Asleep) => {
+                news.slept = true;
+                news.event = Some((EventType::Normal, "Asleep", new.reason.clone()));
+            }
+            (Phase::Waking, Phase::Ready) => {
+                let span = new
+                    .wake_started
+                    .zip(new.wake_completed)
+                    .map(|(from, to)| to.duration_since(from));
+                let took = span
+                    .and_then(|span| Duration::try_from(span).ok())
+                    .unwrap_or_default();
+                news.conditions.push(ConditionUpdate::good(condition::WAKEABLE));
+                // A look that was disturbed, or a sleep that was rolled back, is not worth an Event.
+                if !new.replicas.is_empty() {
+                    news.woken = Some(took);
+                    let text = format!("awake after {} ms: {}", took.as_millis(), new.reason);
+                    news.event = Some((EventType::Normal, "Woken", text));
+                }
+            }
+            _ => {}
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dormouse_model::ObjectRef;
+    use jiff::Timestamp;
+
+    #[test]
+    fn a_wake_from_zero_is_news_and_a_look_that_ended_is_not() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let waking = SleeperState {
+            phase: Phase::Waking,
+            wake_started: Some(at(1)),
+            ..SleeperState::default()
+        };
+        let ready = SleeperState {
+            phase: Phase::Ready,
+            wake_completed: Some(at(3)),
+            ..waking.clone()
+        };
+        assert!(News::of(&waking, &ready, None).woken.is_none());
+        let recorded = vec![dormouse_lifecycle::WorkloadReplicas {
+            workload: ObjectRef::default(),
+            replicas: 2,
+        }];
+        let (waking, ready) = (
+            SleeperState {
+                replicas: recorded.clone(),
+                ..waking
+            },
+            SleeperState {
+                replicas: recorded,
+                ..ready
+            },
+        );
+        assert_eq!(
+            News::of(&waking, &ready, None).woken,
+            Some(Duration::from_secs(2))
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_its_cause() {
+        let wished = SleeperState {
+            wish: Wish::Asleep,
+            ..SleeperState::default()
+        };
+        let refused = SleeperState {
+            wish: Wish::Awake,
+            reason: "Service web is headless".into(),
+            ..wished.clone()
+        };
+        let news = News::of(&wished, &refused, None);
+        assert_eq!(
+            news.event.map(|(_, reason, text)| (reason, text)),
+            Some(("Refused", refused.reason))
+        );
+        assert_eq!(news.conditions[0].kind, condition::DIVERTIBLE);
+    }
+
+    #[test]
+    fn field_16_a_wake_for_a_service_that_cannot_be_diverted_any_more_names_it() {
+        let asleep = SleeperState {
+            phase: Phase::Asleep,
+            wish: Wish::Asleep,
+            ..SleeperState::default()
+        };
+        let waking = SleeperState {
+            phase: Phase::Waking,
+            ..SleeperState::default()
+        };
+        let news = News::of(&asleep, &waking, Some("Service web is headless"));
+        assert_eq!(news.conditions[0].kind, condition::DIVERTIBLE);
+        assert!(!news.conditions[0].status);
+        assert_eq!(news.event.map(|(_, reason, _)| reason), Some("Undivertible"));
+        assert!(News::of(&asleep, &waking, None).event.is_none());
+    }
+}

@@ -1,0 +1,45 @@
+//! Events about Sleepers.
+
+use dormouse_kubernetes::EventType;
+use dormouse_model::ObjectKey;
+use k8s_openapi::api::core::v1::Service;
+use kube::{Resource, ResourceExt};
+
+use crate::Cluster;
+use crate::api::Sleeper;
+
+impl Cluster {
+    /// Says something about a Service for which there is no Sleeper. Does not wait.
+    pub(crate) fn tell_of_service(&self, service: &Service, kind: EventType, reason: &str, message: &str) {
+        let key = ObjectKey {
+            api_version: "v1".to_owned(),
+            kind: "Service".to_owned(),
+            namespace: service.namespace(),
+            name: service.name_any(),
+        };
+        self.inner.events.tell(&key, service.uid(), kind, reason, message);
+    }
+
+    /// Says something about a Sleeper, on itself and on the object that it stands for. Does not wait.
+    pub(crate) fn tell(&self, sleeper: &Sleeper, kind: EventType, reason: &str, message: &str) {
+        let own = ObjectKey {
+            api_version: Sleeper::api_version(&()).into_owned(),
+            kind: Sleeper::kind(&()).into_owned(),
+            namespace: sleeper.namespace(),
+            name: sleeper.name_any(),
+        };
+        self.inner.events.tell(&own, sleeper.uid(), kind, reason, message);
+        let object = &sleeper.spec.object;
+        let mut owners = sleeper.owner_references().iter();
+        let uid = owners
+            .find(|owner| owner.name == object.name && owner.kind == object.kind)
+            .map(|owner| owner.uid.clone());
+        let object = ObjectKey {
+            api_version: object.api_version.clone(),
+            kind: object.kind.clone(),
+            namespace: sleeper.namespace(),
+            name: object.name.clone(),
+        };
+        self.inner.events.tell(&object, uid, kind, reason, message);
+    }
+}

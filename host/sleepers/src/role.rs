@@ -1,0 +1,10 @@
+//! Who works on which Sleepers.
+
+/// Which Sleepers a driver works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// All of them: the leader of the autoscalers.
+    Leader,
+    /// Those that are wished awake: every DLX.
+    Waker,
+}

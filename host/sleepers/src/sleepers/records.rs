@@ -1,0 +1,198 @@
+//! Records: what happened to a resource, for people and for whoever waits.
+
+use dormouse_kubernetes::{ClusterError, EventType};
+use dormouse_lifecycle::{SleeperState, WakeFailure, Wish};
+use dormouse_model::Phase;
+
+use super::Edit;
+use crate::api::{LastDecision, SleeperStatus, condition};
+use crate::conditions::{self, ConditionUpdate};
+use crate::{Cluster, SleeperKey};
+
+/// How often a record of a failed wake with the same text is renewed, so that whoever begins to wait now learns of a
+/// failure that is newer than its wait.
+const FAILURE_REFRESH: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
+impl Cluster {
+    /// Records what the autoscaler decided, if its outcome or a condition changed.
+    ///
+    /// # Errors
+    /// What the API server says. A missing Sleeper is no error.
+    pub async fn record_decision(
+        &self,
+        key: &SleeperKey,
+        decision: LastDecision,
+        updates: &[ConditionUpdate],
+    ) -> Result<(), ClusterError> {
+        self.edit(key, true, |sleeper| {
+            let mut status = sleeper.status.clone().unwrap_or_default();
+            let changed = conditions::apply(
+                &mut status.conditions,
+                updates,
+                sleeper.metadata.generation,
+                self.now(),
+            );
+            let same = status
+                .last_decision
+                .as_ref()
+                .is_some_and(|last| last.outcome == decision.outcome);
+            if same && !changed {
+                return Ok::<_, ClusterError>(Edit::Keep(()));
+            }
+            status.last_decision = Some(decision.clone());
+            Ok(Edit::Write(Box::new(status), ()))
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Sets conditions.
+    ///
+    /// # Errors
+    /// What the API server says. A missing Sleeper is no error.
+    pub async fn record_conditions(
+        &self,
+        key: &SleeperKey,
+        updates: &[ConditionUpdate],
+    ) -> Result<(), ClusterError> {
+        self.edit(key, true, |sleeper| {
+            let mut status = sleeper.status.clone().unwrap_or_default();
+            let changed = conditions::apply(
+                &mut status.conditions,
+                updates,
+                sleeper.metadata.generation,
+                self.now(),
+            );
+            Ok::<_, ClusterError>(if changed {
+                Edit::Write(Box::new(status), ())
+            } else {
+                Edit::Keep(())
+            })
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Records why the wake of an epoch does not succeed. Cleared by the protocol when it does. A wake of another epoch is not touched.
+    ///
+    /// # Errors
+    /// What the API server says. A missing Sleeper is no error.
+    pub async fn record_wake_failure(
+        &self,
+        key: &SleeperKey,
+        epoch: i64,
+        message: &str,
+    ) -> Result<(), ClusterError> {
+        let first = self
+            .edit(key, false, |sleeper| {
+                let mut status = sleeper.status.clone().unwrap_or_default();
+                let (state, now) = (&mut status.state, self.now());
+                if state.epoch != epoch || state.phase != Phase::Waking {
+                    return Ok::<_, ClusterError>(Edit::Keep(false));
+                }
+                let known = state
+                    .wake_failure
+                    .as_ref()
+                    .filter(|f| f.epoch == epoch && f.message == message);
+                if known.is_some_and(|failure| now.duration_since(failure.at) < FAILURE_REFRESH) {
+                    return Ok(Edit::Keep(false));
+                }
+                let first = known.is_none();
+                state.wake_failure = Some(WakeFailure {
+                    epoch,
+                    message: message.to_owned(),
+                    at: now,
+                });
+                let update = ConditionUpdate::bad(condition::WAKEABLE, "WakeFailed", message);
+                conditions::apply(
+                    &mut status.conditions,
+                    &[update],
+                    sleeper.metadata.generation,
+                    now,
+                );
+                Ok(Edit::Write(Box::new(status), first))
+            })
+            .await?;
+        if first == Some(true) {
+            self.inner.metrics.wake_failed();
+            if let Some(sleeper) = self.sleeper(key) {
+                self.tell(&sleeper, EventType::Warning, "WakeFailed", message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the phase of a resource whose platform scales it by itself (no workloads and no Services in its spec).
+    ///
+    /// # Errors
+    /// What the API server says. A missing Sleeper is no error.
+    pub async fn mirror_phase(
+        &self,
+        key: &SleeperKey,
+        phase: Phase,
+        reason: &str,
+    ) -> Result<(), ClusterError> {
+        self.edit(key, true, |sleeper| {
+            let status = sleeper.status.clone().unwrap_or_default();
+            Ok::<_, ClusterError>(match mirrored(&status.state, phase, reason, self.now()) {
+                None => Edit::Keep(()),
+                Some(state) => Edit::Write(Box::new(SleeperStatus { state, ..status }), ()),
+            })
+        })
+        .await
+        .map(|_| ())
+    }
+}
+
+/// The state of a resource that is scaled by its platform, or none when there is nothing new.
+fn mirrored(state: &SleeperState, phase: Phase, reason: &str, now: jiff::Timestamp) -> Option<SleeperState> {
+    if state.phase == phase {
+        return None;
+    }
+    let mut next = SleeperState {
+        phase,
+        since: Some(now),
+        reason: reason.to_owned(),
+        ..state.clone()
+    };
+    let was_up = matches!(state.phase, Phase::Awake | Phase::Ready | Phase::Waking);
+    let is_up = matches!(phase, Phase::Awake | Phase::Ready | Phase::Waking);
+    next.wish = if is_up { Wish::Awake } else { Wish::Asleep };
+    if is_up && !was_up {
+        next.epoch += 1;
+        next.wake_started = Some(now);
+    }
+    match phase {
+        Phase::Awake => {
+            next.wake_completed = Some(now);
+            next.wake_failure = None;
+        }
+        Phase::Asleep => next.slept = Some(now),
+        _ => {}
+    }
+    Some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirroring_keeps_epochs_and_wishes_in_step() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let awake = SleeperState::default();
+        assert_eq!(mirrored(&awake, Phase::Awake, "same", at(1)), None);
+        let asleep = mirrored(&awake, Phase::Asleep, "idle", at(1)).unwrap();
+        assert_eq!(
+            (asleep.wish, asleep.epoch, asleep.slept),
+            (Wish::Asleep, 0, Some(at(1)))
+        );
+        let waking = mirrored(&asleep, Phase::Waking, "request", at(2)).unwrap();
+        assert_eq!(
+            (waking.wish, waking.epoch, waking.wake_started),
+            (Wish::Awake, 1, Some(at(2)))
+        );
+        let awake = mirrored(&waking, Phase::Awake, "up", at(3)).unwrap();
+        assert_eq!((awake.epoch, awake.wake_completed), (1, Some(at(3))));
+    }
+}
