@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Case> {
     if std::env::var_os(VALUES).is_none() {
         return Vec::new();
     }
-    vec![case!(exclusive upgrade_from_the_version_before).within(Duration::from_secs(6 * 60))]
+    vec![case!(exclusive upgrade_from_the_version_before).within(Duration::from_secs(10 * 60))]
 }
 
 /// Of the workloads that sleep all the time, so that what is written there is easy to count.
