@@ -13,8 +13,7 @@ use dormouse_model::{Owner, Phase};
 use jiff::Timestamp;
 
 use super::chart::{RELEASE, chart, helm};
-use super::cycles::Traffic;
-use crate::traffic::{self, Lost, none_lost};
+use crate::traffic::{Lost, Traffic, none_lost};
 use crate::world::{NEVER, PLUGIN, Wanted, World};
 use crate::{Case, case};
 
@@ -117,22 +116,22 @@ async fn upgrade_from_the_version_before(world: Arc<World>) -> Result<()> {
         old.spec
     );
 
-    let busy = traffic::Traffic::start(world.url(BUSY, "busy").await?);
-    let awake = Traffic::start(&world, BUSY, world.url(BUSY, "awake").await?).await?;
-    awake.flow(true).await?;
+    let busy = Traffic::start(world.url(BUSY, "busy").await?);
+    let awake = Traffic::start(world.url(BUSY, "awake").await?);
     let mut asked = Asked::default();
     let outcome = there_and_back(&world, &mut asked).await;
-    let (sent, mut lost) = awake.end().await?;
-    let (observed, lost_there) = busy.end().await?;
-    lost.extend(lost_there);
-    lost.append(&mut asked.lost);
-    println!(
-        "          {sent} requests to one that is awake, {observed} to one that is looked at, {} to some that slept; {} lost",
-        asked.sent,
-        lost.len()
-    );
+    let all = [
+        ("one that is awake", awake.end().await?),
+        ("one that is looked at", busy.end().await?),
+        ("some that slept", (asked.sent, asked.lost)),
+    ];
+    for (whom, (sent, lost)) in &all {
+        println!("          {sent} requests to {whom}, {} lost", lost.len());
+    }
     // What was lost tells more than what came of it.
-    none_lost(sent + u64::try_from(observed + asked.sent)?, lost)?;
+    for (whom, (sent, lost)) in all {
+        none_lost(sent, lost).with_context(|| format!("to {whom}"))?;
+    }
     outcome
 }
 
