@@ -9,6 +9,7 @@ mod audit;
 mod controllers;
 mod processes;
 mod report;
+mod shards;
 mod sleepers;
 mod stages;
 mod wakes;
@@ -32,6 +33,10 @@ pub struct Args {
     /// What is handed to the autoscaler as --scale-interval, in seconds.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     interval: u64,
+    /// What is handed to the autoscaler as --shards. With more than one there are two autoscalers, and one of them is killed at the
+    /// end.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    shards: u32,
     /// Length of an idle period, in seconds: one with all targets awake and one with some asleep.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     idle: u64,

@@ -101,6 +101,19 @@ image:
 {{- default (printf "%s/%s-autoscaler" .Release.Namespace (include "dormouse.fullname" .)) .Values.config.autoscaler.leaderLease -}}
 {{- end -}}
 
+{{/* Names of all Leases, as JSON: the main one, and one for each shard if there are several. */}}
+{{- define "dormouse.leaseNames" -}}
+{{- $lease := index (splitList "/" (include "dormouse.lease" .)) 1 -}}
+{{- $names := list $lease -}}
+{{- $shards := int (default 1 .Values.config.autoscaler.shards) -}}
+{{- if gt $shards 1 -}}
+{{- range until $shards -}}
+{{- $names = append $names (printf "%s-%d" $lease .) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
 {{- define "dormouse.dlxService" -}}
 {{- default (printf "%s/%s-dlx" .Release.Namespace (include "dormouse.fullname" .)) .Values.config.common.dlxService -}}
 {{- end -}}

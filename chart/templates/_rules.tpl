@@ -49,7 +49,7 @@ both directions. Called with (dict "root" . "role" "autoscaler" | "dlx" | "resto
 # A wake restores at least what the workload's HPA asks for.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [list]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
@@ -142,7 +142,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- if ne .component "dlx" }}
 {{- $lease := splitList "/" (include "dormouse.lease" $root) }}
 ---
-{{ include "dormouse.role" (merge (dict "name" (printf "%s-lease" $name) "namespace" (index $lease 0) "rules" (include "dormouse.leaseRules" (index $lease 1))) $base) }}
+{{ include "dormouse.role" (merge (dict "name" (printf "%s-lease" $name) "namespace" (index $lease 0) "rules" (include "dormouse.leaseRules" $root)) $base) }}
 {{- end }}
 {{- end -}}
 
@@ -158,6 +158,6 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- define "dormouse.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  resourceNames: [{{ . }}]
+  resourceNames: {{ include "dormouse.leaseNames" . }}
   verbs: [get, update]
 {{- end -}}

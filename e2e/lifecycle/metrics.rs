@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue};
-use dormouse_model::{ObjectRef, Phase};
+use dormouse_model::Phase;
 use dormouse_sleepers::Sleeper;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -281,17 +281,7 @@ async fn pods_say_themselves_whether_they_are_idle(world: Arc<World>) -> Result<
     deploy(&world, ns, rule).await?;
     // Nobody knows the metric yet.
     awake_because(&world, ns, "NoData", "sessions of its pods").await?;
-    let object = ObjectRef {
-        api_version: "apps/v1".to_owned(),
-        kind: "Deployment".to_owned(),
-        name: "web".to_owned(),
-    };
-    let pods = world
-        .cluster
-        .metrics_api()
-        .workload_pods(ns, &[object], SECOND)
-        .await?
-        .pods;
+    let pods = world.cluster.metrics_api().namespace_pods(ns, SECOND).await?;
     ensure!(
         pods.len() == 1 && pods[0].ready && !pods[0].host_network,
         "{pods:?}"

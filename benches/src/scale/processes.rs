@@ -105,6 +105,12 @@ impl Process {
         Ok(())
     }
 
+    /// Ends it as a node that is gone does.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await?;
+        Ok(())
+    }
+
     /// What it has used so far.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         let folder = PathBuf::from(format!("/proc/{}", self.pid));

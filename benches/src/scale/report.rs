@@ -15,6 +15,7 @@ pub struct Report {
     targets: u32,
     namespaces: u32,
     interval_seconds: u64,
+    shards: u32,
     cores: usize,
     /// The folder that the binary is in, which is called as its profile.
     binary: String,
@@ -134,6 +135,7 @@ pub const SLEEP: &str = "sleep";
 pub const IDLE_ASLEEP: &str = "idle, asleep";
 pub const WAKE: &str = "wake";
 pub const REPLACE: &str = "replace a DLX";
+pub const LOSE: &str = "lose an autoscaler";
 
 impl Report {
     pub fn new(args: &Args) -> Self {
@@ -142,6 +144,7 @@ impl Report {
             targets: args.targets,
             namespaces: args.namespaces,
             interval_seconds: args.interval,
+            shards: args.shards,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             binary: folder.unwrap_or_default().to_string_lossy().into_owned(),
             stages: Vec::new(),

@@ -28,29 +28,32 @@ const WRITES: usize = 32;
 /// How long workloads are quiet before they sleep: at first for ever, so that they are looked at and stay as they are.
 const NEVER: &str = "24h";
 /// And those that are to sleep.
-const SOON: &str = "10s";
+pub(super) const SOON: &str = "10s";
 
 /// The addresses that xtask/src/bench/scale.rs gives this machine.
-const AUTOSCALER: (&str, Ipv4Addr) = ("autoscaler", Ipv4Addr::new(10, 99, 0, 10));
+pub(super) const AUTOSCALERS: [(&str, Ipv4Addr); 2] = [
+    ("autoscaler", Ipv4Addr::new(10, 99, 0, 10)),
+    ("autoscaler-2", Ipv4Addr::new(10, 99, 0, 13)),
+];
 const DLX: [(&str, Ipv4Addr); 2] = [
     ("dlx-1", Ipv4Addr::new(10, 99, 0, 11)),
     ("dlx-2", Ipv4Addr::new(10, 99, 0, 12)),
 ];
 
-struct Bench<'a> {
-    args: &'a Args,
+pub(super) struct Bench<'a> {
+    pub(super) args: &'a Args,
     report: &'a Arc<Mutex<Report>>,
-    client: Client,
+    pub(super) client: Client,
     config: PathBuf,
     audit: Audit,
-    sleepers: Sleepers,
-    processes: Vec<Process>,
+    pub(super) sleepers: Sleepers,
+    pub(super) processes: Vec<Process>,
     _controllers: Controllers,
 }
 
 /// What had been used when a stage began.
-struct Begun {
-    at: Instant,
+pub(super) struct Begun {
+    pub(super) at: Instant,
     usage: BTreeMap<&'static str, Usage>,
     requests: BTreeMap<&'static str, Requests>,
 }
@@ -86,6 +89,9 @@ pub async fn run(args: &Args, report: &Arc<Mutex<Report>>) -> anyhow::Result<()>
     bench.idle(IDLE_ASLEEP).await?;
     bench.wake().await?;
     bench.replace_dlx().await?;
+    if args.shards > 1 {
+        bench.lose_autoscaler().await?;
+    }
     let warnings = warnings(args);
     println!("\nwarnings and errors in the logs of the processes: {warnings}");
     for process in bench.processes.drain(..) {
@@ -95,7 +101,7 @@ pub async fn run(args: &Args, report: &Arc<Mutex<Report>>) -> anyhow::Result<()>
 }
 
 impl Bench<'_> {
-    fn begin(&mut self) -> anyhow::Result<Begun> {
+    pub(super) fn begin(&mut self) -> anyhow::Result<Begun> {
         self.audit.read_on()?;
         let mut usage = BTreeMap::new();
         let mut requests = BTreeMap::new();
@@ -111,7 +117,7 @@ impl Bench<'_> {
     }
 
     /// Ends a stage, and fails if not all of its targets came through.
-    fn end(&mut self, begun: &Begun, stage: Stage) -> anyhow::Result<()> {
+    pub(super) fn end(&mut self, begun: &Begun, stage: Stage) -> anyhow::Result<()> {
         let seconds = begun.at.elapsed().as_secs_f64();
         self.audit.read_on()?;
         let mut processes = BTreeMap::new();
@@ -150,7 +156,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn process(&self, name: &str) -> anyhow::Result<&Process> {
+    pub(super) fn process(&self, name: &str) -> anyhow::Result<&Process> {
         let found = self.processes.iter().find(|process| process.name == name);
         found.with_context(|| format!("{name} does not run"))
     }
@@ -179,7 +185,12 @@ impl Bench<'_> {
     /// From the start of the autoscaler until there is a Sleeper for each target.
     async fn declare(&mut self) -> anyhow::Result<()> {
         let begun = self.begin()?;
-        self.start(AUTOSCALER, "autoscaler")?;
+        for autoscaler in AUTOSCALERS
+            .into_iter()
+            .take(if self.args.shards > 1 { 2 } else { 1 })
+        {
+            self.start(autoscaler, "autoscaler")?;
+        }
         let (wanted, limit) = (self.args.targets, self.args.limit());
         let done = self.sleepers.wait(wanted, limit, |_| true).await;
         let stage = Stage {
@@ -208,7 +219,7 @@ impl Bench<'_> {
     }
 
     /// What the processes still do about the last stage is no idle period.
-    async fn rest(&self) -> anyhow::Result<()> {
+    pub(super) async fn rest(&self) -> anyhow::Result<()> {
         for process in &self.processes {
             process.quiet(Duration::from_secs(60)).await?;
         }
@@ -450,7 +461,13 @@ async fn create_own(client: &Client) -> anyhow::Result<()> {
         json!({"metadata": {"name": "dormouse-autoscaler"}}),
     )
     .await?;
-    for (name, component) in [("autoscaler", "autoscaler"), ("dlx-1", "dlx"), ("dlx-2", "dlx")] {
+    let pods = [
+        ("autoscaler", "autoscaler"),
+        ("autoscaler-2", "autoscaler"),
+        ("dlx-1", "dlx"),
+        ("dlx-2", "dlx"),
+    ];
+    for (name, component) in pods {
         let mut labels = labels.clone();
         labels["app.kubernetes.io/component"] = json!(component);
         let pod = json!({
@@ -510,6 +527,7 @@ fn configuration(args: &Args) -> anyhow::Result<PathBuf> {
         "autoscaler": {
             "scaleInterval": format!("{}s", args.interval),
             "leaderLease": format!("{OWN}/dormouse-autoscaler"),
+            "shards": args.shards,
         },
         "dlx": {"listenAddress": ":8080", "shutdownDelay": "5s"},
         "plugins": {"workloads": {"grants": {
@@ -525,7 +543,7 @@ fn configuration(args: &Args) -> anyhow::Result<PathBuf> {
 /// What the processes complained about, by message, the most frequent first.
 fn warnings(args: &Args) -> String {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    for name in [AUTOSCALER.0, DLX[0].0, DLX[1].0] {
+    for name in [AUTOSCALERS[0].0, AUTOSCALERS[1].0, DLX[0].0, DLX[1].0] {
         let text = std::fs::read_to_string(args.folder.join(format!("{name}.log"))).unwrap_or_default();
         for line in text.lines() {
             let line: Value = serde_json::from_str(line).unwrap_or_default();

@@ -1,27 +1,56 @@
 //! The cluster, as the line sees it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{ClusterError, EventType};
+use dormouse_kubernetes::{Change, ClusterError, EventType};
 use dormouse_model::{FieldPath, ObjectRef, Phase};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::{
-    Cluster, ConditionUpdate, Declared, DemandEntry, Sleeper, SleeperKey, StoodIn, WishError,
+    Cluster, ConditionUpdate, Declared, SLEEPER, Sleeper, SleeperKey, StoodIn, WishError,
 };
-use tokio::sync::watch;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 
-use crate::{FieldError, Sleepers};
+use crate::{FieldError, SleeperChange, Sleepers};
 
 /// Who tells events.
 const COMPONENT: &str = "dormouse-autoscaler";
+
+type Changes = broadcast::Receiver<Change>;
+
+/// The next change of a Sleeper.
+async fn next_change(mut changes: Changes) -> Option<(SleeperChange, Changes)> {
+    loop {
+        match changes.recv().await {
+            Ok(Change {
+                kind: SLEEPER,
+                namespace,
+                name,
+                ..
+            }) => return Some((SleeperChange::One { namespace, name }, changes)),
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return Some((SleeperChange::Any, changes)),
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}
 
 #[async_trait]
 impl Sleepers for Cluster {
     fn list(&self) -> Vec<Arc<Sleeper>> {
         self.sleepers()
+    }
+
+    fn get(&self, key: &SleeperKey) -> Option<Arc<Sleeper>> {
+        self.sleeper(key)
+    }
+
+    fn sleeper_changes(&self) -> BoxStream<'static, SleeperChange> {
+        futures::stream::unfold(self.change_stream(), next_change).boxed()
     }
 
     fn includes(&self, namespace: &str) -> bool {
@@ -75,10 +104,6 @@ impl Sleepers for Cluster {
 
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError> {
         self.mirror_phase(key, phase, reason).await
-    }
-
-    async fn demand(&self) -> Result<BTreeMap<(String, String), DemandEntry>, String> {
-        self.demand_of_all().await
     }
 
     async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError> {

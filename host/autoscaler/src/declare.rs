@@ -1,16 +1,16 @@
-//! A Sleeper for every resource, and none for what is no longer one.
+//! A Sleeper for every target, and none for what is no longer one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use dormouse_model::{Owner, Phase};
-use dormouse_plugin::types::Resource;
+use dormouse_kubernetes::ClusterError;
+use dormouse_model::{Owner, Phase, Shards, Target};
 use dormouse_sleepers::{Declared, Sleeper, SleeperKey, SleeperSpec};
 use futures::StreamExt;
 
-use crate::routes::Routes;
+use crate::key::sleeper_key;
+use crate::sleepers::{is_going, is_owned_by};
 use crate::spec::spec;
-use crate::target::Target;
 use crate::{CONCURRENCY, Sleepers};
 
 /// What may be written now. As long as a resource is diverted or asleep, what is new joins, and what is no longer listed stays:
@@ -56,73 +56,51 @@ fn taken_away(wanted: &SleeperSpec, known: &Sleeper, exists: impl Fn(&str) -> bo
         })
 }
 
-/// Makes sure that every resource has its Sleeper. One that cannot be declared is left out, with a log line, and holds up
-/// nobody.
-pub(crate) async fn declare(
-    owner: &Owner,
-    resources: Vec<Resource>,
-    routes: &Routes,
-    sleepers: &Arc<dyn Sleepers>,
-) -> Vec<Target> {
-    let known: HashMap<SleeperKey, Arc<Sleeper>> = of_owner(sleepers, owner)
-        .into_iter()
-        .map(|sleeper| (SleeperKey::of(&sleeper), sleeper))
-        .collect();
-    let known = &known;
-    let targets = futures::stream::iter(resources).map(|resource| async move {
-        let key = SleeperKey::new(owner.clone(), &resource.id.namespace, &resource.id.name);
-        if !sleepers.includes(&resource.id.namespace) {
-            tracing::warn!(%owner, resource = %resource.id, "its namespace is not looked after (--namespace)");
-            return None;
-        }
-        let existing = known.get(&key).map(Arc::as_ref);
-        let route = routes.of(&resource, existing);
-        let wanted = spec(owner, &resource, route);
-        let namespace = &resource.id.namespace;
-        let lost = existing.and_then(|known| {
-            taken_away(&wanted, known, |service| sleepers.has_service(namespace, service))
-        });
-        let spec = permitted(wanted, existing).saying_who_wakes();
-        if let Some(why) = lost
-            && let Err(error) = sleepers.wake(&key, &why).await
-        {
-            tracing::warn!(%owner, resource = %resource.id, "what it lost is not restored yet: {error}");
-        }
-        match sleepers.declare(&Declared { key: key.clone(), spec }).await {
-            Ok(sleeper) => Some(Target { key, resource, sleeper }),
-            Err(error) => {
-                tracing::warn!(%owner, resource = %resource.id, "no Sleeper: {error}");
-                None
-            }
-        }
-    });
-    targets
-        .buffer_unordered(CONCURRENCY)
-        .filter_map(|target| async move { target })
-        .collect()
-        .await
+/// Makes sure that a target has its Sleeper. Writes nothing if so.
+pub(crate) async fn declare(sleepers: &dyn Sleepers, target: &Target) -> Result<Arc<Sleeper>, ClusterError> {
+    let key = sleeper_key(&target.key);
+    let existing = sleepers.get(&key);
+    let existing = existing.as_deref();
+    let wanted = spec(target, existing);
+    let namespace = &target.key.namespace;
+    let lost = existing
+        .and_then(|known| taken_away(&wanted, known, |service| sleepers.has_service(namespace, service)));
+    let spec = permitted(wanted, existing).saying_who_wakes();
+    if let Some(why) = lost
+        && let Err(error) = sleepers.wake(&key, &why).await
+    {
+        tracing::warn!(owner = %key.owner, resource = %key, "what it lost is not restored yet: {error}");
+    }
+    sleepers.declare(&Declared { key, spec }).await
 }
 
-/// Retires the Sleepers of resources that the owner does not list any more. Only to be called with what a *successful* call
-/// of the source returned.
+/// Retires the Sleepers of targets that the owner does not list any more, in namespaces that are looked after. Only to be called
+/// with what a *successful* listing returned.
 pub(crate) async fn retire_missing(
     owner: &Owner,
-    listed: &BTreeSet<SleeperKey>,
-    sleepers: &Arc<dyn Sleepers>,
+    listed: &[Arc<Target>],
+    shards: &Shards,
+    sleepers: &dyn Sleepers,
 ) {
-    let gone = of_owner(sleepers, owner)
-        .into_iter()
-        .map(|sleeper| (SleeperKey::of(&sleeper), sleeper))
-        .filter(|(key, sleeper)| !listed.contains(key) && sleeper.metadata.deletion_timestamp.is_none());
-    retire(
-        gone.map(|(key, _)| key).collect(),
-        "its owner does not list it any more",
-        sleepers,
-    )
-    .await;
+    let listed: HashSet<_> = listed
+        .iter()
+        .map(|target| (target.key.namespace.as_str(), target.key.name.as_str()))
+        .collect();
+    let mut gone = Vec::new();
+    for sleeper in sleepers.list() {
+        let namespace = sleeper.metadata.namespace.as_deref().unwrap_or_default();
+        if is_owned_by(&sleeper, owner)
+            && !listed.contains(&(namespace, sleeper.spec.resource.as_str()))
+            && !is_going(&sleeper)
+            && shards.holds(namespace)
+        {
+            gone.push(SleeperKey::of(&sleeper));
+        }
+    }
+    retire(gone, "its owner does not list it any more", sleepers).await;
 }
 
-pub(crate) async fn retire(keys: Vec<SleeperKey>, why: &str, sleepers: &Arc<dyn Sleepers>) {
+pub(crate) async fn retire(keys: Vec<SleeperKey>, why: &str, sleepers: &dyn Sleepers) {
     futures::stream::iter(keys)
         .for_each_concurrent(CONCURRENCY, |key| async move {
             tracing::info!(owner = %key.owner, resource = %key, "retiring a Sleeper: {why}");
@@ -131,13 +109,4 @@ pub(crate) async fn retire(keys: Vec<SleeperKey>, why: &str, sleepers: &Arc<dyn 
             }
         })
         .await;
-}
-
-/// All Sleepers of an owner.
-pub(crate) fn of_owner(sleepers: &Arc<dyn Sleepers>, owner: &Owner) -> Vec<Arc<Sleeper>> {
-    sleepers
-        .list()
-        .into_iter()
-        .filter(|sleeper| sleeper.spec.owner() == *owner)
-        .collect()
 }

@@ -1,47 +1,53 @@
-//! The line that puts resources to sleep:
+//! The line that puts targets to sleep:
 //!
 //! ```text
-//! source -> target -> readings -> decision -> action -> status, event, metric
+//! source -> target -> readings -> recommendation -> actuator -> status, event, metric
 //! ```
 //!
-//! * [`Source`]: who declares what there is to scale. Plugins are the first.
-//! * A target is a resource with its Sleeper; [`declare`] makes the Sleepers and retires those of resources that are gone.
-//! * Readings are three-valued; one that fails is an error for the rules that use it and for nobody else.
-//! * The decision is [`dormouse_scaling::decide`]; what follows from it is chosen in [`decide`].
-//! * Sleep is asked for through the source (`set-scale` to 0), so that a plugin may do it in its own way.
+//! * [`Source`]: who declares what there is to scale, and hears what became of it. Plugins are the first ([`PluginSource`]).
+//! * `queue`: each target runs when it is due: after its interval, when something changed, or when the window of its triggers has passed. No
+//!   target runs twice at once, and one that hangs or fails delays no other.
+//! * `run`: one run of one target. It makes sure that there is a Sleeper, gathers readings ([`dormouse_readings`], shared with all others),
+//!   asks [`dormouse_scaling::recommend`], acts and reports.
+//! * `act`: sleep is asked for through the source (`set-scale` to 0), so that a plugin may do it in its own way; the rest are wishes.
+//! * `report`: what is said back to the source. A plugin's targets have it on their Sleepers.
 //!
-//! One task for each source, on its own cadence: a source that hangs delays nobody else, and its rounds never overlap. All
-//! state is in Sleepers: a process that dies leaves nothing behind, and its successor goes on. Only the leader acts.
+//! One task for each source. A process looks after the namespaces of the shards that it holds ([`dormouse_model::Shards`]), and
+//! drops its work where it stands when it loses one. All state is in Sleepers: a process that dies leaves nothing behind, and its
+//! successor goes on.
 //!
-//! Everything outside is behind three small traits ([`Source`], [`Sleepers`], [`Meters`]), so that the line is
+//! Everything outside is behind small traits ([`Source`], [`Sleepers`], [`dormouse_readings::Meter`]), so that the line is
 //! tested with scripted fakes and a paused clock.
 
-/// Calls and writes under way at once.
+/// Calls and writes of a source under way at once, of each kind.
 pub(crate) const CONCURRENCY: usize = 16;
-
-pub mod decide;
-mod deciding;
-pub mod declare;
 
 mod act;
 mod autoscaler;
 mod cluster;
-mod meters;
+mod config;
+mod declare;
+mod error;
+mod gather;
+mod key;
+mod line;
 mod metrics;
 mod orphans;
-mod outside;
 mod plugins;
-mod readings;
-mod round;
-mod routes;
+mod queue;
+mod report;
+mod run;
 mod settings;
+mod sleepers;
+mod source;
 mod spec;
-mod status;
-mod target;
 
-pub use autoscaler::{Autoscaler, Clock, Config};
+pub use autoscaler::Autoscaler;
+pub use config::{Clock, Config};
+pub use error::SourceError;
 pub use metrics::Metrics;
-pub use outside::{
-    CustomQuestion, FieldError, Meters, Question, Roster, Sleepers, Source, SourceError, Sources,
-};
+pub use plugins::{PluginSource, ResourceScaler};
+pub use report::Report;
 pub use settings::{Effective, Overrides};
+pub use sleepers::{FieldError, SleeperChange, Sleepers};
+pub use source::{Roster, Source, Sources};

@@ -43,11 +43,6 @@ struct ReadingLabels {
     result: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SourceLabel {
-    source: &'static str,
-}
-
 /// What the autoscaler counts. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -56,7 +51,7 @@ pub struct Metrics {
     targets: Family<OwnerLabel, Gauge>,
     decisions: Family<OutcomeLabels, Counter>,
     readings: Family<ReadingLabels, Counter>,
-    reading_duration: Family<SourceLabel, Histogram, fn() -> Histogram>,
+    lateness: Histogram,
     sleeps: Family<OutcomeLabels, Counter>,
     looks: Family<OutcomeLabels, Counter>,
 }
@@ -74,7 +69,7 @@ impl Default for Metrics {
             targets: Family::default(),
             decisions: Family::default(),
             readings: Family::default(),
-            reading_duration: Family::new_with_constructor(round_histogram),
+            lateness: round_histogram(),
             sleeps: Family::default(),
             looks: Family::default(),
         }
@@ -88,18 +83,18 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("dormouse");
         registry.register(
             "autoscaler_rounds",
-            "Rounds, by how they ended",
+            "Listings of the targets of a source, by how they ended",
             metrics.rounds.clone(),
         );
         registry.register_with_unit(
             "autoscaler_round_duration",
-            "How long a round takes, up to the readings that it asks for",
+            "How long it takes to list the targets of a source",
             Unit::Seconds,
             metrics.duration.clone(),
         );
         registry.register(
             "autoscaler_targets",
-            "Resources in the last round",
+            "Targets in the last listing",
             metrics.targets.clone(),
         );
         registry.register(
@@ -113,10 +108,10 @@ impl Metrics {
             metrics.readings.clone(),
         );
         registry.register_with_unit(
-            "reading_duration",
-            "How long a source takes to answer; what is asked for once in a round is counted once",
+            "autoscaler_lateness",
+            "How long a target that is due waits until it runs",
             Unit::Seconds,
-            metrics.reading_duration.clone(),
+            metrics.lateness.clone(),
         );
         registry.register(
             "autoscaler_sleeps_requested",
@@ -169,10 +164,8 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn reading_took(&self, source: &'static str, took: Duration) {
-        self.reading_duration
-            .get_or_create(&SourceLabel { source })
-            .observe(took.as_secs_f64());
+    pub(crate) fn late(&self, by: Duration) {
+        self.lateness.observe(by.as_secs_f64());
     }
 
     pub(crate) fn sleep(&self, owner: &Owner, outcome: &'static str) {
@@ -184,7 +177,7 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn look(&self, owner: &Owner, outcome: &'static str) {
+    pub(crate) fn observation(&self, owner: &Owner, outcome: &'static str) {
         self.looks
             .get_or_create(&OutcomeLabels {
                 owner: owner.into(),

@@ -1,24 +1,24 @@
 //! Sleepers whose owner is not there.
 
-use std::sync::Arc;
-
+use dormouse_model::Shards;
 use dormouse_sleepers::api::condition;
 use dormouse_sleepers::{ConditionUpdate, SleeperKey};
 use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::declare::retire;
-use crate::status::{camel, is_news};
+use crate::report::{camel, is_news};
+use crate::sleepers::is_going;
 use crate::{CONCURRENCY, Roster, Sleepers};
 
 /// An owner that was removed on purpose leaves Sleepers behind: they are woken and retired. Those of a plugin that could not
 /// be loaded stay as they are, and say why nobody looks after them.
-pub(crate) async fn sweep(roster: &Roster, sleepers: &Arc<dyn Sleepers>, now: Timestamp) {
+pub(crate) async fn sweep(roster: &Roster, shards: &Shards, sleepers: &dyn Sleepers, now: Timestamp) {
     let mut removed = Vec::new();
     let mut abandoned = Vec::new();
     for sleeper in sleepers.list() {
         let key = SleeperKey::of(&sleeper);
-        if sleeper.metadata.deletion_timestamp.is_some() || roster.ready.contains(&key.owner) {
+        if is_going(&sleeper) || roster.ready.contains(&key.owner) || !shards.holds(&key.namespace) {
             continue;
         }
         match roster.failed.get(&key.owner) {

@@ -1,16 +1,46 @@
 //! Plugins, the first source.
 
-use std::sync::Arc;
+mod routes;
+mod source;
+mod translate;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dormouse_model::{Owner, OwnerKind};
+use dormouse_model::{Owner, OwnerKind, Routing};
 use dormouse_plugin::types::{Resource, ResourceId, ScaleOutcome, Settings};
 use dormouse_plugin::{LoadState, Plugin, PluginError, PluginSet};
-use dormouse_sleepers::{Cluster, Route};
+use dormouse_readings::{ClusterUpstream, ConfigError, Limits, Readings};
+use dormouse_sleepers::Cluster;
 use tokio::sync::watch;
 
-use crate::meters::ClusterMeters;
-use crate::{Autoscaler, Config, Metrics, Roster, Source, SourceError, Sources};
+use crate::{Autoscaler, Config, Metrics, Overrides, Roster, Sleepers, Source, SourceError, Sources};
+pub use source::PluginSource;
+
+/// What the line calls of a plugin.
+#[async_trait]
+pub trait ResourceScaler: Send + Sync + 'static {
+    /// Who it is.
+    fn owner(&self) -> Owner;
+
+    /// Defaults that suit its platform.
+    async fn settings(&self) -> Result<Settings, SourceError>;
+
+    /// Every resource that it looks after. An error says nothing about any of them.
+    async fn resources(&self) -> Result<Vec<Resource>, SourceError>;
+
+    /// Where requests go that name a resource and no Service.
+    async fn route(&self, resource: &Resource) -> Result<Routing, SourceError>;
+
+    /// Scales resources; one outcome for each, in their order.
+    async fn set_scale(
+        &self,
+        resources: &[ResourceId],
+        replicas: u32,
+        reason: &str,
+    ) -> Result<Vec<ScaleOutcome>, SourceError>;
+}
 
 impl From<PluginError> for SourceError {
     fn from(error: PluginError) -> Self {
@@ -22,7 +52,7 @@ impl From<PluginError> for SourceError {
 }
 
 #[async_trait]
-impl Source for Plugin {
+impl ResourceScaler for Plugin {
     fn owner(&self) -> Owner {
         Owner::plugin(Plugin::name(self))
     }
@@ -35,19 +65,19 @@ impl Source for Plugin {
         Ok(Plugin::resources(self).await?)
     }
 
-    async fn route(&self, resource: &Resource) -> Result<Option<Route>, SourceError> {
+    async fn route(&self, resource: &Resource) -> Result<Routing, SourceError> {
         let target = Plugin::service(self, &resource.id).await?;
         // An empty name leaves it to the host; a resource without Services is reached by one of its own name.
         let service = match (target.name.is_empty(), resource.services.first()) {
             (false, _) => target.name,
             (true, Some(first)) if target.port.is_some() => first.clone(),
-            (true, Some(_)) => return Ok(None),
+            (true, Some(_)) => return Ok(Routing::First),
             (true, None) => resource.id.name.clone(),
         };
-        Ok(Some(Route {
+        Ok(Routing::To {
             service,
             port: target.port,
-        }))
+        })
     }
 
     async fn set_scale(
@@ -60,18 +90,35 @@ impl Source for Plugin {
     }
 }
 
-impl Sources for PluginSet {
+/// The plugins of a directory as sources.
+struct Plugins {
+    set: Arc<PluginSet>,
+    sleepers: Arc<dyn Sleepers>,
+    overrides: Overrides,
+    /// One for each plugin, as long as the process lives.
+    sources: Mutex<BTreeMap<Owner, Arc<PluginSource>>>,
+}
+
+impl Sources for Plugins {
     fn ready(&self) -> Vec<Arc<dyn Source>> {
-        let plugins = self.plugins().into_iter();
-        plugins.map(|plugin| plugin as Arc<dyn Source>).collect()
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        for plugin in self.set.plugins() {
+            sources.entry(ResourceScaler::owner(&*plugin)).or_insert_with(|| {
+                PluginSource::new(plugin, Arc::clone(&self.sleepers), self.overrides.clone())
+            });
+        }
+        let ready = sources
+            .values()
+            .map(|source| Arc::clone(source) as Arc<dyn Source>);
+        ready.collect()
     }
 
     fn roster(&self) -> Roster {
-        Roster::of(self)
+        Roster::of(&self.set)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        PluginSet::changes(self)
+        self.set.changes()
     }
 }
 
@@ -104,20 +151,32 @@ impl Autoscaler {
     /// The line from the plugins of a directory to a cluster. Each begins when it is ready.
     ///
     /// # Errors
-    /// [`dormouse_metrics::ConfigError`] when the sources of metrics are not configured as they can be.
+    /// [`ConfigError`] when the sources of metrics are not configured as they can be.
     pub fn of_plugins(
         config: Config,
         plugins: &Arc<PluginSet>,
         cluster: &Cluster,
-        sources_of_metrics: &dormouse_metrics::Config,
+        sources_of_metrics: &dormouse_readings::Config,
         metrics: Metrics,
-    ) -> Result<Self, dormouse_metrics::ConfigError> {
-        let meters = ClusterMeters::new(cluster, sources_of_metrics, config.metric_timeout)?;
+        reading_metrics: dormouse_readings::Metrics,
+    ) -> Result<Self, ConfigError> {
+        let upstream = Arc::new(ClusterUpstream::new(cluster, sources_of_metrics)?);
+        let limits = Limits {
+            concurrency: sources_of_metrics.concurrency,
+            timeout: sources_of_metrics.timeout,
+        };
+        let sleepers: Arc<dyn Sleepers> = Arc::new(cluster.clone());
+        let sources = Plugins {
+            set: Arc::clone(plugins),
+            sleepers: Arc::clone(&sleepers),
+            overrides: config.overrides.clone(),
+            sources: Mutex::default(),
+        };
         Ok(Self::following(
             config,
-            Arc::clone(plugins) as Arc<dyn Sources>,
-            Arc::new(cluster.clone()),
-            Arc::new(meters),
+            Arc::new(sources),
+            sleepers,
+            Arc::new(Readings::new(upstream, limits, reading_metrics)),
             metrics,
         ))
     }

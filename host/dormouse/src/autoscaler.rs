@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides};
-use dormouse_kubernetes::{Leadership, LeadershipConfig};
+use dormouse_kubernetes::{LeadershipConfig, Sharding};
+use dormouse_model::Shards;
 use dormouse_sleepers::{Driver, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,7 @@ pub async fn run(
         return Ok(());
     };
     let metrics = Metrics::register(&mut host.registry);
+    let reading_metrics = dormouse_readings::Metrics::register(&mut host.registry);
 
     let (cluster, plugins) = (host.cluster.clone(), Arc::clone(&host.plugins));
     let ready: admin::Readiness = Arc::new(move || {
@@ -57,10 +59,10 @@ pub async fn run(
     )
     .await?;
 
-    // Without a Lease this process always leads; the sender lives as long as the process, so nothing ever changes.
-    let (_always, always) = watch::channel(true);
-    let leadership = leadership(&host, &options);
-    let leads = leadership.as_ref().map_or(always, Leadership::watch);
+    // Without a Lease this process looks after everything; the sender lives as long as the process, so nothing ever changes.
+    let (_always, always) = watch::channel(Shards::all(1));
+    let sharding = sharding(&host, &options);
+    let shards = sharding.as_ref().map_or(always, Sharding::watch);
     let line = Autoscaler::of_plugins(
         Config {
             overrides: Overrides {
@@ -69,25 +71,24 @@ pub async fn run(
                 metrics_resource_group: options.metrics_resource_group.clone(),
             },
             settle: host.cluster.config().timings.look.settle,
-            metric_concurrency: file.metrics.concurrency,
-            metric_timeout: file.metrics.timeout,
             ..Config::default()
         },
         &host.plugins,
         &host.cluster,
         &file.metrics,
         metrics,
+        reading_metrics,
     )?;
     process::may_take(ENDING);
     tracing::info!("the autoscaler is up");
     tokio::join!(
-        line.run(leads.clone(), host.shutdown.clone()),
-        drive_while_leading(&host, leads)
+        line.run(shards.clone(), host.shutdown.clone()),
+        drive_while_holding(&host, shards)
     );
 
-    if let Some(leadership) = leadership {
-        // Gives the Lease back, so that the next leader need not wait for it to run out.
-        leadership.finished().await;
+    if let Some(sharding) = sharding {
+        // Gives the Leases back, so that the next leader need not wait for them to run out.
+        sharding.finished().await;
     }
     let _ = admin.await;
     host.cluster.shutdown();
@@ -95,32 +96,36 @@ pub async fn run(
     Ok(())
 }
 
-fn leadership(host: &Host, options: &AutoscalerOptions) -> Option<Leadership> {
+fn sharding(host: &Host, options: &AutoscalerOptions) -> Option<Sharding> {
     let lease = options.leader_lease.as_ref()?;
+    let count = options.shards.unwrap_or(1);
     let config = LeadershipConfig::new(&lease.namespace, &lease.name, &host.identity);
-    let client = host.cluster.client().clone();
-    Some(Leadership::start(
-        client,
-        config,
+    let config = if count > 1 { config.for_shards() } else { config };
+    Some(Sharding::start(
+        host.cluster.client(),
+        &config,
+        count,
         host.cluster.kubernetes_metrics().clone(),
-        host.cluster.outages().clone(),
-        host.shutdown.clone(),
+        host.cluster.outages(),
+        &host.shutdown,
     ))
 }
 
-/// Carries sleep and wake steps out, in the leader only: sleeping needs a leader, waking does not.
-async fn drive_while_leading(host: &Host, mut leads: watch::Receiver<bool>) {
+/// Carries sleep and wake steps out, for what this process looks after: sleeping needs a leader, waking does not.
+async fn drive_while_holding(host: &Host, mut shards: watch::Receiver<Shards>) {
     while !host.shutdown.is_cancelled() {
         tokio::select! {
             () = host.shutdown.cancelled() => return,
-            led = leads.wait_for(|leads| *leads) => if led.is_err() { return },
+            held = shards.wait_for(|shards| !shards.is_empty()) => if held.is_err() { return },
         }
         let term = host.shutdown.child_token();
-        let driver = Driver::new(host.cluster.clone(), Role::Leader).run(term.clone());
+        let driver = Driver::new(host.cluster.clone(), Role::Leader)
+            .with_shards(shards.clone())
+            .run(term.clone());
         tokio::pin!(driver);
         tokio::select! {
             () = &mut driver => {}
-            _ = leads.wait_for(|leads| !*leads) => {
+            _ = shards.wait_for(Shards::is_empty) => {
                 term.cancel();
                 driver.await;
             }

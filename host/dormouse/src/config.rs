@@ -420,6 +420,11 @@ pub struct AutoscalerOptions {
     #[arg(long, env = "DORMOUSE_LEADER_LEASE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader_lease: Option<Namespaced>,
+    /// Parts into which namespaces are dealt out, each with a leader and a Lease of its own (<name>-0, <name>-1, ...), so that
+    /// replicas share the work; needs --leader-lease, and must be the same for all replicas [default: 1]
+    #[arg(long, env = "DORMOUSE_SHARDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
 }
 
 /// Options of the DLX.
@@ -551,7 +556,7 @@ pub struct File {
     /// What each plugin may do and how it is configured, by name.
     pub plugins: BTreeMap<String, PluginConfig>,
     /// Sources of metrics: Prometheus servers and limits.
-    pub metrics: dormouse_metrics::Config,
+    pub metrics: dormouse_readings::Config,
 }
 
 /// `base` with every field that `over` sets.

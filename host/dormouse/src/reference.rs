@@ -21,6 +21,7 @@ pub(crate) fn autoscaler() -> Registry {
     let mut registry = Registry::default();
     common(&mut registry);
     dormouse_autoscaler::Metrics::register(&mut registry);
+    dormouse_readings::Metrics::register(&mut registry);
     registry
 }
 

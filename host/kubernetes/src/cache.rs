@@ -244,6 +244,19 @@ impl<K: Cached> Cache<K> {
         self.objects.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes over a list of a namespace that was read by other means, for a kind that may not be watched.
+    pub fn replace_namespace(&self, namespace: &str, objects: Vec<K>) {
+        let known = self.in_namespace(namespace);
+        let stays = |old: &Arc<K>| objects.iter().any(|new| new.name_any() == old.name_any());
+        for gone in known.iter().filter(|old| !stays(old)) {
+            self.remove(namespace, &gone.name_any());
+        }
+        for mut object in objects {
+            object.prune();
+            self.put(object);
+        }
+    }
+
     /// Puts an object in. The answer is what was there before.
     fn put(&self, object: K) -> (Option<Arc<K>>, Arc<K>) {
         let object = Arc::new(object);
@@ -327,6 +340,13 @@ impl Signals {
     }
 }
 
+/// What it means that a kind may not be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forbidden {
+    IsAnError,
+    IsFine,
+}
+
 /// Starts reflectors that tell the same listeners, and end together.
 #[derive(Clone)]
 pub struct Reflectors {
@@ -346,10 +366,19 @@ impl Reflectors {
         self.start_with(api, Box::new(|_, _| {}))
     }
 
+    /// Starts one of a kind that may be forbidden: then it is tried again now and then, and told once.
+    pub fn start_optional<K: Cached>(&self, api: Api<K>) -> Arc<Cache<K>> {
+        self.spawn(api, Box::new(|_, _| {}), Forbidden::IsFine)
+    }
+
     /// Starts one that also tells a hook.
     pub fn start_with<K: Cached>(&self, api: Api<K>, hook: Hook<K>) -> Arc<Cache<K>> {
+        self.spawn(api, hook, Forbidden::IsAnError)
+    }
+
+    fn spawn<K: Cached>(&self, api: Api<K>, hook: Hook<K>, forbidden: Forbidden) -> Arc<Cache<K>> {
         let cache = Cache::new();
-        tokio::spawn(reflect(api, Arc::clone(&cache), self.clone(), hook));
+        tokio::spawn(reflect(api, Arc::clone(&cache), self.clone(), hook, forbidden));
         cache
     }
 }
@@ -359,6 +388,21 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest such pause, before jitter that may double it. kube's own goes up to a minute, after an API server that was
 /// restarted for instance, and for so long a DLX would not know what fell asleep. There are few of us.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// A watch that is forbidden, and need not be there, is tried again after this time: a role may be mended.
+pub(crate) const FORBIDDEN: Duration = Duration::from_secs(10 * 60);
+
+/// Whether the API server does not let us watch.
+pub(crate) fn is_forbidden(error: &watcher::Error) -> bool {
+    let refused = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.is_forbidden());
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => refused(error),
+        watcher::Error::WatchError(status) => status.is_forbidden(),
+        watcher::Error::NoResourceVersion => false,
+    }
+}
 
 pub(crate) fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
@@ -370,11 +414,18 @@ pub(crate) fn pauses() -> ExponentialBuilder {
 }
 
 /// Keeps a store up to date until it is cancelled. Errors of the watch are retried, with growing pauses.
-async fn reflect<K: Cached>(api: Api<K>, cache: Arc<Cache<K>>, with: Reflectors, hook: Hook<K>) {
+async fn reflect<K: Cached>(
+    api: Api<K>,
+    cache: Arc<Cache<K>>,
+    with: Reflectors,
+    hook: Hook<K>,
+    forbidden: Forbidden,
+) {
     let pauses = ExponentialBackoff::from(pauses());
     let stream = watch_kind(api, watcher::Config::default()).backoff(pauses);
     let mut stream = std::pin::pin!(stream);
     let mut fresh: Option<HashMap<(String, String), K>> = None;
+    let mut told = false;
     loop {
         let event = tokio::select! {
             () = with.cancel.cancelled() => return,
@@ -382,6 +433,23 @@ async fn reflect<K: Cached>(api: Api<K>, cache: Arc<Cache<K>>, with: Reflectors,
         };
         let Some(event) = event else { return };
         match event {
+            Err(error) if forbidden == Forbidden::IsFine && is_forbidden(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    let kind = K::KIND.plural();
+                    tracing::info!(
+                        kind,
+                        "may not be watched, so they are listed when they are needed; allow `watch` beside `list`"
+                    );
+                }
+                if with
+                    .cancel
+                    .run_until_cancelled(tokio::time::sleep(FORBIDDEN))
+                    .await
+                    .is_none()
+                {
+                    return;
+                }
+            }
             Err(error) => {
                 with.metrics.watch_error(K::KIND.plural());
                 with.outages.failed(&error, Timestamp::now());

@@ -4,7 +4,7 @@
 //! * [`Cache`]: reflectors with indexes, that tell what changed; [`Reflectors`] starts them.
 //! * [`Objects`]: objects of any kind as JSON, and lists that a watch keeps up to date.
 //! * [`MetricsApi`]: custom, external and resource metrics, and which pods are whose.
-//! * [`EventRecorder`]: Events. [`Leadership`]: leader election by Lease. [`Outages`]: when the API server was last away.
+//! * [`EventRecorder`]: Events. [`Leadership`]: leader election by Lease; [`Sharding`]: one leader for each shard. [`Outages`]: when the API server was last away.
 //! * [`services`], [`slices`], [`pods`]: what these objects say; [`SelectorIndex`]: which selectors select a pod.
 //!
 //! Nothing is decided here.
@@ -30,6 +30,7 @@ mod raw;
 mod scope;
 mod selectors;
 mod server;
+mod sharding;
 
 pub use cache::{Cache, Cached, Change, Hook, IndexKey, Reflectors, Signals, WatchedKind, label_keys};
 pub use client::{client, client_from_kubeconfig, limited, optional};
@@ -39,9 +40,7 @@ pub use events::{EventRecorder, EventType, shortened};
 pub use leadership::{Leadership, LeadershipConfig};
 pub use lists::{OwnersPart, Text, remove};
 pub use metrics::Metrics;
-pub use metrics_api::{
-    CustomMetric, MetricError, MetricValue, MetricsApi, PodUsage, WorkloadPod, WorkloadPods,
-};
+pub use metrics_api::{CustomMetric, MetricError, MetricValue, MetricsApi, PodUsage, WorkloadPod};
 pub use objects::{ObjectError, Objects};
 pub use outage::Outages;
 pub use pods::PodEndpoint;
@@ -50,3 +49,4 @@ pub use scope::{Scope, own_pod};
 pub use selectors::SelectorIndex;
 pub use server::ApiServer;
 pub use services::ServicePort;
+pub use sharding::Sharding;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::cache::pauses;
+use crate::cache::{FORBIDDEN, is_forbidden, pauses};
 use crate::fields::{Fields, has_annotation};
 
 /// Lists that are watched at once. Plugins ask the same few ones all the time; who makes up others reads them as before.
@@ -31,8 +31,6 @@ const MOST: usize = 64;
 const UNUSED: Duration = Duration::from_secs(15 * 60);
 /// After an error of a watch its list is read as before for this long: while errors last, nobody knows what is missing.
 const DOUBT: Duration = Duration::from_secs(60);
-/// A watch that is forbidden is tried again after this time: a role may be mended.
-const FORBIDDEN: Duration = Duration::from_secs(10 * 60);
 
 /// Which objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -303,17 +301,6 @@ impl Follower {
 
 fn name(object: &DynamicObject) -> (String, String) {
     (object.namespace().unwrap_or_default(), object.name_any())
-}
-
-fn is_forbidden(error: &watcher::Error) -> bool {
-    let refused = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.is_forbidden());
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => refused(error),
-        watcher::Error::WatchError(status) => status.is_forbidden(),
-        watcher::Error::NoResourceVersion => false,
-    }
 }
 
 /// What its owner says with an object, as a number: not its status, and not how many replicas it has.

@@ -20,6 +20,7 @@ struct Inner {
     watch_errors: Family<Label, Counter>,
     events_dropped: Counter,
     leader: Gauge,
+    shards: Gauge,
 }
 
 impl Metrics {
@@ -37,7 +38,16 @@ impl Metrics {
             "Events dropped because too many were waiting",
             m.events_dropped.clone(),
         );
-        registry.register("leader", "1 while this process leads", m.leader.clone());
+        registry.register(
+            "leader",
+            "1 while this process leads, or holds a shard",
+            m.leader.clone(),
+        );
+        registry.register(
+            "shards_held",
+            "Shards of namespaces that this process looks after (--shards)",
+            m.shards.clone(),
+        );
     }
 
     pub(crate) fn watch_error(&self, plural: &'static str) {
@@ -51,7 +61,8 @@ impl Metrics {
         self.inner.events_dropped.inc();
     }
 
-    pub(crate) fn leads(&self, leads: bool) {
-        self.inner.leader.set(i64::from(leads));
+    pub(crate) fn holds(&self, shards: usize) {
+        self.inner.leader.set(i64::from(shards > 0));
+        self.inner.shards.set(i64::try_from(shards).unwrap_or(i64::MAX));
     }
 }

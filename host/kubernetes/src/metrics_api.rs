@@ -8,6 +8,7 @@ mod usage;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dormouse_model::SelectorError;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
@@ -16,7 +17,7 @@ use crate::raw::{parse, send};
 use crate::{ApiServer, ClusterError};
 
 pub use custom::{CustomMetric, MetricValue};
-pub use pods::{WorkloadPod, WorkloadPods};
+pub use pods::WorkloadPod;
 pub use usage::PodUsage;
 
 /// Ten thousand values are about 4 MiB.
@@ -50,6 +51,16 @@ pub enum MetricError {
         kind: String,
         /// Name.
         name: String,
+    },
+    /// A workload says in no way that can be read which pods are its own.
+    #[error("which pods {kind} {name} has is not clear: {source}")]
+    WrongSelector {
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+        /// What is wrong.
+        source: SelectorError,
     },
     /// More pods than are looked at.
     #[error("{what} has more than {limit} pods")]

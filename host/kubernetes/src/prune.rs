@@ -16,6 +16,9 @@ use crate::cache::{Cache, Cached, Change, IndexKey, WatchedKind, label_keys};
 use crate::services::{current_selector, selects};
 use crate::slices::SERVICE_NAME_LABEL;
 
+/// When a pod or Service last changed because of which a slice was written.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 /// Equal but for the version.
 fn same_but_version<K: kube::Resource + Clone + PartialEq>(one: &K, other: &K) -> bool {
     let mut one = one.clone();
@@ -50,7 +53,8 @@ impl Cached for EndpointSlice {
 
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
-        self.metadata.annotations = None;
+        // Changes with every pod, and nobody reads it.
+        self.annotations_mut().remove(LAST_CHANGE);
         for endpoint in self.endpoints.iter_mut().flatten() {
             endpoint.hints = None;
             endpoint.zone = None;

@@ -2,8 +2,8 @@
 //!
 //! [`next`] looks at what was observed ([`Observation`]) and answers with the next steps ([`Next`]). It knows no clock,
 //! no client and no memory: everything that it needs to know is in the cluster and arrives in the observation. So
-//! any process may die between any two steps, and whoever looks next finishes the work or rolls it back. The model
-//! checker, the simulation and production run this very function.
+//! any process may die between any two steps, and whoever looks next finishes the work or rolls it back. The simulation
+//! (tests/simulation, random schedules of several executors) and production run this very function.
 //!
 //! ```text
 //! Awake -> Diverting -> Observing -> Draining -> Asleep

@@ -32,6 +32,9 @@ pub struct Timings {
     /// moment old: when a wake follows a parked selector closely, the cluster's own controller may still be about to empty
     /// its slices and fill them again. Far longer than it takes for that.
     pub unproven: Duration,
+    /// How long an awake resource keeps its DLX ports, so that late connections still find their target: longer than nodes take to
+    /// hear that the DLX has left, an outage of the API server included. Then others may have them.
+    pub port_grace: Duration,
     /// When to look at traffic again.
     pub look: LookPolicy,
 }
@@ -54,6 +57,7 @@ impl Default for Timings {
             farewell: Duration::from_secs(30),
             relist: Duration::from_secs(1),
             unproven: Duration::from_secs(10),
+            port_grace: Duration::from_secs(300),
             look: LookPolicy::default(),
         }
     }

@@ -105,7 +105,7 @@ pub struct SleeperState {
     /// clocks of those who note its age say.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pods_gone: bool,
-    /// DLX ports of the diverted Services. Kept while awake, so that late connections still find their target.
+    /// DLX ports of the diverted Services. Kept for a while when awake, so that late connections still find their target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<DivertedPort>,
     /// When the wake that is under way, or was the last, began.

@@ -9,7 +9,10 @@ mod owner;
 mod path;
 mod phase;
 mod quantity;
+mod query;
 mod selector;
+mod shards;
+mod target;
 
 pub use bytes::{BytesError, parse_bytes};
 pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
@@ -20,4 +23,7 @@ pub use owner::{Owner, OwnerKind, UnknownOwnerKind};
 pub use path::FieldPath;
 pub use phase::Phase;
 pub use quantity::{Quantity, QuantityError};
+pub use query::{PodScrape, Query, QuerySource};
 pub use selector::{LabelSelector, SelectorError};
+pub use shards::Shards;
+pub use target::{Policy, Routing, Scale, Target, TargetKey, TargetState, Trigger};

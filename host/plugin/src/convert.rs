@@ -110,18 +110,27 @@ pub(crate) struct Listed {
     pub resources: Vec<Resource>,
     /// Why others are left out.
     pub dropped: Vec<String>,
+    /// How many are left out.
+    pub left_out: usize,
 }
 
 /// All resources of an answer. One that has no possible name is left out, and spoils no other: names often are what somebody
-/// typed, and a typing error in one must not keep the others from sleeping.
-pub(crate) fn resources(list: Vec<wit::Resource>, limit: usize) -> Result<Listed, Garbage> {
-    if list.len() > limit {
-        return Err(Garbage(format!(
-            "{} resources, at most {limit} are allowed (limits.resources)",
-            list.len()
-        )));
-    }
+/// typed, and a typing error in one must not keep the others from sleeping. Beyond the limit the last ones by namespace and name are left
+/// out, the same in each answer.
+pub(crate) fn resources(mut list: Vec<wit::Resource>, limit: usize) -> Listed {
     let mut listed = Listed::default();
+    if list.len() > limit {
+        list.sort_by(|one, other| {
+            let (one, other) = (&one.id, &other.id);
+            (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
+        });
+        let surplus = list.len() - limit;
+        list.truncate(limit);
+        listed.left_out = surplus;
+        listed.dropped.push(format!(
+            "{surplus} resources beyond the {limit} that are allowed (limits.resources)"
+        ));
+    }
     let mut places = HashMap::new();
     for entry in list {
         match resource(entry) {
@@ -137,13 +146,17 @@ pub(crate) fn resources(list: Vec<wit::Resource>, limit: usize) -> Result<Listed
                         first.rules.clear();
                         first.problem.get_or_insert_with(|| twice.to_owned());
                     }
+                    listed.left_out += 1;
                     listed.dropped.push(format!("{}: {twice}", resource.id));
                 }
             },
-            Err(Garbage(why)) => listed.dropped.push(why),
+            Err(Garbage(why)) => {
+                listed.left_out += 1;
+                listed.dropped.push(why);
+            }
         }
     }
-    Ok(listed)
+    listed
 }
 
 /// Collects what is wrong with one resource.
@@ -432,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_good_answer_passes() {
-        let list = resources(vec![good("a"), good("b")], 2).unwrap();
+        let list = resources(vec![good("a"), good("b")], 2);
         assert_eq!((list.resources.len(), list.dropped.len()), (2, 0));
         assert!(
             list.resources
@@ -442,15 +455,25 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_be_right_is_garbage_as_a_whole() {
-        let whole = |list| resources(list, 10).unwrap_err().0;
-        assert!(whole((0..11).map(|n| good(&format!("r{n}"))).collect()).contains("11 resources"));
+    fn more_than_the_limit_costs_the_surplus_only_and_always_the_same() {
+        for names in [["a", "b", "c"], ["c", "b", "a"]] {
+            let listed = resources(names.map(good).into(), 2);
+            let mut kept: Vec<_> = listed.resources.iter().map(|one| &*one.id.name).collect();
+            kept.sort_unstable();
+            assert_eq!(kept, ["a", "b"]);
+            assert_eq!((listed.left_out, listed.dropped.len()), (1, 1));
+            assert!(
+                listed.dropped[0].contains("limits.resources"),
+                "{:?}",
+                listed.dropped
+            );
+        }
     }
 
     #[test]
     fn author_evil_one_bad_name_does_not_fail_the_whole_list() {
         let with = |bad: wit::Resource| {
-            let listed = resources(vec![good("a"), bad, good("z")], 10).unwrap();
+            let listed = resources(vec![good("a"), bad, good("z")], 10);
             let names: Vec<_> = listed.resources.iter().map(|one| one.id.name.clone()).collect();
             assert_eq!(names, ["a", "z"], "the others are there");
             assert!(listed.resources.iter().all(|one| one.problem.is_none()));
@@ -468,12 +491,12 @@ mod tests {
 
         let mut bad = good("b");
         bad.object.name = "a/../b".into();
-        let listed = resources(vec![good("a"), bad], 10).unwrap();
+        let listed = resources(vec![good("a"), bad], 10);
         let kept = &listed.resources[1];
         assert!(kept.problem.as_ref().unwrap().contains("URL path"), "{kept:?}");
         assert!(kept.rules.is_empty() && kept.object.name.is_empty(), "{kept:?}");
 
-        let listed = resources(vec![good("a"), good("a")], 10).unwrap();
+        let listed = resources(vec![good("a"), good("a")], 10);
         assert_eq!((listed.resources.len(), listed.dropped.len()), (1, 1));
         assert!(listed.resources[0].rules.is_empty() && listed.dropped[0].contains("twice"));
     }
@@ -499,7 +522,7 @@ mod tests {
         for (index, spoil) in spoils.into_iter().enumerate() {
             let mut bad = good("bad");
             spoil(&mut bad);
-            let list = resources(vec![bad, good("fine")], 10).unwrap().resources;
+            let list = resources(vec![bad, good("fine")], 10).resources;
             assert!(list[0].problem.is_some(), "case {index}");
             assert!(list[0].rules.is_empty(), "case {index}: it could be put to sleep");
             assert!(list[0].services.len() <= MEMBERS);

@@ -22,9 +22,9 @@ pub struct Limits {
     /// objects in one call.
     pub host_calls: u32,
     /// Bytes that the host sets aside for what the guest hands over, for the result of a call and for the arguments of
-    /// each host call. Ten thousand resources with their rules are about 8 MiB.
+    /// each host call. Twenty thousand resources with their rules are about 16 MiB.
     pub returned_bytes: usize,
-    /// Resources in one answer.
+    /// Resources in one answer. Beyond it the surplus is left out.
     pub resources: usize,
     /// Log lines; more are dropped and counted.
     pub log_lines: u32,
@@ -39,8 +39,8 @@ impl Default for Limits {
             cpu: Duration::from_secs(1),
             wall: Duration::from_secs(10),
             host_calls: 10_000,
-            returned_bytes: 16 << 20,
-            resources: 10_000,
+            returned_bytes: 32 << 20,
+            resources: 20_000,
             log_lines: 200,
             concurrent_calls: 8,
         }

@@ -231,14 +231,18 @@ impl Plugin {
                     guest.call_resources(store).await
                 })
             },
-            |list| convert::resources(list, limit),
+            |list| Ok(convert::resources(list, limit)),
         );
-        let convert::Listed { resources, dropped } = listed.await?;
-        self.metrics().dropped(dropped.len());
+        let convert::Listed {
+            resources,
+            dropped,
+            left_out,
+        } = listed.await?;
+        self.metrics().dropped(left_out);
         let mut before = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         if *before != dropped {
             for why in dropped.iter().take(TOLD) {
-                tracing::warn!(plugin = self.name(), "a resource is left out: {why}");
+                tracing::warn!(plugin = self.name(), "left out: {why}");
             }
             if dropped.len() > TOLD {
                 tracing::warn!(plugin = self.name(), "{} more are left out", dropped.len() - TOLD);

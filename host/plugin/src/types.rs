@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use dormouse_model::PodScrape;
 use dormouse_model::{GroupKind, ObjectRef, ScaleEvent};
 
 use crate::GuestError;
@@ -80,19 +81,6 @@ pub enum MetricSource {
         /// Its parameters, JSON text as the guest wrote it.
         parameters: String,
     },
-}
-
-/// A metric that pods serve in the Prometheus text format.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PodScrape {
-    /// A port of the pods.
-    pub port: u16,
-    /// The path.
-    pub path: String,
-    /// The metric.
-    pub metric: String,
-    /// Labels that a series must have.
-    pub labels: Vec<(String, String)>,
 }
 
 /// One condition for idleness: the reading over the window is at or below the threshold.

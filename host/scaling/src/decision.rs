@@ -6,15 +6,19 @@ use std::time::Duration;
 use dormouse_model::{Quantity, ScaleEvent, ScaleEventKind, window_name};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{Reading, Rule};
+use crate::{Rule, Sample};
 
 /// A rule and what was read for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// The rule.
     pub rule: Rule,
-    /// The reading.
-    pub reading: Reading,
+    /// What was read for it.
+    pub sample: Sample,
+    /// Whether the DLX counts it, in traffic that it has stepped into.
+    pub observed: bool,
+    /// When the answer becomes another one by the mere passing of time, if that is known.
+    pub changes_at: Option<Timestamp>,
 }
 
 /// What one rule says by itself.
@@ -33,11 +37,11 @@ pub enum Verdict {
 impl Input {
     /// What this rule says by itself.
     pub fn verdict(&self) -> Verdict {
-        match &self.reading {
-            Reading::Value(value) if *value <= self.rule.threshold => Verdict::Idle,
-            Reading::Value(_) => Verdict::InUse,
-            Reading::NoData(_) => Verdict::NoData,
-            Reading::Error(_) => Verdict::Error,
+        match &self.sample {
+            Sample::Value(value) if *value <= self.rule.threshold => Verdict::Idle,
+            Sample::Value(_) => Verdict::InUse,
+            Sample::NoData(_) => Verdict::NoData,
+            Sample::Error(_) => Verdict::Error,
         }
     }
 }
@@ -48,7 +52,7 @@ impl fmt::Display for Input {
         write!(
             f,
             "{}: {}, threshold {}",
-            self.rule, self.reading, self.rule.threshold
+            self.rule, self.sample, self.rule.threshold
         )
     }
 }
@@ -162,7 +166,7 @@ impl fmt::Display for Decision {
                 f.write_str("idle: ")?;
                 for (position, input) in inputs.iter().enumerate() {
                     let separator = if position == 0 { "" } else { "; " };
-                    write!(f, "{separator}{} is {}", input.rule, input.reading)?;
+                    write!(f, "{separator}{} is {}", input.rule, input.sample)?;
                 }
                 Ok(())
             }
@@ -193,10 +197,10 @@ pub fn decide(inputs: &[Input], events: &[ScaleEvent], now: Timestamp) -> Decisi
         None => Decision::Idle {
             inputs: inputs.to_vec(),
         },
-        Some(Input { rule, reading }) => Decision::Keep(match reading {
-            Reading::Value(value) => KeepReason::InUse { rule, value },
-            Reading::Error(error) => KeepReason::Error { rule, error },
-            Reading::NoData(missing) => KeepReason::NoData {
+        Some(Input { rule, sample, .. }) => Decision::Keep(match sample {
+            Sample::Value(value) => KeepReason::InUse { rule, value },
+            Sample::Error(error) => KeepReason::Error { rule, error },
+            Sample::NoData(missing) => KeepReason::NoData {
                 rule,
                 missing: missing.into_owned(),
             },

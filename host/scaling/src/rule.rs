@@ -25,7 +25,7 @@ impl fmt::Display for Rule {
 
 /// What was read for a rule. Three-valued: nothing is ever guessed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum Sample {
     /// A value.
     Value(Quantity),
     /// The source works but knows nothing about this resource; the text says what is missing.
@@ -34,7 +34,7 @@ pub enum Reading {
     Error(String),
 }
 
-impl fmt::Display for Reading {
+impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Value(value) => write!(f, "{value}"),

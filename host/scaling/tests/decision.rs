@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dormouse_model::{Quantity, ScaleEvent, ScaleEventKind};
-use dormouse_scaling::{Decision, Input, KeepReason, Reading, Rule, Verdict, decide};
+use dormouse_scaling::{Decision, Input, KeepReason, Rule, Sample, Verdict, decide};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use rstest::rstest;
@@ -27,18 +27,20 @@ fn rule(metric: &str, window: Duration, threshold: &str) -> Rule {
     }
 }
 
-fn read(text: &str) -> Reading {
+fn read(text: &str) -> Sample {
     match text {
-        "none" => Reading::NoData("no series".into()),
-        "error" => Reading::Error("503 from the metrics API".into()),
-        value => Reading::Value(value.parse().unwrap()),
+        "none" => Sample::NoData("no series".into()),
+        "error" => Sample::Error("503 from the metrics API".into()),
+        value => Sample::Value(value.parse().unwrap()),
     }
 }
 
 fn input(metric: &str, window: Duration, threshold: &str, reading: &str) -> Input {
     Input {
         rule: rule(metric, window, threshold),
-        reading: read(reading),
+        sample: read(reading),
+        observed: false,
+        changes_at: None,
     }
 }
 
@@ -212,11 +214,11 @@ fn event_names_are_those_of_v3io() {
 
 // the same sentence for whatever input
 
-fn any_reading() -> impl Strategy<Value = Reading> {
+fn any_reading() -> impl Strategy<Value = Sample> {
     prop_oneof![
-        4 => (0_u64..4).prop_map(|value| Reading::Value(Quantity::from(value))),
-        1 => Just(Reading::NoData("".into())),
-        1 => Just(Reading::Error("broken".into())),
+        4 => (0_u64..4).prop_map(|value| Sample::Value(Quantity::from(value))),
+        1 => Just(Sample::NoData("".into())),
+        1 => Just(Sample::Error("broken".into())),
     ]
 }
 
@@ -227,7 +229,9 @@ fn any_input() -> impl Strategy<Value = Input> {
             window: Duration::from_secs(60 * minutes),
             threshold: Quantity::from(threshold),
         },
-        reading,
+        sample: reading,
+        observed: false,
+        changes_at: None,
     })
 }
 
@@ -246,9 +250,9 @@ proptest! {
         events in prop::collection::vec(any_event(), 0..3),
     ) {
         let largest = inputs.iter().map(|input| input.rule.window).max();
-        let all_at_or_below = inputs.iter().all(|input| match &input.reading {
-            Reading::Value(value) => *value <= input.rule.threshold,
-            Reading::NoData(_) | Reading::Error(_) => false,
+        let all_at_or_below = inputs.iter().all(|input| match &input.sample {
+            Sample::Value(value) => *value <= input.rule.threshold,
+            Sample::NoData(_) | Sample::Error(_) => false,
         });
         let left_alone = events.iter().any(|event| {
             event.kind.debounces()
@@ -298,7 +302,7 @@ proptest! {
             Decision::Idle { inputs: named } => prop_assert_eq!(named, inputs),
             Decision::Keep(KeepReason::InUse { rule, value }) => {
                 prop_assert!(value > rule.threshold);
-                let named = Input { rule, reading: Reading::Value(value) };
+                let named = Input { rule, sample: Sample::Value(value), observed: false, changes_at: None };
                 prop_assert!(inputs.contains(&named));
             }
             Decision::Keep(KeepReason::Error { rule, .. }) => {

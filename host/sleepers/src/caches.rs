@@ -9,6 +9,7 @@ use dormouse_kubernetes::{
 use dormouse_model::{ObjectRef, Owner};
 use futures::future::BoxFuture;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -30,6 +31,9 @@ pub struct Caches {
     pub slices: Arc<Cache<EndpointSlice>>,
     /// Pods, found by their labels.
     pub pods: Arc<Cache<Pod>>,
+    /// HorizontalPodAutoscalers, found by what they scale. Nobody waits for its first list: where they may not be watched, they are
+    /// listed when they are asked for.
+    pub autoscalers: Arc<Cache<HorizontalPodAutoscaler>>,
     /// Ingresses, where they are watched.
     pub ingresses: Option<Arc<Cache<Ingress>>>,
     /// Slices of the DLX's own Service when that is outside the scope.
@@ -57,6 +61,7 @@ impl Caches {
             services: reflectors.start(scoped(client, scope)),
             slices: reflectors.start(scoped(client, scope)),
             pods: reflectors.start(scoped(client, scope)),
+            autoscalers: reflectors.start_optional(scoped(client, scope)),
             ingresses: config.ingresses.then(|| reflectors.start(scoped(client, scope))),
             dlx_slices: outside.map(|namespace| reflectors.start(server.api(namespace))),
             dlx_services: outside.map(|namespace| reflectors.start(server.api(namespace))),

@@ -16,6 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, Preconditions};
+use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
@@ -40,12 +41,48 @@ pub enum Carried {
     Conflicted,
 }
 
+/// The object that a step wrote, as the API server returned it.
+enum Written {
+    Sleeper(Box<Sleeper>),
+    Service(Box<Service>),
+    /// Dormouse's slice of this Service; none when it was deleted.
+    Slice(String, Option<Box<EndpointSlice>>),
+    Workload(ObjectRef, Box<WorkloadVersion>),
+    /// Nothing that matters any more.
+    Gone,
+}
+
+impl Seen {
+    /// Takes in what a step wrote, so that the next one may be decided and carried out on it.
+    fn wrote(&mut self, written: Written) {
+        match written {
+            Written::Sleeper(sleeper) => self.sleeper = *sleeper,
+            Written::Service(service) => {
+                let name = service.name_any();
+                if let Some(version) = self.parts.services.get_mut(&name) {
+                    version.service = Some(*service);
+                }
+            }
+            Written::Slice(service, own) => {
+                if let Some(version) = self.parts.services.get_mut(&service) {
+                    version.own = own.map(|own| *own);
+                }
+            }
+            Written::Workload(object, version) => {
+                self.parts.workloads.insert(object, *version);
+            }
+            Written::Gone => {}
+        }
+    }
+}
+
 impl Cluster {
-    /// Carries out one step, if the cluster is still as it was seen.
+    /// Carries out one step, if the cluster is still as it was seen. `seen` then has what was written in place of what was read;
+    /// its observation stays what it was decided on.
     ///
     /// # Errors
     /// What the API server says, other than that something changed.
-    pub async fn carry_out(&self, seen: &Seen, step: &Step) -> Result<Carried, ClusterError> {
+    pub async fn carry_out(&self, seen: &mut Seen, step: &Step) -> Result<Carried, ClusterError> {
         let done = match step {
             Step::SetState(state) => self.set_state(seen, state).await,
             Step::AllocatePorts(_) => self.allocate_ports(seen).await,
@@ -59,7 +96,10 @@ impl Cluster {
             Step::RemoveFinalizer => self.remove_finalizer(seen).await,
         };
         match done {
-            Ok(()) => Ok(Carried::Done),
+            Ok(written) => {
+                seen.wrote(written);
+                Ok(Carried::Done)
+            }
             // What is gone or appeared since is a change like any other.
             Err(
                 ClusterError::Conflict { .. } | ClusterError::NotFound { .. } | ClusterError::Exists { .. },
@@ -71,7 +111,7 @@ impl Cluster {
         }
     }
 
-    async fn set_state(&self, seen: &Seen, next: &SleeperState) -> Result<(), ClusterError> {
+    async fn set_state(&self, seen: &Seen, next: &SleeperState) -> Result<Written, ClusterError> {
         let mut status = seen.sleeper.status.clone().unwrap_or_default();
         let mut next = next.clone();
         let fresh_failure = next.wake_failure != status.state.wake_failure;
@@ -91,9 +131,9 @@ impl Cluster {
         let generation = seen.sleeper.metadata.generation;
         conditions::apply(&mut status.conditions, &news.conditions, generation, self.now());
         status.state = next;
-        self.put_status(&seen.sleeper, status).await?;
+        let written = self.put_status(&seen.sleeper, status).await?;
         self.announce(&seen.sleeper, &news);
-        Ok(())
+        Ok(Written::Sleeper(Box::new(written)))
     }
 
     fn announce(&self, sleeper: &Sleeper, news: &News) {
@@ -123,6 +163,7 @@ impl Cluster {
         let mut wanted = Vec::new();
         for service in &seen.sleeper.spec.services {
             if let Some(service_object) = seen
+                .parts
                 .services
                 .get(service)
                 .and_then(|version| version.service.as_ref())
@@ -149,7 +190,7 @@ impl Cluster {
         self.allocation(seen).err().map(|exhausted| exhausted.to_string())
     }
 
-    async fn allocate_ports(&self, seen: &Seen) -> Result<(), ClusterError> {
+    async fn allocate_ports(&self, seen: &Seen) -> Result<Written, ClusterError> {
         // Somebody was faster with the last ones: what is seen next says that there are none.
         let Ok(Allocation { ports, lost }) = self.allocation(seen) else {
             let what = format!("the DLX ports of Sleeper {}", seen.sleeper.name_any());
@@ -157,12 +198,12 @@ impl Cluster {
         };
         let mut status = seen.sleeper.status.clone().unwrap_or_default();
         status.state.ports = ports;
-        self.put_status(&seen.sleeper, status).await?;
+        let written = self.put_status(&seen.sleeper, status).await?;
         if !lost.is_empty() {
             let message = format!("DLX ports {lost:?} belong to an older Sleeper; others were taken");
             self.tell(&seen.sleeper, EventType::Warning, "PortsLost", &message);
         }
-        Ok(())
+        Ok(Written::Sleeper(Box::new(written)))
     }
 
     /// Ports that are recorded on a Sleeper, and are not its own: of an older claim, recorded twice, or none at all.
@@ -213,7 +254,7 @@ impl Cluster {
             .min_by(|one, other| (one.created, &one.sleeper).cmp(&(other.created, &other.sleeper)))
     }
 
-    async fn write_slice(&self, seen: &Seen, name: &str) -> Result<(), ClusterError> {
+    async fn write_slice(&self, seen: &Seen, name: &str) -> Result<Written, ClusterError> {
         let service = seen
             .observation
             .services
@@ -221,62 +262,52 @@ impl Cluster {
             .find(|service| service.name == name);
         let wanted = seen.observation.wanted_slice(known(service, "Service", name)?);
         let mut slice = slice(&seen.sleeper, name, &wanted, &self.dlx_nodes());
-        let api = self
-            .inner
-            .server
-            .api::<EndpointSlice>(&seen.sleeper.namespace().unwrap_or_default());
+        let server = &self.inner.server;
+        let api = server.api::<EndpointSlice>(&seen.sleeper.namespace().unwrap_or_default());
         let own_name = slice.name_any();
         let what = || format!("EndpointSlice {own_name}");
-        match seen.services.get(name).and_then(|version| version.own.as_ref()) {
-            None => match self
-                .inner
-                .server
-                .ask(what, api.create(&self.inner.server.post_params(), &slice))
-                .await
-            {
+        let own = seen
+            .parts
+            .services
+            .get(name)
+            .and_then(|version| version.own.as_ref());
+        let known_version = match own {
+            // The family of a slice is fixed.
+            Some(own) if own.address_type != slice.address_type => {
+                return self.delete_slice(seen, name).await;
+            }
+            Some(own) => own.metadata.resource_version.clone(),
+            None => match server.ask(what, api.create(&server.post_params(), &slice)).await {
+                Ok(created) => return Ok(Written::Slice(name.to_owned(), Some(Box::new(created)))),
                 // One whose labels somebody took away is Dormouse's all the same.
                 Err(ClusterError::Exists { .. }) => {
-                    let found = self.inner.server.ask(what, api.get(&own_name)).await?;
+                    let found = server.ask(what, api.get(&own_name)).await?;
                     let of_sleeper = |owner: &OwnerReference| owner.kind == Sleeper::kind(&());
                     let of_service = found.labels().get(SERVICE_NAME_LABEL);
                     let is_whole = is_own(found.labels()) && of_service.is_some_and(|of| of == name);
                     if is_whole || !found.owner_references().iter().any(of_sleeper) {
                         return Err(ClusterError::Exists { what: what() });
                     }
-                    slice.metadata.resource_version = found.metadata.resource_version;
-                    self.inner
-                        .server
-                        .ask(
-                            what,
-                            api.replace(&own_name, &self.inner.server.post_params(), &slice),
-                        )
-                        .await
-                        .map(|_| ())
+                    found.metadata.resource_version
                 }
-                created => created.map(|_| ()),
+                Err(error) => return Err(error),
             },
-            // The family of a slice is fixed.
-            Some(own) if own.address_type != slice.address_type => self.delete_slice(seen, name).await,
-            Some(own) => {
-                slice
-                    .metadata
-                    .resource_version
-                    .clone_from(&own.metadata.resource_version);
-                self.inner
-                    .server
-                    .ask(
-                        what,
-                        api.replace(&own_name, &self.inner.server.post_params(), &slice),
-                    )
-                    .await
-                    .map(|_| ())
-            }
-        }
+        };
+        slice.metadata.resource_version = known_version;
+        let params = server.post_params();
+        let replaced = server.ask(what, api.replace(&own_name, &params, &slice)).await?;
+        Ok(Written::Slice(name.to_owned(), Some(Box::new(replaced))))
     }
 
-    async fn delete_slice(&self, seen: &Seen, name: &str) -> Result<(), ClusterError> {
-        let Some(own) = seen.services.get(name).and_then(|version| version.own.as_ref()) else {
-            return Ok(());
+    async fn delete_slice(&self, seen: &Seen, name: &str) -> Result<Written, ClusterError> {
+        let deleted = Written::Slice(name.to_owned(), None);
+        let Some(own) = seen
+            .parts
+            .services
+            .get(name)
+            .and_then(|version| version.own.as_ref())
+        else {
+            return Ok(deleted);
         };
         let preconditions = Preconditions {
             uid: own.uid(),
@@ -291,27 +322,20 @@ impl Cluster {
             .server
             .api::<EndpointSlice>(&own.namespace().unwrap_or_default());
         let own_name = own.name_any();
-        match self
-            .inner
-            .server
-            .ask(
-                || format!("EndpointSlice {own_name}"),
-                api.delete(&own_name, &params),
-            )
-            .await
-        {
-            Ok(_) | Err(ClusterError::NotFound { .. }) => Ok(()),
+        let what = || format!("EndpointSlice {own_name}");
+        match self.inner.server.ask(what, api.delete(&own_name, &params)).await {
+            Ok(_) | Err(ClusterError::NotFound { .. }) => Ok(deleted),
             Err(error) => Err(error),
         }
     }
 
-    async fn park(&self, seen: &Seen, name: &str) -> Result<(), ClusterError> {
+    async fn park(&self, seen: &Seen, name: &str) -> Result<Written, ClusterError> {
         let service = seen_service(seen, name)?;
         let patch = park_patch(service, known_selector(seen, name)?, &seen.sleeper);
         self.patch_service(service, &patch).await
     }
 
-    async fn restore(&self, seen: &Seen, name: &str) -> Result<(), ClusterError> {
+    async fn restore(&self, seen: &Seen, name: &str) -> Result<Written, ClusterError> {
         let service = seen_service(seen, name)?;
         let uid = seen.sleeper.uid().unwrap_or_default();
         let fence = Fence::new(service, seen.observation.state.epoch, &uid);
@@ -319,7 +343,7 @@ impl Cluster {
         self.patch_service(service, &patch).await
     }
 
-    async fn fence_service(&self, seen: &Seen, name: &str, epoch: Epoch) -> Result<(), ClusterError> {
+    async fn fence_service(&self, seen: &Seen, name: &str, epoch: Epoch) -> Result<Written, ClusterError> {
         let service = seen_service(seen, name)?;
         let fence = Fence::new(service, epoch, &seen.sleeper.uid().unwrap_or_default());
         // It leads to its pods; what says otherwise was left there by whoever put its selector back by hand.
@@ -331,55 +355,51 @@ impl Cluster {
         self.patch_service(service, &patch).await
     }
 
-    async fn patch_service(&self, service: &Service, patch: &Value) -> Result<(), ClusterError> {
-        let name = service.name_any();
-        let api = self
-            .inner
-            .server
-            .api::<Service>(&service.namespace().unwrap_or_default());
-        let (params, patch) = (self.inner.server.patch_params(), Patch::Merge(patch));
-        self.inner
-            .server
-            .ask(|| format!("Service {name}"), api.patch(&name, &params, &patch))
-            .await
-            .map(|_| ())
+    async fn patch_service(&self, service: &Service, patch: &Value) -> Result<Written, ClusterError> {
+        let (name, server) = (service.name_any(), &self.inner.server);
+        let api = server.api::<Service>(&service.namespace().unwrap_or_default());
+        let (params, patch) = (server.patch_params(), Patch::Merge(patch));
+        let patched = api.patch(&name, &params, &patch);
+        let patched = server.ask(|| format!("Service {name}"), patched).await?;
+        Ok(Written::Service(Box::new(patched)))
     }
 
-    async fn scale(&self, seen: &Seen, workload: &ObjectRef, replicas: i32) -> Result<(), ClusterError> {
-        let version = known(seen.workloads.get(workload), &workload.kind, &workload.name)?.clone();
+    async fn scale(&self, seen: &Seen, workload: &ObjectRef, replicas: i32) -> Result<Written, ClusterError> {
+        let found = seen.parts.workloads.get(workload);
+        let mut version = known(found, &workload.kind, &workload.name)?.clone();
         let mut scale = known(version.scale.clone(), &workload.kind, &workload.name)?;
         scale.spec = Some(ScaleSpec {
             replicas: Some(replicas),
         });
         scale.status = None;
-        let namespace = seen.sleeper.namespace().unwrap_or_default();
-        let api = self
-            .inner
-            .server
-            .api_of(&namespace, &version.resource, version.namespaced);
+        let (namespace, server) = (seen.sleeper.namespace().unwrap_or_default(), &self.inner.server);
+        let api = server.api_of(&namespace, &version.resource, version.namespaced);
         if replicas == 0 {
             // What undoes it, first. Without the note it is still undone, by what the Sleeper remembers.
-            scale.metadata.resource_version = self.note_sleep(seen, workload, &version, &api).await?;
+            let noted = self.note_sleep(seen, workload, &version, &api).await?;
+            scale
+                .metadata
+                .resource_version
+                .clone_from(&noted.resource_version);
+            version.annotations = noted.annotations.unwrap_or_default();
         }
         let what = || format!("scaling {} {} to {replicas}", workload.kind, workload.name);
-        self.inner
-            .server
-            .ask(
-                what,
-                api.replace_scale(&workload.name, &self.inner.server.post_params(), &scale),
-            )
-            .await
-            .map(|_| ())
+        let params = server.post_params();
+        let replaced = api.replace_scale(&workload.name, &params, &scale);
+        let scaled = server.ask(what, replaced).await?;
+        version.version.clone_from(&scaled.metadata.resource_version);
+        version.scale = Some(scaled);
+        Ok(Written::Workload(workload.clone(), Box::new(version)))
     }
 
-    /// Notes on a workload how many replicas it had. The answer is its version after that.
+    /// Notes on a workload how many replicas it had. The answer is its metadata after that.
     async fn note_sleep(
         &self,
         seen: &Seen,
         workload: &ObjectRef,
         version: &WorkloadVersion,
         api: &Api<DynamicObject>,
-    ) -> Result<Option<String>, ClusterError> {
+    ) -> Result<ObjectMeta, ClusterError> {
         let state = &seen.observation.state;
         let recorded = state
             .replicas
@@ -391,44 +411,45 @@ impl Cluster {
             epoch: state.epoch,
             replicas: recorded.map_or(1, |recorded| recorded.replicas),
         };
-        let patch = json!({"metadata": {
-            "resourceVersion": version.version,
-            "annotations": {ASLEEP: serde_json::to_string(&note).unwrap_or_default()},
-        }});
-        let (params, patch) = (self.inner.server.patch_params(), Patch::Merge(&patch));
-        let patched = api.patch_metadata(&workload.name, &params, &patch);
-        let patched = self
-            .inner
-            .server
-            .ask(|| format!("{} {}", workload.kind, workload.name), patched)
-            .await?;
-        Ok(patched.metadata.resource_version)
+        let annotations = json!({ASLEEP: serde_json::to_string(&note).unwrap_or_default()});
+        self.annotate(workload, version, api, &annotations).await
     }
 
-    async fn fence(&self, seen: &Seen, workload: &ObjectRef, epoch: Epoch) -> Result<(), ClusterError> {
-        let version = known(seen.workloads.get(workload), &workload.kind, &workload.name)?;
+    async fn annotate(
+        &self,
+        workload: &ObjectRef,
+        version: &WorkloadVersion,
+        api: &Api<DynamicObject>,
+        annotations: &Value,
+    ) -> Result<ObjectMeta, ClusterError> {
+        let server = &self.inner.server;
+        let patch = json!({"metadata": {"resourceVersion": version.version, "annotations": annotations}});
+        let (params, patch) = (server.patch_params(), Patch::Merge(&patch));
+        let patched = api.patch_metadata(&workload.name, &params, &patch);
+        let what = || format!("{} {}", workload.kind, workload.name);
+        Ok(server.ask(what, patched).await?.metadata)
+    }
+
+    async fn fence(&self, seen: &Seen, workload: &ObjectRef, epoch: Epoch) -> Result<Written, ClusterError> {
+        let found = seen.parts.workloads.get(workload);
+        let mut version = known(found, &workload.kind, &workload.name)?.clone();
         let namespace = seen.sleeper.namespace().unwrap_or_default();
         let api = self
             .inner
             .server
             .api_of(&namespace, &version.resource, version.namespaced);
-        let patch = json!({"metadata": {
-            "resourceVersion": version.version,
-            "annotations": {
-                FENCE: restamped(&version.annotations, FENCE, epoch, &seen.sleeper.uid().unwrap_or_default()),
-                ASLEEP: null,
-            },
-        }});
-        let (params, patch) = (self.inner.server.patch_params(), Patch::Merge(&patch));
-        let patched = api.patch_metadata(&workload.name, &params, &patch);
-        self.inner
-            .server
-            .ask(|| format!("{} {}", workload.kind, workload.name), patched)
-            .await
-            .map(|_| ())
+        let uid = seen.sleeper.uid().unwrap_or_default();
+        let annotations = json!({FENCE: restamped(&version.annotations, FENCE, epoch, &uid), ASLEEP: null});
+        let metadata = self.annotate(workload, &version, &api, &annotations).await?;
+        version.version = metadata.resource_version;
+        version.annotations = metadata.annotations.unwrap_or_default();
+        if let Some(scale) = &mut version.scale {
+            scale.metadata.resource_version.clone_from(&version.version);
+        }
+        Ok(Written::Workload(workload.clone(), Box::new(version)))
     }
 
-    async fn remove_finalizer(&self, seen: &Seen) -> Result<(), ClusterError> {
+    async fn remove_finalizer(&self, seen: &Seen) -> Result<Written, ClusterError> {
         let name = seen.sleeper.name_any();
         let left: Vec<_> = seen
             .sleeper
@@ -454,7 +475,7 @@ impl Cluster {
             )
             .await
         {
-            Ok(_) | Err(ClusterError::NotFound { .. }) => Ok(()),
+            Ok(_) | Err(ClusterError::NotFound { .. }) => Ok(Written::Gone),
             Err(error) => Err(error),
         }
     }
@@ -484,7 +505,8 @@ fn known_selector<'a>(seen: &'a Seen, name: &str) -> Result<&'a BTreeMap<String,
 
 fn seen_service<'a>(seen: &'a Seen, name: &str) -> Result<&'a Service, ClusterError> {
     known(
-        seen.services
+        seen.parts
+            .services
             .get(name)
             .and_then(|version| version.service.as_ref()),
         "Service",

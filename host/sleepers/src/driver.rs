@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use dormouse_kubernetes::{Change, ClusterError, WatchedKind};
 use dormouse_lifecycle::{WaitReason, Wish};
-use dormouse_model::Phase;
+use dormouse_model::{Phase, Shards};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::task::{Id, JoinSet};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,16 +24,16 @@ use crate::api::Sleeper;
 use crate::caches::SLEEPER;
 use crate::cluster::Poke;
 use crate::endpoints::{leads_astray, service_of_own};
+use crate::observe::Remembered;
 use crate::role::Role;
-use crate::round::{Looked, RoundOutcome, look_and_act};
+use crate::round::{Looked, RoundOutcome, act_again, look_and_act, nothing_to_do};
 use crate::services::{is_parked, original_selector};
 
 /// Rounds in one run before others get their turn.
 const ROUNDS: usize = 32;
-/// Settled Sleepers are looked at this often even if nothing was seen to change: a scale-up by somebody else is not watched.
-const RECHECK: Duration = Duration::from_secs(30);
-/// At most so many of these looks in a second, however many Sleepers there are.
-const RECHECKS_PER_SECOND: u32 = 20;
+/// Settled Sleepers are looked at this often even if nothing was seen to change. What matters is watched: Sleepers, Services, slices
+/// and pods, so a scale-up by somebody else that brings a pod is seen at once. This is for one that brings none.
+const RECHECK: Duration = Duration::from_secs(60 * 60);
 /// How often it is looked for Services that are parked for nobody. They are restored at the second look.
 const ORPHANED: Duration = Duration::from_secs(3);
 /// A Sleeper that was created so short a time ago is new, and not only new to this process.
@@ -41,9 +42,11 @@ const YOUNG: Duration = Duration::from_secs(60);
 const FIRST_POLL: Duration = Duration::from_millis(20);
 /// Longest such pause.
 const LONGEST_POLL: Duration = Duration::from_secs(2);
-/// How long a wake is left to the process that asked for it, and all else to the leader, before others look at it too. All
-/// of them can do it, but at once they only stand in each other's way.
-const HEAD_START: Duration = Duration::from_millis(100);
+/// How long a wake that does not go on is left to the process that asked for it before others look at it too. All of them can do
+/// it, but at once they only stand in each other's way.
+const HEAD_START: Duration = Duration::from_secs(1);
+/// How long all else is left to the leader.
+const LEADERS_HEAD_START: Duration = Duration::from_millis(100);
 /// Where a watch tells, a look all the same, should it have been missed.
 const MISSED: Duration = Duration::from_secs(5);
 
@@ -51,10 +54,16 @@ const MISSED: Duration = Duration::from_secs(5);
 pub struct Driver {
     cluster: Cluster,
     role: Role,
+    /// Whose namespaces it works on. None: all.
+    shards: Option<watch::Receiver<Shards>>,
     index: Index,
     queue: Queue,
     /// Those that this process moved, until they are settled awake.
     moved: HashSet<Name>,
+    /// What the last look at those that are not simply awake found out about workloads.
+    known: HashMap<Name, Remembered>,
+    /// When a wake that others carry out last went on.
+    progress: HashMap<Name, Instant>,
     /// How often in a row a Sleeper was looked at without anything to tell when to look again.
     polls: HashMap<Name, u32>,
     /// Services that were parked for nobody at the last look.
@@ -66,6 +75,30 @@ struct Run {
     polling: bool,
     /// It carried out a step.
     moved: bool,
+    known: Option<Remembered>,
+}
+
+impl Run {
+    /// It was dropped with its shard.
+    fn lost() -> Self {
+        Self {
+            ended: Ended::Settled,
+            polling: false,
+            moved: false,
+            known: None,
+        }
+    }
+}
+
+/// Waits until the shards change; for ever where there are none, or they never do again.
+async fn changed(shards: &mut Option<watch::Receiver<Shards>>) {
+    let changed = match shards {
+        Some(shards) => shards.changed().await,
+        None => std::future::pending().await,
+    };
+    if changed.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 impl Driver {
@@ -74,12 +107,27 @@ impl Driver {
         Self {
             cluster,
             role,
+            shards: None,
             index: Index::default(),
             queue: Queue::default(),
             moved: HashSet::new(),
+            known: HashMap::new(),
+            progress: HashMap::new(),
             polls: HashMap::new(),
             orphans: HashSet::new(),
         }
+    }
+
+    /// Works only on Sleepers in namespaces of these shards, as they change. What is under way for a shard that was lost is dropped.
+    #[must_use]
+    pub fn with_shards(mut self, shards: watch::Receiver<Shards>) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    fn holds(&self, namespace: &str) -> bool {
+        let shards = self.shards.as_ref();
+        shards.is_none_or(|shards| shards.borrow().holds(namespace))
     }
 
     /// Works until `shutdown`. Runs that are under way are then dropped where they stand: whoever looks next goes on.
@@ -87,21 +135,22 @@ impl Driver {
         let mut changes = self.cluster.change_stream();
         let mut pokes = self.cluster.inner.pokes.subscribe();
         let mut runs: JoinSet<Run> = JoinSet::new();
-        let mut names: HashMap<Id, Name> = HashMap::new();
+        let mut names: HashMap<Id, (Name, AbortHandle)> = HashMap::new();
+        let mut shards = self.shards.clone();
         let mut healing = JoinSet::new();
         let mut looks = tokio::time::interval(ORPHANED);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.take_everything_in();
         loop {
             self.queue.advance(Instant::now());
-            while let Some(name) = self.queue.pop() {
-                if self.is_left_alone(&name) {
-                    self.queue.ended(&name, Ended::Settled, Instant::now(), 1.0);
+            while let Some((name, read)) = self.queue.pop() {
+                if let Some(ended) = self.without_a_run(&name, read) {
+                    self.queue.ended(&name, ended, Instant::now(), 1.0);
                     continue;
                 }
                 let polls = self.polls.get(&name).copied().unwrap_or(0);
                 let task = runs.spawn(run(self.cluster.clone(), name.clone(), self.role, polls));
-                names.insert(task.id(), name);
+                names.insert(task.id(), (name, task));
             }
             let (waiting, running) = self.queue.load();
             self.cluster.inner.metrics.driver(waiting, running);
@@ -112,14 +161,23 @@ impl Driver {
                 Some(ended) = runs.join_next_with_id() => {
                     let (id, run) = match ended {
                         Ok((id, run)) => (id, run),
+                        Err(error) if error.is_cancelled() => (error.id(), Run::lost()),
                         Err(error) => {
                             tracing::error!(%error, "a run of the driver did not end as it should");
-                            (error.id(), Run { ended: Ended::Failed { urgent: false }, polling: false, moved: false })
+                            (error.id(), Run { ended: Ended::Failed { urgent: false }, polling: false, moved: false, known: None })
                         }
                     };
-                    if let Some(name) = names.remove(&id) {
-                        self.ended(&name, &run);
+                    if let Some((name, _)) = names.remove(&id) {
+                        self.ended(&name, run);
                     }
+                }
+                () = changed(&mut shards) => {
+                    for (name, run) in names.values() {
+                        if !self.holds(&name.0) {
+                            run.abort();
+                        }
+                    }
+                    self.take_everything_in();
                 }
                 Some(_) = healing.join_next() => {}
                 _ = looks.tick(), if self.role == Role::Leader && healing.is_empty() => {
@@ -146,21 +204,27 @@ impl Driver {
     /// Services that were parked for nobody at the last look already: a Sleeper that was removed by force is often created anew, and
     /// then goes on where it was.
     fn new_orphans(&mut self) -> Vec<Name> {
-        let now: HashSet<Name> = self.cluster.orphans().into_iter().collect();
+        let orphans = self.cluster.orphans().into_iter();
+        let now: HashSet<Name> = orphans.filter(|(namespace, _)| self.holds(namespace)).collect();
         let before = std::mem::replace(&mut self.orphans, now);
         self.orphans.intersection(&before).cloned().collect()
     }
 
     fn poked(&mut self, poke: Poke) {
+        if !self.holds(&poke.name.0) {
+            return;
+        }
         let after = if poke.moved {
             Duration::ZERO
         } else {
             self.head_start(&poke.name)
         };
+        // The caches do not show yet what was just written.
         let touch = Touch {
             urgent: true,
             hopeful: true,
             after,
+            read: true,
         };
         self.queue.touch(&poke.name, touch, Instant::now());
         if poke.moved {
@@ -177,11 +241,19 @@ impl Driver {
         }
     }
 
-    fn ended(&mut self, name: &Name, run: &Run) {
+    fn ended(&mut self, name: &Name, run: Run) {
         let is_wake = || {
             let known = self.cluster.sleeper_named(&name.0, &name.1);
             known.is_some_and(|sleeper| is_urgent(&sleeper))
         };
+        match run.known {
+            Some(known) if self.cluster.sleeper_named(&name.0, &name.1).is_some() => {
+                self.known.insert(name.clone(), known);
+            }
+            _ => {
+                self.known.remove(name);
+            }
+        }
         if run.moved && is_wake() {
             self.moved.insert(name.clone());
         }
@@ -200,31 +272,35 @@ impl Driver {
             let name = name_of(&sleeper);
             self.index.update(&name, Some(&sleeper));
             self.select(&name);
-            self.touch(&name, Some(&sleeper), true);
+            self.touch(&name, Some(&sleeper), true, true);
             self.look_once(&name, &sleeper);
         }
     }
 
-    /// Looks at a Sleeper soon, if it is anything for this driver.
-    fn touch(&mut self, name: &Name, known: Option<&Sleeper>, hopeful: bool) {
+    /// Looks at a Sleeper soon, if it is anything for this driver. `read`: caches do not show what happened.
+    fn touch(&mut self, name: &Name, known: Option<&Sleeper>, hopeful: bool, read: bool) {
         let Some(sleeper) = known else { return };
         let urgent = is_urgent(sleeper);
         if !urgent {
             self.moved.remove(name);
+            self.progress.remove(name);
         }
-        if wants(sleeper, self.role) || self.has_leftovers(sleeper) {
+        if self.holds(&name.0) && (wants(sleeper, self.role) || self.has_leftovers(sleeper)) {
             let after = match self.role {
                 _ if urgent => self.head_start(name),
                 Role::Leader => Duration::ZERO,
                 // Replicas of the DLX would all see the same at once.
-                Role::Waker => HEAD_START.mul_f64(rand::random_range(1.0..3.0)),
+                Role::Waker => LEADERS_HEAD_START.mul_f64(rand::random_range(1.0..3.0)),
             };
             let touch = Touch {
                 urgent,
                 hopeful,
                 after,
+                read,
             };
             self.queue.touch(name, touch, Instant::now());
+        } else {
+            self.known.remove(name);
         }
     }
 
@@ -233,11 +309,12 @@ impl Driver {
     fn look_once(&mut self, name: &Name, sleeper: &Sleeper) {
         let created = sleeper.creation_timestamp().map(|time| time.0);
         let young = created.is_some_and(|created| span(created, self.cluster.now()) < YOUNG);
-        if self.role == Role::Leader && young {
+        if self.role == Role::Leader && young && self.holds(&name.0) {
             let touch = Touch {
                 urgent: false,
                 hopeful: true,
                 after: Duration::ZERO,
+                read: true,
             };
             self.queue.touch(name, touch, Instant::now());
         }
@@ -246,8 +323,30 @@ impl Driver {
     fn touch_all(&mut self, names: Vec<Name>) {
         for name in names {
             let known = self.cluster.sleeper_named(&name.0, &name.1);
-            self.touch(&name, known.as_deref(), true);
+            self.touch(&name, known.as_deref(), true, false);
         }
+    }
+
+    /// How a run would end, where that is known without one: nothing is asked of the API server. `read`: caches do not show what
+    /// happened.
+    fn without_a_run(&self, name: &Name, read: bool) -> Option<Ended> {
+        if self.is_left_alone(name) || !self.holds(&name.0) {
+            return Some(Ended::Settled);
+        }
+        if let Some(progress) = self.progress.get(name).filter(|_| !self.moved.contains(name)) {
+            // Another process carries it out, and goes on.
+            let rest = HEAD_START.saturating_sub(progress.elapsed());
+            if !rest.is_zero() {
+                return Some(Ended::Again(rest));
+            }
+        }
+        let known = self.known.get(name).filter(|_| !read)?;
+        let looked = nothing_to_do(&self.cluster, &name.0, &name.1, self.role, known)?;
+        let RoundOutcome::Waiting { reason, until } = &looked.outcome else {
+            return None;
+        };
+        let (pause, polling) = pause(&self.cluster, self.role, &looked, reason, *until, 0);
+        (!polling).then(|| pause.map_or(Ended::Settled, Ended::Again))
     }
 
     /// Whether it sleeps, or is on the way there, and its Services lead to no DLX that is gone: nothing more is asked of
@@ -301,14 +400,19 @@ impl Driver {
                 let mut sharers = self.index.sharers(&name);
                 sharers.extend(before);
                 self.touch_all(sharers.into_iter().filter(|other| *other != name).collect());
+                if known.as_ref().is_some_and(|sleeper| is_urgent(sleeper)) && !self.moved.contains(&name) {
+                    self.progress.insert(name.clone(), Instant::now());
+                }
                 if known.is_none() {
+                    self.known.remove(&name);
+                    self.progress.remove(&name);
                     self.polls.remove(&name);
                     self.moved.remove(&name);
                     self.queue.forget(&name);
                     let now = self.cluster.now();
                     self.cluster.inner.unanswered.update(name.clone(), false, now);
                 }
-                self.touch(&name, known.as_deref(), false);
+                self.touch(&name, known.as_deref(), false, false);
                 if let Some(sleeper) = known.filter(|_| new) {
                     self.look_once(&name, &sleeper);
                 }
@@ -335,7 +439,9 @@ impl Driver {
                 let names = self.index.of_pod(&change.namespace, labels);
                 for name in names {
                     let known = self.cluster.sleeper_named(&name.0, &name.1);
-                    self.touch(&name, known.as_deref(), true);
+                    // Pods that come or go may mean that their workload was scaled, which no cache shows.
+                    let scaled = known.as_ref().is_some_and(|sleeper| !is_urgent(sleeper));
+                    self.touch(&name, known.as_deref(), true, scaled);
                 }
             }
             _ => {}
@@ -418,25 +524,36 @@ fn failed(cluster: &Cluster, name: &Name) -> Run {
         ended: Ended::Failed { urgent },
         polling: false,
         moved: false,
+        known: None,
     }
 }
 
 async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Result<Run, ClusterError> {
     let mut conflicts = 0_u32;
     let mut moved = false;
+    let mut earlier = None;
     for _ in 0..ROUNDS {
-        let looked = look_and_act(cluster, &name.0, &name.1, role, usize::MAX).await?;
-        let settled = |ended| {
-            Ok(Run {
-                ended,
-                polling: false,
-                moved,
-            })
+        let again = match earlier.take() {
+            Some(seen) => act_again(cluster, seen, role).await?,
+            None => None,
+        };
+        let looked = match again {
+            Some(looked) => looked,
+            None => look_and_act(cluster, &name.0, &name.1, role, usize::MAX).await?,
+        };
+        let settled = |ended| Run {
+            ended,
+            polling: false,
+            moved,
+            known: None,
         };
         match looked.outcome {
-            RoundOutcome::Gone => return settled(Ended::Gone),
-            RoundOutcome::NotOurs => return settled(Ended::Settled),
-            RoundOutcome::Acted { .. } => (conflicts, moved) = (0, true),
+            RoundOutcome::Gone => return Ok(settled(Ended::Gone)),
+            RoundOutcome::NotOurs => return Ok(settled(Ended::Settled)),
+            RoundOutcome::Acted { .. } => {
+                (conflicts, moved) = (0, true);
+                earlier = looked.seen;
+            }
             RoundOutcome::Conflicted { .. } => {
                 // Somebody else is at work on it too. Let one of us be first.
                 let longest = Duration::from_millis(1) * 2_u32.saturating_pow(conflicts.min(8));
@@ -444,16 +561,12 @@ async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Resul
                 conflicts += 1;
             }
             RoundOutcome::Waiting { ref reason, until } => {
-                let (pause, polling) = pause(cluster, role, &looked, reason, polls);
-                let until = until.map(|moment| span(cluster.now(), moment));
-                let pause = match (pause, until) {
-                    (Some(one), Some(two)) => Some(one.min(two)),
-                    (one, two) => one.or(two),
-                };
+                let (pause, polling) = pause(cluster, role, &looked, reason, until, polls);
                 return Ok(Run {
                     ended: pause.map_or(Ended::Settled, Ended::Again),
                     polling,
                     moved,
+                    known: looked.seen.map(|seen| seen.remembered()),
                 });
             }
         }
@@ -462,6 +575,7 @@ async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Resul
         ended: Ended::Again(Duration::ZERO),
         polling: false,
         moved,
+        known: None,
     })
 }
 
@@ -470,35 +584,42 @@ fn span(now: Timestamp, moment: Timestamp) -> Duration {
     Duration::try_from(moment.duration_since(now)).unwrap_or_default()
 }
 
-/// When to look again for want of anything that tells, and whether that is polling.
+/// When to look again even if nothing was seen to change, and whether that is polling, for want of anything that tells.
 fn pause(
     cluster: &Cluster,
     role: Role,
     looked: &Looked,
     reason: &WaitReason,
+    until: Option<Timestamp>,
     polls: u32,
 ) -> (Option<Duration>, bool) {
     let poll = FIRST_POLL
         .saturating_mul(2_u32.saturating_pow(polls.min(12)))
         .min(LONGEST_POLL);
-    match reason {
+    let (pause, polling) = match reason {
         WaitReason::Probe(_) | WaitReason::DemandUnknown => (Some(poll), true),
         WaitReason::NoReadyPod if looked.undecided => (Some(poll), true),
-        WaitReason::NoReadyPod | WaitReason::NotListed | WaitReason::EndpointsLeaving | WaitReason::NoDlx => {
-            (Some(MISSED), false)
-        }
-        WaitReason::Held(_) => (Some(MISSED), false),
+        WaitReason::NoReadyPod
+        | WaitReason::NotListed
+        | WaitReason::EndpointsLeaving
+        | WaitReason::Held(_) => (Some(MISSED), false),
         WaitReason::Grace | WaitReason::CatchingUp | WaitReason::Lost => (None, false),
+        // A DLX that becomes ready is seen at once.
+        WaitReason::NoDlx => (Some(spread(RECHECK)), false),
         WaitReason::Settled => match (role, looked.phase) {
-            (Role::Leader, Phase::Asleep | Phase::Observing) => {
-                let sleepers = u32::try_from(cluster.sleepers().len()).unwrap_or(u32::MAX);
-                let fair = Duration::from_secs(1).saturating_mul(sleepers) / RECHECKS_PER_SECOND;
-                (
-                    Some(RECHECK.max(fair).mul_f64(rand::random_range(0.8..1.2))),
-                    false,
-                )
-            }
+            (Role::Leader, Phase::Asleep | Phase::Observing) => (Some(spread(RECHECK)), false),
             _ => (None, false),
         },
-    }
+    };
+    let until = until.map(|moment| span(cluster.now(), moment));
+    let pause = match (pause, until) {
+        (Some(one), Some(two)) => Some(one.min(two)),
+        (one, two) => one.or(two),
+    };
+    (pause, polling)
+}
+
+/// Not all at the same moment.
+fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..1.5))
 }

@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     /// Slices of a Service, from the reflectors.
-    fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
+    pub(crate) fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
         let caches = &self.inner.caches;
         let slices = match &caches.dlx_slices {
             Some(slices) if !self.inner.config.scope.includes(namespace) => slices,

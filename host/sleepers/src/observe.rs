@@ -6,13 +6,13 @@
 
 pub(crate) mod pods;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dormouse_kubernetes::services::ports;
 use dormouse_kubernetes::slices::{SERVICE_NAME_LABEL, addresses};
-use dormouse_kubernetes::{ClusterError, optional};
+use dormouse_kubernetes::{ClusterError, optional, scaled_by};
 use dormouse_lifecycle::{
     Demand, Dlx, Epoch, Listed, Observation, OwnSlice, Selector, Service as SeenService, Wish, Workload, Zero,
 };
@@ -46,16 +46,25 @@ const PROBES: usize = 16;
 pub struct Seen {
     pub(crate) observation: Observation,
     pub(crate) sleeper: Sleeper,
-    pub(crate) workloads: HashMap<ObjectRef, WorkloadVersion>,
-    pub(crate) services: HashMap<String, ServiceVersion>,
+    pub(crate) parts: Parts,
     /// There are ready pods, but they do not accept connections or are not old enough to trust: nothing will tell when.
     pub(crate) pods_undecided: bool,
+}
+
+/// The objects that a Sleeper names, as they were read or, since then, written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) workloads: BTreeMap<ObjectRef, WorkloadVersion>,
+    pub(crate) services: BTreeMap<String, ServiceVersion>,
+    /// Why its owner may not put it to sleep, where that was asked.
+    pub(crate) denied: Option<String>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct WorkloadVersion {
     pub(crate) resource: ApiResource,
     pub(crate) namespaced: bool,
+    /// None: it does not exist.
     pub(crate) scale: Option<Scale>,
     pub(crate) version: Option<String>,
     pub(crate) annotations: BTreeMap<String, String>,
@@ -70,9 +79,11 @@ pub(crate) struct ServiceVersion {
     pub(crate) others: Vec<EndpointSlice>,
 }
 
-struct Parts {
-    workloads: Vec<(Workload, WorkloadVersion)>,
-    services: Vec<(SeenService, ServiceVersion)>,
+/// What a look found out that caches do not hold. With it, caches alone tell whether there is still nothing to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Remembered {
+    spec: SleeperSpec,
+    parts: Parts,
 }
 
 impl Seen {
@@ -84,6 +95,17 @@ impl Seen {
     /// The Sleeper as it was read.
     pub fn sleeper(&self) -> &Sleeper {
         &self.sleeper
+    }
+
+    /// What to remember for [`Cluster::glance`]. Services and slices are in caches.
+    pub(crate) fn remembered(&self) -> Remembered {
+        Remembered {
+            spec: self.sleeper.spec.clone(),
+            parts: Parts {
+                services: BTreeMap::new(),
+                ..self.parts.clone()
+            },
+        }
     }
 }
 
@@ -100,10 +122,11 @@ impl Cluster {
         };
         // The spec decides what to read. If it changed meanwhile, read again; it changes rarely.
         loop {
-            let parts = self.parts(namespace, &guess).await?;
+            let mut parts = self.parts(namespace, &guess).await?;
             let sleeper = self.fetch(namespace, name).await?;
             if sleeper.spec == guess.spec && sleeper.uid() == guess.uid() {
-                let seen = self.complete(namespace, sleeper, parts).await?;
+                parts.denied = self.denied(&sleeper).await?;
+                let seen = self.complete(sleeper, parts).await;
                 self.inner.metrics.observed(begun.elapsed());
                 return Ok(seen);
             }
@@ -111,76 +134,116 @@ impl Cluster {
         }
     }
 
+    /// The same after a write, with what it returned: of the other objects nothing newer is known. What is decided by that is
+    /// conditional on their versions, as ever.
+    pub(crate) async fn observe_again(&self, mut seen: Seen) -> Result<Seen, ClusterError> {
+        if seen.observation.denied.is_none() && seen.observation.state.wish != Wish::Awake {
+            seen.parts.denied = self.denied(&seen.sleeper).await?;
+        }
+        Ok(self.complete(seen.sleeper, seen.parts).await)
+    }
+
+    /// What caches tell, with what an earlier look found out about workloads. It makes no request. None: that is not enough to
+    /// know whether there is something to do.
+    pub(crate) fn glance(&self, namespace: &str, name: &str, known: &Remembered) -> Option<Seen> {
+        let sleeper = self.sleeper_named(namespace, name)?;
+        if sleeper.spec != known.spec || sleeper.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let mut parts = known.parts.clone();
+        for service in each_once(&sleeper.spec.services) {
+            let object = self.service(namespace, service);
+            let slices = self.slices_of(namespace, service);
+            let object = object.map(|object| (*object).clone());
+            let slices = slices.iter().map(|slice| (**slice).clone());
+            parts
+                .services
+                .insert(service.clone(), ServiceVersion::new(service, object, slices));
+        }
+        let mut seen = self.assemble((*sleeper).clone(), parts);
+        let (phase, observation) = (seen.observation.state.phase, &seen.observation);
+        let asks = |service: &SeenService| !observation.to_ask(service).is_empty();
+        let unknown = match phase {
+            Phase::Draining => self.is_drained(observation),
+            Phase::Asleep => !observation.state.pods_gone,
+            _ => false,
+        };
+        if unknown || observation.services.iter().any(asks) {
+            return None;
+        }
+        self.note_unanswered(&mut seen);
+        if matches!(phase, Phase::Waking | Phase::Ready | Phase::Awake) {
+            self.relisted(namespace, &mut seen);
+        }
+        if phase == Phase::Waking && !self.only_unready_pods(namespace, &seen) {
+            return None;
+        }
+        Some(seen)
+    }
+
     async fn parts(&self, namespace: &str, sleeper: &Sleeper) -> Result<Parts, ClusterError> {
-        let workloads = try_join_all(
-            each_once(&sleeper.spec.workloads).map(|object| self.workload(namespace, object, sleeper)),
-        );
-        let dlx = self.dlx_endpoints().addresses;
-        let services =
-            each_once(&sleeper.spec.services).map(|name| self.seen_service(namespace, name, sleeper, &dlx));
-        let services = try_join_all(services);
-        let (mut workloads, services, minimums) = try_join3(
-            workloads,
-            services,
-            self.autoscaler_minimums(namespace, &sleeper.spec),
+        let deleting = sleeper.metadata.deletion_timestamp.is_some();
+        let workloads = each_once(&sleeper.spec.workloads).map(async |object| {
+            let version = self.workload(namespace, object, deleting).await?;
+            Ok::<_, ClusterError>((object.clone(), version))
+        });
+        let services = each_once(&sleeper.spec.services).map(async |name| {
+            let version = self.read_service(namespace, name).await?;
+            Ok::<_, ClusterError>((name.clone(), version))
+        });
+        let (workloads, services, ()) = try_join3(
+            try_join_all(workloads),
+            try_join_all(services),
+            self.list_autoscalers(namespace, &sleeper.spec),
         )
         .await?;
-        for (workload, _) in &mut workloads {
-            workload.autoscaler_minimum = minimums.get(&target(&workload.object)).copied();
+        Ok(Parts {
+            workloads: workloads.into_iter().collect(),
+            services: services.into_iter().collect(),
+            denied: None,
+        })
+    }
+
+    /// Why its owner may not put it to sleep. Asked in every phase: labels and grants change, and a Sleeper may have been written
+    /// by hand.
+    async fn denied(&self, sleeper: &Sleeper) -> Result<Option<String>, ClusterError> {
+        let wish = sleeper.status.as_ref().map(|status| status.state.wish);
+        if matches!(wish, None | Some(Wish::Awake)) {
+            return Ok(None);
         }
-        Ok(Parts { workloads, services })
+        match self.may_sleep(sleeper).await {
+            Err(WishError::Denied(why)) => Ok(Some(why)),
+            Err(WishError::Cluster(error)) => Err(error),
+            Ok(()) | Err(_) => Ok(None),
+        }
     }
 
     async fn workload(
         &self,
         namespace: &str,
         object: &ObjectRef,
-        sleeper: &Sleeper,
-    ) -> Result<(Workload, WorkloadVersion), ClusterError> {
-        let gone = |resource: ApiResource, namespaced| {
-            let workload = Workload {
-                object: object.clone(),
-                exists: false,
-                replicas: 0,
-                zero: Zero::StandIn,
-                autoscaler_minimum: None,
-                fence: None,
-                noted: None,
-                held_by: None,
-            };
-            Ok((
-                workload,
-                WorkloadVersion {
-                    resource,
-                    namespaced,
-                    scale: None,
-                    version: None,
-                    annotations: BTreeMap::new(),
-                },
-            ))
-        };
-        let kind = match self.inner.server.kind(&object.api_version, &object.kind).await {
+        deleting: bool,
+    ) -> Result<WorkloadVersion, ClusterError> {
+        let server = &self.inner.server;
+        let kind = match server.kind(&object.api_version, &object.kind).await {
             Ok(kind) => kind,
             // Without its kind there is no object, and a Sleeper that goes must not wait for one.
-            Err(ClusterError::NoKind { .. }) if sleeper.metadata.deletion_timestamp.is_some() => {
+            Err(ClusterError::NoKind { .. }) if deleting => {
                 let gvk = kube::core::GroupVersionKind::gvk("", "", &object.kind);
-                return gone(ApiResource::from_gvk(&gvk), true);
+                return Ok(WorkloadVersion::gone(ApiResource::from_gvk(&gvk), true));
             }
             Err(error) => return Err(error),
         };
-        let api = self
-            .inner
-            .server
-            .api_of(namespace, &kind.resource, kind.namespaced);
+        let api = server.api_of(namespace, &kind.resource, kind.namespaced);
         let what = || format!("{} {}", object.kind, object.name);
         let scale_of = || format!("the scale of {} {}", object.kind, object.name);
         let (metadata, scale) = try_join(
-            async { optional(self.inner.server.ask(what, api.get_metadata(&object.name)).await) },
-            async { optional(self.inner.server.ask(scale_of, api.get_scale(&object.name)).await) },
+            async { optional(server.ask(what, api.get_metadata(&object.name)).await) },
+            async { optional(server.ask(scale_of, api.get_scale(&object.name)).await) },
         )
         .await?;
         let Some(metadata) = metadata.filter(|found| found.metadata.deletion_timestamp.is_none()) else {
-            return gone(kind.resource, kind.namespaced);
+            return Ok(WorkloadVersion::gone(kind.resource, kind.namespaced));
         };
         let Some(scale) = scale else {
             return Err(ClusterError::Invalid {
@@ -189,32 +252,35 @@ impl Cluster {
                     .to_owned(),
             });
         };
-        let fence = stamp(metadata.annotations(), FENCE, &sleeper.uid().unwrap_or_default());
+        Ok(WorkloadVersion {
+            resource: kind.resource,
+            namespaced: kind.namespaced,
+            scale: Some(scale),
+            version: metadata.resource_version(),
+            annotations: metadata.annotations().clone(),
+        })
+    }
+
+    fn seen_workload(&self, sleeper: &Sleeper, object: &ObjectRef, version: &WorkloadVersion) -> Workload {
+        let namespace = sleeper.namespace().unwrap_or_default();
+        let note = Note::of(&version.annotations);
         // Zero is left out by the API server.
-        let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
-        let note = Note::of(metadata.annotations());
-        let workload = Workload {
+        let replicas = version.replicas().unwrap_or(0);
+        let exists = version.scale.is_some();
+        Workload {
             object: object.clone(),
-            exists: true,
+            exists,
             replicas,
-            zero: self.zero_of(metadata.annotations()),
-            autoscaler_minimum: None,
-            fence,
+            zero: if exists {
+                self.zero_of(&version.annotations)
+            } else {
+                Zero::StandIn
+            },
+            autoscaler_minimum: self.autoscaler_minimum(&namespace, object).filter(|_| exists),
+            fence: stamp(&version.annotations, FENCE, &sleeper.uid().unwrap_or_default()),
             held_by: self.sleep_of_another(sleeper, object, replicas, note.as_ref()),
             noted: note.map(|note| note.replicas),
-        };
-        let version = metadata.resource_version();
-        let (resource, namespaced) = (kind.resource, kind.namespaced);
-        Ok((
-            workload,
-            WorkloadVersion {
-                resource,
-                namespaced,
-                scale: Some(scale),
-                version,
-                annotations: metadata.annotations().clone(),
-            },
-        ))
+        }
     }
 
     /// What zero replicas mean for a workload with these annotations.
@@ -227,135 +293,115 @@ impl Cluster {
         }
     }
 
-    /// Minimums of the HPAs in a namespace, by kind and name of their targets.
-    async fn autoscaler_minimums(
-        &self,
-        namespace: &str,
-        spec: &SleeperSpec,
-    ) -> Result<HashMap<(String, String), i32>, ClusterError> {
-        if spec.workloads.is_empty() || spec.restore_replicas.is_some() {
-            return Ok(HashMap::new());
+    /// The minimum of the HPA that scales a workload, if there is one, as far as is known.
+    fn autoscaler_minimum(&self, namespace: &str, object: &ObjectRef) -> Option<i32> {
+        let scaling = self
+            .inner
+            .caches
+            .autoscalers
+            .with(scaled_by(namespace, &object.kind, &object.name));
+        let autoscaler = scaling.iter().find(|autoscaler| {
+            let target = &autoscaler.spec.scale_target_ref;
+            target.kind == object.kind && target.name == object.name
+        })?;
+        Some(autoscaler.spec.min_replicas.unwrap_or(1))
+    }
+
+    /// Lists the HPAs of a namespace where they may not be watched, or the watch has no list yet.
+    async fn list_autoscalers(&self, namespace: &str, spec: &SleeperSpec) -> Result<(), ClusterError> {
+        let autoscalers = &self.inner.caches.autoscalers;
+        if autoscalers.synced() || spec.workloads.is_empty() || spec.restore_replicas.is_some() {
+            return Ok(());
         }
         let api = self.inner.server.api::<HorizontalPodAutoscaler>(namespace);
         // What the API server has at hand will do: a list that has to be the newest may wait for etcd while a wake waits for it.
         let at_hand = ListParams::default().match_any();
-        let listed = self
-            .inner
-            .server
-            .ask(|| "HorizontalPodAutoscalers".to_owned(), api.list(&at_hand))
-            .await;
-        match listed {
-            Ok(list) => Ok(list
-                .items
-                .into_iter()
-                .map(|hpa| {
-                    let target = hpa.spec.scale_target_ref;
-                    ((target.kind, target.name), hpa.spec.min_replicas.unwrap_or(1))
-                })
-                .collect()),
+        let what = || "HorizontalPodAutoscalers".to_owned();
+        match self.inner.server.ask(what, api.list(&at_hand)).await {
+            Ok(list) => autoscalers.replace_namespace(namespace, list.items),
             // Replicas from before are a good answer too: a wake must not fail for want of a better one.
             Err(error) => {
                 tracing::debug!(namespace, %error, "HPAs could not be listed; replicas from before are restored");
-                Ok(HashMap::new())
             }
         }
+        Ok(())
     }
 
-    async fn seen_service(
-        &self,
-        namespace: &str,
-        name: &str,
-        sleeper: &Sleeper,
-        dlx: &[IpAddr],
-    ) -> Result<(SeenService, ServiceVersion), ClusterError> {
-        let uid = &sleeper.uid().unwrap_or_default();
-        let api = self.inner.server.api::<Service>(namespace);
-        let slices = self.inner.server.api::<EndpointSlice>(namespace);
+    async fn read_service(&self, namespace: &str, name: &str) -> Result<ServiceVersion, ClusterError> {
+        let server = &self.inner.server;
+        let (services, slices) = (
+            server.api::<Service>(namespace),
+            server.api::<EndpointSlice>(namespace),
+        );
         let of_service = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={name}"));
         let (service, slices) = try_join(
             async {
-                optional(
-                    self.inner
-                        .server
-                        .ask(|| format!("Service {name}"), api.get(name))
-                        .await,
-                )
+                let what = || format!("Service {name}");
+                optional(server.ask(what, services.get(name)).await)
             },
-            self.inner.server.ask(
+            server.ask(
                 || format!("EndpointSlices of Service {name}"),
                 slices.list(&of_service),
             ),
         )
         .await?;
-        let service = service.filter(|service| service.metadata.deletion_timestamp.is_none());
-        let own_name = own_slice_name(name);
-        let (own, others): (Vec<_>, Vec<_>) = slices
-            .items
-            .into_iter()
-            .partition(|slice| is_own(slice.labels()) && slice.name_any() == own_name);
-        let own = own.into_iter().next();
-        let listed = if addresses(others.iter(), |ready, terminating| ready && !terminating).is_empty() {
-            Listed::Nothing
-        } else {
-            Listed::ReadyPods
-        };
-        let seen = SeenService {
+        Ok(ServiceVersion::new(name, service, slices.items.into_iter()))
+    }
+
+    fn seen_service(
+        &self,
+        sleeper: &Sleeper,
+        name: &str,
+        version: &ServiceVersion,
+        dlx: &[IpAddr],
+    ) -> SeenService {
+        let uid = &sleeper.uid().unwrap_or_default();
+        let service = version.service.as_ref();
+        let pods = addresses(version.others.iter(), |ready, terminating| ready && !terminating);
+        SeenService {
             name: name.to_owned(),
-            selector: service.as_ref().map(|service| selector(service, dlx)),
-            family: service.as_ref().and_then(family),
-            ports: service.as_ref().map(ports).unwrap_or_default(),
-            own_slice: own.as_ref().map(|slice| own_slice(slice, uid)),
-            listed,
+            selector: service.map(|service| selector(service, dlx)),
+            family: service.and_then(family),
+            ports: service.map(ports).unwrap_or_default(),
+            own_slice: version.own.as_ref().map(|slice| own_slice(slice, uid)),
+            listed: if pods.is_empty() {
+                Listed::Nothing
+            } else {
+                Listed::ReadyPods
+            },
             relisted: false,
             answers: BTreeMap::new(),
-            fence: service
-                .as_ref()
-                .and_then(|service| stamp(service.annotations(), FENCE, uid)),
-            kept: service.as_ref().is_none_or(|service| {
+            fence: service.and_then(|service| stamp(service.annotations(), FENCE, uid)),
+            kept: service.is_none_or(|service| {
                 original_selector(service).is_ok_and(|labels| labels.is_some_and(|l| !l.is_empty()))
             }),
             foreign: None,
-            held_by: self.holder(sleeper, name, service.as_ref(), own.as_ref()),
-        };
-        let version = ServiceVersion { service, own, others };
-        Ok((seen, version))
+            held_by: self.holder(sleeper, name, service, version.own.as_ref()),
+        }
     }
 
-    /// Adds what the stage asks for.
-    async fn complete(&self, namespace: &str, sleeper: Sleeper, parts: Parts) -> Result<Seen, ClusterError> {
+    /// What follows from the objects and the caches alone.
+    fn assemble(&self, sleeper: Sleeper, parts: Parts) -> Seen {
+        let namespace = sleeper.namespace().unwrap_or_default();
         let state = sleeper.status.clone().unwrap_or_default().state;
-        let (phase, deleting) = (state.phase, sleeper.metadata.deletion_timestamp.is_some());
         let found = self.dlx_endpoints();
-        let (services, service_versions): (Vec<_>, Vec<_>) = parts.services.into_iter().unzip();
-        let (workloads, workload_versions): (Vec<_>, Vec<_>) = parts.workloads.into_iter().unzip();
         let timeout = sleeper.spec.readiness_timeout_millis.map(Duration::from_millis);
-        // Once more in every phase: labels and grants change, and a Sleeper may have been written by hand.
-        let denied = match state.wish {
-            Wish::Awake => None,
-            _ => match self.may_sleep(&sleeper).await {
-                Ok(()) => None,
-                Err(WishError::Denied(why)) => Some(why),
-                Err(WishError::Cluster(error)) => return Err(error),
-                Err(_) => None,
-            },
-        };
+        // In the order in which the Sleeper names them.
+        let workloads = each_once(&sleeper.spec.workloads)
+            .filter_map(|object| Some(self.seen_workload(&sleeper, object, parts.workloads.get(object)?)))
+            .collect();
+        let services = each_once(&sleeper.spec.services)
+            .filter_map(|name| {
+                Some(self.seen_service(&sleeper, name, parts.services.get(name)?, &found.addresses))
+            })
+            .collect();
         let mut seen = Seen {
-            services: services
-                .iter()
-                .map(|service| service.name.clone())
-                .zip(service_versions)
-                .collect(),
-            workloads: workloads
-                .iter()
-                .map(|workload| workload.object.clone())
-                .zip(workload_versions)
-                .collect(),
             pods_undecided: false,
             observation: Observation {
                 now: self.now(),
-                seed: own_seed(namespace, &sleeper.name_any()),
+                seed: own_seed(&namespace, &sleeper.name_any()),
                 state,
-                deleting,
+                deleting: sleeper.metadata.deletion_timestamp.is_some(),
                 readiness_timeout: timeout.unwrap_or(self.inner.config.readiness_timeout),
                 restore_replicas: sleeper.spec.restore_replicas,
                 workloads,
@@ -368,8 +414,8 @@ impl Cluster {
                 last_outage: self.inner.outages.last(),
                 demand: Demand::Unknown,
                 rival: self.rival(&sleeper),
-                denied,
-                carried: 0,
+                denied: parts.denied.clone(),
+                carried: carried(&parts),
                 lost_ports: self.lost_ports(&sleeper),
                 no_port: None,
                 // Until the opposite is known.
@@ -377,19 +423,25 @@ impl Cluster {
                 ready_pod: false,
             },
             sleeper,
+            parts,
         };
-        seen.observation.carried = carried(&seen);
         seen.observation.no_port = self.no_port(&seen);
         derive_selectors(&mut seen);
         for service in &mut seen.observation.services {
             if let Some(labels) = service.selector.as_ref().and_then(Selector::labels) {
-                service.foreign = self.foreign(namespace, &seen.sleeper.spec, labels);
+                service.foreign = self.foreign(&namespace, &seen.sleeper.spec, labels);
             }
         }
+        seen
+    }
+
+    /// Adds what the stage asks for.
+    async fn complete(&self, sleeper: Sleeper, parts: Parts) -> Seen {
+        let mut seen = self.assemble(sleeper, parts);
+        let namespace = &seen.sleeper.namespace().unwrap_or_default();
+        let (phase, deleting) = (seen.observation.state.phase, seen.observation.deleting);
         self.probe(&mut seen).await;
-        let unanswered = seen.observation.unanswered().is_some();
-        let key = (namespace.to_owned(), seen.sleeper.name_any());
-        seen.observation.unanswered_since = self.inner.unanswered.update(key, unanswered, self.now());
+        self.note_unanswered(&mut seen);
         if !deleting && phase == Phase::Draining && self.is_drained(&seen.observation) {
             seen.observation.demand = self.demand(&seen.sleeper).await;
         }
@@ -403,7 +455,16 @@ impl Cluster {
             (seen.observation.ready_pod, seen.pods_undecided) = self.ready_pod(namespace, &seen).await;
         }
         seen.observation.now = self.now();
-        Ok(seen)
+        seen
+    }
+
+    fn note_unanswered(&self, seen: &mut Seen) {
+        let unanswered = seen.observation.unanswered().is_some();
+        let key = (
+            seen.sleeper.namespace().unwrap_or_default(),
+            seen.sleeper.name_any(),
+        );
+        seen.observation.unanswered_since = self.inner.unanswered.update(key, unanswered, self.now());
     }
 
     /// Whether it is time to ask for demand: nothing reaches the pods any more, and open connections had their grace.
@@ -461,16 +522,45 @@ fn each_once<T: PartialEq>(named: &[T]) -> impl Iterator<Item = &T> {
         .map(|(_, one)| one)
 }
 
+impl WorkloadVersion {
+    fn gone(resource: ApiResource, namespaced: bool) -> Self {
+        Self {
+            resource,
+            namespaced,
+            scale: None,
+            version: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn replicas(&self) -> Option<i32> {
+        self.scale.as_ref()?.spec.as_ref()?.replicas
+    }
+}
+
+impl ServiceVersion {
+    fn new(name: &str, service: Option<Service>, slices: impl Iterator<Item = EndpointSlice>) -> Self {
+        let own_name = own_slice_name(name);
+        let (own, others): (Vec<_>, Vec<_>) =
+            slices.partition(|slice| is_own(slice.labels()) && slice.name_any() == own_name);
+        Self {
+            service: service.filter(|service| service.metadata.deletion_timestamp.is_none()),
+            own: own.into_iter().next(),
+            others,
+        }
+    }
+}
+
 /// The highest epoch that the objects carry, whoever wrote it there.
-fn carried(seen: &Seen) -> Epoch {
-    let workloads = seen.workloads.values().flat_map(|version| {
+fn carried(parts: &Parts) -> Epoch {
+    let workloads = parts.workloads.values().flat_map(|version| {
         let noted = Note::of(&version.annotations).map(|note| note.epoch);
         stamps(&version.annotations, FENCE)
             .map(|(epoch, _)| epoch)
             .chain(noted)
             .collect::<Vec<_>>()
     });
-    let services = seen.services.values().flat_map(|version| {
+    let services = parts.services.values().flat_map(|version| {
         let fences = version
             .service
             .iter()
@@ -490,6 +580,7 @@ fn carried(seen: &Seen) -> Epoch {
 /// its only workload selects them.
 fn derive_selectors(seen: &mut Seen) {
     let mut selectors = seen
+        .parts
         .workloads
         .values()
         .filter_map(|version| version.scale.as_ref()?.status.as_ref()?.selector.as_deref())
@@ -507,7 +598,7 @@ fn derive_selectors(seen: &mut Seen) {
             .find(|kept| kept.service == service.name && !kept.labels.is_empty())
             .map(|kept| kept.labels.clone());
         if let Some(labels) = recorded.or_else(|| of_workload.clone()) {
-            let version = seen.services.get(&service.name);
+            let version = seen.parts.services.get(&service.name);
             let object = version.and_then(|version| version.service.as_ref());
             let obstacle = object.and_then(|object| obstacle(object, &observation.dlx.ready));
             service.selector = Some(match obstacle {
@@ -584,11 +675,6 @@ fn own_slice(slice: &EndpointSlice, uid: &str) -> OwnSlice {
         ports,
         turn: stamp(slice.annotations(), TURN, uid),
     }
-}
-
-/// What an HPA calls its target.
-fn target(object: &ObjectRef) -> (String, String) {
-    (object.kind.clone(), object.name.clone())
 }
 
 #[cfg(test)]

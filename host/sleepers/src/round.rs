@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use crate::api::{Sleeper, condition};
 use crate::conditions::ConditionUpdate;
 use crate::endpoints::leads_astray;
+use crate::observe::Remembered;
 use crate::role::Role;
 use crate::{Carried, Cluster, Seen, SleeperKey};
 
@@ -39,12 +40,24 @@ pub enum RoundOutcome {
 }
 
 /// What the driver wants to know beyond the outcome.
-#[derive(Debug)]
 pub(crate) struct Looked {
     pub(crate) outcome: RoundOutcome,
     pub(crate) phase: Phase,
     /// Nothing will tell when to look again, so look again soon.
     pub(crate) undecided: bool,
+    /// What was seen and, since then, written. None: there is no such Sleeper.
+    pub(crate) seen: Option<Box<Seen>>,
+}
+
+impl Looked {
+    fn at(outcome: RoundOutcome, seen: Box<Seen>) -> Self {
+        Self {
+            outcome,
+            phase: seen.observation.state.phase,
+            undecided: seen.pods_undecided,
+            seen: Some(seen),
+        }
+    }
 }
 
 /// One round for one Sleeper: observe, [`dormouse_lifecycle::next`], carry out at most `max_steps` steps. Stopping after any number
@@ -63,6 +76,7 @@ pub async fn round(
         .map(|looked| looked.outcome)
 }
 
+/// Reads everything anew, and acts on it.
 pub(crate) async fn look_and_act(
     cluster: &Cluster,
     namespace: &str,
@@ -70,38 +84,84 @@ pub(crate) async fn look_and_act(
     role: Role,
     max_steps: usize,
 ) -> Result<Looked, ClusterError> {
-    let seen = match cluster.observe(namespace, name).await {
-        Ok(seen) => seen,
-        Err(ClusterError::NotFound { .. }) => {
-            return Ok(Looked {
-                outcome: RoundOutcome::Gone,
-                phase: Phase::Awake,
-                undecided: false,
-            });
-        }
+    match cluster.observe(namespace, name).await {
+        Ok(seen) => act(cluster, Box::new(seen), role, max_steps, Since::Read).await,
+        Err(ClusterError::NotFound { .. }) => Ok(Looked {
+            outcome: RoundOutcome::Gone,
+            phase: Phase::Awake,
+            undecided: false,
+            seen: None,
+        }),
         Err(error) => {
             if let Some(known) = cluster.sleeper_named(namespace, name) {
                 report(cluster, &known, &error).await;
             }
-            return Err(error);
+            Err(error)
         }
-    };
-    let phase = seen.observation().state.phase;
-    let looked = |outcome| Looked {
-        outcome,
-        phase,
-        undecided: seen.pods_undecided,
-    };
+    }
+}
+
+/// Acts on what was seen, and on what was written since then. None: what would come next takes something away, and may be decided
+/// only on what is read anew.
+pub(crate) async fn act_again(
+    cluster: &Cluster,
+    seen: Box<Seen>,
+    role: Role,
+) -> Result<Option<Looked>, ClusterError> {
+    let seen = Box::new(cluster.observe_again(*seen).await?);
+    let looked = act(cluster, seen, role, usize::MAX, Since::Written).await?;
+    Ok(Some(looked).filter(|looked| looked.outcome != RoundOutcome::Conflicted { steps: 0 }))
+}
+
+/// What caches tell, if that is enough to know that there is nothing to do.
+pub(crate) fn nothing_to_do(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    role: Role,
+    known: &Remembered,
+) -> Option<Looked> {
+    let seen = Box::new(cluster.glance(namespace, name, known)?);
+    if !is_ours(&seen, role) {
+        return None;
+    }
+    match next(seen.observation(), &cluster.config().timings) {
+        // Who leads tells of an outage, which is more than nothing.
+        Next::Wait {
+            reason: WaitReason::CatchingUp,
+            ..
+        }
+        | Next::Act(_) => None,
+        Next::Wait { reason, until } => Some(Looked::at(RoundOutcome::Waiting { reason, until }, seen)),
+    }
+}
+
+/// How old what was seen is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// All of it was just read.
+    Read,
+    /// Some of it was read before something was written.
+    Written,
+}
+
+async fn act(
+    cluster: &Cluster,
+    mut seen: Box<Seen>,
+    role: Role,
+    max_steps: usize,
+    since: Since,
+) -> Result<Looked, ClusterError> {
     let ours = is_ours(&seen, role);
     if !ours && !is_astray(cluster, &seen) {
-        return Ok(looked(RoundOutcome::NotOurs));
+        return Ok(Looked::at(RoundOutcome::NotOurs, seen));
     }
     let mut steps = match next(seen.observation(), &cluster.config().timings) {
         Next::Wait { reason, until } => {
             if let (WaitReason::CatchingUp, Role::Leader, Some(until)) = (&reason, role, until) {
                 tell_of_outage(cluster, seen.sleeper(), until);
             }
-            return Ok(looked(RoundOutcome::Waiting { reason, until }));
+            return Ok(Looked::at(RoundOutcome::Waiting { reason, until }, seen));
         }
         Next::Act(steps) => steps,
     };
@@ -109,25 +169,29 @@ pub(crate) async fn look_and_act(
         // Nobody leads, perhaps. What a sleeper's clients reach is repaired all the same, and nothing else is done.
         steps.retain(|step| matches!(step, Step::WriteSlice(_)));
         if steps.is_empty() {
-            return Ok(looked(RoundOutcome::NotOurs));
+            return Ok(Looked::at(RoundOutcome::NotOurs, seen));
         }
+    }
+    let takes_away = |step: &Step| matches!(step, Step::Scale(_, 0) | Step::DeleteSlice(_));
+    if since == Since::Written && steps.iter().any(takes_away) {
+        return Ok(Looked::at(RoundOutcome::Conflicted { steps: 0 }, seen));
     }
     let mut done = 0;
     for step in steps.iter().take(max_steps) {
         if cluster.outages().last() != seen.observation().last_outage {
             // Nodes may not hear of what this was decided on.
-            return Ok(looked(RoundOutcome::Conflicted { steps: done }));
+            return Ok(Looked::at(RoundOutcome::Conflicted { steps: done }, seen));
         }
-        match cluster.carry_out(&seen, step).await {
+        match cluster.carry_out(&mut seen, step).await {
             Ok(Carried::Done) => done += 1,
-            Ok(Carried::Conflicted) => return Ok(looked(RoundOutcome::Conflicted { steps: done })),
+            Ok(Carried::Conflicted) => return Ok(Looked::at(RoundOutcome::Conflicted { steps: done }, seen)),
             Err(error) => {
                 report(cluster, seen.sleeper(), &error).await;
                 return Err(error);
             }
         }
     }
-    Ok(looked(RoundOutcome::Acted { steps: done }))
+    Ok(Looked::at(RoundOutcome::Acted { steps: done }, seen))
 }
 
 fn is_ours(seen: &Seen, role: Role) -> bool {
@@ -147,7 +211,7 @@ fn is_astray(cluster: &Cluster, seen: &Seen) -> bool {
     let (namespace, observation) = (seen.sleeper().namespace().unwrap_or_default(), seen.observation());
     observation.state.phase.is_away()
         && !observation.deleting
-        && seen.services.iter().any(|(service, version)| {
+        && seen.parts.services.iter().any(|(service, version)| {
             let known = cluster.own_slice(&namespace, service);
             let (Some(own), Some(known)) = (&version.own, known) else {
                 return false;

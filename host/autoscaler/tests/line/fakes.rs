@@ -6,18 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_autoscaler::{CustomQuestion, FieldError, Meters, Question, Sleepers, Source, SourceError};
-use dormouse_kubernetes::{ClusterError, MetricValue};
-use dormouse_model::{ObjectRef, Owner, Phase};
+use dormouse_autoscaler::{FieldError, ResourceScaler, SleeperChange, Sleepers, SourceError};
+use dormouse_kubernetes::{ClusterError, MetricValue, PodUsage, WorkloadPod};
+use dormouse_model::{ObjectRef, Owner, Phase, Query, Routing};
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ScaleOutcome, Settings};
-use dormouse_scaling::Reading;
+use dormouse_readings::{Answer as Answered, PodView, Request, Upstream};
+use dormouse_scaling::Sample;
 use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::lifecycle::{
     LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
 };
 use dormouse_sleepers::{
-    ConditionUpdate, Declared, DemandEntry, Route, Sleeper, SleeperKey, SleeperStatus, StoodIn, WishError,
+    ConditionUpdate, Declared, DemandEntry, Sleeper, SleeperKey, SleeperStatus, StoodIn, WishError,
 };
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tokio::time::Instant;
@@ -52,6 +55,22 @@ async fn maybe_hang(names: &Mutex<BTreeSet<String>>, name: &str) {
     }
 }
 
+/// What the DLX says of demand; None hangs.
+#[derive(Debug)]
+pub struct Demand {
+    pub answer: Mutex<Option<Demanded>>,
+    pub calls: AtomicUsize,
+}
+
+impl Default for Demand {
+    fn default() -> Self {
+        Self {
+            answer: Mutex::new(Some(Ok(BTreeMap::new()))),
+            calls: AtomicUsize::new(0),
+        }
+    }
+}
+
 // the cluster
 
 #[derive(Debug, Default)]
@@ -61,8 +80,7 @@ pub struct Cluster {
     /// What was written: verb and resource.
     pub writes: Mutex<Vec<(&'static str, String)>>,
     pub events: Mutex<Vec<(String, String)>>,
-    pub demand: Mutex<Option<Demanded>>,
-    pub demand_calls: AtomicUsize,
+    pub demand: Arc<Demand>,
     /// Resources (`namespace/name`) that cannot be declared.
     pub undeclarable: Mutex<BTreeSet<String>>,
     /// Resources (`namespace/name`) whose Services cannot be diverted.
@@ -76,13 +94,14 @@ pub struct Cluster {
     pub fields: Mutex<BTreeMap<String, String>>,
     /// How long every write takes.
     pub latency: Mutex<Duration>,
+    /// Rises when the watch on Sleepers says something.
+    pub moved: tokio::sync::watch::Sender<u64>,
 }
 
 impl Cluster {
     pub fn new(start: Start) -> Arc<Self> {
         let cluster = Self::default();
         *lock(&cluster.start) = Some(start);
-        *lock(&cluster.demand) = Some(Ok(BTreeMap::new()));
         Arc::new(cluster)
     }
 
@@ -153,7 +172,7 @@ impl Cluster {
 
     pub fn set_demand(&self, key: &SleeperKey, entry: DemandEntry) {
         let name = (key.namespace.clone(), key.object_name());
-        *lock(&self.demand) = Some(Ok(BTreeMap::from([(name, entry)])));
+        *lock(&self.demand.answer) = Some(Ok(BTreeMap::from([(name, entry)])));
     }
 
     pub fn written(&self, verb: &str) -> usize {
@@ -240,6 +259,19 @@ fn short(key: &SleeperKey) -> String {
 impl Sleepers for Cluster {
     fn list(&self) -> Vec<Arc<Sleeper>> {
         lock(&self.sleepers).values().cloned().map(Arc::new).collect()
+    }
+
+    fn get(&self, key: &SleeperKey) -> Option<Arc<Sleeper>> {
+        self.sleeper(key).map(Arc::new)
+    }
+
+    fn sleeper_changes(&self) -> BoxStream<'static, SleeperChange> {
+        let told = self.moved.subscribe();
+        futures::stream::unfold(told, |mut told| async move {
+            told.changed().await.ok()?;
+            Some((SleeperChange::Any, told))
+        })
+        .boxed()
     }
 
     fn includes(&self, namespace: &str) -> bool {
@@ -355,15 +387,6 @@ impl Sleepers for Cluster {
         Ok(())
     }
 
-    async fn demand(&self) -> Result<BTreeMap<(String, String), DemandEntry>, String> {
-        self.demand_calls.fetch_add(1, Ordering::Relaxed);
-        let answer = lock(&self.demand).clone();
-        match answer {
-            Some(answer) => answer,
-            None => std::future::pending().await,
-        }
-    }
-
     async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError> {
         let name = format!("{namespace}/{}:{}", condition.object.name, condition.path);
         Ok(lock(&self.fields).get(&name).cloned())
@@ -386,13 +409,14 @@ pub struct Plugin {
     /// Calls (`resources`, `set-scale`) that never answer.
     pub hangs: Mutex<BTreeSet<String>>,
     pub slow: Mutex<Duration>,
+    pub slow_set_scale: Mutex<Duration>,
     pub outcome: Mutex<Option<Outcome>>,
     pub broken: Mutex<Option<SourceError>>,
     /// Calls of set-scale: resources, replicas and reason.
     pub scaled: Mutex<Vec<(Vec<String>, u32, String)>>,
     pub resources_calls: Mutex<Vec<Instant>>,
     pub settings_calls: AtomicUsize,
-    pub route: Mutex<Result<Option<Route>, SourceError>>,
+    pub route: Mutex<Result<Routing, SourceError>>,
     pub route_calls: Mutex<Vec<String>>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
@@ -407,12 +431,13 @@ impl Plugin {
             resources: Mutex::new(Ok(resources)),
             hangs: Mutex::default(),
             slow: Mutex::default(),
+            slow_set_scale: Mutex::default(),
             outcome: Mutex::default(),
             broken: Mutex::default(),
             scaled: Mutex::default(),
             resources_calls: Mutex::default(),
             settings_calls: AtomicUsize::new(0),
-            route: Mutex::new(Ok(None)),
+            route: Mutex::new(Ok(Routing::First)),
             route_calls: Mutex::default(),
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
@@ -457,12 +482,12 @@ impl Plugin {
 }
 
 #[async_trait]
-impl Source for Plugin {
+impl ResourceScaler for Plugin {
     fn owner(&self) -> Owner {
         Owner::plugin(&self.name)
     }
 
-    async fn route(&self, resource: &Resource) -> Result<Option<Route>, SourceError> {
+    async fn route(&self, resource: &Resource) -> Result<Routing, SourceError> {
         lock(&self.route_calls).push(resource.id.to_string());
         lock(&self.route).clone()
     }
@@ -492,6 +517,8 @@ impl Source for Plugin {
         let ids = resources.iter().map(ToString::to_string).collect();
         lock(&self.scaled).push((ids, replicas, reason.to_owned()));
         maybe_hang(&self.hangs, "set-scale").await;
+        let slow = *lock(&self.slow_set_scale);
+        tokio::time::sleep(slow).await;
         if let Some(error) = lock(&self.broken).clone() {
             return Err(error);
         }
@@ -526,22 +553,77 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct MetricsApi {
     answers: Mutex<HashMap<String, Answer>>,
-    /// Answers to the other questions; None hangs.
-    readings: Mutex<HashMap<Question, Option<Reading>>>,
-    pub questions: Mutex<Vec<Question>>,
+    /// Answers to the other queries; None hangs.
+    samples: Mutex<HashMap<Request, Option<Sample>>>,
+    /// Everything that was asked for but custom metrics.
+    pub requests: Mutex<Vec<Request>>,
     pub calls: Mutex<Vec<String>>,
+    pub demand: Arc<Demand>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
     pub slow: Mutex<Duration>,
 }
 
+/// The one pod of the workload that asks.
+const POD: &str = "web-1";
+
+/// What has to be asked last to answer a query.
+fn last_request(query: &Query) -> Request {
+    match query.clone() {
+        Query::External {
+            namespace,
+            metric,
+            selector,
+        } => Request::External {
+            namespace,
+            metric,
+            selector,
+        },
+        Query::Prometheus {
+            namespace,
+            server,
+            query,
+        } => Request::Prometheus {
+            namespace,
+            server,
+            query,
+        },
+        Query::Usage { namespace, .. } => Request::Usage { namespace },
+        Query::Pods { scrape, window, .. } => Request::Scrape {
+            pods: vec![dormouse_readings::Pod {
+                name: POD.into(),
+                address: [10, 0, 0, 1].into(),
+            }],
+            scrape,
+            window,
+        },
+        Query::Traffic { .. } | Query::Custom { .. } => panic!("it has a script of its own"),
+    }
+}
+
 impl MetricsApi {
+    pub fn new(demand: &Arc<Demand>) -> Arc<Self> {
+        Arc::new(Self {
+            demand: Arc::clone(demand),
+            ..Self::default()
+        })
+    }
+
     pub fn says(&self, call: &str, answer: Answer) {
         lock(&self.answers).insert(call.to_owned(), answer);
     }
 
-    pub fn reads(&self, question: Question, reading: Option<Reading>) {
-        lock(&self.readings).insert(question, reading);
+    pub fn reads(&self, query: &Query, sample: Option<Sample>) {
+        lock(&self.samples).insert(last_request(query), sample);
+    }
+
+    /// How often the answer to a query was asked for.
+    pub fn asked(&self, query: &Query) -> usize {
+        let last = last_request(query);
+        lock(&self.requests)
+            .iter()
+            .filter(|request| **request == last)
+            .count()
     }
 
     pub fn calls(&self) -> Vec<String> {
@@ -549,32 +631,8 @@ impl MetricsApi {
         calls.sort();
         calls
     }
-}
 
-#[async_trait]
-impl Meters for MetricsApi {
-    async fn ask(&self, question: &Question, _now: Timestamp) -> Reading {
-        lock(&self.questions).push(question.clone());
-        let answer = lock(&self.readings).get(question).cloned();
-        match answer {
-            None => Reading::NoData("not scripted".into()),
-            Some(Some(reading)) => reading,
-            Some(None) => std::future::pending().await,
-        }
-    }
-
-    async fn custom(&self, question: &CustomQuestion) -> Result<BTreeMap<String, MetricValue>, String> {
-        let CustomQuestion {
-            group,
-            kind,
-            namespace,
-            metric,
-            selector,
-        } = question;
-        let mut call = format!("{group}/{kind}/{namespace}/{metric}");
-        if let Some(selector) = selector {
-            call.push_str(&format!("?{selector}"));
-        }
+    async fn custom(&self, call: String) -> Result<BTreeMap<String, MetricValue>, String> {
         lock(&self.calls).push(call.clone());
         let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
@@ -593,6 +651,80 @@ impl Meters for MetricsApi {
                 .into_iter()
                 .map(|(object, value)| (object.to_owned(), MetricValue::Value(value.to_owned())))
                 .collect()),
+        }
+    }
+}
+
+/// Usage of the one pod that adds up to a sample.
+fn usage(sample: Sample) -> Result<Answered, String> {
+    let containers = match sample {
+        Sample::Value(value) => vec![BTreeMap::from([("cpu".to_owned(), value.to_string())])],
+        Sample::NoData(_) => Vec::new(),
+        Sample::Error(error) => return Err(error),
+    };
+    let usage = PodUsage {
+        pod: POD.into(),
+        measured: Some(Timestamp::MAX),
+        containers,
+    };
+    Ok(Answered::Usage(HashMap::from([(POD.to_owned(), usage)])))
+}
+
+#[async_trait]
+impl Upstream for MetricsApi {
+    async fn fetch(&self, request: &Request, _now: Timestamp) -> Result<Answered, String> {
+        match request {
+            Request::Demand => {
+                self.demand.calls.fetch_add(1, Ordering::Relaxed);
+                let answer = lock(&self.demand.answer).clone();
+                match answer {
+                    Some(answer) => answer.map(Answered::Demand),
+                    None => std::future::pending().await,
+                }
+            }
+            Request::Custom {
+                group,
+                kind,
+                namespace,
+                metric,
+                selector,
+            } => {
+                let mut call = format!("{group}/{kind}/{namespace}/{metric}");
+                if let Some(selector) = selector {
+                    call.push_str(&format!("?{selector}"));
+                }
+                self.custom(call).await.map(Answered::Custom)
+            }
+            Request::Selector { .. } => {
+                lock(&self.requests).push(request.clone());
+                Ok(Answered::Selector("app=web".parse().expect("a selector")))
+            }
+            Request::Pods { .. } => {
+                lock(&self.requests).push(request.clone());
+                let pod = WorkloadPod {
+                    name: POD.into(),
+                    address: Some([10, 0, 0, 1].into()),
+                    running: true,
+                    ready: true,
+                    host_network: false,
+                    labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+                };
+                Ok(Answered::Pods(PodView::new(vec![pod])))
+            }
+            request => {
+                lock(&self.requests).push(request.clone());
+                let sample = lock(&self.samples).get(request).cloned();
+                let sample = match sample {
+                    None => Sample::NoData("not scripted".into()),
+                    Some(Some(sample)) => sample,
+                    Some(None) => std::future::pending().await,
+                };
+                match (request, sample) {
+                    (Request::Usage { .. }, sample) => usage(sample),
+                    (_, Sample::Error(error)) => Err(error),
+                    (_, sample) => Ok(Answered::Sample(sample)),
+                }
+            }
         }
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_autoscaler::{
-    Autoscaler, Clock, Config, Meters, Metrics, Roster, Sleepers, Source, SourceError,
+    Autoscaler, Clock, Config, Metrics, PluginSource, ResourceScaler, Roster, Sleepers, Source, SourceError,
 };
-use dormouse_model::{ObjectRef, Owner, OwnerKind};
+use dormouse_model::{ObjectRef, Owner, OwnerKind, Shards};
 use dormouse_plugin::types::{MetricSource, Resource, ResourceId, ResourceState, Rule};
+use dormouse_readings::{Limits, Readings, Upstream};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -75,7 +76,9 @@ pub struct World {
     pub roster: Roster,
     pub registry: Registry,
     metrics: Metrics,
-    pub leads: watch::Sender<bool>,
+    reading_metrics: dormouse_readings::Metrics,
+    pub limits: Limits,
+    pub shards: watch::Sender<Shards>,
     pub shutdown: CancellationToken,
 }
 
@@ -84,10 +87,13 @@ impl World {
         let start = Start::now();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        let reading_metrics = dormouse_readings::Metrics::register(&mut registry);
+        let cluster = Cluster::new(start);
+        let api = MetricsApi::new(&cluster.demand);
         Self {
             start,
-            cluster: Cluster::new(start),
-            api: Arc::default(),
+            cluster,
+            api,
             config: Config::default(),
             roster: Roster {
                 complete: [OwnerKind::Plugin].into(),
@@ -95,7 +101,12 @@ impl World {
             },
             registry,
             metrics,
-            leads: watch::channel(true).0,
+            reading_metrics,
+            limits: Limits {
+                concurrency: 16,
+                timeout: Duration::from_secs(10),
+            },
+            shards: watch::channel(Shards::all(1)).0,
             shutdown: CancellationToken::new(),
         }
     }
@@ -109,19 +120,35 @@ impl World {
     pub fn run(&self, plugins: &[&Arc<Plugin>]) -> JoinHandle<()> {
         let sources = plugins
             .iter()
-            .map(|plugin| Arc::clone(plugin) as Arc<dyn Source>)
+            .map(|plugin| self.source(plugin) as Arc<dyn Source>)
             .collect();
         let start = self.start;
+        let upstream = Arc::clone(&self.api) as Arc<dyn Upstream>;
+        let readings = Readings::new(upstream, self.limits, self.reading_metrics.clone());
         let line = Autoscaler::new(
             self.config.clone(),
             sources,
             self.roster.clone(),
             Arc::clone(&self.cluster) as Arc<dyn Sleepers>,
-            Arc::clone(&self.api) as Arc<dyn Meters>,
+            Arc::new(readings),
             self.metrics.clone(),
         );
         let line = line.with_clock(Clock::new(move || start.wall()));
-        tokio::spawn(line.run(self.leads.subscribe(), self.shutdown.clone()))
+        tokio::spawn(line.run(self.shards.subscribe(), self.shutdown.clone()))
+    }
+
+    fn source(&self, plugin: &Arc<Plugin>) -> Arc<PluginSource> {
+        PluginSource::new(
+            Arc::clone(plugin) as Arc<dyn ResourceScaler>,
+            Arc::clone(&self.cluster) as Arc<dyn Sleepers>,
+            self.config.overrides.clone(),
+        )
+    }
+
+    /// Whether this process leads.
+    pub fn leads(&self, leads: bool) {
+        let shards = if leads { Shards::all(1) } else { Shards::none() };
+        self.shards.send_replace(shards);
     }
 
     /// The value of a metric line, by the text before it.

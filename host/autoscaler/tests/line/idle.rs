@@ -217,7 +217,7 @@ async fn a_rule_above_its_threshold_turns_a_sleep_round(#[case] phase: Phase) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_that_is_idle_for_one_reason_goes_in_one_call() {
+async fn what_is_idle_for_one_reason_goes_in_few_calls_that_are_small() {
     let mut world = World::new();
     let fast = vec![custom("requests", 5, "0")];
     let mut resources: Vec<_> = (0..300)
@@ -234,11 +234,11 @@ async fn all_that_is_idle_for_one_reason_goes_in_one_call() {
     minutes(1).await;
     assert_eq!(plugin.slept().len(), 301);
     let calls = plugin.scaled.lock().unwrap();
-    assert!(calls.len() <= 4, "{} calls", calls.len());
+    assert!((11..=60).contains(&calls.len()), "{} calls", calls.len());
     assert!(
         calls
             .iter()
-            .all(|(ids, replicas, _)| ids.len() <= 256 && *replicas == 0)
+            .all(|(ids, replicas, _)| ids.len() <= 32 && *replicas == 0)
     );
     let alone: Vec<_> = calls
         .iter()

@@ -115,7 +115,7 @@ async fn a_metric_that_hangs_delays_only_what_uses_it() {
     world
         .api
         .says("apps/Deployment/shop/hanging_per_10m", Answer::Hang);
-    world.config.metric_timeout = Duration::from_secs(40);
+    world.limits.timeout = Duration::from_secs(40);
     world.run(&[&plugin]);
     pass(Duration::from_secs(6)).await;
     assert_eq!(plugin.slept(), ["shop/b"], "long before the other's deadline");
@@ -144,7 +144,7 @@ async fn a_metric_that_hangs_for_rounds_does_not_delay_the_rounds_of_others() {
     world
         .api
         .says("apps/Deployment/shop/hanging_per_10m", Answer::Hang);
-    world.config.metric_timeout = Duration::from_secs(600);
+    world.limits.timeout = Duration::from_secs(600);
     world.run(&[&plugin]);
     minutes(2).await;
     assert_eq!(world.cluster.outcome(&plugin.key("shop", "b")), "InUse");
@@ -176,7 +176,7 @@ async fn each_metric_is_asked_for_once_in_each_namespace() {
         .flat_map(|name| ["a", "b"].map(|namespace| resource(namespace, name, rules())));
     let plugin = world.plugin("workloads", resources.collect());
     *world.api.slow.lock().unwrap() = Duration::from_millis(100);
-    world.config.metric_concurrency = 4;
+    world.limits.concurrency = 4;
     world.run(&[&plugin]);
     minutes(1).await;
     assert_eq!(plugin.rounds(), 1);

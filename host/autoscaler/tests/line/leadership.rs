@@ -17,13 +17,13 @@ async fn a_follower_does_nothing() {
         vec![resource("shop", "web", vec![custom("requests", 10, "0")])],
     );
     world.api.says(REQUESTS, Answer::Values(vec![("web", "0")]));
-    world.leads.send_replace(false);
+    world.leads(false);
     world.run(&[&plugin]);
     minutes(30).await;
     assert_eq!(plugin.rounds(), 0);
     assert!(world.cluster.writes.lock().unwrap().is_empty());
 
-    world.leads.send_replace(true);
+    world.leads(true);
     minutes(1).await;
     assert_eq!(plugin.slept(), ["shop/web"]);
 }
@@ -41,14 +41,14 @@ async fn who_loses_the_lead_stops_at_once() {
     world.run(&[&plugin]);
     pass(Duration::from_secs(7)).await;
     assert_eq!((plugin.rounds(), world.api.calls().len()), (1, 1));
-    world.leads.send_replace(false);
+    world.leads(false);
     world.cluster.forget_writes();
     minutes(30).await;
     assert!(plugin.slept().is_empty(), "what it was about to do is not done");
     assert!(world.cluster.writes.lock().unwrap().is_empty());
     assert_eq!(plugin.rounds(), 1);
 
-    world.leads.send_replace(true);
+    world.leads(true);
     minutes(1).await;
     assert_eq!(plugin.slept(), ["shop/web"]);
 }
@@ -70,7 +70,7 @@ async fn it_ends_on_shutdown_even_if_a_plugin_hangs() {
 #[tokio::test(start_paused = true)]
 async fn it_ends_on_shutdown_while_it_does_not_lead() {
     let world = World::new();
-    world.leads.send_replace(false);
+    world.leads(false);
     let running = world.run(&[]);
     minutes(1).await;
     world.shutdown.cancel();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dormouse_autoscaler::Question;
-use dormouse_plugin::types::{MetricSource, PodScrape, Rule};
-use dormouse_scaling::Reading;
+use dormouse_model::{PodScrape, Query};
+use dormouse_plugin::types::{MetricSource, Rule};
+use dormouse_scaling::Sample;
 use rstest::rstest;
 
 use crate::fakes::{Answer, lock};
@@ -34,12 +34,12 @@ fn prometheus(server: &str, query: &str) -> MetricSource {
     }
 }
 
-fn external() -> (MetricSource, Question) {
+fn external() -> (MetricSource, Query) {
     let source = MetricSource::External {
         name: "queue_depth".into(),
         selector: Some("queue=orders".into()),
     };
-    let question = Question::External {
+    let question = Query::External {
         namespace: "shop".into(),
         metric: "queue_depth".into(),
         selector: Some("queue=orders".into()),
@@ -47,8 +47,8 @@ fn external() -> (MetricSource, Question) {
     (source, question)
 }
 
-fn usage() -> (MetricSource, Question) {
-    let question = Question::Usage {
+fn usage() -> (MetricSource, Query) {
+    let question = Query::Usage {
         namespace: "shop".into(),
         workloads: vec![deployment("web")],
         resource: "cpu".into(),
@@ -57,9 +57,9 @@ fn usage() -> (MetricSource, Question) {
     (MetricSource::Resource("cpu".into()), question)
 }
 
-fn query() -> (MetricSource, Question) {
+fn query() -> (MetricSource, Query) {
     let template = r#"sum(rate(hits{namespace="{namespace}",app="{name}"}[{window}]))"#;
-    let question = Question::Prometheus {
+    let question = Query::Prometheus {
         namespace: "shop".into(),
         server: "main".into(),
         query: r#"sum(rate(hits{namespace="shop",app="web"}[600s]))"#.into(),
@@ -67,8 +67,8 @@ fn query() -> (MetricSource, Question) {
     (prometheus("main", template), question)
 }
 
-fn pods() -> (MetricSource, Question) {
-    let question = Question::Pods {
+fn pods() -> (MetricSource, Query) {
+    let question = Query::Pods {
         namespace: "shop".into(),
         workloads: vec![deployment("web")],
         scrape: scrape(),
@@ -77,8 +77,8 @@ fn pods() -> (MetricSource, Question) {
     (MetricSource::Pods(scrape()), question)
 }
 
-fn value(text: &str) -> Option<Reading> {
-    text.parse().ok().map(Reading::Value)
+fn value(text: &str) -> Option<Sample> {
+    text.parse().ok().map(Sample::Value)
 }
 
 #[rstest]
@@ -89,23 +89,23 @@ fn value(text: &str) -> Option<Reading> {
 #[tokio::test(start_paused = true)]
 async fn only_a_value_puts_to_sleep(
     #[case] label: &str,
-    #[case] (source, question): (MetricSource, Question),
+    #[case] (source, question): (MetricSource, Query),
     #[values(
         (value("0"), "Idle", "value", ""),
         (value("1m"), "InUse", "value", ""),
-        (Some(Reading::NoData("nobody knows".into())), "NoData", "no-data", "NoData"),
-        (Some(Reading::Error("it broke".into())), "Error", "error", "ReadingFailed"),
+        (Some(Sample::NoData("nobody knows".into())), "NoData", "no-data", "NoData"),
+        (Some(Sample::Error("it broke".into())), "Error", "error", "ReadingFailed"),
         (None, "Error", "error", "ReadingFailed"),
     )]
-    (reading, outcome, result, reason): (Option<Reading>, &str, &str, &str),
+    (reading, outcome, result, reason): (Option<Sample>, &str, &str, &str),
 ) {
     let mut world = World::new();
     let plugin = world.plugin("workloads", vec![resource("shop", "web", vec![rule(source)])]);
-    world.api.reads(question.clone(), reading);
+    world.api.reads(&question, reading);
     world.run(&[&plugin]);
     minutes(2).await;
     let key = plugin.key("shop", "web");
-    assert_eq!(lock(&world.api.questions).first(), Some(&question));
+    assert!(world.api.asked(&question) > 0);
     assert_eq!(world.cluster.outcome(&key), outcome);
     assert_eq!(plugin.slept().is_empty(), outcome != "Idle");
     // The reason is on the Sleeper, in an event when something is broken, and in a metric.
@@ -172,19 +172,19 @@ async fn what_several_ask_is_asked_once_in_a_round() {
     world.run(&[&plugin]);
     pass(MINUTE / 2).await;
     assert_eq!(plugin.rounds(), 1);
-    assert_eq!(lock(&world.api.questions).len(), 4);
+    assert_eq!(lock(&world.api.requests).len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_hangs_fills_its_own_places_only() {
     let mut world = World::new();
-    world.config.metric_concurrency = 2;
+    world.limits.concurrency = 2;
     // More than there are places, on a server that never answers.
     let mut resources: Vec<_> = (0..10)
         .map(|index| {
             let source = prometheus("dead", &format!("x{index}"));
             world.api.reads(
-                Question::Prometheus {
+                &Query::Prometheus {
                     namespace: "shop".into(),
                     server: "dead".into(),
                     query: format!("x{index}"),
@@ -196,7 +196,7 @@ async fn a_source_that_hangs_fills_its_own_places_only() {
         .collect();
     resources.push(resource("shop", "web", vec![rule(query().0)]));
     resources.push(resource("shop", "shop", vec![custom("requests", 10, "0")]));
-    world.api.reads(query().1, value("0"));
+    world.api.reads(&query().1, value("0"));
     world.api.says(
         "apps/Deployment/shop/requests_per_10m",
         Answer::Values(vec![("shop", "0")]),
@@ -240,7 +240,7 @@ async fn what_cannot_be_asked_is_an_error_that_says_why() {
         assert_eq!(reason, "ReadingFailed");
         assert!(message.contains(said), "{message}");
     }
-    assert!(lock(&world.api.questions).is_empty());
+    assert!(lock(&world.api.requests).is_empty());
     assert!(plugin.slept().is_empty());
 }
 
@@ -249,9 +249,9 @@ async fn the_condition_follows_a_changed_rule_at_once_and_a_changed_text_soon() 
     let mut world = World::new();
     let with = |source: MetricSource| vec![resource("shop", "web", vec![rule(source)])];
     let plugin = world.plugin("workloads", with(pods().0));
-    let says = |text: &str| Some(Reading::Error(text.to_owned()));
-    world.api.reads(pods().1, says("pod a does not answer"));
-    world.api.reads(usage().1, says("forbidden"));
+    let says = |text: &str| Some(Sample::Error(text.to_owned()));
+    world.api.reads(&pods().1, says("pod a does not answer"));
+    world.api.reads(&usage().1, says("forbidden"));
     world.config.overrides.scale_interval = Some(Duration::from_secs(1));
     world.run(&[&plugin]);
     pass(MINUTE / 2).await;
@@ -259,7 +259,7 @@ async fn the_condition_follows_a_changed_rule_at_once_and_a_changed_text_soon() 
     let message = || world.cluster.condition(&key, "ReadingsAvailable").unwrap().2;
     assert!(message().contains("pod a does not answer"), "{}", message());
     // Another text of the same trouble: written, but not in every round.
-    world.api.reads(pods().1, says("pod b does not answer"));
+    world.api.reads(&pods().1, says("pod b does not answer"));
     pass(MINUTE * 6).await;
     assert!(message().contains("pod b does not answer"), "{}", message());
     // Another rule: at once.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dormouse_model::{Owner, OwnerKind, Phase};
+use dormouse_model::{Owner, OwnerKind, Phase, Routing};
 use dormouse_plugin::types::{Resource, ResourceState};
 use dormouse_sleepers::lifecycle::Wish;
 use dormouse_sleepers::{Route, SleeperSpec, StoodIn, Wake};
@@ -408,6 +408,10 @@ async fn where_requests_go_is_asked_once_and_kept_on_the_sleeper() {
         service: service.into(),
         port: Some(80),
     };
+    let to = |service: &str| Routing::To {
+        service: service.into(),
+        port: Some(80),
+    };
     let mut world = World::new();
     let plugin = world.plugin("workloads", vec![web()]);
     let said = |world: &World| {
@@ -418,7 +422,7 @@ async fn where_requests_go_is_asked_once_and_kept_on_the_sleeper() {
             .spec
             .route
     };
-    *plugin.route.lock().unwrap() = Ok(Some(route("front")));
+    *plugin.route.lock().unwrap() = Ok(to("front"));
     let first = world.run(&[&plugin]);
     minutes(10).await;
     assert_eq!(said(&world), Some(route("front")));
@@ -430,13 +434,13 @@ async fn where_requests_go_is_asked_once_and_kept_on_the_sleeper() {
     world.run(&[&plugin]);
     minutes(5).await;
     assert_eq!(said(&world), Some(route("front")));
-    *plugin.route.lock().unwrap() = Ok(Some(route("back")));
+    *plugin.route.lock().unwrap() = Ok(to("back"));
     minutes(2).await;
     assert_eq!(said(&world), Some(route("back")));
 
     // A resource that changes may be reached elsewhere.
     let asked = plugin.route_calls.lock().unwrap().len();
-    *plugin.route.lock().unwrap() = Ok(None);
+    *plugin.route.lock().unwrap() = Ok(Routing::First);
     plugin.list(vec![Resource {
         restore_replicas: Some(2),
         ..web()

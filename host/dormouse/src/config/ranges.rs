@@ -92,10 +92,11 @@ const COMMON: &[Range] = &[
     range("dlxAbsence", Allowed::Between(MS.saturating_mul(100), HOUR)),
 ];
 
-const AUTOSCALER: &[Range] = &[range(
-    "scaleInterval",
-    Allowed::Between(MS.saturating_mul(100), DAY),
-)];
+const AUTOSCALER: &[Range] = &[
+    range("scaleInterval", Allowed::Between(MS.saturating_mul(100), DAY)),
+    // Each is one more Lease that is written every two seconds.
+    range("shards", Allowed::Count(1, 64)),
+];
 
 const DLX: &[Range] = &[
     range("targetPort", Allowed::Count(1, 65_535)),

@@ -338,13 +338,7 @@ async fn a_leader_stops_when_its_lease_is_taken_and_goes_on_when_it_is_given_bac
         ..LeadershipConfig::new("dormouse", "dormouse-autoscaler", "leader")
     };
     let stop = CancellationToken::new();
-    let leader = Leadership::start(
-        world.client.clone(),
-        election,
-        dormouse_kubernetes::Metrics::default(),
-        Outages::default(),
-        stop.clone(),
-    );
+    let leader = Leadership::start(world.client.clone(), election, Outages::default(), stop.clone());
     let until = async |wanted: bool| {
         let mut leads = leader.watch();
         let changed = leads.wait_for(|leads| *leads == wanted);

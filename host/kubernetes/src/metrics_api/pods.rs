@@ -1,33 +1,26 @@
 //! The pods of workloads, for readings that are about pods.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dormouse_model::ObjectRef;
+use dormouse_model::{LabelSelector, ObjectRef};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 use serde::Deserialize;
 
 use super::{MetricError, MetricsApi, within};
-
 use crate::limited;
 use crate::pods::is_ready;
 
-/// Pods of one workload that are looked at.
-const MOST: usize = 500;
-
-/// The pods of one or more workloads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WorkloadPods {
-    /// What selects them, one for each workload.
-    pub selectors: Vec<String>,
-    /// Those that run, or will; neither those that have finished nor those on their way out.
-    pub pods: Vec<WorkloadPod>,
-}
+/// Pods in one page of a list.
+const PAGE: usize = 500;
+/// Pods of one namespace that are looked at.
+const MOST: usize = 20_000;
 
 /// A pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadPod {
     /// Its name.
     pub name: String,
@@ -39,6 +32,8 @@ pub struct WorkloadPod {
     pub ready: bool,
     /// Whether its address is that of the node.
     pub host_network: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -55,77 +50,77 @@ struct ListMeta {
 }
 
 impl MetricsApi {
-    /// The pods of workloads, by the selector of their scale subresource, read from the API server and not from a cache:
-    /// a pod that is missing here would be missing in a sum.
+    /// What selects the pods of a workload, by its scale subresource.
     ///
     /// # Errors
     /// [`MetricError`].
-    pub async fn workload_pods(
+    pub async fn workload_selector(
         &self,
         namespace: &str,
-        workloads: &[ObjectRef],
+        workload: &ObjectRef,
         timeout: Duration,
-    ) -> Result<WorkloadPods, MetricError> {
-        let what = || format!("the pods of a workload in {namespace}");
+    ) -> Result<LabelSelector, MetricError> {
+        let what = || format!("the scale of {} {}", workload.kind, workload.name);
         within(timeout, what, async {
-            let mut found = WorkloadPods::default();
-            for workload in workloads {
-                let selector = self.selector_of(namespace, workload, timeout).await?;
-                if !found.selectors.contains(&selector) {
-                    let pods = self
-                        .pods_matching(namespace, &selector, workload, timeout)
-                        .await?;
-                    found.pods.extend(pods);
-                    found.selectors.push(selector);
-                }
+            let kind = self.server.kind(&workload.api_version, &workload.kind).await?;
+            let api: Api<kube::core::DynamicObject> =
+                Api::namespaced_with(self.server.client().clone(), namespace, &kind.resource);
+            let scale: Scale = limited(timeout, what, api.get_scale(&workload.name)).await?;
+            let selector = scale
+                .status
+                .and_then(|status| status.selector)
+                .unwrap_or_default();
+            let selector: LabelSelector = selector.parse().map_err(|source| MetricError::WrongSelector {
+                kind: workload.kind.clone(),
+                name: workload.name.clone(),
+                source,
+            })?;
+            // An empty one would select every pod of the namespace.
+            if selector.is_empty() {
+                return Err(MetricError::NoSelector {
+                    kind: workload.kind.clone(),
+                    name: workload.name.clone(),
+                });
             }
-            found.pods.sort_by(|one, other| one.name.cmp(&other.name));
-            found.pods.dedup_by(|one, other| one.name == other.name);
-            Ok(found)
+            Ok(selector)
         })
         .await
     }
 
-    async fn selector_of(
+    /// The pods of a namespace that run, or will; neither those that have finished nor those on their way out. Read from the API
+    /// server and not from a cache: a pod that is missing here would be missing in a sum.
+    ///
+    /// # Errors
+    /// [`MetricError`].
+    pub async fn namespace_pods(
         &self,
         namespace: &str,
-        workload: &ObjectRef,
-        timeout: Duration,
-    ) -> Result<String, MetricError> {
-        let kind = self.server.kind(&workload.api_version, &workload.kind).await?;
-        let api: Api<kube::core::DynamicObject> =
-            Api::namespaced_with(self.server.client().clone(), namespace, &kind.resource);
-        let what = || format!("the scale of {} {}", workload.kind, workload.name);
-        let scale: Scale = limited(timeout, what, api.get_scale(&workload.name)).await?;
-        let selector = scale.status.and_then(|status| status.selector);
-        // An empty one would select every pod of the namespace.
-        selector
-            .filter(|selector| !selector.is_empty())
-            .ok_or_else(|| MetricError::NoSelector {
-                kind: workload.kind.clone(),
-                name: workload.name.clone(),
-            })
-    }
-
-    async fn pods_matching(
-        &self,
-        namespace: &str,
-        selector: &str,
-        workload: &ObjectRef,
         timeout: Duration,
     ) -> Result<Vec<WorkloadPod>, MetricError> {
-        let what = || format!("the pods of {} {}", workload.kind, workload.name);
+        let what = || format!("the pods of {namespace}");
         let path = format!("/api/v1/namespaces/{namespace}/pods");
-        let limit = MOST.to_string();
-        let parameters = [("labelSelector", selector), ("limit", limit.as_str())];
-        let list: List = self.read_list(&path, &parameters, timeout, what).await?;
-        if list.metadata.more.is_some_and(|more| !more.is_empty()) {
-            return Err(MetricError::TooManyPods {
-                what: format!("{} {}", workload.kind, workload.name),
-                limit: MOST,
-            });
-        }
-        Ok(list.items.iter().filter_map(seen).collect())
+        let limit = PAGE.to_string();
+        within(timeout, what, async {
+            let mut pods = Vec::new();
+            let mut more: Option<String> = None;
+            loop {
+                let mut parameters = vec![("limit", limit.as_str())];
+                parameters.extend(more.as_deref().map(|token| ("continue", token)));
+                let list: List = self.read_list(&path, &parameters, timeout, what).await?;
+                pods.extend(list.items.iter().filter_map(seen));
+                more = list.metadata.more.filter(|token| !token.is_empty());
+                if more.is_none() {
+                    return Ok(pods);
+                }
+                if pods.len() >= MOST {
+                    return Err(MetricError::TooManyPods {
+                        what: namespace.to_owned(),
+                        limit: MOST,
+                    });
+                }
+            }
+        })
+        .await
     }
 }
 
@@ -149,5 +144,6 @@ fn seen(pod: &Pod) -> Option<WorkloadPod> {
             .as_ref()
             .and_then(|spec| spec.host_network)
             .unwrap_or(false),
+        labels: pod.labels().clone(),
     })
 }

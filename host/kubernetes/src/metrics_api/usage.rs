@@ -54,7 +54,7 @@ struct Amount {
 }
 
 impl MetricsApi {
-    /// What the pods that a selector matches use.
+    /// What the pods that a selector matches use; all of the namespace for an empty one.
     ///
     /// # Errors
     /// [`MetricError::NotServed`] without metrics-server; other [`MetricError`]s.
@@ -66,7 +66,10 @@ impl MetricsApi {
     ) -> Result<Vec<PodUsage>, MetricError> {
         let what = || format!("usage of the pods {selector} in {namespace}");
         let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
-        let parameters = [("labelSelector", selector)];
+        let parameters: Vec<_> = Some(("labelSelector", selector))
+            .filter(|_| !selector.is_empty())
+            .into_iter()
+            .collect();
         let read = self.read_list::<List>(&path, &parameters, timeout, what);
         within(timeout, what, async {
             let list = read.await.map_err(|error| match error {

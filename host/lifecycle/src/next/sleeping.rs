@@ -1,4 +1,5 @@
-//! From Awake to Asleep.
+//! From Awake to Asleep. Each function is a phase, with the transitions out of it; whatever forbids diverting leads from each of
+//! them to Waking.
 
 use dormouse_model::Phase;
 
@@ -10,7 +11,10 @@ use super::waking::{awake, recover};
 use super::{Next, Step, Timings, WaitReason};
 use crate::{Demand, Listed, Observation, Selector, Service, Wish, Zero};
 
-/// Awake, and wished observed or asleep.
+/// ## Awake => (Diverting / Awake)
+///
+/// Wished observed or asleep. With a DLX that is ready and a DLX port for each Service port it begins to divert. What cannot be diverted
+/// takes the wish back, with the reason.
 pub(super) fn begin(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
     if let Some(next) = recover(seen) {
         return next;
@@ -51,7 +55,9 @@ pub(super) fn begin(seen: &Observation, timings: &Timings, held: Option<String>)
     })
 }
 
-/// Diverting or draining, while another Sleeper is about to give back what belongs to this one.
+/// ## (Diverting / Draining) => Waking
+///
+/// Another Sleeper is about to give back what belongs to this one. That is waited for, and then given up.
 pub(super) fn held_up(seen: &Observation, timings: &Timings, held: String) -> Next {
     if let Some(rollback) = cannot_divert(seen, timings) {
         return rollback;
@@ -70,7 +76,9 @@ fn record_selectors(seen: &Observation) -> Option<Next> {
     Some(act_state(seen, |state| state.selectors = selectors))
 }
 
-/// Every DLX answers, then joins the Services, then the selectors are parked: a Service always has somebody behind it, and
+/// ## Diverting => (Observing / Waking)
+///
+/// Every DLX answers, then joins the Services, then the selectors are parked, then the cluster's own endpoints leave: a Service always has somebody behind it, and
 /// never somebody who does not know it yet.
 pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
     if let Some(rollback) = cannot_divert(seen, timings) {
@@ -121,6 +129,9 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
     act_state(seen, |state| state.enter(Phase::Observing, now, reason))
 }
 
+/// ## Observing => (Draining / Waking)
+///
+/// All traffic goes through the DLX, and the pods are as they were. Only a wish to sleep goes on from here.
 pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Next {
     if let Some(next) = keep_diverted(seen, timings) {
         return next;
@@ -134,6 +145,8 @@ pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Ne
     }
 }
 
+/// ## Draining => (Asleep / Waking)
+///
 /// Nothing new reaches the pods, as far as nodes know of it. Give nodes and open connections their grace, then ask once more
 /// whether anybody needs the pods.
 pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
@@ -184,6 +197,9 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
     }
 }
 
+/// ## Asleep => Waking
+///
+/// Workloads are scaled to zero, and kept there. From then on replicas above zero are somebody else's wish, and a wake.
 pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
     if seen.state.at_zero
         && let Some(workload) = workloads(seen).find(|workload| workload.replicas > 0)

@@ -1,12 +1,13 @@
-//! Back to Awake, from wherever it stands, and out of the way.
+//! Back to Awake, from wherever it stands, and out of the way. Each function is a phase, with the transitions out of it.
 
 use std::time::Duration;
 
 use dormouse_model::Phase;
+use jiff::Timestamp;
 
 use super::common::{
-    act_state, after, all_at_zero, catching_up, existing, recorded, settled, wait, wake, wanted_replicas,
-    workloads,
+    act_state, after, all_at_zero, catching_up, caught_up, existing, recorded, settled, wait, wake,
+    wanted_replicas, workloads,
 };
 use super::{Next, Step, Timings, WaitReason};
 use crate::look::spread;
@@ -15,6 +16,8 @@ use crate::{Listed, Observation, Selector, Service, WakeFailure, Wish, Workload,
 /// How often the record of a wake that waits for a person is renewed.
 const FAILURE_REFRESH: Duration = Duration::from_secs(1);
 
+/// ## Awake => (Awake / Ready / Waking / Asleep)
+///
 /// Settled, except for what came too late: a slice or a parked selector that an executor wrote on an old decision, or that
 /// an executor with an old view did not see when it ended the wake.
 pub(super) fn awake(seen: &Observation, timings: &Timings) -> Next {
@@ -24,6 +27,7 @@ pub(super) fn awake(seen: &Observation, timings: &Timings) -> Next {
     if restores(seen).is_empty() && seen.lost_selector().is_none() {
         return behind(seen, timings)
             .or_else(|| leave(seen))
+            .or_else(|| give_ports_back(seen, timings))
             .unwrap_or_else(settled);
     }
     let now = seen.now;
@@ -33,6 +37,26 @@ pub(super) fn awake(seen: &Observation, timings: &Timings) -> Next {
     })
 }
 
+/// The ports of what has been awake for long are for others: there are only so many.
+fn give_ports_back(seen: &Observation, timings: &Timings) -> Option<Next> {
+    if seen.state.ports.is_empty() || seen.state.wish != Wish::Awake {
+        return None;
+    }
+    let left = after(
+        seen.state.since.or(Some(Timestamp::MIN)),
+        seen.now,
+        timings.port_grace,
+    );
+    let until = caught_up(seen, timings).map_or(left, |caught_up| left.max(caught_up));
+    Some(if seen.now < until {
+        wait(WaitReason::Settled, Some(until))
+    } else {
+        act_state(seen, |state| state.ports.clear())
+    })
+}
+
+/// ## Awake => (Asleep / Waking)
+///
 /// What the Sleeper remembered is lost: it says awake, but a sleep has left its marks. It goes on sleeping where the DLX can stand in
 /// as it did, and wakes otherwise.
 pub(super) fn recover(seen: &Observation) -> Option<Next> {
@@ -82,6 +106,8 @@ fn down(seen: &Observation) -> impl Iterator<Item = &Workload> {
     workloads(seen).filter(|workload| workload.replicas == 0)
 }
 
+/// ## Waking => Ready
+///
 /// Selectors first: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself.
 pub(super) fn waking(seen: &Observation) -> Next {
     if let Some(next) = turn_back(seen) {
@@ -171,6 +197,8 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     (!steps.is_empty()).then_some(Next::Act(steps))
 }
 
+/// ## (Awake / Ready) => Waking
+///
 /// Awake is not what a Service is whose selector is lost: back to a wake, which tells whoever waits.
 fn lost(seen: &Observation) -> Option<Next> {
     let (why, now) = (seen.lost_selector()?, seen.now);
@@ -180,6 +208,10 @@ fn lost(seen: &Observation) -> Option<Next> {
     }))
 }
 
+/// ## Ready => (Awake / Waking / Diverting)
+///
+/// A pod takes connections. The DLX leaves each Service as soon as its pods are certainly listed, and the memory of the sleep is
+/// dropped.
 pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
     if let Some(next) = lost(seen).or_else(|| stand_in_again(seen)) {
         return next;
@@ -229,6 +261,8 @@ fn behind(seen: &Observation, timings: &Timings) -> Option<Next> {
     catching_up(seen, timings).map(|until| wait(WaitReason::CatchingUp, Some(until)))
 }
 
+/// ## Any phase, deleted => Waking => gone
+///
 /// A deleted Sleeper leaves nothing parked and nothing at zero.
 pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
     match seen.state.phase {
@@ -347,6 +381,8 @@ fn stays_at_zero(seen: &Observation, workload: &Workload) -> bool {
     !ours && (seen.deleting || workload.zero == Zero::Off)
 }
 
+/// ## Ready => Diverting
+///
 /// Scaled to zero by somebody else before the DLX has left: it stays, instead of leaving a Service with nobody behind it.
 fn stand_in_again(seen: &Observation) -> Option<Next> {
     let possible = own_slices(seen).next().is_some() && !seen.dlx.ready.is_empty();

@@ -224,6 +224,8 @@ impl World {
             Fault::AutoscalerAdded => workload.autoscaler_minimum = Some(4),
             Fault::ReplicasFixed => seen.restore_replicas = Some(5),
             Fault::SleeperRemovedByForce => {
+                // Its source declares it anew.
+                self.gone = false;
                 seen.state = SleeperState::default();
                 seen.deleting = false;
                 for service in &mut seen.services {
@@ -438,7 +440,8 @@ impl World {
                 }
                 Next::Wait { reason, until } => {
                     self.told.push(format!("{reason:?} until {until:?}"));
-                    let until = until.filter(|until| *until > self.seen.now);
+                    // What is settled only keeps its ports for a while.
+                    let until = until.filter(|until| *until > self.seen.now && reason != WaitReason::Settled);
                     match until {
                         Some(until) => self.seen.now = until,
                         None if self.stand_in() => {}
@@ -561,6 +564,9 @@ proptest! {
         for (fault, steps) in faults {
             world.inflict(fault);
             for _ in 0..steps {
+                if world.gone {
+                    break;
+                }
                 world.settle();
                 match next(&world.seen, &timings()) {
                     Next::Act(steps) => if let Some(step) = steps.first() { world.carry_out(step) },

@@ -338,3 +338,26 @@ fn while_it_wakes_the_slices_follow_the_dlx(#[values(Phase::Waking, Phase::Ready
         "never to nobody"
     );
 }
+
+#[test]
+fn an_awake_one_gives_its_ports_back_once_no_node_can_lead_to_them() {
+    let mut awake = seen(Phase::Awake, Wish::Awake);
+    awake.state.ports = vec![port("web", 20_001)];
+    awake.state.since = Some(ago(10));
+    assert_eq!(waits(&awake), (WaitReason::Settled, Some(in_secs(290))));
+    awake.state.since = Some(ago(299));
+    awake.last_outage = Some(ago(20));
+    let caught_up = in_secs(100);
+    assert_eq!(waits(&awake), (WaitReason::Settled, Some(caught_up)));
+    awake.last_outage = None;
+    awake.state.since = Some(ago(301));
+    let state = written(&awake);
+    assert!(state.ports.is_empty() && state.phase == Phase::Awake, "{state:?}");
+    // What is about to be diverted keeps them.
+    awake.state.wish = Wish::Observed;
+    assert!(!written(&awake).ports.is_empty());
+    // So does what a DLX is still behind.
+    awake.state.wish = Wish::Awake;
+    give_slice(&mut awake);
+    assert!(!steps(&awake).iter().any(|step| matches!(step, Step::SetState(_))));
+}

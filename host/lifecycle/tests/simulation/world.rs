@@ -310,7 +310,8 @@ impl World {
             })
         };
         if self.cluster.dlx.is_empty() || state.wish == Wish::Awake {
-            return if state.phase == Phase::Awake {
+            let kept = state.wish == Wish::Awake && !state.ports.is_empty();
+            return if state.phase == Phase::Awake && !kept {
                 restored()
             } else {
                 Some(format!("{state:?}"))

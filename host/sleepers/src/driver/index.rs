@@ -178,9 +178,17 @@ pub(crate) fn wants(sleeper: &Sleeper, role: Role) -> bool {
         .map(|status| (status.state.wish, status.state.phase))
         .unwrap_or_default();
     match role {
-        Role::Leader => deleting || wish != Wish::Awake || phase != Phase::Awake,
+        // Ports are given back some time after a wake.
+        Role::Leader => deleting || wish != Wish::Awake || phase != Phase::Awake || has_ports(sleeper),
         Role::Waker => !deleting && wish == Wish::Awake && phase != Phase::Awake,
     }
+}
+
+fn has_ports(sleeper: &Sleeper) -> bool {
+    sleeper
+        .status
+        .as_ref()
+        .is_some_and(|status| !status.state.ports.is_empty())
 }
 
 /// Whether somebody may be waiting for it.

@@ -32,6 +32,8 @@ pub(crate) struct Touch {
     pub(crate) hopeful: bool,
     /// How long it is left to others first.
     pub(crate) after: Duration,
+    /// Caches do not show what happened: everything has to be read.
+    pub(crate) read: bool,
 }
 
 impl Touch {
@@ -41,6 +43,7 @@ impl Touch {
             urgent: self.urgent || other.urgent,
             hopeful: self.hopeful || other.hopeful,
             after: self.after.min(other.after),
+            read: self.read || other.read,
         }
     }
 }
@@ -66,6 +69,8 @@ struct Entry {
     running: bool,
     queued: bool,
     queued_urgent: bool,
+    /// The next run has to read everything.
+    read: bool,
     /// What happened to it while it was running.
     again: Option<Touch>,
     due: Option<Instant>,
@@ -90,6 +95,7 @@ impl Queue {
             entry.again = Some(entry.again.map_or(touch, |before| before.and(touch)));
             return;
         }
+        entry.read |= touch.read;
         let wanted = now + touch.after;
         if entry.failures > 0 {
             if touch.hopeful {
@@ -164,8 +170,8 @@ impl Queue {
         }
     }
 
-    /// The next to work on, if there is a place.
-    pub(crate) fn pop(&mut self) -> Option<Name> {
+    /// The next to work on, if there is a place, and whether it has to read everything.
+    pub(crate) fn pop(&mut self) -> Option<(Name, bool)> {
         loop {
             let name = if self.running < PLACES && !self.urgent.is_empty() {
                 self.urgent.pop_front()?
@@ -185,8 +191,13 @@ impl Queue {
             entry.queued_urgent = false;
             entry.running = true;
             self.running += 1;
-            return Some(name);
+            return Some((name, std::mem::take(&mut entry.read)));
         }
+    }
+
+    #[cfg(test)]
+    fn pop_name(&mut self) -> Option<Name> {
+        self.pop().map(|(name, _)| name)
     }
 
     /// A run has ended. `spread` in 0.8..1.2 jitters pauses after errors.
@@ -208,6 +219,8 @@ impl Queue {
             Ended::Settled => (entry.failures, entry.not_before) = (0, None),
             Ended::Again(pause) => {
                 (entry.failures, entry.not_before) = (0, None);
+                // What is looked at for the time that has passed may have changed unseen.
+                entry.read = true;
                 self.schedule(name, now + pause);
             }
             Ended::Failed { urgent } => {
@@ -219,6 +232,7 @@ impl Queue {
                 let doubled = FIRST_PAUSE
                     .saturating_mul(2_u32.saturating_pow(entry.failures.min(16)))
                     .min(longest);
+                entry.read = true;
                 entry.failures = entry.failures.saturating_add(1);
                 entry.not_before = Some(now + LEAST_PAUSE);
                 self.schedule(name, now + doubled.mul_f64(spread));
@@ -248,6 +262,7 @@ mod tests {
         urgent: true,
         hopeful: true,
         after: Duration::ZERO,
+        read: false,
     };
     const ORDINARY: Touch = Touch {
         urgent: false,
@@ -267,7 +282,9 @@ mod tests {
     }
 
     fn drain(queue: &mut Queue) -> Vec<String> {
-        std::iter::from_fn(|| queue.pop()).map(|(_, name)| name).collect()
+        std::iter::from_fn(|| queue.pop_name())
+            .map(|(_, name)| name)
+            .collect()
     }
 
     #[test]

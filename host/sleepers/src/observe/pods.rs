@@ -1,6 +1,6 @@
 //! Whether a wake has brought pods that take connections.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_kubernetes::pods::{PodEndpoint, is_ready};
 use dormouse_kubernetes::services::{ServicePort, tcp_ports};
@@ -8,7 +8,7 @@ use dormouse_kubernetes::slices::conditions;
 use dormouse_lifecycle::{Answers, Selector};
 use dormouse_model::{LabelSelector, ObjectRef};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 
 use super::{Seen, WorkloadVersion, as_label, stamped};
@@ -33,10 +33,13 @@ impl Cluster {
             .services
             .iter()
             .filter(|service| service.selector.as_ref().is_some_and(Selector::leads_to_pods))
-            .filter_map(|service| seen.services.get(&service.name)?.service.as_ref())
+            .filter_map(|service| seen.parts.services.get(&service.name)?.service.as_ref())
             .collect();
         if services.is_empty() {
-            return (self.any_pod_ready(namespace, answers, &seen.workloads), false);
+            return (
+                self.any_pod_ready(namespace, answers, &seen.parts.workloads),
+                false,
+            );
         }
         let (mut all, mut undecided) = (true, false);
         for service in services {
@@ -48,10 +51,28 @@ impl Cluster {
         (all, undecided && !all)
     }
 
+    /// Whether pods are on their way behind every Service that still has none that is ready: then there is nothing to do for a
+    /// wake but to wait. Without any pod it may have been scaled to zero once more.
+    pub(super) fn only_unready_pods(&self, namespace: &str, seen: &Seen) -> bool {
+        let mut services = seen
+            .parts
+            .services
+            .values()
+            .filter_map(|version| version.service.as_ref());
+        let lives = |pod: &std::sync::Arc<Pod>| pod.metadata.deletion_timestamp.is_none();
+        services.clone().next().is_some()
+            && services.all(|service| {
+                let selector = original_selector(service).ok().flatten().unwrap_or_default();
+                let pods = self.inner.caches.pods.selected(namespace, &selector);
+                pods.iter().any(lives) && !pods.iter().any(|pod| is_ready(pod))
+            })
+    }
+
     /// Whether pods of a resource that are not terminating may be there: its workloads say so, or the reflector shows some.
     pub(super) fn pods_left(&self, namespace: &str, seen: &Seen) -> bool {
         let scales = || {
-            seen.workloads
+            seen.parts
+                .workloads
                 .values()
                 .filter_map(|workload| workload.scale.as_ref())
         };
@@ -60,7 +81,7 @@ impl Cluster {
             return true;
         }
         let of_workloads = statuses().filter_map(|status| scale_selector(status.selector.as_deref()?));
-        let of_services = seen.services.values().filter_map(|version| {
+        let of_services = seen.parts.services.values().filter_map(|version| {
             let service = version.service.as_ref()?;
             let labels = original_selector(service).ok().flatten()?;
             (!labels.is_empty()).then(|| LabelSelector::of_labels(&labels))
@@ -83,7 +104,7 @@ impl Cluster {
         let answers = Answers::of(state, self.now(), self.inner.config.timings.drain_grace);
         let fence = as_label(&stamped(state.epoch, &seen.sleeper.uid().unwrap_or_default()));
         for service in &mut seen.observation.services {
-            let Some(version) = seen.services.get(&service.name) else {
+            let Some(version) = seen.parts.services.get(&service.name) else {
                 continue;
             };
             // Without a slice of Dormouse's nobody asks for proof.
@@ -138,7 +159,7 @@ impl Cluster {
         &self,
         namespace: &str,
         answers: Answers,
-        workloads: &HashMap<ObjectRef, WorkloadVersion>,
+        workloads: &BTreeMap<ObjectRef, WorkloadVersion>,
     ) -> bool {
         let pods = self.inner.caches.pods.in_namespace(namespace);
         workloads

@@ -7,6 +7,7 @@
 
 mod metrics;
 mod mock;
+mod sharding;
 
 use std::time::Duration;
 
@@ -502,13 +503,7 @@ fn candidate_with(mock: &Mock, identity: &str, outages: Outages) -> (Leadership,
     let shutdown = CancellationToken::new();
     let config = LeadershipConfig::new("shop", "dormouse", identity);
     (
-        Leadership::start(
-            mock.client(),
-            config,
-            dormouse_kubernetes::Metrics::default(),
-            outages,
-            shutdown.clone(),
-        ),
+        Leadership::start(mock.client(), config, outages, shutdown.clone()),
         shutdown,
     )
 }

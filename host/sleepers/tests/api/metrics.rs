@@ -143,58 +143,64 @@ fn pod(name: &str, phase: &str, ready: bool) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pods_of_a_workload_are_those_that_its_scale_selects() {
+async fn the_pods_of_a_namespace_are_those_that_live_page_by_page() {
     let mock = Mock::default();
     let cluster = cluster(&mock).await;
-    mock.put(SCALE, json!({"status": {"replicas": 2, "selector": "app=web"}}));
     let mut leaving = pod("leaving", "Running", true);
     leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     let mut on_node = pod("on-node", "Running", true);
     on_node["spec"]["hostNetwork"] = json!(true);
-    let items = json!([
+    on_node["metadata"]["labels"] = json!({"app": "web"});
+    let first = json!({"metadata": {"continue": "token"}, "items": [
         pod("ready", "Running", true),
         pod("starting", "Pending", false),
         pod("done", "Succeeded", false),
-        pod("failed", "Failed", false),
-        leaving,
-        on_node,
-    ]);
-    let list = json!({"kind": "PodList", "items": items});
-    mock.rule(move |_, path, _| path.starts_with(PODS).then(|| (200, list.clone())));
-    // The same workload twice has its pods once.
+    ]});
+    let second = json!({"kind": "PodList", "items": [pod("failed", "Failed", false), leaving, on_node]});
+    mock.rule(move |_, path, _| {
+        let page = if path.contains("continue=token") {
+            &second
+        } else {
+            &first
+        };
+        path.starts_with(PODS).then(|| (200, page.clone()))
+    });
     let found = cluster
         .metrics_api()
-        .workload_pods("shop", &[web(), web()], SECOND)
+        .namespace_pods("shop", SECOND)
         .await
         .unwrap();
-    assert_eq!(found.selectors, ["app=web"]);
     let seen: Vec<_> = found
-        .pods
         .iter()
-        .map(|pod| (pod.name.as_str(), pod.running, pod.ready, pod.host_network))
+        .map(|pod| {
+            (
+                pod.name.as_str(),
+                pod.running,
+                pod.ready,
+                pod.host_network,
+                pod.labels.len(),
+            )
+        })
         .collect();
     assert_eq!(
         seen,
         [
-            ("on-node", true, true, true),
-            ("ready", true, true, false),
-            ("starting", false, false, false)
+            ("ready", true, true, false, 0),
+            ("starting", false, false, false, 0),
+            ("on-node", true, true, true, 1),
         ]
     );
-    assert_eq!(
-        mock.count(&Method::GET, "pods?labelSelector=app%3Dweb&limit=500"),
-        1
-    );
+    assert_eq!(mock.count(&Method::GET, "pods?limit=500"), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_are_not_all_there_are_an_error() {
+async fn a_workload_whose_pods_nobody_knows_is_an_error() {
     let mock = Mock::default();
     let cluster = cluster(&mock).await;
     let read = async || {
         cluster
             .metrics_api()
-            .workload_pods("shop", &[web()], SECOND)
+            .workload_selector("shop", &web(), SECOND)
             .await
     };
     // No such workload.
@@ -211,13 +217,13 @@ async fn pods_that_are_not_all_there_are_an_error() {
         mock.put(SCALE, scale);
         assert!(matches!(read().await, Err(MetricError::NoSelector { .. })));
     }
+    mock.put(
+        SCALE,
+        json!({"status": {"replicas": 2, "selector": "app in web"}}),
+    );
+    assert!(matches!(read().await, Err(MetricError::WrongSelector { .. })));
     mock.put(SCALE, json!({"status": {"replicas": 2, "selector": "app=web"}}));
-    let more = json!({"metadata": {"continue": "token"}, "items": [pod("a", "Running", true)]});
-    mock.rule(move |_, path, _| path.starts_with(PODS).then(|| (200, more.clone())));
-    assert!(matches!(
-        read().await,
-        Err(MetricError::TooManyPods { limit: 500, .. })
-    ));
+    assert_eq!(read().await.unwrap(), "app=web".parse().unwrap());
 }
 
 #[tokio::test(start_paused = true)]

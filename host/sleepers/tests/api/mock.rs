@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -33,10 +34,19 @@ struct State {
 impl Mock {
     /// A client that talks to it.
     pub fn client(&self) -> kube::Client {
+        self.client_until(Arc::default())
+    }
+
+    /// A client that talks to it until it is cut off.
+    pub fn client_until(&self, cut: Arc<AtomicBool>) -> kube::Client {
         let state = Arc::clone(&self.state);
         let service = tower::service_fn(move |request: Request<Body>| {
             let state = Arc::clone(&state);
+            let cut = cut.load(Ordering::SeqCst);
             async move {
+                if cut {
+                    return Ok::<_, Infallible>(respond(503, &failure(503, "ServiceUnavailable")));
+                }
                 let (parts, body) = request.into_parts();
                 let body = body
                     .collect()
@@ -44,7 +54,7 @@ impl Mock {
                     .map(|body| body.to_bytes())
                     .unwrap_or_default();
                 let answer = state.lock().unwrap().answer(&parts.method, &parts.uri, &body);
-                Ok::<_, Infallible>(answer)
+                Ok(answer)
             }
         });
         kube::Client::new(service, "default")

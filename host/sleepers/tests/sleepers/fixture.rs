@@ -84,6 +84,7 @@ pub fn config() -> Config {
             farewell: Duration::from_secs(5),
             relist: Duration::from_millis(200),
             unproven: Duration::from_secs(2),
+            port_grace: Duration::from_secs(60),
             look: LookPolicy {
                 settle: Duration::from_millis(10),
                 longest: Duration::from_secs(1),

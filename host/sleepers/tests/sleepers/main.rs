@@ -221,7 +221,7 @@ async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
     let mut parking = None;
     let begun = tokio::time::Instant::now();
     // A leader that stalls for ever with these decisions in its hand:
-    let down = loop {
+    let mut down = loop {
         assert!(begun.elapsed() < PATIENCE);
         let seen = world.cluster.observe("shop", &name).await.unwrap();
         let phase = seen.observation().state.phase;
@@ -248,7 +248,7 @@ async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
     .await;
     let late = world
         .cluster
-        .carry_out(&down, &Step::Scale(workload(), 0))
+        .carry_out(&mut down, &Step::Scale(workload(), 0))
         .await
         .unwrap();
     assert_eq!((late, world.replicas()), (Carried::Conflicted, 2));
@@ -262,7 +262,7 @@ async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
     .await;
     let late = world
         .cluster
-        .carry_out(&parking.unwrap(), &Step::ParkSelector("web".into()))
+        .carry_out(&mut parking.unwrap(), &Step::ParkSelector("web".into()))
         .await
         .unwrap();
     assert_eq!(late, Carried::Conflicted);
@@ -493,6 +493,8 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
     }
 
     late.learn();
+    // A request that the DLX answered has turned it round.
+    world.until("awake", |s| phase(s) == Phase::Awake).await;
     world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
     world.until_asleep().await;
     let mut both = [dlx.address, late.address];

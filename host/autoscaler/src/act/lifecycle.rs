@@ -1,0 +1,46 @@
+//! Targets that the protocol puts to sleep and wakes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dormouse_model::Target;
+use dormouse_scaling::Desired;
+use tokio::sync::Semaphore;
+
+use super::{ActError, Actuator, Applied, SetScale};
+use crate::Sleepers;
+use crate::key::sleeper_key;
+use crate::metrics::Metrics;
+
+/// Sleep by the source, everything else by wishes.
+pub(crate) struct Lifecycle {
+    pub set_scale: Arc<SetScale>,
+    pub sleepers: Arc<dyn Sleepers>,
+    pub writing: Arc<Semaphore>,
+    pub metrics: Metrics,
+}
+
+#[async_trait]
+impl Actuator for Lifecycle {
+    async fn apply(&self, target: &Target, desired: Desired, why: &str) -> Result<Applied, ActError> {
+        let owner = &target.key.owner;
+        match desired {
+            Desired::Hold => Ok(Applied::Unchanged),
+            Desired::Zero => self.set_scale.to_zero(target, why).await,
+            Desired::Observe => {
+                let _place = self.writing.acquire().await;
+                if self.sleepers.observe(&sleeper_key(&target.key), why).await? {
+                    self.metrics.observation(owner, "begun");
+                }
+                Ok(Applied::Observed)
+            }
+            Desired::Activate | Desired::StopObserving => {
+                let _place = self.writing.acquire().await;
+                if self.sleepers.wake(&sleeper_key(&target.key), why).await? {
+                    self.metrics.observation(owner, "disturbed");
+                }
+                Ok(Applied::Awake)
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What became of a target, for its source; and how it is written on a Sleeper: only what is news.
+
+use dormouse_model::{Target, TargetKey};
+use dormouse_scaling::{Decision, Input, Sample};
+use dormouse_sleepers::api::{LastDecision, condition};
+use dormouse_sleepers::{ConditionUpdate, Sleeper};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::Sleepers;
+use crate::error::SourceError;
+use crate::key::sleeper_key;
+
+/// What became of a target.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When.
+    pub at: Timestamp,
+    /// What was decided and by which inputs, if anything was.
+    pub decision: Option<LastDecision>,
+    /// What holds for it, and what does not.
+    pub conditions: Vec<ConditionUpdate>,
+}
+
+impl Report {
+    /// A report without a decision.
+    pub fn of(condition: ConditionUpdate, at: Timestamp) -> Self {
+        Self {
+            at,
+            decision: None,
+            conditions: vec![condition],
+        }
+    }
+}
+
+/// Writes a report on the Sleeper of its target, if it says something new there.
+pub(crate) async fn write(sleepers: &dyn Sleepers, key: &TargetKey, report: Report) {
+    let key = sleeper_key(key);
+    let Some(sleeper) = sleepers.get(&key) else { return };
+    let Report {
+        at,
+        decision,
+        conditions,
+    } = report;
+    let written = match decision {
+        Some(decision) if is_worth_writing(&sleeper, &decision, &conditions, at) => {
+            sleepers.record(&key, decision, &conditions).await
+        }
+        None if conditions.iter().any(|update| is_news(&sleeper, update, at)) => {
+            sleepers.record_conditions(&key, &conditions).await
+        }
+        Some(_) | None => return,
+    };
+    if let Err(error) = written {
+        tracing::warn!(owner = %key.owner, resource = %key, "what was decided was not recorded: {error}");
+    }
+}
+
+/// What a failed call of a source says about its targets.
+pub(crate) fn of_source_failure(error: &SourceError) -> ConditionUpdate {
+    ConditionUpdate::bad(condition::PLUGIN, camel(error.code), error.to_string())
+}
+
+/// Whether its source describes a target in a way that can be used.
+pub(crate) fn described(target: &Target) -> ConditionUpdate {
+    match &target.problem {
+        Some(problem) => ConditionUpdate::bad(condition::PLUGIN, "InvalidDescription", problem),
+        None => ConditionUpdate::good(condition::PLUGIN),
+    }
+}
+
+/// A text that changes while all else stays the same is written again after this time, not sooner: error texts may differ
+/// in every round.
+const REFRESH: SignedDuration = SignedDuration::from_mins(5);
+
+/// The decision as it stands in a Sleeper.
+pub(crate) fn last_decision(decision: &Decision, inputs: &[Input], now: Timestamp) -> LastDecision {
+    LastDecision {
+        at: now.to_string(),
+        outcome: decision.outcome().to_owned(),
+        inputs: inputs.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Whether all readings are there. That nobody has looked at the traffic yet is as it should be.
+pub(crate) fn readings(inputs: &[Input]) -> ConditionUpdate {
+    let troubles = inputs.iter().filter_map(|input| match &input.sample {
+        Sample::Error(error) => Some(("ReadingFailed", format!("{}: {error}", input.rule))),
+        Sample::NoData(missing) if !input.observed => Some(("NoData", format!("{}: {missing}", input.rule))),
+        Sample::NoData(_) | Sample::Value(_) => None,
+    });
+    // A failure says more than a gap.
+    match troubles.min_by_key(|(reason, _)| *reason != "ReadingFailed") {
+        Some((reason, message)) => ConditionUpdate::bad(condition::READINGS, reason, message),
+        None => ConditionUpdate::good(condition::READINGS),
+    }
+}
+
+/// A code such as `wall_timeout` as the reason of a condition: `WallTimeout`.
+pub(crate) fn camel(code: &str) -> String {
+    let words = code.split(['_', '-']).map(|word| {
+        let mut letters = word.chars();
+        letters.next().map_or_else(String::new, |first| {
+            first.to_ascii_uppercase().to_string() + letters.as_str()
+        })
+    });
+    words.collect()
+}
+
+/// Whether a condition says something new.
+pub(crate) fn is_news(sleeper: &Sleeper, update: &ConditionUpdate, now: Timestamp) -> bool {
+    let status = sleeper.status.as_ref();
+    let known = status.and_then(|status| status.conditions.iter().find(|known| known.type_ == update.kind));
+    match known {
+        None => !update.status,
+        Some(known) if (known.status == "True") != update.status => true,
+        Some(known) if known.reason != update.reason => true,
+        Some(known) if known.message == update.message => false,
+        Some(known)
+            if update.kind == condition::READINGS && rule_in(&known.message) != rule_in(&update.message) =>
+        {
+            true
+        }
+        Some(known) => {
+            // Since when a text stands is not recorded; the last decision and the transition are no later.
+            let decided = status
+                .and_then(|status| status.last_decision.as_ref())
+                .and_then(|decision| decision.at.parse::<Timestamp>().ok());
+            let written = decided.map_or(known.last_transition_time.0, |at| {
+                at.max(known.last_transition_time.0)
+            });
+            now.duration_since(written) >= REFRESH
+        }
+    }
+}
+
+/// What the message of a reading is about. Who changes a rule wants to hear about the new one at once.
+fn rule_in(message: &str) -> &str {
+    message.split_once(": ").map_or(message, |(rule, _)| rule)
+}
+
+/// Whether a decision is worth a write: its outcome or a condition changed.
+pub(crate) fn is_worth_writing(
+    sleeper: &Sleeper,
+    decision: &LastDecision,
+    conditions: &[ConditionUpdate],
+    now: Timestamp,
+) -> bool {
+    let known = sleeper
+        .status
+        .as_ref()
+        .and_then(|status| status.last_decision.as_ref());
+    known.is_none_or(|known| known.outcome != decision.outcome)
+        || conditions.iter().any(|update| is_news(sleeper, update, now))
+}

@@ -1,0 +1,114 @@
+//! What the line needs from the cluster.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dormouse_kubernetes::ClusterError;
+use dormouse_model::{ObjectRef, Owner, Phase};
+use dormouse_plugin::types::FieldCondition;
+use dormouse_sleepers::api::LastDecision;
+use dormouse_sleepers::lifecycle::SleeperState;
+use dormouse_sleepers::{ConditionUpdate, Declared, Sleeper, SleeperKey, StoodIn, WishError};
+use futures::stream::BoxStream;
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// Why a field of an object could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct FieldError(pub String);
+
+/// Which Sleepers changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SleeperChange {
+    /// This one.
+    One {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// Any of them: some changes were missed.
+    Any,
+}
+
+/// Sleepers, and what belongs to them in the cluster.
+#[async_trait]
+pub trait Sleepers: Send + Sync + 'static {
+    /// All that are known.
+    fn list(&self) -> Vec<Arc<Sleeper>>;
+
+    /// One that is known.
+    fn get(&self, key: &SleeperKey) -> Option<Arc<Sleeper>>;
+
+    /// Changes of Sleepers, from now on. What was written by this process is among them.
+    fn sleeper_changes(&self) -> BoxStream<'static, SleeperChange>;
+
+    /// Whether a namespace is looked after.
+    fn includes(&self, namespace: &str) -> bool;
+
+    /// Makes sure that a Sleeper exists and says what was declared. Writes nothing if so.
+    async fn declare(&self, declared: &Declared) -> Result<Arc<Sleeper>, ClusterError>;
+
+    /// Deletes a Sleeper; its finalizer wakes and restores first.
+    async fn retire(&self, key: &SleeperKey) -> Result<(), ClusterError>;
+
+    /// Wishes that the DLX steps into the traffic and counts. False: it is so already.
+    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError>;
+
+    /// Wishes it awake. False: it is so already.
+    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError>;
+
+    /// Stands in for what is at zero without us, unless it was turned off.
+    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError>;
+
+    /// Whether a Service exists.
+    fn has_service(&self, namespace: &str, name: &str) -> bool;
+
+    /// A number that rises when somebody changed what plugins look at, so that they should be asked again soon.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Records a decision with its conditions.
+    async fn record(
+        &self,
+        key: &SleeperKey,
+        decision: LastDecision,
+        conditions: &[ConditionUpdate],
+    ) -> Result<(), ClusterError>;
+
+    /// Records conditions alone.
+    async fn record_conditions(
+        &self,
+        key: &SleeperKey,
+        conditions: &[ConditionUpdate],
+    ) -> Result<(), ClusterError>;
+
+    /// Shows the phase of a resource that its platform scales by itself.
+    async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError>;
+
+    /// The field of an object that a source asked to be watched, as text.
+    async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError>;
+
+    /// Tells people what happened, on the object that it happened to. Never fails: an event is a courtesy.
+    async fn tell(&self, namespace: &str, object: &ObjectRef, warning: bool, reason: &str, message: &str);
+}
+
+/// What a Sleeper remembers, without a copy.
+pub(crate) fn state(sleeper: &Sleeper) -> &SleeperState {
+    static NEW: std::sync::LazyLock<SleeperState> = std::sync::LazyLock::new(SleeperState::default);
+    sleeper.status.as_ref().map_or(&NEW, |status| &status.state)
+}
+
+/// Whether an owner declared a Sleeper.
+pub(crate) fn is_owned_by(sleeper: &Sleeper, owner: &Owner) -> bool {
+    match &sleeper.spec.owner {
+        Some(known) => known == owner,
+        // Of the version that knew plugins only.
+        None => *owner == sleeper.spec.owner(),
+    }
+}
+
+/// Whether a Sleeper is about to go.
+pub(crate) fn is_going(sleeper: &Sleeper) -> bool {
+    sleeper.metadata.deletion_timestamp.is_some()
+}

@@ -1,0 +1,93 @@
+//! Who declares what there is to scale.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dormouse_model::{Owner, OwnerKind, Target, TargetKey};
+use dormouse_plugin::types::ScaleOutcome;
+use tokio::sync::watch;
+
+use crate::error::SourceError;
+use crate::report::Report;
+
+/// Declares what there is to scale, hears what became of it, and scales it down.
+///
+/// Every call has a deadline of its own; the line adds a limit on top, no more.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// Who declares its targets: part of their identity.
+    fn owner(&self) -> Owner;
+
+    /// A number that rises when the targets should be asked for again: something changed, or it has been a while.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Every target that it looks after. An error says nothing about any of them.
+    async fn targets(&self) -> Result<Vec<Arc<Target>>, SourceError>;
+
+    /// What was decided about targets, for their status.
+    async fn report(&self, reports: Vec<(TargetKey, Report)>);
+
+    /// Scales targets; one outcome for each, in their order.
+    async fn set_scale(
+        &self,
+        targets: &[TargetKey],
+        replicas: u32,
+        reason: &str,
+    ) -> Result<Vec<ScaleOutcome>, SourceError>;
+}
+
+/// Sources that become ready one after the other.
+pub trait Sources: Send + Sync + 'static {
+    /// Those that are ready. One that was ready once stays.
+    fn ready(&self) -> Vec<Arc<dyn Source>>;
+
+    /// Which there are, and which there should be.
+    fn roster(&self) -> Roster;
+
+    /// Changes whenever one of the two does.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// Which owners there are, and which there should be.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    /// Owners whose sources run.
+    pub ready: BTreeSet<Owner>,
+    /// Owners that cannot say what is theirs: plugins that could not be loaded, or that are configured without a file.
+    pub failed: BTreeMap<Owner, SourceError>,
+    /// Kinds of which all owners are known. Of any other kind nobody knows what is missing.
+    pub complete: BTreeSet<OwnerKind>,
+}
+
+/// Sources that are all there.
+pub(crate) struct Fixed {
+    sources: Vec<Arc<dyn Source>>,
+    roster: Roster,
+    // Nothing ever changes.
+    changes: watch::Sender<u64>,
+}
+
+impl Fixed {
+    pub fn new(sources: Vec<Arc<dyn Source>>, roster: Roster) -> Self {
+        Self {
+            sources,
+            roster,
+            changes: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Sources for Fixed {
+    fn ready(&self) -> Vec<Arc<dyn Source>> {
+        self.sources.clone()
+    }
+
+    fn roster(&self) -> Roster {
+        self.roster.clone()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}

@@ -1,0 +1,132 @@
+//! What can be asked for a number.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::ObjectRef;
+
+/// A metric that pods serve in the Prometheus text format.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodScrape {
+    /// A port of the pods.
+    pub port: u16,
+    /// The path.
+    pub path: String,
+    /// The metric.
+    pub metric: String,
+    /// Labels that a series must have.
+    pub labels: Vec<(String, String)>,
+}
+
+/// One question with one number as the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Query {
+    /// Requests and connections at the DLX since it stepped into the traffic.
+    Traffic {
+        /// Namespace of the Sleeper.
+        namespace: String,
+        /// Name of the Sleeper.
+        sleeper: String,
+        /// How long there must have been none.
+        window: Duration,
+        /// Since when the DLX has been in the path of all traffic. None: it is not yet, or is leaving.
+        since: Option<Timestamp>,
+    },
+    /// The value of one object in the custom metrics API.
+    Custom {
+        /// Group of the kind that the metric describes.
+        group: String,
+        /// The kind.
+        kind: String,
+        /// Namespace of the object.
+        namespace: String,
+        /// The complete name, with the window.
+        metric: String,
+        /// Which series count.
+        selector: Option<String>,
+        /// Name of the object.
+        object: String,
+    },
+    /// A metric of the external metrics API, summed.
+    External {
+        /// Where it is asked for.
+        namespace: String,
+        /// Its name.
+        metric: String,
+        /// Which series count.
+        selector: Option<String>,
+    },
+    /// What the pods of workloads use, summed.
+    Usage {
+        /// Namespace of the workloads.
+        namespace: String,
+        /// The workloads.
+        workloads: Vec<ObjectRef>,
+        /// `cpu`, `memory` or another name.
+        resource: String,
+        /// What was measured longer ago is no data.
+        window: Duration,
+    },
+    /// A query to a Prometheus server.
+    Prometheus {
+        /// Namespace of the target that asks.
+        namespace: String,
+        /// Name of the server in the configuration.
+        server: String,
+        /// The query, filled in.
+        query: String,
+    },
+    /// A metric that the pods of workloads serve, summed.
+    Pods {
+        /// Namespace of the workloads.
+        namespace: String,
+        /// The workloads.
+        workloads: Vec<ObjectRef>,
+        /// What to ask each pod.
+        scrape: PodScrape,
+        /// A sample from longer ago is no data.
+        window: Duration,
+    },
+}
+
+/// What kind of thing is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum QuerySource {
+    /// The DLX, about the traffic that it observes.
+    ObservedTraffic,
+    /// The custom metrics API.
+    Custom,
+    /// The external metrics API.
+    External,
+    /// The resource metrics API.
+    Resource,
+    /// A Prometheus server.
+    Prometheus,
+    /// The pods themselves.
+    Pods,
+    /// Something that this version does not know.
+    Other,
+}
+
+impl QuerySource {
+    /// The name, as in metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ObservedTraffic => "observed-traffic",
+            Self::Custom => "custom",
+            Self::External => "external",
+            Self::Resource => "resource",
+            Self::Prometheus => "prometheus",
+            Self::Pods => "pods",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for QuerySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,136 @@
+//! What there is to scale, whoever declares it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{ObjectRef, Owner, Quantity, Query, QuerySource, ScaleEvent};
+
+/// Identity of a target: owner, namespace and name. A bare name never stands for a target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetKey {
+    /// Who declares it.
+    pub owner: Owner,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name, as its owner calls it.
+    pub name: String,
+}
+
+impl fmt::Display for TargetKey {
+    /// `shop/web of plugin workloads`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} of {}", self.namespace, self.name, self.owner)
+    }
+}
+
+/// What its source sees of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// It runs and may be put to sleep.
+    Awake,
+    /// It is at zero.
+    Asleep,
+    /// It is being brought up or down.
+    Changing,
+}
+
+/// What is scaled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// These workloads. None: there are only Services, whose traffic can be diverted.
+    Workloads(Vec<ObjectRef>),
+    /// Its platform scales it by itself, when it is asked to.
+    Platform,
+}
+
+/// How what is read becomes a recommendation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// It sleeps when every trigger is at or below its threshold for its window.
+    Idle,
+}
+
+/// Where requests go that name a target and no Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// Its source could not say now. What was known before stays.
+    Unknown,
+    /// To the first of its Services.
+    First,
+    /// To this Service.
+    To {
+        /// Name of the Service.
+        service: String,
+        /// Its port. None: its only one.
+        port: Option<u16>,
+    },
+}
+
+/// A number that is read, and what it is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// What is read, for people: `requests`.
+    pub name: String,
+    /// What kind of thing is asked.
+    pub source: QuerySource,
+    /// What is asked; or why nothing can be.
+    pub query: Result<Arc<Query>, String>,
+    /// How far back the number looks.
+    pub window: Duration,
+    /// The largest number that still counts as idle.
+    pub threshold: Quantity,
+}
+
+/// Something to scale.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Which.
+    pub key: TargetKey,
+    /// The object that it is.
+    pub object: ObjectRef,
+    /// What its source sees of it.
+    pub state: TargetState,
+    /// What is scaled.
+    pub scale: Scale,
+    /// Services whose traffic wakes it.
+    pub wake_on: Vec<String>,
+    /// Where requests go.
+    pub routing: Routing,
+    /// What is read.
+    pub triggers: Vec<Trigger>,
+    /// What follows from it.
+    pub policy: Policy,
+    /// The longest time between two decisions.
+    pub every: Duration,
+    /// The last scale event that its source knows of.
+    pub last_event: Option<ScaleEvent>,
+    /// How long a request is held. None: the DLX's setting.
+    pub readiness_timeout: Option<Duration>,
+    /// Replicas that a wake restores. None: as many as before.
+    pub restore_replicas: Option<u32>,
+    /// What is wrong with its description, if anything. Then it has no triggers.
+    pub problem: Option<String>,
+}
+
+impl Target {
+    /// Whether its platform scales it by itself.
+    pub fn is_platform(&self) -> bool {
+        self.scale == Scale::Platform
+    }
+
+    /// The workloads that are scaled.
+    pub fn workloads(&self) -> &[ObjectRef] {
+        match &self.scale {
+            Scale::Workloads(workloads) => workloads,
+            Scale::Platform => &[],
+        }
+    }
+
+    /// Whether one of its triggers counts the traffic that the DLX observes.
+    pub fn is_observed(&self) -> bool {
+        self.triggers
+            .iter()
+            .any(|trigger| trigger.source == QuerySource::ObservedTraffic)
+    }
+}

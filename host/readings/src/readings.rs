@@ -1,0 +1,262 @@
+//! From queries to samples.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dormouse_kubernetes::MetricValue;
+use dormouse_model::{LabelSelector, ObjectRef, PodScrape, Query};
+use dormouse_scaling::Sample;
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::cache::{Cache, Limits};
+use crate::metrics::Metrics;
+use crate::request::{Answer, Request, Upstream};
+use crate::sum::{pods_to_ask, usage_of};
+use crate::traffic::traffic;
+use crate::view::PodView;
+
+/// Answers about traffic are this many times fresher than others: they decide whether somebody is woken.
+const TRAFFIC: u32 = 5;
+/// Age of an answer about traffic that may let something sleep.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// Age of the answer which pods are those of a workload. It hardly ever changes.
+const SELECTOR: Duration = Duration::from_secs(600);
+
+/// Where numbers are read.
+#[async_trait]
+pub trait Meter: Send + Sync + 'static {
+    /// A sample for each query, in their order. None is older than `max_age`, counted from when it was asked for. The
+    /// answer to one never waits for that to another longer than its own deadline.
+    async fn read(&self, ask: &[Arc<Query>], max_age: Duration, now: Timestamp) -> Vec<Sample>;
+}
+
+/// Reads through a cache, so that what many targets ask is asked once.
+pub struct Readings {
+    cache: Cache,
+}
+
+impl Readings {
+    /// Readings of an upstream.
+    pub fn new(upstream: Arc<dyn Upstream>, limits: Limits, metrics: Metrics) -> Self {
+        Self {
+            cache: Cache::new(upstream, limits, metrics),
+        }
+    }
+}
+
+#[async_trait]
+impl Meter for Readings {
+    async fn read(&self, ask: &[Arc<Query>], max_age: Duration, now: Timestamp) -> Vec<Sample> {
+        join_all(ask.iter().map(|query| self.sample(query, max_age, now))).await
+    }
+}
+
+/// Something else than what was asked for. Only a mistake in an [`Upstream`] leads here.
+fn mixed_up() -> Sample {
+    Sample::Error("the answer is to another question".to_owned())
+}
+
+impl Readings {
+    async fn sample(&self, query: &Query, max_age: Duration, now: Timestamp) -> Sample {
+        match query {
+            Query::Traffic {
+                namespace,
+                sleeper,
+                window,
+                since,
+            } => {
+                let over = since.is_some_and(|since| now.duration_since(since) >= span(*window));
+                let age = max_age / TRAFFIC;
+                let age = if over { age.min(LAST_LOOK) } else { age };
+                let got = self.cache.get(Request::Demand, age, now).await;
+                match &got.answer {
+                    Ok(Answer::Demand(demand)) => {
+                        let entry = demand.get(&(namespace.clone(), sleeper.clone()));
+                        traffic(entry, got.asked.elapsed(), *window, *since, now)
+                    }
+                    Ok(_) => mixed_up(),
+                    Err(error) => Sample::Error(format!("demand is unknown: {error}")),
+                }
+            }
+            Query::Custom {
+                group,
+                kind,
+                namespace,
+                metric,
+                selector,
+                object,
+            } => {
+                let request = Request::Custom {
+                    group: group.clone(),
+                    kind: kind.clone(),
+                    namespace: namespace.clone(),
+                    metric: metric.clone(),
+                    selector: selector.clone(),
+                };
+                match &self.cache.get(request, max_age, now).await.answer {
+                    Ok(Answer::Custom(values)) => custom(values.get(object), metric, kind, object),
+                    Ok(_) => mixed_up(),
+                    Err(error) => Sample::Error(error.clone()),
+                }
+            }
+            Query::External {
+                namespace,
+                metric,
+                selector,
+            } => {
+                let request = Request::External {
+                    namespace: namespace.clone(),
+                    metric: metric.clone(),
+                    selector: selector.clone(),
+                };
+                self.whole(request, max_age, now).await
+            }
+            Query::Prometheus {
+                namespace,
+                server,
+                query,
+            } => {
+                let request = Request::Prometheus {
+                    namespace: namespace.clone(),
+                    server: server.clone(),
+                    query: query.clone(),
+                };
+                self.whole(request, max_age, now).await
+            }
+            Query::Usage {
+                namespace,
+                workloads,
+                resource,
+                window,
+            } => {
+                let usage = self.usage(namespace, workloads, resource, *window, max_age, now);
+                usage.await.unwrap_or_else(|sample| sample)
+            }
+            Query::Pods {
+                namespace,
+                workloads,
+                scrape,
+                window,
+            } => {
+                let sum = self.scrape(namespace, workloads, scrape, *window, max_age, now);
+                sum.await.unwrap_or_else(|sample| sample)
+            }
+        }
+    }
+
+    /// The answer to a request that is about one number only.
+    async fn whole(&self, request: Request, max_age: Duration, now: Timestamp) -> Sample {
+        match &self.cache.get(request, max_age, now).await.answer {
+            Ok(Answer::Sample(sample)) => sample.clone(),
+            Ok(_) => mixed_up(),
+            Err(error) => Sample::Error(error.clone()),
+        }
+    }
+
+    async fn usage(
+        &self,
+        namespace: &str,
+        workloads: &[ObjectRef],
+        resource: &str,
+        window: Duration,
+        max_age: Duration,
+        now: Timestamp,
+    ) -> Result<Sample, Sample> {
+        let selectors = self.selectors(namespace, workloads, now);
+        let pods = Request::Pods {
+            namespace: namespace.to_owned(),
+        };
+        let usage = Request::Usage {
+            namespace: namespace.to_owned(),
+        };
+        let (selectors, pods, usage) = futures::join!(
+            selectors,
+            self.cache.get(pods, max_age, now),
+            self.cache.get(usage, max_age, now)
+        );
+        let (selectors, view) = (selectors?, view_of(&pods.answer)?);
+        let usage = match &usage.answer {
+            Ok(Answer::Usage(usage)) => usage,
+            Ok(_) => return Err(mixed_up()),
+            Err(error) => return Err(Sample::Error(error.clone())),
+        };
+        let selectors: Vec<_> = selectors.iter().collect();
+        let running = view.matching(&selectors).into_iter().filter(|pod| pod.running);
+        Ok(usage_of(running, usage, resource, window, now))
+    }
+
+    async fn scrape(
+        &self,
+        namespace: &str,
+        workloads: &[ObjectRef],
+        scrape: &PodScrape,
+        window: Duration,
+        max_age: Duration,
+        now: Timestamp,
+    ) -> Result<Sample, Sample> {
+        let pods = Request::Pods {
+            namespace: namespace.to_owned(),
+        };
+        let (selectors, pods) = futures::join!(
+            self.selectors(namespace, workloads, now),
+            self.cache.get(pods, max_age, now)
+        );
+        let (selectors, view) = (selectors?, view_of(&pods.answer)?);
+        let selectors: Vec<_> = selectors.iter().collect();
+        let request = Request::Scrape {
+            pods: pods_to_ask(&view.matching(&selectors))?,
+            scrape: scrape.clone(),
+            window,
+        };
+        Ok(self.whole(request, max_age, now).await)
+    }
+
+    async fn selectors(
+        &self,
+        namespace: &str,
+        workloads: &[ObjectRef],
+        now: Timestamp,
+    ) -> Result<Vec<LabelSelector>, Sample> {
+        let mut selectors = Vec::with_capacity(workloads.len());
+        for workload in workloads {
+            let request = Request::Selector {
+                namespace: namespace.to_owned(),
+                workload: workload.clone(),
+            };
+            match &self.cache.get(request, SELECTOR, now).await.answer {
+                Ok(Answer::Selector(selector)) => selectors.push(selector.clone()),
+                Ok(_) => return Err(mixed_up()),
+                Err(error) => return Err(Sample::Error(error.clone())),
+            }
+        }
+        Ok(selectors)
+    }
+}
+
+fn view_of(answer: &Result<Answer, String>) -> Result<&PodView, Sample> {
+    match answer {
+        Ok(Answer::Pods(view)) => Ok(view),
+        Ok(_) => Err(mixed_up()),
+        Err(error) => Err(Sample::Error(error.clone())),
+    }
+}
+
+/// The value of one object among those of all.
+fn custom(value: Option<&MetricValue>, metric: &str, kind: &str, object: &str) -> Sample {
+    match value {
+        None => Sample::NoData(format!("{metric} says nothing about {kind} {object}").into()),
+        Some(MetricValue::Ambiguous) => {
+            Sample::Error(format!("{metric} has several values for {kind} {object}"))
+        }
+        Some(MetricValue::Value(text)) => match text.parse() {
+            Ok(value) => Sample::Value(value),
+            Err(error) => Sample::Error(format!("{metric} has a wrong value: {error}")),
+        },
+    }
+}
+
+fn span(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}

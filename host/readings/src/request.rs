@@ -1,0 +1,126 @@
+//! What is asked on the wire. One answer serves many queries.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dormouse_kubernetes::{MetricValue, PodUsage};
+use dormouse_model::{LabelSelector, ObjectRef, PodScrape, QuerySource};
+use dormouse_scaling::Sample;
+use dormouse_sleepers::DemandEntry;
+use jiff::Timestamp;
+
+use crate::Pod;
+use crate::view::PodView;
+
+/// One call. What is equal is asked once, whoever wants to know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Demand for all Sleepers at all DLX replicas.
+    Demand,
+    /// A custom metric of all objects of a kind in a namespace.
+    Custom {
+        /// Group of the kind that the metric describes.
+        group: String,
+        /// The kind.
+        kind: String,
+        /// Namespace of the objects.
+        namespace: String,
+        /// The complete name, with the window.
+        metric: String,
+        /// Which series count.
+        selector: Option<String>,
+    },
+    /// A metric of the external metrics API.
+    External {
+        /// Where it is asked for.
+        namespace: String,
+        /// Its name.
+        metric: String,
+        /// Which series count.
+        selector: Option<String>,
+    },
+    /// A query to a Prometheus server.
+    Prometheus {
+        /// Namespace of the target that asks.
+        namespace: String,
+        /// Name of the server in the configuration.
+        server: String,
+        /// The query.
+        query: String,
+    },
+    /// Which pods are those of a workload.
+    Selector {
+        /// Namespace of the workload.
+        namespace: String,
+        /// The workload.
+        workload: ObjectRef,
+    },
+    /// All pods of a namespace.
+    Pods {
+        /// The namespace.
+        namespace: String,
+    },
+    /// What all pods of a namespace use.
+    Usage {
+        /// The namespace.
+        namespace: String,
+    },
+    /// A metric of these pods, summed.
+    Scrape {
+        /// The pods.
+        pods: Vec<Pod>,
+        /// What to ask each of them.
+        scrape: PodScrape,
+        /// A sample from longer ago is no data.
+        window: Duration,
+    },
+}
+
+impl Request {
+    /// The name of what is asked, as in metric labels.
+    pub fn source(&self) -> &'static str {
+        match self {
+            Self::Demand => QuerySource::ObservedTraffic.as_str(),
+            Self::Custom { .. } => QuerySource::Custom.as_str(),
+            Self::External { .. } => QuerySource::External.as_str(),
+            Self::Prometheus { .. } => QuerySource::Prometheus.as_str(),
+            Self::Selector { .. } => "selector",
+            Self::Pods { .. } => "pod-list",
+            Self::Usage { .. } => QuerySource::Resource.as_str(),
+            Self::Scrape { .. } => QuerySource::Pods.as_str(),
+        }
+    }
+
+    /// Name of the server, where there are several.
+    pub(crate) fn server(&self) -> &str {
+        match self {
+            Self::Prometheus { server, .. } => server,
+            _ => "",
+        }
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Of [`Request::Demand`], by namespace and name of the Sleeper. One that is missing has none.
+    Demand(BTreeMap<(String, String), DemandEntry>),
+    /// Of [`Request::Custom`], by object name. Objects without a value are missing.
+    Custom(BTreeMap<String, MetricValue>),
+    /// Of [`Request::External`], [`Request::Prometheus`] and [`Request::Scrape`].
+    Sample(Sample),
+    /// Of [`Request::Selector`].
+    Selector(LabelSelector),
+    /// Of [`Request::Pods`].
+    Pods(PodView),
+    /// Of [`Request::Usage`], by pod name.
+    Usage(HashMap<String, PodUsage>),
+}
+
+/// Answers requests, each time anew.
+#[async_trait]
+pub trait Upstream: Send + Sync + 'static {
+    /// The answer at `now`, or why there is none. The caller gives up on its own when it takes too long.
+    async fn fetch(&self, request: &Request, now: Timestamp) -> Result<Answer, String>;
+}
