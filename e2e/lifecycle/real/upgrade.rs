@@ -63,6 +63,16 @@ async fn places(world: &World, names: &[&str]) -> Result<Vec<Place>> {
     Ok(places)
 }
 
+/// Asleep, and its replicas are written, which is a step later.
+async fn until_at_zero(world: &World, name: &str) -> Result<()> {
+    world.until_phase(ASLEEP, name, Phase::Asleep).await?;
+    world
+        .until(&format!("{name} to be at zero"), async || {
+            Ok((world.replicas(ASLEEP, name).await? == 0).then_some(()))
+        })
+        .await
+}
+
 /// Requests to several that sleep, and those of them that were lost.
 #[derive(Default)]
 struct Asked {
@@ -106,7 +116,7 @@ async fn upgrade_from_the_version_before(world: Arc<World>) -> Result<()> {
         world.deploy_known(BUSY, name, wanted).await?;
     }
     for name in SLEEPERS {
-        world.until_phase(ASLEEP, name, Phase::Asleep).await?;
+        until_at_zero(&world, name).await?;
     }
     world.until_phase(BUSY, "looked-at", Phase::Observing).await?;
     let old = world.sleeper(ASLEEP, "one").await?.context("no Sleeper")?;
@@ -201,7 +211,7 @@ async fn there_and_back(world: &World, asked: &mut Asked) -> Result<()> {
         asked.wake(world, name).await?;
     }
     for name in woken {
-        world.until_phase(ASLEEP, name, Phase::Asleep).await?;
+        until_at_zero(world, name).await?;
     }
     same(&before[3..], &places(world, still).await?, "the wakes of others")?;
 
