@@ -103,8 +103,8 @@ pub const SMOKE: [&str; 16] = [
 
 const ABOUT_THE_UPGRADE: &str = "\
 upgrade_from_the_version_before begins with the chart and the image of an earlier revision of this repository. They are built once, which \
-took 13 minutes on two cores that a dozen compilers had at the same time, and kept in the cache of this user. The case itself ends after \
-ten minutes at the latest. A clone without that revision leaves it out.";
+took 13 minutes on two cores that a dozen compilers had at the same time, and kept in the cache of this user. The case itself takes a \
+minute and a half. A clone without that revision leaves it out.";
 
 /// Where the release goes, and its name.
 const RELEASE: &str = "dormouse";
