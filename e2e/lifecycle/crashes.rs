@@ -10,7 +10,7 @@ use dormouse::requests;
 use dormouse_model::Phase;
 use dormouse_sleepers::{Role, RoundOutcome, round};
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -46,16 +46,7 @@ async fn take(world: &World, ns: &str, name: &str, role: Role, steps: usize) -> 
 async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) -> Result<()> {
     let ns = "crash-sleep";
     for step in 0..=STEPS {
-        world
-            .deploy_known(
-                ns,
-                &name(step),
-                Wanted {
-                    sleep_after: NEVER,
-                    ..Wanted::default()
-                },
-            )
-            .await?;
+        world.deploy_known(ns, &name(step), Wanted::never()).await?;
     }
     world.run_replicas("dormouse-autoscaler", 0).await?;
     let mut reached = Vec::new();
@@ -95,16 +86,7 @@ async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) 
 async fn a_dlx_that_dies_between_any_two_steps_of_a_wake(world: Arc<World>) -> Result<()> {
     let ns = "crash-wake";
     for step in 0..=STEPS {
-        world
-            .deploy_known(
-                ns,
-                &name(step),
-                Wanted {
-                    sleep_after: NEVER,
-                    ..Wanted::default()
-                },
-            )
-            .await?;
+        world.deploy_known(ns, &name(step), Wanted::never()).await?;
         world.put_to_sleep(ns, &name(step)).await?;
     }
     world.run_replicas("dormouse-autoscaler", 0).await?;

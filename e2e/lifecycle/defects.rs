@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use dormouse::requests;
 use dormouse_model::Phase;
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -23,16 +23,7 @@ const TARGET: &str = "X-Dormouse-Target";
 async fn two_targets_with_one_failing_wake_crash_nothing(world: Arc<World>) -> Result<()> {
     let ns = "pair";
     for name in ["bad", "good"] {
-        world
-            .deploy_known(
-                ns,
-                name,
-                Wanted {
-                    sleep_after: NEVER,
-                    ..Wanted::default()
-                },
-            )
-            .await?;
+        world.deploy_known(ns, name, Wanted::never()).await?;
         world.put_to_sleep(ns, name).await?;
     }
     world.refuse_scaling(ns, "bad").await?;
@@ -61,16 +52,7 @@ async fn two_targets_with_one_failing_wake_crash_nothing(world: Arc<World>) -> R
 
 async fn a_failed_wake_is_not_cached(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("uncached", "web");
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     let url = world.url(ns, name).await?;
     world.refuse_scaling(ns, name).await?;
@@ -87,16 +69,7 @@ async fn a_failed_wake_is_not_cached(world: Arc<World>) -> Result<()> {
 async fn one_name_in_two_namespaces_is_two_resources(world: Arc<World>) -> Result<()> {
     let name = "twin";
     for ns in ["north", "south"] {
-        world
-            .deploy_known(
-                ns,
-                name,
-                Wanted {
-                    sleep_after: NEVER,
-                    ..Wanted::default()
-                },
-            )
-            .await?;
+        world.deploy_known(ns, name, Wanted::never()).await?;
     }
     world.put_to_sleep("north", name).await?;
     ensure!(

@@ -58,7 +58,7 @@ async fn awake_because(world: &World, ns: &str, reason: &str, part: &str) -> Res
         })
         .await
         .with_context(|| format!("waiting for {reason}: {part:?}"))?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.until_a_witness_sleeps(ns).await?;
     ensure!(
         world.replicas(ns, "web").await? == 1 && world.state(ns, "web").await?.phase == Phase::Awake,
         "it was put to sleep without a reading"
@@ -287,7 +287,7 @@ async fn pods_say_themselves_whether_they_are_idle(world: Arc<World>) -> Result<
         "{pods:?}"
     );
     set_gauge(&world, ns, "2").await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.until_a_witness_sleeps(&format!("{ns}-in-use")).await?;
     ensure!(
         world.replicas(ns, "web").await? == 1,
         "it was put to sleep with two sessions"

@@ -13,7 +13,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -45,11 +45,7 @@ async fn until_answered(world: &World, ns: &str, name: &str) -> Result<()> {
 
 async fn field_02_a_service_that_appears_while_it_sleeps_is_answered_for(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("appears", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     let second = json!({
         "apiVersion": "v1",
@@ -80,9 +76,8 @@ async fn field_02_a_service_that_appears_while_it_sleeps_is_answered_for(world: 
 async fn field_04_what_is_born_at_zero_wakes_for_a_request(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("born", "web");
     let wanted = Wanted {
-        sleep_after: NEVER,
         replicas: 0,
-        ..Wanted::default()
+        ..Wanted::never()
     };
     world.deploy_known(ns, name, wanted).await?;
     world.until_phase(ns, name, Phase::Asleep).await?;
@@ -93,11 +88,7 @@ async fn field_04_what_is_born_at_zero_wakes_for_a_request(world: Arc<World>) ->
 
 async fn field_04_what_is_scaled_to_zero_by_hand_wakes_for_a_request(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("tozero", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.scale(ns, name, 0).await?;
     world.until_phase(ns, name, Phase::Asleep).await?;
     until_answered(&world, ns, name).await
@@ -106,10 +97,9 @@ async fn field_04_what_is_scaled_to_zero_by_hand_wakes_for_a_request(world: Arc<
 async fn field_04_what_is_turned_off_stays_at_zero_and_says_so(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("turnedoff", "web");
     let wanted = Wanted {
-        sleep_after: NEVER,
         replicas: 0,
         annotations: &[("dormouse.dev/at-zero", "off")],
-        ..Wanted::default()
+        ..Wanted::never()
     };
     world.deploy_known(ns, name, wanted).await?;
     world.complaint(ns, name, "Wakeable", "at-zero").await?;
@@ -126,11 +116,7 @@ async fn field_16_a_service_that_cannot_be_diverted_any_more_wakes_it_and_says_w
     world: Arc<World>,
 ) -> Result<()> {
     let (ns, name) = ("stranded", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world
         .edit_service(ns, name, json!({"spec": {"internalTrafficPolicy": "Local"}}))
@@ -144,11 +130,7 @@ async fn field_16_a_service_that_cannot_be_diverted_any_more_wakes_it_and_says_w
 
 async fn chaos_2_a_port_that_is_renamed_while_it_wakes_is_answered(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("renamed", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     // So that the wake does not end while the port is renamed.
     world.never_ready(ns, name).await?;
@@ -311,11 +293,7 @@ impl Edit {
 
 async fn edited_while_asleep(world: &World, edit: Edit) -> Result<()> {
     let (ns, name) = (format!("edit-{edit:?}").to_lowercase(), "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(&ns, name, wanted).await?;
+    world.deploy_known(&ns, name, Wanted::never()).await?;
     world.put_to_sleep(&ns, name).await?;
     edit.make(world, &ns, name).await?;
     if matches!(edit, Edit::SelectorGone) {

@@ -8,7 +8,7 @@ use dormouse_model::Phase;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 
-use crate::world::{NEVER, Wanted, World, managed};
+use crate::world::{Wanted, World, managed};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -94,9 +94,8 @@ async fn a_wake_restores_the_replicas_from_before(world: Arc<World>) -> Result<(
             ns,
             name,
             Wanted {
-                sleep_after: NEVER,
                 replicas: 3,
-                ..Wanted::default()
+                ..Wanted::never()
             },
         )
         .await?;
@@ -113,16 +112,7 @@ async fn a_wake_restores_the_replicas_from_before(world: Arc<World>) -> Result<(
 
 async fn a_burst_on_a_sleeping_workload_is_answered(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("burst", "web");
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     let answers = requests::burst(&world.url(ns, name).await?, 200).await;
     let lost: Vec<_> = answers
@@ -166,16 +156,7 @@ async fn requests_keep_a_workload_awake(world: Arc<World>) -> Result<()> {
 
 async fn two_dlx_replicas_waking_at_once_write_replicas_once(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("twice", "web");
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world
         .until("at zero", async || {
@@ -238,16 +219,7 @@ async fn deleting_the_workload_removes_the_sleeper_and_restores_the_service(worl
 
 async fn scaling_up_by_hand_is_respected_as_a_wake(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("byhand", "web");
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world
         .until("at zero", async || {

@@ -8,6 +8,7 @@ mod node;
 mod services;
 mod stages;
 mod tcp;
+mod upgrade;
 
 use crate::Case;
 
@@ -21,6 +22,7 @@ pub fn cases() -> Vec<Case> {
         cycles::cases(),
         // The last of them takes Dormouse away.
         chart::cases(),
+        upgrade::cases(),
     ]
     .into_iter()
     .flatten()

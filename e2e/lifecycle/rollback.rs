@@ -10,7 +10,7 @@ use dormouse::requests;
 use dormouse_model::Phase;
 use dormouse_sleepers::{Role, round};
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -35,16 +35,7 @@ async fn demand_while_draining_rolls_back(world: Arc<World>) -> Result<()> {
 
 async fn demand_in(world: &World, ns: &str, phase: Phase) -> Result<()> {
     let name = "web";
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.run_replicas("dormouse-autoscaler", 0).await?;
     let outcome = disturbed(world, ns, name, phase).await;
     world.run_replicas("dormouse-autoscaler", 1).await?;

@@ -11,7 +11,7 @@ use dormouse_sleepers::api::condition;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, DeleteParams};
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -46,11 +46,7 @@ async fn canary(world: &World, ns: &str, name: &str) -> Result<String> {
 
 async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("canary", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     let epoch = world.state(ns, name).await?.epoch;
 
@@ -92,9 +88,8 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Resu
 async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("sharing", "web");
     let wanted = |annotations| Wanted {
-        sleep_after: NEVER,
         annotations,
-        ..Wanted::default()
+        ..Wanted::never()
     };
     world.deploy_known(ns, name, wanted(&[])).await?;
     // The older one owns, and creation is noted in whole seconds.
@@ -114,7 +109,7 @@ async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) 
         "{loser:?}"
     );
     let (asleep, left) = (world.state(ns, name).await?, world.state(ns, "other").await?);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.until_a_witness_sleeps(ns).await?;
     // That its pods have gone is noted when they have.
     let place = |state: &SleeperState| (state.phase, state.epoch, state.since);
     let still = world.state(ns, name).await?;

@@ -9,7 +9,7 @@ use dormouse::requests;
 use dormouse_model::Phase;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -23,7 +23,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Sends 50 requests a second, each on a new connection, until told to pause or end.
-struct Traffic {
+pub struct Traffic {
     flowing: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -31,7 +31,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn start(url: String) -> Self {
+    pub fn start(url: String) -> Self {
         let flowing = Arc::new(AtomicBool::new(true));
         let ended = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicUsize::new(0));
@@ -72,7 +72,7 @@ impl Traffic {
         self.flowing.store(on, Ordering::Relaxed);
     }
 
-    async fn end(self) -> Result<(usize, Vec<Lost>)> {
+    pub async fn end(self) -> Result<(usize, Vec<Lost>)> {
         self.ended.store(true, Ordering::Relaxed);
         let lost = self.task.await?;
         Ok((self.sent.load(Ordering::Relaxed), lost))
@@ -87,9 +87,8 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
             ns,
             name,
             Wanted {
-                sleep_after: NEVER,
                 pod_annotations: &quick,
-                ..Wanted::default()
+                ..Wanted::never()
             },
         )
         .await?;
@@ -125,16 +124,7 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
 
 async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("forced", "web");
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     let traffic = Traffic::start(world.url(ns, name).await?);
     for _ in 0..10 {
         world.until_phase(ns, name, Phase::Awake).await?;
@@ -163,9 +153,8 @@ async fn a_dlx_that_is_told_to_end_answers_what_it_holds(world: Arc<World>) -> R
             ns,
             name,
             Wanted {
-                sleep_after: NEVER,
                 pod_annotations: &slow,
-                ..Wanted::default()
+                ..Wanted::never()
             },
         )
         .await?;

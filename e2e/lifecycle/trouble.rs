@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use dormouse::requests;
 use dormouse_model::Phase;
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -22,16 +22,7 @@ async fn a_wake_that_fails_is_a_503_with_retry_after_and_the_cause_on_the_sleepe
     world: Arc<World>,
 ) -> Result<()> {
     let (ns, name) = ("refused", "web");
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world.refuse_scaling(ns, name).await?;
     let url = world.url(ns, name).await?;
@@ -61,9 +52,8 @@ async fn pods_that_never_get_ready_are_a_504(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("unready", "web");
     let annotations = [("dormouse.dev/wake-timeout", "2s")];
     let wanted = Wanted {
-        sleep_after: NEVER,
         annotations: &annotations,
-        ..Wanted::default()
+        ..Wanted::never()
     };
     world.deploy_known(ns, name, wanted).await?;
     world.put_to_sleep(ns, name).await?;
@@ -86,16 +76,7 @@ async fn pods_that_never_get_ready_are_a_504(world: Arc<World>) -> Result<()> {
 
 async fn a_client_that_leaves_gives_up_its_place(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("leaving", "web");
-    world
-        .deploy_known(
-            ns,
-            name,
-            Wanted {
-                sleep_after: NEVER,
-                ..Wanted::default()
-            },
-        )
-        .await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world.never_ready(ns, name).await?;
     let url = world.url(ns, name).await?;

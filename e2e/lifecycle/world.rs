@@ -49,6 +49,16 @@ impl Default for Wanted<'_> {
     }
 }
 
+impl Wanted<'_> {
+    /// One that sleeps when the case says so, and never by itself.
+    pub fn never() -> Self {
+        Self {
+            sleep_after: NEVER,
+            ..Self::default()
+        }
+    }
+}
+
 /// Far more than any case takes.
 pub const NEVER: &str = "10h";
 /// A rule without data: nothing but the case itself puts such a workload to sleep, or looks at its traffic.
@@ -349,6 +359,15 @@ impl World {
             Ok((state.phase == Phase::Asleep).then_some(()))
         })
         .await
+    }
+
+    /// Waits as long as it takes a workload that nobody uses to begin and to fall asleep, in a namespace beside this one. What was to
+    /// fall asleep meanwhile had more time than that, however busy the machine is.
+    pub async fn until_a_witness_sleeps(&self, beside: &str) -> Result<()> {
+        let (ns, name) = (format!("{beside}-witness"), "witness");
+        self.deploy_known(&ns, name, Wanted::default()).await?;
+        self.until_phase(&ns, name, Phase::Asleep).await?;
+        Ok(())
     }
 
     /// Nothing of Dormouse is left in the Service's way, and its pods are in it.

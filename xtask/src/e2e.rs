@@ -1,20 +1,24 @@
 //! `cargo xtask e2e`: the whole system on a real Kubernetes, from nothing to nothing.
 
+mod before;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use self::before::Before;
 use crate::build::{self, Tests};
 use crate::workspace::Workspace;
 use crate::{chart, guests, image, tools, tutorial};
 use kube_harness::{Cluster, ProxyMode};
-use xtask_command::Steps;
+use xtask_command::{Cmd, Steps};
 use xtask_oci::{Arch, Image, Layer, write_archive};
 
 /// What `cargo xtask e2e` takes.
 #[derive(clap::Args)]
+#[command(after_help = ABOUT_THE_UPGRADE)]
 pub struct Args {
     /// Only cases whose name contains one of these
     #[arg(value_name = "CASE")]
@@ -63,6 +67,19 @@ impl Args {
     }
 }
 
+impl Args {
+    /// Whether the case that begins with the version before is among the cases.
+    fn wants_upgrade(&self) -> bool {
+        let named = self.cases.is_empty() || self.cases.iter().any(|part| UPGRADE.contains(part.as_str()));
+        named && !self.skip.iter().any(|part| UPGRADE.contains(part.as_str()))
+    }
+
+    /// Whether it is the only one.
+    fn wants_only_upgrade(&self) -> bool {
+        self.wants_upgrade() && self.cases.iter().any(|part| part == UPGRADE) && self.cases.len() == 1
+    }
+}
+
 /// Cases that a run of all tests does on a real cluster: what an embedded one cannot show, or shows least well. The others
 /// take half an hour more, and `cargo xtask e2e` runs them all.
 pub const SMOKE: [&str; 16] = [
@@ -84,12 +101,19 @@ pub const SMOKE: [&str; 16] = [
     "a_users_own_plugin",
 ];
 
+const ABOUT_THE_UPGRADE: &str = "\
+upgrade_from_the_version_before begins with the chart and the image of an earlier revision of this repository. They are built once, which \
+took 13 minutes on two cores that a dozen compilers had at the same time, and kept in the cache of this user. The case itself takes a \
+minute and a half. A clone without that revision leaves it out.";
+
 /// Where the release goes, and its name.
 const RELEASE: &str = "dormouse";
 /// How the chart is installed.
 const VALUES: &str = "e2e/values.yaml";
 /// What its permissions and their use differ in, because of what the suite does.
 const EXCEPTIONS: &str = "e2e/rbac-exceptions.yaml";
+/// The case that begins with the version before, and comes last: it takes this version away first.
+const UPGRADE: &str = "upgrade_from_the_version_before";
 /// Longer than the suite takes, or it hangs.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -103,7 +127,7 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
         );
     }
     let arch = Arch::of_this_machine()?;
-    let mut steps = Steps::new(10);
+    let mut steps = Steps::new(12);
     steps.run("check the tools", || {
         tools::for_everything(workspace)?;
         if args.dev_image {
@@ -111,6 +135,8 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
         }
         tools::for_image(workspace, arch)
     })?;
+    // Before this version: cargo's folder ends up with the plugins and programs that were built last.
+    let before = before(workspace, &mut steps, args)?;
     let suite = if let Some(suite) = &args.suite {
         suite.clone()
     } else {
@@ -120,31 +146,24 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
             Ok(tests.find("lifecycle")?.file.clone())
         })?
     };
-    let (user_plugin, _tutorial) = steps.run("a plugin as its user writes it", || {
-        if let Some(file) = &args.user_plugin {
-            return Ok((file.clone(), None));
-        }
-        let tutorial = tutorial::Followed::anew(workspace)?;
-        Ok(if args.keep {
-            // A volume of the cluster is in its folder.
-            (tutorial.keep(), None)
-        } else {
-            (tutorial.plugin().to_owned(), Some(tutorial))
-        })
+    let (user_plugin, _tutorial) = if args.wants_only_upgrade() {
+        (None, None)
+    } else {
+        steps.run("a plugin as its user writes it", || user_plugin(workspace, args))?
+    };
+    let images = steps.run("build the images", || {
+        images(workspace, arch, args, user_plugin.as_deref())
     })?;
-    let images = steps.run("build the images", || images(workspace, arch, args, &user_plugin))?;
     let cluster = steps.run("start a real Kubernetes", || {
         Cluster::up(&workspace.harness()?, &args.name, args.proxy_mode)
     })?;
-    let outcome = on(
-        workspace,
-        &cluster,
-        &mut steps,
-        &images,
-        &suite,
-        &user_plugin,
-        args,
-    );
+    let built = Built {
+        images,
+        suite,
+        user_plugin,
+        before,
+    };
+    let outcome = on(workspace, &cluster, &mut steps, &built, args);
     if let Err(error) = &outcome {
         eprintln!("\nerror: {error:#}");
         if let Err(error) = keep_evidence(workspace, &cluster) {
@@ -160,20 +179,43 @@ pub fn e2e(workspace: &Workspace, args: &Args) -> Result<()> {
     outcome
 }
 
+/// What is built before the cluster starts.
+struct Built {
+    images: Vec<PathBuf>,
+    /// The lifecycle suite.
+    suite: PathBuf,
+    /// The component that came out of docs/writing-a-scaler.md, where a case may need it.
+    user_plugin: Option<PathBuf>,
+    /// Where its case is wanted and can run.
+    before: Option<Before>,
+}
+
+/// The version before, if its case is wanted and this clone has it.
+fn before(workspace: &Workspace, steps: &mut Steps, args: &Args) -> Result<Option<Before>> {
+    if !args.wants_upgrade() {
+        return Ok(None);
+    }
+    if let Some(reason) = Before::missing(workspace) {
+        if args.wants_only_upgrade() {
+            bail!("{UPGRADE} cannot run: {reason}");
+        }
+        eprintln!("\nleft out: {UPGRADE}: {reason}");
+        return Ok(None);
+    }
+    steps
+        .run(
+            "the version before, as its tests built it (once, then it is kept)",
+            || Before::get(workspace),
+        )
+        .map(Some)
+}
+
 /// Everything that happens while the cluster is up.
-fn on(
-    workspace: &Workspace,
-    cluster: &Cluster,
-    steps: &mut Steps,
-    images: &[PathBuf],
-    suite: &Path,
-    user_plugin: &Path,
-    args: &Args,
-) -> Result<()> {
-    steps.run("load the images, install the chart, test it", || {
-        images
-            .iter()
-            .try_for_each(|image| cluster.load_image(image).map(|_| ()))?;
+fn on(workspace: &Workspace, cluster: &Cluster, steps: &mut Steps, built: &Built, args: &Args) -> Result<()> {
+    steps.run("load the images", || {
+        for image in &built.images {
+            cluster.load_image(image)?;
+        }
         // A metrics server whose values a test writes, and the one of resource metrics.
         for program in ["dormouse-test-adapter", "metrics-server"] {
             eprint!(
@@ -181,38 +223,81 @@ fn on(
                 cluster.load_image(&component(workspace, cluster, program)?)?
             );
         }
-        install(workspace, cluster)
+        prepare(workspace, cluster)
+    })?;
+    if !args.wants_only_upgrade() {
+        this_version(workspace, cluster, steps, built, args)?;
+    }
+    if let Some(before) = &built.before {
+        steps.run("upgrade from the version before", || {
+            cluster.load_image(&before.image())?;
+            cluster
+                .helm(["uninstall", RELEASE, "--namespace", RELEASE])?
+                .args(["--ignore-not-found", "--wait", "--timeout", "5m"])
+                .run()?;
+            let flags = [Before::image_flag()];
+            install(cluster, &before.chart(), &before.values(), &flags)?;
+            lifecycle(workspace, cluster, built, &[UPGRADE.to_owned()], args)?
+                .env("DORMOUSE_E2E_VALUES", workspace.path(VALUES))
+                .run()
+        })?;
+    }
+    Ok(())
+}
+
+/// The chart of this version, the suite, and the permissions.
+fn this_version(
+    workspace: &Workspace,
+    cluster: &Cluster,
+    steps: &mut Steps,
+    built: &Built,
+    args: &Args,
+) -> Result<()> {
+    steps.run("install the chart, test it", || {
+        install(cluster, &workspace.path("chart"), &workspace.path(VALUES), &[])
     })?;
     steps.run(
         "the lifecycle suite, unchanged, and what only a real cluster can show",
-        || {
-            let own = std::env::current_exe().context("this program cannot be found")?;
-            let mut command = cluster
-                .exec(suite)?
-                .args(&args.cases)
-                .env("DORMOUSE_E2E_SKIP", args.skip.join(","))
-                .env("DORMOUSE_E2E_CYCLES", args.cycles.to_string())
-                .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
-                .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
-                .env("DORMOUSE_E2E_CHART", workspace.path("chart"))
-                .env("DORMOUSE_E2E_USER_PLUGIN", user_plugin)
-                .deadline(LIMIT);
-            let program = own.to_str().context("the path of this program is no text")?;
-            command = command.env(
-                "DORMOUSE_E2E_CLUSTER_COMMAND",
-                format!("{program} cluster --name {}", cluster.name()),
-            );
-            command.run()
-        },
+        || lifecycle(workspace, cluster, built, &args.cases, args)?.run(),
     )?;
     if !args.cases.is_empty() || !args.skip.is_empty() {
         eprintln!("\npermissions are compared after a run of all cases only");
         return Ok(());
     }
+    // Now, because the version before has permissions of its own.
     steps.run(
         "compare the permissions of the chart with those that were used",
         || permissions(workspace, cluster),
     )
+}
+
+/// The lifecycle suite on the cluster.
+fn lifecycle(
+    workspace: &Workspace,
+    cluster: &Cluster,
+    built: &Built,
+    cases: &[String],
+    args: &Args,
+) -> Result<Cmd> {
+    let own = std::env::current_exe().context("this program cannot be found")?;
+    let own = own.to_str().context("the path of this program is no text")?;
+    let command = cluster
+        .exec(&built.suite)?
+        .args(cases)
+        .env("DORMOUSE_E2E_SKIP", args.skip.join(","))
+        .env("DORMOUSE_E2E_CYCLES", args.cycles.to_string())
+        .env("DORMOUSE_E2E_KUBECONFIG", cluster.kubeconfig())
+        .env("DORMOUSE_E2E_AUDIT_LOG", cluster.state().join("logs/audit.log"))
+        .env("DORMOUSE_E2E_CHART", workspace.path("chart"))
+        .env(
+            "DORMOUSE_E2E_CLUSTER_COMMAND",
+            format!("{own} cluster --name {}", cluster.name()),
+        )
+        .deadline(LIMIT);
+    Ok(match &built.user_plugin {
+        Some(plugin) => command.env("DORMOUSE_E2E_USER_PLUGIN", plugin),
+        None => command,
+    })
 }
 
 /// Every permission that the chart grants was used, and none was missing.
@@ -271,8 +356,27 @@ fn evidence(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Dormouse, the workload, and the workload with a plugin in it, for an init container to copy.
-fn images(workspace: &Workspace, arch: Arch, args: &Args, user_plugin: &Path) -> Result<[PathBuf; 3]> {
+/// The component that came out of docs/writing-a-scaler.md, and the folder that it is in for as long as it is wanted.
+fn user_plugin(workspace: &Workspace, args: &Args) -> Result<(Option<PathBuf>, Option<tutorial::Followed>)> {
+    if let Some(file) = &args.user_plugin {
+        return Ok((Some(file.clone()), None));
+    }
+    let tutorial = tutorial::Followed::anew(workspace)?;
+    Ok(if args.keep {
+        // A volume of the cluster is in its folder.
+        (Some(tutorial.keep()), None)
+    } else {
+        (Some(tutorial.plugin().to_owned()), Some(tutorial))
+    })
+}
+
+/// Dormouse, the workload, and the workload with the user's plugin in it, for an init container to copy.
+fn images(
+    workspace: &Workspace,
+    arch: Arch,
+    args: &Args,
+    user_plugin: Option<&Path>,
+) -> Result<Vec<PathBuf>> {
     let (dormouse, mut image, workload) = if args.dev_image {
         if args.suite.is_none() {
             build::for_tests(workspace)?;
@@ -284,14 +388,18 @@ fn images(workspace: &Workspace, arch: Arch, args: &Args, user_plugin: &Path) ->
         let (image, workload) = image::workload(workspace, arch, None, None)?;
         (dormouse.file, image, workload.file)
     };
-    let bytes = fs::read(user_plugin).with_context(|| format!("cannot read {}", user_plugin.display()))?;
-    image.reference = "dormouse.test/plugin:1".parse()?;
-    image
-        .layers
-        .push(Layer::new("a plugin").file("/plugin.wasm", 0o644, bytes)?);
-    let file = workspace.target().join("image").join("plugin-1.tar");
-    write_archive(&image, &file)?;
-    Ok([dormouse, workload, file])
+    let mut images = vec![dormouse, workload];
+    if let Some(plugin) = user_plugin {
+        let bytes = fs::read(plugin).with_context(|| format!("cannot read {}", plugin.display()))?;
+        image.reference = "dormouse.test/plugin:1".parse()?;
+        image
+            .layers
+            .push(Layer::new("a plugin").file("/plugin.wasm", 0o644, bytes)?);
+        let file = workspace.target().join("image").join("plugin-1.tar");
+        write_archive(&image, &file)?;
+        images.push(file);
+    }
+    Ok(images)
 }
 
 /// An image of a program that was built with the cluster: `dormouse.test/<name>:1`.
@@ -317,7 +425,8 @@ fn component(workspace: &Workspace, cluster: &Cluster, program: &str) -> Result<
     Ok(file)
 }
 
-fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
+/// What the suite needs beside Dormouse: a platform, and a server of custom metrics.
+fn prepare(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
     for file in ["e2e/metrics/platform.yaml", "e2e/metrics/adapter.yaml"] {
         let file = workspace.path(file);
         cluster.kubectl(["apply", "-f"])?.arg(file).output()?;
@@ -331,10 +440,14 @@ fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
             "deployment/adapter",
             "--timeout=2m",
         ])?
-        .run()?;
+        .run()
+}
+
+/// Installs a chart, and asks it whether it works.
+fn install(cluster: &Cluster, chart: &Path, values: &Path, flags: &[String]) -> Result<()> {
     cluster
         .helm(["upgrade", "--install", RELEASE])?
-        .arg(workspace.path("chart"))
+        .arg(chart)
         .args([
             "--namespace",
             RELEASE,
@@ -344,7 +457,8 @@ fn install(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
             "3m",
             "--values",
         ])
-        .arg(workspace.path(VALUES))
+        .arg(values)
+        .args(flags)
         .run()?;
     cluster
         .helm(["test", RELEASE, "--namespace", RELEASE, "--logs"])?
@@ -393,4 +507,25 @@ fn keep_evidence(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
     audit_log(workspace, cluster)?;
     eprintln!("what the cluster looked like is kept in {}", folder.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upgrade_is_part_of_a_full_run_and_of_no_other_that_does_not_name_it() {
+        let args = |cases: &[&str], skip: &[&str]| Args {
+            cases: cases.iter().map(|case| (*case).to_owned()).collect(),
+            skip: skip.iter().map(|case| (*case).to_owned()).collect(),
+            ..Args::for_tests(PathBuf::new(), PathBuf::new())
+        };
+        let wants = |args: &Args| (args.wants_upgrade(), args.wants_only_upgrade());
+        assert_eq!(wants(&args(&[], &[])), (true, false));
+        assert_eq!(wants(&args(&[UPGRADE], &[])), (true, true));
+        assert_eq!(wants(&args(&["upgrade"], &[])), (true, false));
+        assert_eq!(wants(&args(&["sleeps"], &[])), (false, false));
+        assert_eq!(wants(&args(&[], &["upgrade"])), (false, false));
+        assert!(!Args::for_tests(PathBuf::new(), PathBuf::new()).wants_upgrade());
+    }
 }

@@ -6,7 +6,7 @@
 
 mod graph;
 mod modules;
-mod names;
+pub mod names;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -2,6 +2,7 @@
 //!
 //! Kept to a few small dependencies, because it is the first thing that compiles on a fresh clone.
 
+mod architecture;
 mod bench;
 mod build;
 mod chart;

@@ -10,7 +10,7 @@ use dormouse_model::Phase;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 
-use crate::world::{NEVER, Wanted, World, managed};
+use crate::world::{Wanted, World, managed};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -25,13 +25,6 @@ pub fn cases() -> Vec<Case> {
 
 /// When at the latest a DLX leaves a Service without being told by a leader: its `outageGrace`, and some.
 const LEAVES: Duration = Duration::from_secs(90);
-
-fn never() -> Wanted<'static> {
-    Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    }
-}
 
 async fn leader(world: &World) -> Result<Option<String>> {
     let lease = Api::<Lease>::namespaced(world.client.clone(), SYSTEM_NAMESPACE)
@@ -53,7 +46,7 @@ async fn a_killed_leader_is_replaced_within_fifteen_seconds(world: Arc<World>) -
         .find(|pod| first.starts_with(pod.as_str()))
         .with_context(|| format!("no pod is the leader {first}"))?;
     let (ns, name) = ("leader", "web");
-    world.deploy_known(ns, name, never()).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     let start = Instant::now();
     world.kill(&victim).await?;
     world
@@ -74,7 +67,7 @@ async fn a_killed_leader_is_replaced_within_fifteen_seconds(world: Arc<World>) -
 
 async fn slices_follow_the_dlx_pods_as_they_come_and_go(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("follow", "web");
-    world.deploy_known(ns, name, never()).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     let outcome = follow(&world, ns, name).await;
     world.run_replicas("dormouse-dlx", 2).await?;
@@ -114,7 +107,7 @@ async fn follow(world: &World, ns: &str, name: &str) -> Result<()> {
 
 async fn without_any_dlx_everything_wakes_and_services_go_back(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("no-dlx", "web");
-    world.deploy_known(ns, name, never()).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world.run_replicas("dormouse-dlx", 0).await?;
     let outcome = awake_again(&world, ns, name).await;
@@ -140,7 +133,7 @@ async fn answers(url: &str) -> Result<Option<()>> {
 
 async fn without_an_autoscaler_requests_still_wake(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("no-autoscaler", "web");
-    world.deploy_known(ns, name, never()).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world.run_replicas("dormouse-autoscaler", 0).await?;
     let answer = requests::get(&world.url(ns, name).await?).await;
@@ -154,7 +147,7 @@ async fn without_an_autoscaler_requests_still_wake(world: Arc<World>) -> Result<
 
 async fn what_sleeps_survives_both_being_deleted(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("both", "web");
-    world.deploy_known(ns, name, never()).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
     world.run_replicas("dormouse-autoscaler", 0).await?;
     world.run_replicas("dormouse-dlx", 0).await?;

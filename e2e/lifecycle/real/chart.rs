@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::cycles::Traffic;
 use crate::traffic::none_lost;
-use crate::world::{NEVER, Wanted, World, managed};
+use crate::world::{Wanted, World, managed};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -42,15 +42,17 @@ const UNINSTALL: Duration = Duration::from_secs(6 * 60);
 const CHART: &str = "DORMOUSE_E2E_CHART";
 /// Names the component that came out of docs/writing-a-scaler.md.
 const USER_PLUGIN: &str = "DORMOUSE_E2E_USER_PLUGIN";
-const RELEASE: &str = "dormouse";
+pub const RELEASE: &str = "dormouse";
 /// What the places are called where the user keeps the plugin.
 const KEPT: &str = "users-plugin";
 
-fn chart() -> Result<String> {
+/// Where this version's is.
+pub fn chart() -> Result<String> {
     std::env::var(CHART).with_context(|| format!("{CHART} does not name the chart"))
 }
 
-async fn helm(world: &World, args: &[&str]) -> Result<()> {
+/// As the administrator, on the release's namespace.
+pub async fn helm(world: &World, args: &[&str]) -> Result<()> {
     let mut all = vec!["helm"];
     all.extend_from_slice(args);
     all.extend_from_slice(&["--namespace", SYSTEM_NAMESPACE]);
@@ -76,9 +78,8 @@ async fn upgrade(world: &World, values: &[&str]) -> Result<()> {
 async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("upgrade", "web");
     let wanted = Wanted {
-        sleep_after: NEVER,
         pod_annotations: &[],
-        ..Wanted::default()
+        ..Wanted::never()
     };
     world.deploy_known(ns, name, wanted).await?;
     let traffic = Traffic::start(&world, ns, world.url(ns, name).await?).await?;
@@ -133,11 +134,7 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
 
     // What the tutorial's plugin looks after: Deployments with its own label.
     let (ns, name) = ("users-day", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy(ns, name, wanted).await?;
+    world.deploy(ns, name, Wanted::never()).await?;
     let taken = json!({ "metadata": {
         "annotations": { "dormouse.dev/sleep-after": null, "dormouse.dev/rules": null },
         "labels": { "tier": "preview" },
@@ -223,11 +220,7 @@ async fn a_users_own_plugin_comes_from_wherever_it_is_kept_and_leaves_nothing_as
 /// One owns, the other is told who, nothing goes to and fro, and the other takes over when the owner gives up.
 async fn two_plugins_on_one_workload(world: &World, second: &str) -> Result<()> {
     let (ns, name) = ("two-plugins", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     // The older one owns, and creation is noted in whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let deployments = Api::<Deployment>::namespaced(world.client.clone(), ns);
@@ -348,11 +341,7 @@ async fn uninstalling_after_an_outage_under_traffic_loses_nothing_and_leaves_not
     // The API server is about to be away, and nodes may need more than the minute that other cases give them.
     upgrade(&world, &["--set=config.common.outageGrace=2m"]).await?;
     for name in names {
-        let wanted = Wanted {
-            sleep_after: NEVER,
-            ..Wanted::default()
-        };
-        world.deploy_known(ns, name, wanted).await?;
+        world.deploy_known(ns, name, Wanted::never()).await?;
         world.put_to_sleep(ns, name).await?;
     }
     let traffic = Traffic::start(&world, ns, world.url(ns, "one").await?).await?;

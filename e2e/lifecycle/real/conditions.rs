@@ -13,7 +13,7 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -74,11 +74,7 @@ fn without_scaling(rules: Option<Vec<PolicyRule>>) -> Option<Vec<PolicyRule>> {
 
 async fn a_missing_permission_is_named_on_the_sleeper_and_heals(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("forbidden", "web");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     let roles = roles_of(&world, "dormouse-autoscaler").await?;
     for role in &roles {
         let name = role.metadata.name.as_deref().unwrap_or_default();

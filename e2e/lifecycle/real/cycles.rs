@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::node;
 use crate::traffic::{Lost, none_lost};
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -178,9 +178,8 @@ pub(super) async fn client_pod(world: &World, ns: &str, url: &str) -> Result<Str
 
 async fn workload(world: &World, ns: &str, name: &str) -> Result<()> {
     let wanted = Wanted {
-        sleep_after: NEVER,
         pod_annotations: &[],
-        ..Wanted::default()
+        ..Wanted::never()
     };
     world.deploy_known(ns, name, wanted).await
 }

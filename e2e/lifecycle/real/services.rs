@@ -9,7 +9,7 @@ use dormouse_sleepers::{Sleeper, SleeperKey, WishError};
 use kube::api::Api;
 use serde_json::json;
 
-use crate::world::{NEVER, PLUGIN, Wanted, World, manifests};
+use crate::world::{PLUGIN, Wanted, World, manifests};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -24,9 +24,8 @@ pub fn cases() -> Vec<Case> {
 
 fn never(annotations: &'static [(&'static str, &'static str)]) -> Wanted<'static> {
     Wanted {
-        sleep_after: NEVER,
         annotations,
-        ..Wanted::default()
+        ..Wanted::never()
     }
 }
 
@@ -227,8 +226,7 @@ async fn two_workloads_behind_one_service_are_left_alone_and_told(world: Arc<Wor
             "{name}: {message}"
         );
     }
-    // Longer than both would need to fall asleep.
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    world.until_a_witness_sleeps(ns).await?;
     for name in ["blue", "green"] {
         ensure!(
             world.replicas(ns, name).await? == 1,

@@ -18,7 +18,7 @@ use kube::api::{LogParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::installation::Audited;
-use crate::world::{NEVER, Wanted, World};
+use crate::world::{Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -48,9 +48,8 @@ type Row = (&'static str, &'static str, Vec<f64>);
 async fn a_cold_start_is_taken_apart_and_our_part_is_small(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("stages", "web");
     let wanted = Wanted {
-        sleep_after: NEVER,
         pod_annotations: &[],
-        ..Wanted::default()
+        ..Wanted::never()
     };
     world.deploy_known(ns, name, wanted).await?;
     // The container starts at once: no delay, and no probe that the kubelet would have to get round to.

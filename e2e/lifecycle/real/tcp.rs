@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::cycles::client_pod;
-use crate::world::{NEVER, PATIENCE, Wanted, World};
+use crate::world::{PATIENCE, Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -45,11 +45,7 @@ async fn a_server_that_speaks_first_sleeps_and_wakes_for_clients_of_its_cluster_
     world: Arc<World>,
 ) -> Result<()> {
     let (ns, name) = ("tcp", "lines");
-    let wanted = Wanted {
-        sleep_after: NEVER,
-        ..Wanted::default()
-    };
-    world.deploy_known(ns, name, wanted).await?;
+    world.deploy_known(ns, name, Wanted::never()).await?;
     // Nothing is said of what the port speaks.
     let ports = json!([
         { "name": "http", "port": 80, "targetPort": "http" },

@@ -37,45 +37,74 @@ pub fn command(workspace: &Workspace, only_workload: bool) -> Result<()> {
 
 /// The image of Dormouse, of programs and plugins that are built. Called as the one that is shipped: the chart asks for it by that name.
 pub fn dormouse(workspace: &Workspace) -> Result<PathBuf> {
-    let origin = Origin::of(workspace)?;
-    let mut image = image(
+    let file = archive(workspace, "dormouse-dev.tar");
+    dormouse_of(
         workspace,
-        &origin,
-        &format!("dormouse:{}", origin.version),
-        Program::Dormouse,
+        &format!("dormouse:{}", Origin::of(workspace)?.version),
+        &program(workspace, Program::Dormouse),
+        &guests::built(workspace)?,
+        &file,
     )?;
-    image.layers.insert(1, plugins(&guests::built(workspace)?)?);
+    Ok(file)
+}
+
+/// The same with another name, of a program and plugins that are somewhere else.
+pub fn dormouse_of(
+    workspace: &Workspace,
+    reference: &str,
+    program: &Path,
+    bundled: &[(String, Vec<u8>)],
+    file: &Path,
+) -> Result<()> {
+    let origin = Origin::of(workspace)?;
+    let mut image = image(workspace, &origin, reference, Program::Dormouse, program)?;
+    image.layers.insert(1, plugins(bundled)?);
     image.labels = origin.labels("dormouse", "Dormouse as its tests have built it");
-    write(workspace, &image, "dormouse-dev.tar")
+    write(&image, file)
 }
 
 /// The image of the pods of the end-to-end tests, and its archive.
 pub fn workload(workspace: &Workspace) -> Result<(Image, PathBuf)> {
     let origin = Origin::of(workspace)?;
-    let mut image = image(workspace, &origin, WORKLOAD, Program::Workload)?;
+    let program = program(workspace, Program::Workload);
+    let mut image = image(workspace, &origin, WORKLOAD, Program::Workload, &program)?;
     image.labels = origin.labels(
         "dormouse-workload",
         "The workload of the end-to-end tests as they have built it",
     );
-    let file = write(workspace, &image, "workload-dev.tar")?;
+    let file = archive(workspace, "workload-dev.tar");
+    write(&image, &file)?;
     Ok((image, file))
 }
 
-fn write(workspace: &Workspace, image: &Image, name: &str) -> Result<PathBuf> {
-    let file = workspace.target().join("image").join(name);
-    let written = write_archive(image, &file)?;
-    eprintln!("      {}: {} MiB", image.reference, written.size >> 20);
-    Ok(file)
+/// As the tests have built it.
+fn program(workspace: &Workspace, program: Program) -> PathBuf {
+    workspace.program(Profile::Dev, program.file())
 }
 
-fn image(workspace: &Workspace, origin: &Origin, reference: &str, program: Program) -> Result<Image> {
-    let built = workspace.program(Profile::Dev, program.file());
+fn archive(workspace: &Workspace, name: &str) -> PathBuf {
+    workspace.target().join("image").join(name)
+}
+
+fn write(image: &Image, file: &Path) -> Result<()> {
+    let written = write_archive(image, file)?;
+    eprintln!("      {}: {} MiB", image.reference, written.size >> 20);
+    Ok(())
+}
+
+fn image(
+    workspace: &Workspace,
+    origin: &Origin,
+    reference: &str,
+    program: Program,
+    built: &Path,
+) -> Result<Image> {
     let mut image = Image::new(reference.parse()?, Arch::of_this_machine()?, origin.created);
     let path = program.path();
     image.layers = vec![
         content::base()?,
-        libraries(&built)?,
-        Layer::new("a program as the tests have built it").file(path, 0o755, stripped(workspace, &built)?)?,
+        libraries(built)?,
+        Layer::new("a program as the tests have built it").file(path, 0o755, stripped(workspace, built)?)?,
     ];
     image.user = content::USER.to_owned();
     image.entrypoint = vec![path.to_owned()];

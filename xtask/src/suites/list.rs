@@ -10,7 +10,8 @@ use crate::build::{self, Tests};
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{
-    chart, check, claims, demo, e2e, generated, guests, imports, licences, programs, tools, tutorial,
+    architecture, chart, check, claims, demo, e2e, generated, guests, imports, licences, programs, tools,
+    tutorial,
 };
 
 pub struct Suite {
@@ -184,6 +185,13 @@ pub const CHECKS: &[Suite] = &[
         lane: Lane::Wait,
         needs: &[],
         run: |workspace, _| claims::check(workspace),
+    },
+    Suite {
+        name: "architecture",
+        what: "docs/architecture.md: what its steps name is there, and crates import what its picture allows",
+        lane: Lane::Wait,
+        needs: &[],
+        run: |workspace, _| architecture::check(workspace),
     },
     Suite {
         name: "formatting",
