@@ -13,6 +13,7 @@ use crate::output;
 fn common(registry: &mut Registry) {
     output::register(registry);
     dormouse_sleepers::Metrics::default().register(registry);
+    dormouse_kubernetes::Metrics::default().register(registry);
     dormouse_plugin::Metrics::register(registry);
 }
 
