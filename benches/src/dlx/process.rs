@@ -177,7 +177,7 @@ pub fn listens(address: SocketAddr) -> anyhow::Result<()> {
     let began = Instant::now();
     while TcpStream::connect(address).is_err() {
         ensure!(began.elapsed() < STARTS_WITHIN, "nobody listens on {address}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     Ok(())
 }

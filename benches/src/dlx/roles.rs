@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use dormouse_dlx::{
@@ -53,8 +53,7 @@ pub async fn part(role: Role, args: &Args) -> anyhow::Result<()> {
 
 /// Microseconds by the clock of the machine, which all processes share.
 pub fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_micros() as f64
+    jiff::Timestamp::now().as_microsecond() as f64
 }
 
 fn say(what: impl std::fmt::Display) {

@@ -92,8 +92,10 @@ impl Gate<'_> {
     }
 
     /// A connection to the target, as soon as `connect` makes one, and the turn that it was made in.
-    ///
-    /// Not an `async fn`, which has space for its arguments twice.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn has space for its arguments twice"
+    )]
     pub(crate) fn pass_with<L: Send>(
         &self,
         target: &Arc<Target>,
