@@ -420,7 +420,7 @@ pub struct AutoscalerOptions {
     #[arg(long, env = "DORMOUSE_LEADER_LEASE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader_lease: Option<Namespaced>,
-    /// Parts into which namespaces are dealt out, each with a leader and a Lease of its own (<name>-0, <name>-1, ...), so that
+    /// Parts into which namespaces are dealt out, each with a leader and a Lease of its own (`name-0`, `name-1`, ...), so that
     /// replicas share the work; needs --leader-lease, and must be the same for all replicas [default: 1]
     #[arg(long, env = "DORMOUSE_SHARDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
