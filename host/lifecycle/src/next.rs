@@ -32,6 +32,10 @@ pub struct Timings {
     /// moment old: when a wake follows a parked selector closely, the cluster's own controller may still be about to empty
     /// its slices and fill them again. Far longer than it takes for that.
     pub unproven: Duration,
+    /// How long after it was read something may still be acted on. A process that was stopped, and goes on, must not create what belongs
+    /// to an earlier turn: a create is conditional on no version. Less than [`Timings::port_grace`], so that it cannot lead to a port that
+    /// somebody else has by then.
+    pub decision_limit: Duration,
     /// How long an awake resource keeps its DLX ports, so that late connections still find their target: longer than nodes take to
     /// hear that the DLX has left, an outage of the API server included. Then others may have them.
     pub port_grace: Duration,
@@ -57,6 +61,7 @@ impl Default for Timings {
             farewell: Duration::from_secs(30),
             relist: Duration::from_secs(1),
             unproven: Duration::from_secs(10),
+            decision_limit: Duration::from_secs(60),
             port_grace: Duration::from_secs(300),
             look: LookPolicy::default(),
         }

@@ -47,6 +47,8 @@ pub struct Seen {
     pub(crate) observation: Observation,
     pub(crate) sleeper: Sleeper,
     pub(crate) parts: Parts,
+    /// When the reading began.
+    pub(crate) read: Instant,
     /// There are ready pods, but they do not accept connections or are not old enough to trust: nothing will tell when.
     pub(crate) pods_undecided: bool,
 }
@@ -126,7 +128,7 @@ impl Cluster {
             let sleeper = self.fetch(namespace, name).await?;
             if sleeper.spec == guess.spec && sleeper.uid() == guess.uid() {
                 parts.denied = self.denied(&sleeper).await?;
-                let seen = self.complete(sleeper, parts).await;
+                let seen = self.complete(sleeper, parts, begun).await;
                 self.inner.metrics.observed(begun.elapsed());
                 return Ok(seen);
             }
@@ -138,7 +140,7 @@ impl Cluster {
     /// conditional on their versions, as ever.
     pub(crate) async fn observe_again(&self, mut seen: Seen) -> Result<Seen, ClusterError> {
         seen.parts.denied = self.denied(&seen.sleeper).await?;
-        Ok(self.complete(seen.sleeper, seen.parts).await)
+        Ok(self.complete(seen.sleeper, seen.parts, seen.read).await)
     }
 
     /// What caches tell, with what an earlier look found out about workloads. It makes no request. None: that is not enough to
@@ -158,7 +160,7 @@ impl Cluster {
                 .services
                 .insert(service.clone(), ServiceVersion::new(service, object, slices));
         }
-        let mut seen = self.assemble((*sleeper).clone(), parts);
+        let mut seen = self.assemble((*sleeper).clone(), parts, Instant::now());
         let (phase, observation) = (seen.observation.state.phase, &seen.observation);
         let asks = |service: &SeenService| !observation.to_ask(service).is_empty();
         let unknown = match phase {
@@ -379,7 +381,7 @@ impl Cluster {
     }
 
     /// What follows from the objects and the caches alone.
-    fn assemble(&self, sleeper: Sleeper, parts: Parts) -> Seen {
+    fn assemble(&self, sleeper: Sleeper, parts: Parts, read: Instant) -> Seen {
         let namespace = sleeper.namespace().unwrap_or_default();
         let state = sleeper.status.clone().unwrap_or_default().state;
         let found = self.dlx_endpoints();
@@ -395,6 +397,7 @@ impl Cluster {
             .collect();
         let mut seen = Seen {
             pods_undecided: false,
+            read,
             observation: Observation {
                 now: self.now(),
                 seed: own_seed(&namespace, &sleeper.name_any()),
@@ -434,8 +437,8 @@ impl Cluster {
     }
 
     /// Adds what the stage asks for.
-    async fn complete(&self, sleeper: Sleeper, parts: Parts) -> Seen {
-        let mut seen = self.assemble(sleeper, parts);
+    async fn complete(&self, sleeper: Sleeper, parts: Parts, read: Instant) -> Seen {
+        let mut seen = self.assemble(sleeper, parts, read);
         let namespace = &seen.sleeper.namespace().unwrap_or_default();
         let (phase, deleting) = (seen.observation.state.phase, seen.observation.deleting);
         self.probe(&mut seen).await;

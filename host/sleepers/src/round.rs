@@ -178,8 +178,9 @@ async fn act(
     }
     let mut done = 0;
     for step in steps.iter().take(max_steps) {
-        if cluster.outages().last() != seen.observation().last_outage {
-            // Nodes may not hear of what this was decided on.
+        let too_old = seen.read.elapsed() > cluster.config().timings.decision_limit;
+        if too_old || cluster.outages().last() != seen.observation().last_outage {
+            // This process was stopped meanwhile; or nodes may not hear of what this was decided on.
             return Ok(Looked::at(RoundOutcome::Conflicted { steps: done }, seen));
         }
         match cluster.carry_out(&mut seen, step).await {

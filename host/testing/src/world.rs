@@ -75,6 +75,7 @@ pub fn config() -> Config {
             farewell: Duration::from_secs(5),
             relist: Duration::from_millis(200),
             unproven: Duration::from_secs(2),
+            decision_limit: Duration::from_secs(30),
             port_grace: Duration::from_secs(60),
             look: LookPolicy {
                 settle: Duration::from_millis(10),

@@ -54,6 +54,7 @@ pub fn timings() -> Timings {
         farewell: Duration::from_secs(30),
         relist: Duration::from_secs(1),
         unproven: Duration::from_secs(3),
+        decision_limit: Duration::from_secs(30),
         port_grace: Duration::from_secs(300),
         look: LookPolicy {
             settle: Duration::from_secs(10),

@@ -24,7 +24,8 @@ pub fn timings() -> Timings {
         farewell: Duration::from_secs(10),
         relist: Duration::from_secs(1),
         unproven: Duration::from_secs(1),
-        port_grace: Duration::from_secs(4),
+        decision_limit: Duration::from_secs(20),
+        port_grace: Duration::from_secs(30),
         look: LookPolicy {
             settle: Duration::from_secs(1),
             longest: Duration::from_secs(60),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use dormouse_lifecycle::{DivertedPort, Next, Observation, Step, Wish, next};
 use dormouse_model::Phase;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::cluster::{Cluster, Slice, timings};
 
@@ -122,6 +122,11 @@ impl Executor {
         let Some(plan) = &mut self.plan else {
             return Outcome::Idle;
         };
+        let limit = SignedDuration::try_from(timings().decision_limit).unwrap_or(SignedDuration::MAX);
+        if cluster.now.duration_since(plan.seen.now) > limit {
+            self.plan = None;
+            return Outcome::Conflict;
+        }
         let Some(step) = plan.steps.pop_front() else {
             self.plan = None;
             return Outcome::Idle;
