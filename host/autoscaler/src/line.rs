@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_model::{Phase, Shards, Target, TargetKey};
+use dormouse_model::{Phase, Shards, Target, TargetKey, fnv1a};
 use dormouse_sleepers::SleeperKey;
 use futures::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use futures::stream::FuturesUnordered;
@@ -382,10 +382,6 @@ fn pace(target: &Target) -> Pace {
 
 /// A part of a span by a name: the same for a name every time.
 fn part(span: Duration, name: &str) -> Duration {
-    // FNV-1a.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let parts = u32::try_from(hash >> 33).unwrap_or(0) % 1000;
+    let parts = u32::try_from(fnv1a(name) >> 33).unwrap_or(0) % 1000;
     span * parts / 1000
 }

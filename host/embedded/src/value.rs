@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dormouse_model::fnv1a;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -186,10 +187,7 @@ pub(crate) fn suffix() -> String {
 
 /// A stable short hash in the same alphabet, for pod-template-hash.
 pub(crate) fn short_hash(v: &Value) -> String {
-    let mut h: u64 = 0xcbf2_9ce4_8422_2325;
-    for b in canonical(v).bytes() {
-        h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-    }
+    let h = fnv1a(&canonical(v));
     let h = (h >> 32) ^ (h & 0xffff_ffff);
     h.to_string()
         .bytes()

@@ -3,6 +3,7 @@
 mod bytes;
 mod duration;
 mod event;
+mod hash;
 mod names;
 mod object;
 mod owner;
@@ -17,6 +18,7 @@ mod target;
 pub use bytes::{BytesError, parse_bytes};
 pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
 pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};
+pub use hash::fnv1a;
 pub use names::{is_dns_label, is_dns_subdomain};
 pub use object::{GroupKind, ObjectKey, ObjectRef};
 pub use owner::{Owner, OwnerKind, UnknownOwnerKind};

@@ -6,8 +6,7 @@
 
 use std::collections::BTreeSet;
 
-const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const PRIME: u64 = 0x0100_0000_01b3;
+use crate::fnv1a;
 
 /// The shards that a process holds, of all that there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +59,8 @@ impl Shards {
 
     /// The shard that a namespace belongs to.
     pub fn of_namespace(&self, namespace: &str) -> u32 {
-        let hash = namespace
-            .bytes()
-            .fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
         // Less than a u32, because the divisor is one.
-        u32::try_from(hash % u64::from(self.count)).unwrap_or(0)
+        u32::try_from(fnv1a(namespace) % u64::from(self.count)).unwrap_or(0)
     }
 
     /// Whether a namespace is looked after.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dormouse_kubernetes::{Backoff, ClusterError, optional};
 use dormouse_lifecycle::SleeperState;
+use dormouse_model::fnv1a;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
@@ -347,11 +348,7 @@ fn moves(read: &Sleeper, next: &SleeperStatus) -> bool {
 
 /// The number of a Sleeper, from its name: spreads what would otherwise happen to many at the same moment.
 pub(crate) fn own_seed(namespace: &str, name: &str) -> u64 {
-    let name = format!("{namespace}/{name}");
-    // FNV-1a.
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    fnv1a(&format!("{namespace}/{name}"))
 }
 
 /// Pauses between attempts to write a Sleeper.
