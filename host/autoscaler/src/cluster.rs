@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::{Change, ClusterError, EventType};
-use dormouse_model::{FieldPath, ObjectRef, Phase};
+use dormouse_model::{FieldPath, ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::{
@@ -43,6 +43,10 @@ async fn next_change(mut changes: Changes) -> Option<(SleeperChange, Changes)> {
 impl Sleepers for Cluster {
     fn list(&self) -> Vec<Arc<Sleeper>> {
         self.sleepers()
+    }
+
+    fn of_owner(&self, owner: &Owner) -> Vec<Arc<Sleeper>> {
+        self.sleepers_of(owner)
     }
 
     fn get(&self, key: &SleeperKey) -> Option<Arc<Sleeper>> {

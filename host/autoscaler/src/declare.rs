@@ -9,7 +9,7 @@ use dormouse_sleepers::{Declared, Sleeper, SleeperKey, SleeperSpec};
 use futures::StreamExt;
 
 use crate::key::sleeper_key;
-use crate::sleepers::{is_going, is_owned_by};
+use crate::sleepers::is_going;
 use crate::spec::spec;
 use crate::{CONCURRENCY, Sleepers};
 
@@ -87,10 +87,9 @@ pub(crate) async fn retire_missing(
         .map(|target| (target.key.namespace.as_str(), target.key.name.as_str()))
         .collect();
     let mut gone = Vec::new();
-    for sleeper in sleepers.list() {
+    for sleeper in sleepers.of_owner(owner) {
         let namespace = sleeper.metadata.namespace.as_deref().unwrap_or_default();
-        if is_owned_by(&sleeper, owner)
-            && !listed.contains(&(namespace, sleeper.spec.resource.as_str()))
+        if !listed.contains(&(namespace, sleeper.spec.resource.as_str()))
             && !is_going(&sleeper)
             && shards.holds(namespace)
         {

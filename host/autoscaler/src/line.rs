@@ -20,7 +20,7 @@ use crate::key::{sleeper_key, target_key};
 use crate::queue::{DueQueue, Pace};
 use crate::report::{Report, of_source_failure};
 use crate::run::{Context, Ended, Memory};
-use crate::sleepers::{SleeperChange, is_owned_by, state};
+use crate::sleepers::{SleeperChange, state};
 use crate::{CONCURRENCY, SourceError};
 
 /// Longest delay before the first listing: many sources do not all begin at once.
@@ -330,9 +330,9 @@ async fn report_failure(context: &Context, shards: &Shards, error: &SourceError)
     tracing::debug!(owner = %context.owner, code = error.code, "the source failed: {error}");
     let (update, now) = (of_source_failure(error), context.clock.now());
     let mut reports = Vec::new();
-    for sleeper in context.sleepers.list() {
+    for sleeper in context.sleepers.of_owner(&context.owner) {
         let namespace = sleeper.metadata.namespace.as_deref().unwrap_or_default();
-        if is_owned_by(&sleeper, &context.owner) && shards.holds(namespace) {
+        if shards.holds(namespace) {
             let key = target_key(SleeperKey::of(&sleeper));
             reports.push((key, Report::of(update.clone(), now)));
         }

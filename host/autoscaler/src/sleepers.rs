@@ -38,6 +38,9 @@ pub trait Sleepers: Send + Sync + 'static {
     /// All that are known.
     fn list(&self) -> Vec<Arc<Sleeper>>;
 
+    /// Those that an owner declared.
+    fn of_owner(&self, owner: &Owner) -> Vec<Arc<Sleeper>>;
+
     /// One that is known.
     fn get(&self, key: &SleeperKey) -> Option<Arc<Sleeper>>;
 
@@ -97,15 +100,6 @@ pub trait Sleepers: Send + Sync + 'static {
 pub(crate) fn state(sleeper: &Sleeper) -> &SleeperState {
     static NEW: std::sync::LazyLock<SleeperState> = std::sync::LazyLock::new(SleeperState::default);
     sleeper.status.as_ref().map_or(&NEW, |status| &status.state)
-}
-
-/// Whether an owner declared a Sleeper.
-pub(crate) fn is_owned_by(sleeper: &Sleeper, owner: &Owner) -> bool {
-    match &sleeper.spec.owner {
-        Some(known) => known == owner,
-        // Of the version that knew plugins only.
-        None => *owner == sleeper.spec.owner(),
-    }
 }
 
 /// Whether a Sleeper is about to go.

@@ -261,6 +261,12 @@ impl Sleepers for Cluster {
         lock(&self.sleepers).values().cloned().map(Arc::new).collect()
     }
 
+    fn of_owner(&self, owner: &Owner) -> Vec<Arc<Sleeper>> {
+        let mut all = self.list();
+        all.retain(|sleeper| sleeper.spec.owner() == *owner);
+        all
+    }
+
     fn get(&self, key: &SleeperKey) -> Option<Arc<Sleeper>> {
         self.sleeper(key).map(Arc::new)
     }
