@@ -79,12 +79,12 @@ struct Run {
 }
 
 impl Run {
-    /// It was dropped with its shard.
-    fn lost() -> Self {
+    /// It ended so, and found out nothing more.
+    fn ended(ended: Ended, moved: bool) -> Self {
         Self {
-            ended: Ended::Settled,
+            ended,
             polling: false,
-            moved: false,
+            moved,
             known: None,
         }
     }
@@ -161,10 +161,11 @@ impl Driver {
                 Some(ended) = runs.join_next_with_id() => {
                     let (id, run) = match ended {
                         Ok((id, run)) => (id, run),
-                        Err(error) if error.is_cancelled() => (error.id(), Run::lost()),
+                        // It was dropped with its shard.
+                        Err(error) if error.is_cancelled() => (error.id(), Run::ended(Ended::Settled, false)),
                         Err(error) => {
                             tracing::error!(%error, "a run of the driver did not end as it should");
-                            (error.id(), Run { ended: Ended::Failed { urgent: false }, polling: false, moved: false, known: None })
+                            (error.id(), Run::ended(Ended::Failed { urgent: false }, false))
                         }
                     };
                     if let Some((name, _)) = names.remove(&id) {
@@ -534,12 +535,7 @@ fn failed(cluster: &Cluster, name: &Name) -> Run {
     let urgent = cluster
         .sleeper_named(&name.0, &name.1)
         .is_some_and(|sleeper| is_urgent(&sleeper));
-    Run {
-        ended: Ended::Failed { urgent },
-        polling: false,
-        moved: false,
-        known: None,
-    }
+    Run::ended(Ended::Failed { urgent }, false)
 }
 
 async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Result<Run, ClusterError> {
@@ -555,15 +551,9 @@ async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Resul
             Some(looked) => looked,
             None => look_and_act(cluster, &name.0, &name.1, role, usize::MAX).await?,
         };
-        let settled = |ended| Run {
-            ended,
-            polling: false,
-            moved,
-            known: None,
-        };
         match looked.outcome {
-            RoundOutcome::Gone => return Ok(settled(Ended::Gone)),
-            RoundOutcome::NotOurs => return Ok(settled(Ended::Settled)),
+            RoundOutcome::Gone => return Ok(Run::ended(Ended::Gone, moved)),
+            RoundOutcome::NotOurs => return Ok(Run::ended(Ended::Settled, moved)),
             RoundOutcome::Acted { .. } => {
                 (conflicts, moved) = (0, true);
                 earlier = looked.seen;
@@ -584,12 +574,7 @@ async fn rounds(cluster: &Cluster, name: &Name, role: Role, polls: u32) -> Resul
             }
         }
     }
-    Ok(Run {
-        ended: Ended::Again(Duration::ZERO),
-        polling: false,
-        moved,
-        known: None,
-    })
+    Ok(Run::ended(Ended::Again(Duration::ZERO), moved))
 }
 
 /// From one moment to a later one.

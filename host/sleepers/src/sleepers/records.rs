@@ -5,7 +5,7 @@ use dormouse_lifecycle::{SleeperState, WakeFailure, Wish};
 use dormouse_model::Phase;
 
 use super::Edit;
-use crate::api::{LastDecision, SleeperStatus, condition};
+use crate::api::{LastDecision, Sleeper, SleeperStatus, condition};
 use crate::conditions::{self, ConditionUpdate};
 use crate::{Cluster, SleeperKey};
 
@@ -25,13 +25,7 @@ impl Cluster {
         updates: &[ConditionUpdate],
     ) -> Result<(), ClusterError> {
         self.edit(key, true, |sleeper| {
-            let mut status = sleeper.status.clone().unwrap_or_default();
-            let changed = conditions::apply(
-                &mut status.conditions,
-                updates,
-                sleeper.metadata.generation,
-                self.now(),
-            );
+            let (mut status, changed) = with_conditions(sleeper, updates, self.now());
             let same = status
                 .last_decision
                 .as_ref()
@@ -56,13 +50,7 @@ impl Cluster {
         updates: &[ConditionUpdate],
     ) -> Result<(), ClusterError> {
         self.edit(key, true, |sleeper| {
-            let mut status = sleeper.status.clone().unwrap_or_default();
-            let changed = conditions::apply(
-                &mut status.conditions,
-                updates,
-                sleeper.metadata.generation,
-                self.now(),
-            );
+            let (status, changed) = with_conditions(sleeper, updates, self.now());
             Ok::<_, ClusterError>(if changed {
                 Edit::Write(Box::new(status), ())
             } else {
@@ -83,10 +71,12 @@ impl Cluster {
         epoch: i64,
         message: &str,
     ) -> Result<(), ClusterError> {
+        let update = ConditionUpdate::bad(condition::WAKEABLE, "WakeFailed", message);
         let first = self
             .edit(key, false, |sleeper| {
-                let mut status = sleeper.status.clone().unwrap_or_default();
-                let (state, now) = (&mut status.state, self.now());
+                let now = self.now();
+                let (mut status, _) = with_conditions(sleeper, std::slice::from_ref(&update), now);
+                let state = &mut status.state;
                 if state.epoch != epoch || state.phase != Phase::Waking {
                     return Ok::<_, ClusterError>(Edit::Keep(false));
                 }
@@ -103,13 +93,6 @@ impl Cluster {
                     message: message.to_owned(),
                     at: now,
                 });
-                let update = ConditionUpdate::bad(condition::WAKEABLE, "WakeFailed", message);
-                conditions::apply(
-                    &mut status.conditions,
-                    &[update],
-                    sleeper.metadata.generation,
-                    now,
-                );
                 Ok(Edit::Write(Box::new(status), first))
             })
             .await?;
@@ -142,6 +125,17 @@ impl Cluster {
         .await
         .map(|_| ())
     }
+}
+
+/// The status with these conditions, and whether that changed any.
+fn with_conditions(
+    sleeper: &Sleeper,
+    updates: &[ConditionUpdate],
+    now: jiff::Timestamp,
+) -> (SleeperStatus, bool) {
+    let mut status = sleeper.status.clone().unwrap_or_default();
+    let changed = conditions::apply(&mut status.conditions, updates, sleeper.metadata.generation, now);
+    (status, changed)
 }
 
 /// The state of a resource that is scaled by its platform, or none when there is nothing new.
