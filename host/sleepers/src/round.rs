@@ -85,7 +85,10 @@ pub(crate) async fn look_and_act(
     max_steps: usize,
 ) -> Result<Looked, ClusterError> {
     match cluster.observe(namespace, name).await {
-        Ok(seen) => act(cluster, Box::new(seen), role, max_steps, Since::Read).await,
+        Ok(seen) => {
+            let decided = decide(cluster, &seen, role);
+            act(cluster, Box::new(seen), decided, max_steps).await
+        }
         Err(ClusterError::NotFound { .. }) => Ok(Looked {
             outcome: RoundOutcome::Gone,
             phase: Phase::Awake,
@@ -109,8 +112,11 @@ pub(crate) async fn act_again(
     role: Role,
 ) -> Result<Option<Looked>, ClusterError> {
     let seen = Box::new(cluster.observe_again(*seen).await?);
-    let looked = act(cluster, seen, role, usize::MAX, Since::Written).await?;
-    Ok(Some(looked).filter(|looked| looked.outcome != RoundOutcome::Conflicted { steps: 0 }))
+    let decided = decide(cluster, &seen, role);
+    if decided.takes_away() {
+        return Ok(None);
+    }
+    act(cluster, seen, decided, usize::MAX).await.map(Some)
 }
 
 /// What caches tell, if that is enough to know that there is nothing to do.
@@ -136,32 +142,35 @@ pub(crate) fn nothing_to_do(
     }
 }
 
-/// How old what was seen is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Since {
-    /// All of it was just read.
-    Read,
-    /// Some of it was read before something was written.
-    Written,
+/// What follows from what was seen.
+enum Decided {
+    /// There is nothing to do.
+    Nothing(RoundOutcome),
+    /// These are to be carried out, in this order.
+    Steps(Vec<Step>),
 }
 
-async fn act(
-    cluster: &Cluster,
-    mut seen: Box<Seen>,
-    role: Role,
-    max_steps: usize,
-    since: Since,
-) -> Result<Looked, ClusterError> {
-    let ours = is_ours(&seen, role);
-    if !ours && !is_astray(cluster, &seen) {
-        return Ok(Looked::at(RoundOutcome::NotOurs, seen));
+impl Decided {
+    /// Whether a workload would lose its pods, or a Service what it leads to.
+    fn takes_away(&self) -> bool {
+        let Self::Steps(steps) = self else { return false };
+        steps
+            .iter()
+            .any(|step| matches!(step, Step::Scale(_, 0) | Step::DeleteSlice(_)))
+    }
+}
+
+fn decide(cluster: &Cluster, seen: &Seen, role: Role) -> Decided {
+    let ours = is_ours(seen, role);
+    if !ours && !is_astray(cluster, seen) {
+        return Decided::Nothing(RoundOutcome::NotOurs);
     }
     let mut steps = match next(seen.observation(), &cluster.config().timings) {
         Next::Wait { reason, until } => {
             if let (WaitReason::CatchingUp, Role::Leader, Some(until)) = (&reason, role, until) {
                 tell_of_outage(cluster, seen.sleeper(), until);
             }
-            return Ok(Looked::at(RoundOutcome::Waiting { reason, until }, seen));
+            return Decided::Nothing(RoundOutcome::Waiting { reason, until });
         }
         Next::Act(steps) => steps,
     };
@@ -169,13 +178,23 @@ async fn act(
         // Nobody leads, perhaps. What a sleeper's clients reach is repaired all the same, and nothing else is done.
         steps.retain(|step| matches!(step, Step::WriteSlice(_)));
         if steps.is_empty() {
-            return Ok(Looked::at(RoundOutcome::NotOurs, seen));
+            return Decided::Nothing(RoundOutcome::NotOurs);
         }
     }
-    let takes_away = |step: &Step| matches!(step, Step::Scale(_, 0) | Step::DeleteSlice(_));
-    if since == Since::Written && steps.iter().any(takes_away) {
-        return Ok(Looked::at(RoundOutcome::Conflicted { steps: 0 }, seen));
-    }
+    Decided::Steps(steps)
+}
+
+/// Carries out what was decided, at most `max_steps` of it.
+async fn act(
+    cluster: &Cluster,
+    mut seen: Box<Seen>,
+    decided: Decided,
+    max_steps: usize,
+) -> Result<Looked, ClusterError> {
+    let steps = match decided {
+        Decided::Nothing(outcome) => return Ok(Looked::at(outcome, seen)),
+        Decided::Steps(steps) => steps,
+    };
     let mut done = 0;
     for step in steps.iter().take(max_steps) {
         let too_old = seen.read.elapsed() > cluster.config().timings.decision_limit;
