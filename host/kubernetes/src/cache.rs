@@ -111,7 +111,7 @@ pub trait Cached:
 }
 
 /// The keys of all labels of an object.
-pub fn label_keys(object: &impl ResourceExt) -> Vec<IndexKey> {
+pub(crate) fn label_keys(object: &impl ResourceExt) -> Vec<IndexKey> {
     let namespace = object.namespace().unwrap_or_default();
     let labels = object.labels().iter();
     labels
@@ -168,16 +168,6 @@ impl<K: Cached> Cache<K> {
             .values()
             .flat_map(|names| names.values().cloned())
             .collect()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.read().by_name.values().map(HashMap::len).sum()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.read().by_name.is_empty()
     }
 
     /// Objects with this key, ordered by namespace and name. Compare once more: two things may have the same key.

@@ -34,7 +34,7 @@ mod server;
 mod sharding;
 
 pub use backoff::Backoff;
-pub use cache::{Cache, Cached, Change, Hook, IndexKey, Reflectors, Signals, WatchedKind, label_keys};
+pub use cache::{Cache, Cached, Change, Hook, IndexKey, Reflectors, Signals, WatchedKind};
 pub use client::{client, client_from_kubeconfig, limited, optional};
 pub use discovery::Kind;
 pub use error::ClusterError;
