@@ -19,6 +19,7 @@ use dormouse_model::{ObjectRef, Phase};
 use dormouse_sleepers::lifecycle::Wish;
 use dormouse_sleepers::{Cluster, Config, Declared, SleeperKey, SleeperSpec, WishError};
 use http::Method;
+use rstest::rstest;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +65,14 @@ async fn cluster(mock: &Mock) -> Cluster {
     Cluster::connect(mock.client(), config).await.unwrap()
 }
 
+/// An API server with the usual Sleeper at this status, and a cluster that knows it.
+async fn with_sleeper(status: &Value) -> (Mock, Cluster) {
+    let mock = Mock::default();
+    mock.put(SLEEPER, sleeper(status));
+    let cluster = cluster(&mock).await;
+    (mock, cluster)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sleeper_is_declared_once_owned_and_with_its_finalizer() {
     let mock = Mock::default();
@@ -92,12 +101,7 @@ async fn a_sleeper_is_declared_once_owned_and_with_its_finalizer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_spec_is_written_over_the_newest_version() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Asleep", "wish": "Asleep", "epoch": 3})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Asleep", "wish": "Asleep", "epoch": 3})).await;
     let mut conflicts = 2;
     mock.rule(move |method, path, _| {
         let hit = *method == Method::PUT && path.contains("sleepers") && conflicts > 0;
@@ -136,12 +140,7 @@ async fn a_declaration_without_its_object_fails_and_writes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_wins_over_writers_that_are_faster_five_times() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Draining", "wish": "Asleep", "epoch": 7})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Draining", "wish": "Asleep", "epoch": 7})).await;
     let mut others = 5;
     mock.rule(move |method, path, objects| {
         if *method == Method::PUT && path.contains("status") && others > 0 {
@@ -166,12 +165,7 @@ async fn a_wake_wins_over_writers_that_are_faster_five_times() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_cache_never_says_that_there_is_nothing_to_do() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})).await;
     // The reflector goes on believing that it is awake.
     mock.put(
         SLEEPER,
@@ -183,12 +177,7 @@ async fn a_stale_cache_never_says_that_there_is_nothing_to_do() {
 
 #[tokio::test(start_paused = true)]
 async fn waking_what_is_awake_succeeds_without_a_write() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})).await;
     let wished = cluster.wish_wake(&key(), "a request").await.unwrap();
     assert!(!wished.changed);
     assert_eq!(mock.count(&Method::PUT, ""), 0);
@@ -196,12 +185,7 @@ async fn waking_what_is_awake_succeeds_without_a_write() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_outlasts_an_api_server_that_fails_for_a_while() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Asleep", "wish": "Asleep", "epoch": 1})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Asleep", "wish": "Asleep", "epoch": 1})).await;
     let mut failures = 6;
     mock.rule(move |_, path, _| {
         let hit = path.contains("sleepers/") && failures > 0;
@@ -237,12 +221,7 @@ async fn wishes_that_cannot_be_are_told_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn sleep_does_not_win_over_a_wake_that_the_cache_has_not_seen() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})).await;
     mock.put(
         SLEEPER,
         sleeper(&json!({"phase": "Waking", "wish": "Awake", "epoch": 2})),
@@ -272,40 +251,25 @@ async fn with_an_older_one_of(mock: &Mock, plugin: &str) -> Cluster {
     cluster(mock).await
 }
 
+#[rstest]
+#[case::of_two_plugins("elder", "old.elder, which is older")]
+#[case::of_one_plugin("workloads", "old.workloads")]
 #[tokio::test(start_paused = true)]
-async fn a_younger_plugin_does_not_get_the_service_of_an_older_one() {
+async fn the_older_one_owns_the_service(#[case] plugin: &str, #[case] said: &str) {
     let mock = Mock::default();
-    let cluster = with_an_older_one_of(&mock, "elder").await;
+    let cluster = with_an_older_one_of(&mock, plugin).await;
     let refused = cluster.wish_sleep(&key(), "idle").await;
     assert!(
-        matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("old.elder, which is older")),
+        matches!(&refused, Err(WishError::Unsupported(text)) if text.contains(said)),
         "{refused:?}"
     );
-    let older = SleeperKey::of_plugin("elder", "shop", "old");
-    assert!(cluster.wish_sleep(&older, "idle").await.unwrap().changed);
-}
-
-#[tokio::test(start_paused = true)]
-async fn of_two_of_one_plugin_the_older_one_owns_too() {
-    let mock = Mock::default();
-    let cluster = with_an_older_one_of(&mock, "workloads").await;
-    let refused = cluster.wish_sleep(&key(), "idle").await;
-    assert!(
-        matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("old.workloads")),
-        "{refused:?}"
-    );
-    let older = SleeperKey::of_plugin("workloads", "shop", "old");
+    let older = SleeperKey::of_plugin(plugin, "shop", "old");
     assert!(cluster.wish_sleep(&older, "idle").await.unwrap().changed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_failure_is_recorded_for_its_own_epoch_only() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Waking", "wish": "Awake", "epoch": 5})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Waking", "wish": "Awake", "epoch": 5})).await;
     cluster
         .record_wake_failure(&key(), 4, "of an older wake")
         .await
@@ -574,12 +538,7 @@ async fn a_leader_that_is_cut_off_steps_down_before_another_may_take_over() {
 
 #[tokio::test(start_paused = true)]
 async fn wishes_leave_the_rest_of_the_status_alone() {
-    let mock = Mock::default();
-    mock.put(
-        SLEEPER,
-        sleeper(&json!({"phase": "Awake", "wish": "Awake", "lastDecision": {"at": "now", "outcome": "Idle", "inputs": []}})),
-    );
-    let cluster = cluster(&mock).await;
+    let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "lastDecision": {"at": "now", "outcome": "Idle", "inputs": []}})).await;
     cluster.wish_sleep(&key(), "idle for 15m").await.unwrap();
     let stored = mock.get(SLEEPER).unwrap();
     assert_eq!(

@@ -49,6 +49,16 @@ fn somebody_is_behind_the_service(world: &World) {
     );
 }
 
+/// Somebody comes, and wakers carry it out in turn, up to this phase. At no moment is nobody behind the Service.
+async fn somebody_comes(world: &World, by: &[&Cluster], goal: Phase) {
+    world
+        .cluster
+        .wish_wake(&world.key, "somebody came")
+        .await
+        .unwrap();
+    step_until(world, by, Role::Waker, goal, somebody_is_behind_the_service).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_workload_goes_to_sleep_and_is_woken() {
     let world = World::new().await;
@@ -117,19 +127,7 @@ async fn any_process_goes_on_where_another_died_between_two_steps() {
         while world.replicas() > 0 {
             round(&other, &world.key, Role::Leader, 1).await.unwrap();
         }
-        world
-            .cluster
-            .wish_wake(&world.key, "somebody came")
-            .await
-            .unwrap();
-        step_until(
-            &world,
-            &both,
-            Role::Waker,
-            Phase::Awake,
-            somebody_is_behind_the_service,
-        )
-        .await;
+        somebody_comes(&world, &both, Phase::Awake).await;
         world.assert_restored();
     }
 }
@@ -149,19 +147,7 @@ async fn a_wake_turns_round_a_sleep_at_every_step() {
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
-        world
-            .cluster
-            .wish_wake(&world.key, "somebody came")
-            .await
-            .unwrap();
-        step_until(
-            &world,
-            &[&world.cluster],
-            Role::Waker,
-            Phase::Awake,
-            somebody_is_behind_the_service,
-        )
-        .await;
+        somebody_comes(&world, &[&world.cluster], Phase::Awake).await;
         world.assert_restored();
         world.until_awake().await;
     }
@@ -232,19 +218,7 @@ async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
         round(&world.cluster, &world.key, Role::Leader, 1).await.unwrap();
     };
     assert_eq!(world.replicas(), 2, "it was about to scale down");
-    world
-        .cluster
-        .wish_wake(&world.key, "somebody came")
-        .await
-        .unwrap();
-    step_until(
-        &world,
-        &[&world.cluster],
-        Role::Waker,
-        Phase::Ready,
-        somebody_is_behind_the_service,
-    )
-    .await;
+    somebody_comes(&world, &[&world.cluster], Phase::Ready).await;
     let late = world
         .cluster
         .carry_out(&mut down, &Step::Scale(workload(), 0))
