@@ -6,7 +6,6 @@ pub(crate) mod leave;
 mod places;
 mod socket;
 mod stall;
-mod trouble;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +19,6 @@ pub(crate) use idleness::{Idleness, Patience, Verdict};
 pub(crate) use places::{Addresses, AtAddress, Full, Place, Places};
 pub(crate) use socket::{Parting, Peek, Socket, own_status};
 pub(crate) use stall::{Stall, Streams};
-pub(crate) use trouble::Trouble;
 
 /// Where a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,11 +11,9 @@ use tokio::time::Instant;
 
 use crate::admit::Usage;
 use crate::copy::Activity;
+use crate::log_limit::LogLimit;
 use crate::wakes::Wakes;
 use crate::{Metrics, lock};
-
-/// How often at most the log tells of connections to one resource that could not be served: each client may try again at once.
-const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Where demand is written down. One for each process: whatever routes lead to a Sleeper, its counts are the same.
 #[derive(Clone, Debug)]
@@ -119,8 +117,8 @@ pub(crate) struct ResourceState {
     pub(crate) upstreams: Arc<Semaphore>,
     pub(crate) wakes: Mutex<Wakes>,
     open: Mutex<Open>,
-    /// When the log last told of connections that could not be served, and how many it has not told of since.
-    complained: Mutex<(Option<Instant>, u64)>,
+    /// On lines about connections that could not be served: each client may try again at once.
+    pub(crate) failures_logged: LogLimit,
 }
 
 /// Connections whose demand depends on when bytes last moved.
@@ -141,19 +139,8 @@ impl ResourceState {
             queue: Arc::default(),
             wakes: Mutex::default(),
             open: Mutex::default(),
-            complained: Mutex::default(),
+            failures_logged: LogLimit::default(),
         }
-    }
-
-    /// Whether the log may tell of one more failure, and of how many it has not told since the last one.
-    pub(crate) fn may_complain(&self) -> Option<u64> {
-        let mut complained = lock(&self.complained);
-        if complained.0.is_some_and(|at| at.elapsed() < COMPLAINTS) {
-            complained.1 += 1;
-            return None;
-        }
-        complained.0 = Some(Instant::now());
-        Some(std::mem::take(&mut complained.1))
     }
 
     /// Open connections without demand, and when bytes last moved on any that is open.

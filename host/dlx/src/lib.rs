@@ -46,6 +46,7 @@ mod forwarded;
 pub mod gate;
 mod hop;
 mod ledger;
+mod log_limit;
 pub mod negotiate;
 pub mod observe;
 pub mod pick;

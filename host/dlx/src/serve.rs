@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admit::{Admission, Place, head_bytes};
-use crate::client::{Addresses, AtAddress, Client, Connections, Door, Places, Trouble};
+use crate::client::{Addresses, AtAddress, Client, Connections, Door, Places};
 use crate::connect::{Backoff, Lease, Wire, connect, reuse};
 use crate::demand::Waker;
 use crate::forward::headers::{self, Outgoing, PROBE, PROBE_PATH, SLEEPER};
@@ -26,6 +26,7 @@ use crate::forward::{
 use crate::gate::Gate;
 use crate::hop::HopKey;
 use crate::ledger::{Counted, Ledger, Stage};
+use crate::log_limit::LogLimit;
 use crate::negotiate::{Waiting, negotiate};
 use crate::observe::End;
 use crate::pick::{Turn, pick};
@@ -50,7 +51,8 @@ pub(crate) struct Inner {
     pub(crate) places: Places,
     /// Held requests of each address.
     held_by: Addresses,
-    pub(crate) accept_trouble: Trouble,
+    /// On lines about accepting that fails, for all doors together.
+    pub(crate) accept_failures_logged: LogLimit,
     /// Client connections.
     pub(crate) tasks: TaskTracker,
     waker: Arc<dyn Waker>,
@@ -91,7 +93,7 @@ impl Inner {
             admission: Admission::new(limits, Arc::clone(&metrics)),
             places: Places::new(&limits, &metrics.connections),
             held_by: Addresses::new(limits.held_per_client),
-            accept_trouble: Trouble::default(),
+            accept_failures_logged: LogLimit::default(),
             metrics,
             connections: Arc::default(),
             tasks: TaskTracker::new(),

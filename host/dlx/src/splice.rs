@@ -108,7 +108,7 @@ fn refuse(inner: &Inner, client: &Client, target: &Target, rescue: &Rescue) {
     let reason = rescue.reason();
     if matches!(rescue, Rescue::ClientLeft) {
         tracing::debug!(namespace, sleeper, service, reason, "a TCP client left");
-    } else if let Some(others) = target.state.may_complain() {
+    } else if let Some(others) = target.state.failures_logged.allow() {
         tracing::warn!(
             namespace,
             sleeper,

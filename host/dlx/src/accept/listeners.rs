@@ -48,7 +48,9 @@ pub(crate) async fn accept(inner: Arc<Inner>, listener: TcpListener, door: Door,
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                inner.accept_trouble.warn(&error, door);
+                if let Some(unsaid) = inner.accept_failures_logged.allow() {
+                    tracing::warn!(%error, ?door, unsaid, "accepting a connection failed");
+                }
                 inner.connections.relieve(|_| true);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
