@@ -1,10 +1,10 @@
 //! Side-by-side measurements: Dormouse and the least that could do the same job, in one run on one machine. And what
 //! many targets cost.
 
-mod cpu;
 mod dlx;
 mod plugin_call;
 mod scale;
+mod usage;
 
 use clap::Parser;
 

@@ -65,9 +65,7 @@ impl Args {
             suite: Some(suite),
         }
     }
-}
 
-impl Args {
     /// Whether the case that begins with the version before is among the cases.
     fn wants_upgrade(&self) -> bool {
         let named = self.cases.is_empty() || self.cases.iter().any(|part| UPGRADE.contains(part.as_str()));

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use tempfile::NamedTempFile;
 
 use super::{Args, Role};
-use crate::cpu;
+use crate::usage;
 
 /// Every name under which HAProxy is looked for.
 const HAPROXY: [&str; 2] = ["haproxy", "/usr/sbin/haproxy"];
@@ -94,12 +94,7 @@ impl Part {
     /// Resident bytes.
     pub fn resident(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kilobytes * 1024)
+        usage::memory(&status, "VmRSS")
     }
 }
 
@@ -109,7 +104,7 @@ struct Process(Child);
 impl Process {
     fn cpu(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        cpu::seconds(&stat)
+        usage::cpu_seconds(&stat)
     }
 }
 

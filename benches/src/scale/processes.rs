@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Args;
 use super::api::kubeconfig_as;
-use crate::cpu;
+use crate::usage;
 
 /// Port of the admin endpoint.
 pub const ADMIN: u16 = 9090;
@@ -116,15 +116,10 @@ impl Process {
         let folder = PathBuf::from(format!("/proc/{}", self.pid));
         let gone = || format!("{} has ended; see its log", self.name);
         let stat = fs::read_to_string(folder.join("stat")).with_context(gone)?;
-        let cpu = cpu::seconds(&stat)?;
+        let cpu = usage::cpu_seconds(&stat)?;
         // A zombie has ended, and nobody has waited for it yet.
         ensure!(!stat.contains(") Z"), "{}", gone());
         let status = fs::read_to_string(folder.join("status")).with_context(gone)?;
-        let size = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-            Some(kilobytes * 1024)
-        };
         let mut waited = 0.0;
         for task in fs::read_dir(folder.join("task")).with_context(gone)?.flatten() {
             // A thread that has ended meanwhile has nothing to say.
@@ -138,8 +133,8 @@ impl Process {
         Ok(Usage {
             cpu,
             waited,
-            resident: size("VmRSS:").unwrap_or(0),
-            peak: size("VmHWM:").unwrap_or(0),
+            resident: usage::memory(&status, "VmRSS").unwrap_or(0),
+            peak: usage::memory(&status, "VmHWM").unwrap_or(0),
         })
     }
 
