@@ -53,6 +53,7 @@ async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) 
     for step in 0..=STEPS {
         world
             .cluster
+            .desired()
             .wish_sleep(&world.key(ns, &name(step)), "the case says so")
             .await?;
         take(&world, ns, &name(step), Role::Leader, step).await?;
@@ -95,6 +96,7 @@ async fn a_dlx_that_dies_between_any_two_steps_of_a_wake(world: Arc<World>) -> R
     for step in 0..=STEPS {
         world
             .cluster
+            .desired()
             .wish_wake(&world.key(ns, &name(step)), "the case says so")
             .await?;
         take(&world, ns, &name(step), Role::Waker, step).await?;

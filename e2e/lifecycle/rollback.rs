@@ -46,6 +46,7 @@ async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<
     let generation = world.deployment(ns, name).await?.metadata.generation;
     world
         .cluster
+        .desired()
         .wish_sleep(&world.key(ns, name), "the case says so")
         .await?;
     step_until(world, ns, name, phase).await?;

@@ -60,6 +60,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Resu
     world.assert_undiverted(ns, name).await?;
     let refused = world
         .cluster
+        .desired()
         .wish_sleep(&world.key(ns, name), "the case says so")
         .await;
     ensure!(refused.is_err(), "it was to sleep beside its canary: {refused:?}");
@@ -76,7 +77,12 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Resu
     world
         .until("a sleep without the canary", async || {
             let key = world.key(ns, name);
-            Ok(world.cluster.wish_sleep(&key, "the case says so").await.ok())
+            Ok(world
+                .cluster
+                .desired()
+                .wish_sleep(&key, "the case says so")
+                .await
+                .ok())
         })
         .await?;
     world.until_phase(ns, name, Phase::Asleep).await?;
@@ -100,6 +106,7 @@ async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) 
     world.put_to_sleep(ns, name).await?;
     let loser = world
         .cluster
+        .desired()
         .wish_sleep(&world.key(ns, "other"), "the case says so")
         .await;
     ensure!(
@@ -130,7 +137,12 @@ async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) 
     world
         .until("the other one to take over", async || {
             let key = world.key(ns, "other");
-            Ok(world.cluster.wish_sleep(&key, "the case says so").await.ok())
+            Ok(world
+                .cluster
+                .desired()
+                .wish_sleep(&key, "the case says so")
+                .await
+                .ok())
         })
         .await?;
     world.until_phase(ns, "other", Phase::Asleep).await?;

@@ -101,7 +101,11 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
         // Sleep, with the traffic coming back at another moment of it in every cycle.
         world.until_phase(ns, name, Phase::Awake).await?;
         let before = world.state(ns, name).await?.slept;
-        world.cluster.wish_sleep(&key, "the case says so").await?;
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&key, "the case says so")
+            .await?;
         if cycle % 4 == 3 {
             world.until_phase(ns, name, Phase::Draining).await?;
             tokio::time::sleep(Duration::from_millis(cycle * 20)).await;
@@ -131,6 +135,7 @@ async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> R
         let epoch = world.state(ns, name).await?.epoch;
         world
             .cluster
+            .desired()
             .wish_sleep(&world.key(ns, name), "the case says so")
             .await?;
         world

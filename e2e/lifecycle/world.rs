@@ -354,7 +354,10 @@ impl World {
         self.until(&format!("{namespace}/{name} to be Asleep"), async || {
             let state = self.state(namespace, name).await?;
             if state.phase == Phase::Awake && state.wish == Wish::Awake {
-                self.cluster.wish_sleep(&key, "the case says so").await?;
+                self.cluster
+                    .desired()
+                    .wish_sleep(&key, "the case says so")
+                    .await?;
             }
             Ok((state.phase == Phase::Asleep).then_some(()))
         })

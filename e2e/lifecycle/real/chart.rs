@@ -101,7 +101,11 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
     let outcome = loop {
         // Asleep or on the way there, and woken by the traffic that comes back.
         traffic.flow(false).await?;
-        world.cluster.wish_sleep(&key, "the case says so").await?;
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&key, "the case says so")
+            .await?;
         sleeps += 1;
         let over = tokio::time::timeout(Duration::from_millis(1500), &mut through).await;
         traffic.flow(true).await?;

@@ -194,7 +194,11 @@ async fn a_hundred_cycles_with_a_new_connection_every_five_milliseconds(world: A
     for cycle in 0..cycles {
         world.until_phase(ns, name, Phase::Awake).await?;
         let before = world.state(ns, name).await?;
-        world.cluster.wish_sleep(&key, "the case says so").await?;
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&key, "the case says so")
+            .await?;
         // In every fifth cycle the traffic never stops, and turns the sleep round wherever it is noticed.
         if cycle % 5 != 4 {
             traffic.flow(false).await?;
@@ -254,7 +258,11 @@ async fn restarts_of_everything_under_traffic_lose_nothing(world: Arc<World>) ->
     let cycle = async |world: &World| -> Result<()> {
         world.until_phase(ns, name, Phase::Awake).await?;
         let epoch = world.state(ns, name).await?.epoch;
-        world.cluster.wish_sleep(&key, "the case says so").await?;
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&key, "the case says so")
+            .await?;
         traffic.flow(false).await?;
         tokio::time::sleep(Duration::from_millis(900)).await;
         traffic.flow(true).await?;

@@ -234,7 +234,7 @@ async fn two_workloads_behind_one_service_are_left_alone_and_told(world: Arc<Wor
         );
     }
     let key = world.key(ns, "blue");
-    let wish = world.cluster.wish_sleep(&key, "the case says so").await;
+    let wish = world.cluster.desired().wish_sleep(&key, "the case says so").await;
     ensure!(matches!(wish, Err(WishError::Unsupported(_))), "{wish:?}");
     Ok(())
 }

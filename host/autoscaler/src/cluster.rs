@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{Change, ClusterError, EventType};
+use dormouse_kubernetes::{Change, ClusterError, EventRecorder, EventType, Objects, Scope, Signals};
 use dormouse_model::{FieldPath, ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::{
-    Cluster, ConditionUpdate, Declared, SLEEPER, Sleeper, SleeperKey, StoodIn, WishError,
+    Caches, Cluster, ConditionUpdate, Declarations, Declared, DesiredState, OwnerChanges, SLEEPER, Sleeper,
+    SleeperKey, StatusRecorder, StoodIn, WishError,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -39,54 +40,85 @@ async fn next_change(mut changes: Changes) -> Option<(SleeperChange, Changes)> {
     }
 }
 
+/// The Sleepers of a cluster.
+pub(crate) struct ClusterSleepers {
+    caches: Arc<Caches>,
+    signals: Signals,
+    scope: Scope,
+    declarations: Declarations,
+    desired: DesiredState,
+    status: StatusRecorder,
+    owner_changes: OwnerChanges,
+    objects: Objects,
+    events: EventRecorder,
+}
+
+impl ClusterSleepers {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        Self {
+            caches: Arc::clone(cluster.caches()),
+            signals: cluster.signals().clone(),
+            scope: cluster.config().scope.clone(),
+            declarations: cluster.declarations().clone(),
+            desired: cluster.desired().clone(),
+            status: cluster.status().clone(),
+            owner_changes: cluster.owner_changes().clone(),
+            objects: cluster.objects().clone(),
+            events: cluster.events().clone(),
+        }
+    }
+}
+
 #[async_trait]
-impl Sleepers for Cluster {
+impl Sleepers for ClusterSleepers {
     fn list(&self) -> Vec<Arc<Sleeper>> {
-        self.sleepers()
+        self.caches.sleepers.all()
     }
 
     fn of_owner(&self, owner: &Owner) -> Vec<Arc<Sleeper>> {
-        self.sleepers_of(owner)
+        self.caches.sleepers_of(owner)
     }
 
     fn get(&self, key: &SleeperKey) -> Option<Arc<Sleeper>> {
-        self.sleeper(key)
+        self.caches.sleeper(key)
     }
 
     fn sleeper_changes(&self) -> BoxStream<'static, SleeperChange> {
-        futures::stream::unfold(self.change_stream(), next_change).boxed()
+        futures::stream::unfold(self.signals.changes(), next_change).boxed()
     }
 
     fn includes(&self, namespace: &str) -> bool {
-        self.config().scope.includes(namespace)
+        self.scope.includes(namespace)
     }
 
     async fn declare(&self, declared: &Declared) -> Result<Arc<Sleeper>, ClusterError> {
-        Cluster::declare(self, declared).await
+        self.declarations.declare(declared).await
     }
 
     async fn retire(&self, key: &SleeperKey) -> Result<(), ClusterError> {
-        Cluster::retire(self, key).await
+        self.declarations.retire(key).await
     }
 
     async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
-        self.wish_observe(key, reason).await.map(|wished| wished.changed)
+        let wished = self.desired.wish_observe(key, reason).await;
+        wished.map(|wished| wished.changed)
     }
 
     async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
-        self.wish_wake(key, reason).await.map(|wished| wished.changed)
+        let wished = self.desired.wish_wake(key, reason).await;
+        wished.map(|wished| wished.changed)
     }
 
     async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
-        self.wish_stand_in(key).await
+        self.desired.wish_stand_in(key).await
     }
 
     fn has_service(&self, namespace: &str, name: &str) -> bool {
-        self.service(namespace, name).is_some()
+        self.caches.services.get(namespace, name).is_some()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.declared_changes()
+        self.owner_changes.subscribe()
     }
 
     async fn record(
@@ -95,7 +127,7 @@ impl Sleepers for Cluster {
         decision: LastDecision,
         conditions: &[ConditionUpdate],
     ) -> Result<(), ClusterError> {
-        self.record_decision(key, decision, conditions).await
+        self.status.record_decision(key, decision, conditions).await
     }
 
     async fn record_conditions(
@@ -103,17 +135,17 @@ impl Sleepers for Cluster {
         key: &SleeperKey,
         conditions: &[ConditionUpdate],
     ) -> Result<(), ClusterError> {
-        Cluster::record_conditions(self, key, conditions).await
+        self.status.record_conditions(key, conditions).await
     }
 
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError> {
-        self.mirror_phase(key, phase, reason).await
+        self.status.mirror_phase(key, phase, reason).await
     }
 
     async fn field(&self, namespace: &str, condition: &FieldCondition) -> Result<Option<String>, FieldError> {
         let key = condition.object.in_namespace(namespace);
         let object = self
-            .objects()
+            .objects
             .get(&key, std::slice::from_ref(&condition.path))
             .await
             .map_err(|error| FieldError(error.to_string()))?;
@@ -127,7 +159,7 @@ impl Sleepers for Cluster {
             EventType::Normal
         };
         let key = object.in_namespace(namespace);
-        if let Err(error) = self.events().record(&key, kind, reason, message, COMPONENT).await {
+        if let Err(error) = self.events.record(&key, kind, reason, message, COMPONENT).await {
             tracing::debug!("an event was not told: {error}");
         }
     }

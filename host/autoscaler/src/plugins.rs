@@ -165,7 +165,7 @@ impl Autoscaler {
             concurrency: sources_of_metrics.concurrency,
             timeout: sources_of_metrics.timeout,
         };
-        let sleepers: Arc<dyn Sleepers> = Arc::new(cluster.clone());
+        let sleepers: Arc<dyn Sleepers> = Arc::new(ClusterSleepers::new(cluster));
         let sources = Plugins {
             set: Arc::clone(plugins),
             sleepers: Arc::clone(&sleepers),

@@ -16,11 +16,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::Change;
-use dormouse_kubernetes::WatchedKind;
+use dormouse_kubernetes::{Change, Signals, WatchedKind};
 use dormouse_plugin::PluginSet;
 use dormouse_sleepers::lifecycle::DivertedPort;
-use dormouse_sleepers::{Cluster, SLEEPER};
+use dormouse_sleepers::{Caches, Cluster, SLEEPER, ServiceEndpoints};
 use k8s_openapi::api::core::v1::ServicePort;
 use kube::ResourceExt;
 use tokio::sync::broadcast::Receiver;
@@ -40,7 +39,13 @@ const AGING: Duration = Duration::from_secs(1);
 
 /// What connects a data plane with the cluster and the plugins.
 pub struct Glue {
-    cluster: Cluster,
+    caches: Arc<Caches>,
+    signals: Signals,
+    endpoints: ServiceEndpoints,
+    waker: Arc<ClusterWaker>,
+    /// Namespace and name of the DLX's own Service.
+    dlx_service: Option<(String, String)>,
+    drain_grace: Duration,
     plugins: Arc<PluginSet>,
     target_port: Option<u16>,
     routes: Arc<RouteTable>,
@@ -49,9 +54,15 @@ pub struct Glue {
 impl Glue {
     /// `target_port` is the Service port of requests that name their target by header, where the plugin names none. None: what
     /// the settings of the plugins say.
-    pub fn new(cluster: Cluster, plugins: Arc<PluginSet>, target_port: Option<u16>) -> Self {
+    pub fn new(cluster: &Cluster, plugins: Arc<PluginSet>, target_port: Option<u16>) -> Self {
+        let config = cluster.config();
         Self {
-            cluster,
+            caches: Arc::clone(cluster.caches()),
+            signals: cluster.signals().clone(),
+            endpoints: cluster.endpoints().clone(),
+            waker: Arc::new(ClusterWaker::new(cluster, Arc::clone(&plugins))),
+            dlx_service: config.dlx_service.clone(),
+            drain_grace: config.timings.drain_grace,
             plugins,
             target_port,
             routes: Arc::default(),
@@ -65,16 +76,21 @@ impl Glue {
 
     /// Wakes what the routes lead to.
     pub fn waker(&self) -> Arc<dyn Waker> {
-        Arc::new(ClusterWaker::new(self.cluster.clone(), Arc::clone(&self.plugins)))
+        Arc::clone(&self.waker) as Arc<dyn Waker>
     }
 
     /// Follows the cluster until `shutdown`. `ledger` is that of the data plane which uses the routes.
     pub async fn run(self, ledger: Ledger, shutdown: CancellationToken) {
-        let mut changes = self.cluster.change_stream();
+        let mut changes = self.signals.changes();
         let mut loaded = self.plugins.changes();
         let resolver = Resolver::new(Arc::clone(&self.plugins), shutdown.child_token());
-        let targets = Targets::new(self.cluster.clone(), ledger);
-        let mut follower = Follower {
+        let targets = Targets::new(
+            Arc::clone(&self.caches),
+            self.endpoints.clone(),
+            self.drain_grace,
+            ledger,
+        );
+        let mut publisher = RoutePublisher {
             glue: self,
             resolver,
             targets,
@@ -84,8 +100,8 @@ impl Glue {
             pace: Pace::default(),
         };
         // What is there from the beginning has not changed when it is heard of.
-        follower.facts.take_in(&follower.glue.cluster);
-        follower.replan();
+        publisher.facts.take_in(&publisher.glue.caches);
+        publisher.replan();
         // Not a sleep that begins anew with each change: where something changes every second it would never end.
         let mut ages = tokio::time::interval(AGING);
         ages.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,12 +112,12 @@ impl Glue {
                     None => return,
                 },
                 Ok(()) = loaded.changed() => Seen { routes: true, ..Seen::default() },
-                () = follower.resolver.changed() => Seen { routes: true, ..Seen::default() },
+                () = publisher.resolver.changed() => Seen { routes: true, ..Seen::default() },
                 _ = ages.tick() => Seen { aging: true, ..Seen::default() },
-                () = follower.pace.free(), if follower.stale => Seen::default(),
+                () = publisher.pace.free(), if publisher.stale => Seen::default(),
                 () = shutdown.cancelled() => return,
             };
-            follower.take(seen);
+            publisher.take(seen);
         }
     }
 }
@@ -135,7 +151,7 @@ async fn next_batch(changes: &mut Receiver<Change>) -> Option<Seen> {
     }
 }
 
-struct Follower {
+struct RoutePublisher {
     glue: Glue,
     resolver: Resolver,
     targets: Targets,
@@ -159,18 +175,18 @@ type SleeperFacts = (Option<String>, Option<i64>, Vec<DivertedPort>);
 
 impl RouteFacts {
     /// Notes what there is: all Sleepers, and the Services that they name.
-    fn take_in(&mut self, cluster: &Cluster) {
-        for sleeper in cluster.sleepers() {
+    fn take_in(&mut self, caches: &Caches) {
+        for sleeper in caches.sleepers.all() {
             let namespace = sleeper.namespace().unwrap_or_default();
             for service in &sleeper.spec.services {
-                self.service_changed(cluster, &(namespace.clone(), service.clone()));
+                self.service_changed(caches, &(namespace.clone(), service.clone()));
             }
-            self.sleeper_changed(cluster, &(namespace, sleeper.name_any()));
+            self.sleeper_changed(caches, &(namespace, sleeper.name_any()));
         }
     }
 
-    fn sleeper_changed(&mut self, cluster: &Cluster, at: &(String, String)) -> bool {
-        let facts = cluster.sleeper_named(&at.0, &at.1).map(|sleeper| {
+    fn sleeper_changed(&mut self, caches: &Caches, at: &(String, String)) -> bool {
+        let facts = caches.sleepers.get(&at.0, &at.1).map(|sleeper| {
             let ports = sleeper
                 .status
                 .as_ref()
@@ -181,8 +197,8 @@ impl RouteFacts {
         changed(&mut self.sleepers, at, facts)
     }
 
-    fn service_changed(&mut self, cluster: &Cluster, at: &(String, String)) -> bool {
-        let facts = cluster.service(&at.0, &at.1).map(|service| {
+    fn service_changed(&mut self, caches: &Caches, at: &(String, String)) -> bool {
+        let facts = caches.services.get(&at.0, &at.1).map(|service| {
             let ports = service.spec.as_ref().and_then(|spec| spec.ports.clone());
             let idle = plan::connection_idle_text(&service).map(str::to_owned);
             (ports.unwrap_or_default(), idle)
@@ -214,7 +230,7 @@ fn changed<T: PartialEq>(
     }
 }
 
-impl Follower {
+impl RoutePublisher {
     fn take(&mut self, seen: Seen) {
         let (mut routes, mut everything) = (seen.routes, seen.everything);
         let mut sleepers = BTreeSet::new();
@@ -230,7 +246,7 @@ impl Follower {
                 }
                 WatchedKind::ENDPOINT_SLICE => {
                     // Only the DLX's own addresses matter: they are never endpoints.
-                    let own = self.glue.cluster.config().dlx_service.as_ref();
+                    let own = self.glue.dlx_service.as_ref();
                     everything |=
                         own.is_some_and(|(ns, name)| *ns == change.namespace && *name == change.name);
                 }
@@ -246,11 +262,11 @@ impl Follower {
         // First those who wait, then the routes.
         for at in &sleepers {
             self.targets.refresh_sleeper(&at.0, &at.1);
-            routes |= self.facts.sleeper_changed(&self.glue.cluster, at);
+            routes |= self.facts.sleeper_changed(&self.glue.caches, at);
         }
         for at in &services {
             self.targets.refresh_service(&at.0, &at.1);
-            routes |= self.facts.service_changed(&self.glue.cluster, at);
+            routes |= self.facts.service_changed(&self.glue.caches, at);
         }
         self.stale |= routes;
         if self.stale && self.pace.is_free() {
@@ -271,13 +287,14 @@ impl Follower {
 
     fn plan_anew(&mut self) {
         let Glue {
-            cluster,
+            caches,
             plugins,
             target_port,
             routes,
+            ..
         } = &self.glue;
         let target_port = target_port.or_else(|| plugins.defaults().target_port);
-        let plan = Plan::make(cluster, plugins, &mut self.resolver, target_port);
+        let plan = Plan::make(caches, plugins, &mut self.resolver, target_port);
         if self.plan.as_ref() == Some(&plan) {
             return;
         }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides};
 use dormouse_kubernetes::{LeadershipConfig, Sharding};
 use dormouse_model::Shards;
-use dormouse_sleepers::{Driver, Role};
+use dormouse_sleepers::Role;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -41,9 +41,9 @@ pub async fn run(
     let metrics = Metrics::register(&mut host.registry);
     let reading_metrics = dormouse_readings::Metrics::register(&mut host.registry);
 
-    let (cluster, plugins) = (host.cluster.clone(), Arc::clone(&host.plugins));
+    let (caches, plugins) = (Arc::clone(host.cluster.caches()), Arc::clone(&host.plugins));
     let ready: admin::Readiness = Arc::new(move || {
-        if cluster.synced() {
+        if caches.synced() {
             Ok(pending(&plugins))
         } else {
             Err("the reflectors have not caught up".to_owned())
@@ -83,7 +83,7 @@ pub async fn run(
     tracing::info!("the autoscaler is up");
     tokio::join!(
         line.run(shards.clone(), host.shutdown.clone()),
-        drive_while_holding(&host, shards)
+        reconcile_while_holding(&host, shards)
     );
 
     if let Some(sharding) = sharding {
@@ -112,22 +112,24 @@ fn sharding(host: &Host, options: &AutoscalerOptions) -> Option<Sharding> {
 }
 
 /// Carries sleep and wake steps out, for what this process looks after: sleeping needs a leader, waking does not.
-async fn drive_while_holding(host: &Host, mut shards: watch::Receiver<Shards>) {
+async fn reconcile_while_holding(host: &Host, mut shards: watch::Receiver<Shards>) {
     while !host.shutdown.is_cancelled() {
         tokio::select! {
             () = host.shutdown.cancelled() => return,
             held = shards.wait_for(|shards| !shards.is_empty()) => if held.is_err() { return },
         }
         let term = host.shutdown.child_token();
-        let driver = Driver::new(host.cluster.clone(), Role::Leader)
+        let controller = host
+            .cluster
+            .controller(Role::Leader)
             .with_shards(shards.clone())
             .run(term.clone());
-        tokio::pin!(driver);
+        tokio::pin!(controller);
         tokio::select! {
-            () = &mut driver => {}
+            () = &mut controller => {}
             _ = shards.wait_for(Shards::is_empty) => {
                 term.cancel();
-                driver.await;
+                controller.await;
             }
         }
     }

@@ -11,7 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders, Preferences, TcpLimits};
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
-use dormouse_sleepers::{Driver, Role};
+use dormouse_sleepers::Role;
 use http::HeaderName;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -51,11 +51,8 @@ pub async fn run(
 
     let metrics = dormouse_dlx::Metrics::default();
     metrics.register(&mut host.registry);
-    let glue = dormouse_dlx::cluster::Glue::new(
-        host.cluster.clone(),
-        Arc::clone(&host.plugins),
-        options.target_port,
-    );
+    let glue =
+        dormouse_dlx::cluster::Glue::new(&host.cluster, Arc::clone(&host.plugins), options.target_port);
     let dlx = Dlx::new(
         dlx_config(&host, &options, descriptors)?,
         glue.routes(),
@@ -72,15 +69,16 @@ pub async fn run(
     let following = tokio::spawn(glue.run(dlx.ledger().clone(), background.clone()));
     let prefer = follow_settings(dlx.clone(), &host, &options)?;
     let preferring = tokio::spawn(background.clone().run_until_cancelled_owned(prefer));
-    let driving = tokio::spawn(Driver::new(host.cluster.clone(), Role::Waker).run(background.clone()));
+    let controller = host.cluster.controller(Role::Waker);
+    let reconciling = tokio::spawn(controller.run(background.clone()));
 
     let leaving = Arc::new(AtomicBool::new(false));
-    let (cluster, plugins) = (host.cluster.clone(), Arc::clone(&host.plugins));
+    let (caches, plugins) = (Arc::clone(host.cluster.caches()), Arc::clone(&host.plugins));
     let ends = Arc::clone(&leaving);
     let ready: admin::Readiness = Arc::new(move || {
         if ends.load(Ordering::Relaxed) {
             Err("shutting down".to_owned())
-        } else if !cluster.synced() {
+        } else if !caches.synced() {
             Err("the reflectors have not caught up".to_owned())
         } else {
             Ok(pending(&plugins))
@@ -103,7 +101,7 @@ pub async fn run(
     server.run(stop_accepting).await;
 
     background.cancel();
-    let _ = tokio::join!(following, preferring, driving, admin);
+    let _ = tokio::join!(following, preferring, reconciling, admin);
     host.cluster.shutdown();
     tracing::info!("the DLX has ended");
     Ok(())

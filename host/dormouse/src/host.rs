@@ -273,7 +273,7 @@ fn load_plugins(
         metrics,
     )
     .context("the plugin engine cannot be started")?;
-    let services = Arc::new(ClusterServices(cluster.clone()));
+    let services = Arc::new(ClusterServices::new(cluster));
     let plugins = Arc::new(PluginSet::start(&engine, &places.0, &file.plugins, services));
     let settling = Arc::clone(&plugins);
     tokio::spawn(async move {

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use dormouse_model::{ObjectRef, Phase};
 use dormouse_sleepers::lifecycle::Wish;
-use dormouse_sleepers::{Cluster, Config, Driver, Role, Sleeper, SleeperKey};
+use dormouse_sleepers::{Cluster, Config, Role, Sleeper, SleeperKey};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -225,15 +225,15 @@ impl Work {
             }
             let stop = CancellationToken::new();
             let _stop = stop.clone().drop_guard();
-            let driver = Driver::new(cluster.clone(), Role::Leader).run(stop);
-            let _driver = AbortOnDropHandle::new(tokio::spawn(driver));
+            let controller = cluster.controller(Role::Leader).run(stop);
+            let _controller = AbortOnDropHandle::new(tokio::spawn(controller));
             loop {
                 let left = self.list_patiently().await.unwrap_or_default();
                 seen.extend(left.iter().filter_map(ResourceExt::uid));
                 if left.is_empty() && Instant::now() >= settled {
                     break;
                 }
-                self.nudge(&cluster, &left).await;
+                self.advance(&cluster, &left).await;
                 self.tell(&left, settled, caught_up(&cluster));
                 tokio::time::sleep(TICK).await;
             }
@@ -275,7 +275,7 @@ impl Work {
     }
 
     /// Moves every Sleeper one wish further: asleep ones wake, awake ones go. One that refuses delays nobody.
-    async fn nudge(&mut self, cluster: &Cluster, left: &[Sleeper]) {
+    async fn advance(&mut self, cluster: &Cluster, left: &[Sleeper]) {
         let now = Instant::now();
         let mut tasks = Vec::new();
         for sleeper in left {
@@ -294,11 +294,14 @@ impl Work {
             .map(|(namespace, name, key, wanted)| async move {
                 let outcome = match wanted {
                     Wanted::Nothing => Ok(()),
-                    Wanted::Wake => match cluster.wish_wake(&key, REASON).await {
+                    Wanted::Wake => match cluster.desired().wish_wake(&key, REASON).await {
                         Ok(_) | Err(dormouse_sleepers::WishError::Unknown(_)) => Ok(()),
                         Err(error) => Err(error.to_string()),
                     },
-                    Wanted::Go => cluster.retire(&key).await.map_err(|error| error.to_string()),
+                    Wanted::Go => {
+                        let retired = cluster.declarations().retire(&key).await;
+                        retired.map_err(|error| error.to_string())
+                    }
                 };
                 ((namespace, name), outcome)
             })

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
-use dormouse_kubernetes::{EventType, ObjectError};
+use dormouse_kubernetes::{EventRecorder, EventType, ObjectError, Objects};
 use dormouse_model::ObjectKey;
-use dormouse_sleepers::{Cluster, SleeperKey, WishError};
+use dormouse_sleepers::{Caches, Cluster, DesiredState, SleepPermission, SleeperKey, WishError};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -18,7 +18,13 @@ use crate::types::ResourceId;
 /// Deadlines are kept by the caller, which drops the request: each request has a timeout of its own, and every write is
 /// conditional, so one that is dropped half-way leaves nothing that the next round does not put right.
 #[derive(Clone)]
-pub struct ClusterServices(pub Cluster);
+pub struct ClusterServices {
+    objects: Objects,
+    events: EventRecorder,
+    caches: Arc<Caches>,
+    desired: DesiredState,
+    permission: SleepPermission,
+}
 
 /// Who writes: the field manager of a plugin's writes, and the component of its Events.
 fn author(plugin: &str) -> String {
@@ -26,16 +32,27 @@ fn author(plugin: &str) -> String {
 }
 
 impl ClusterServices {
+    /// With the parts of a cluster that guests use.
+    pub fn new(cluster: &Cluster) -> Self {
+        Self {
+            objects: cluster.objects().clone(),
+            events: cluster.events().clone(),
+            caches: Arc::clone(cluster.caches()),
+            desired: cluster.desired().clone(),
+            permission: cluster.permission().clone(),
+        }
+    }
+
     /// Refuses what no grant covers: Dormouse itself, Kubernetes itself, and the Sleepers, whose writers are host functions of
     /// their own.
-    async fn out_of_house(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+    async fn check_writable(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let group = key.api_version.split('/').next().unwrap_or_default();
         if group == "dormouse.dev" {
             return Err(ObjectError::Forbidden(format!(
                 "objects of {group} are written by Dormouse only; use the lifecycle interface"
             )));
         }
-        match self.0.in_house(key).await? {
+        match self.permission.why_protected(key).await? {
             Some(why) => Err(ObjectError::Forbidden(why)),
             None => Ok(()),
         }
@@ -62,7 +79,7 @@ impl HostServices for ClusterServices {
         fields: &[String],
         _deadline: Instant,
     ) -> Result<Value, ObjectError> {
-        Ok(self.0.objects().get(key, fields).await?)
+        Ok(self.objects.get(key, fields).await?)
     }
 
     async fn list(
@@ -71,12 +88,12 @@ impl HostServices for ClusterServices {
         query: &ListQuery,
         _deadline: Instant,
     ) -> Result<Vec<Arc<str>>, ObjectError> {
-        Ok(self.0.objects().list(query).await?)
+        Ok(self.objects.list(query).await?)
     }
 
     async fn create(&self, plugin: &str, object: Value, _deadline: Instant) -> Result<Value, ObjectError> {
-        self.out_of_house(&identity(&object)).await?;
-        Ok(self.0.objects().create(&object, &author(plugin)).await?)
+        self.check_writable(&identity(&object)).await?;
+        Ok(self.objects.create(&object, &author(plugin)).await?)
     }
 
     async fn patch(
@@ -88,10 +105,9 @@ impl HostServices for ClusterServices {
         body: Value,
         _deadline: Instant,
     ) -> Result<Value, ObjectError> {
-        self.out_of_house(key).await?;
+        self.check_writable(key).await?;
         Ok(self
-            .0
-            .objects()
+            .objects
             .patch(key, subresource, kind, &body, &author(plugin))
             .await?)
     }
@@ -103,13 +119,13 @@ impl HostServices for ClusterServices {
         force: bool,
         _deadline: Instant,
     ) -> Result<Value, ObjectError> {
-        self.out_of_house(&identity(&object)).await?;
-        Ok(self.0.objects().apply(&object, &author(plugin), force).await?)
+        self.check_writable(&identity(&object)).await?;
+        Ok(self.objects.apply(&object, &author(plugin), force).await?)
     }
 
     async fn delete(&self, _plugin: &str, key: &ObjectKey, _deadline: Instant) -> Result<(), ObjectError> {
-        self.out_of_house(key).await?;
-        Ok(self.0.objects().delete(key).await?)
+        self.check_writable(key).await?;
+        Ok(self.objects.delete(key).await?)
     }
 
     async fn event(
@@ -122,8 +138,7 @@ impl HostServices for ClusterServices {
         _deadline: Instant,
     ) -> Result<(), ObjectError> {
         Ok(self
-            .0
-            .events()
+            .events
             .record(regarding, kind, reason, message, &author(plugin))
             .await?)
     }
@@ -135,7 +150,10 @@ impl HostServices for ClusterServices {
         reason: &str,
         _deadline: Instant,
     ) -> Result<(), LifecycleError> {
-        let wished = self.0.wish_sleep(&sleeper_key(plugin, resource), reason).await;
+        let wished = self
+            .desired
+            .wish_sleep(&sleeper_key(plugin, resource), reason)
+            .await;
         wished.map(drop).map_err(|error| wish_error(error, resource))
     }
 
@@ -146,7 +164,10 @@ impl HostServices for ClusterServices {
         reason: &str,
         _deadline: Instant,
     ) -> Result<(), LifecycleError> {
-        let wished = self.0.wish_wake(&sleeper_key(plugin, resource), reason).await;
+        let wished = self
+            .desired
+            .wish_wake(&sleeper_key(plugin, resource), reason)
+            .await;
         wished.map(drop).map_err(|error| wish_error(error, resource))
     }
 
@@ -156,7 +177,7 @@ impl HostServices for ClusterServices {
         resource: &ResourceId,
         _deadline: Instant,
     ) -> Result<Option<SleeperView>, LifecycleError> {
-        let Some(sleeper) = self.0.sleeper(&sleeper_key(plugin, resource)) else {
+        let Some(sleeper) = self.caches.sleeper(&sleeper_key(plugin, resource)) else {
             return Ok(None);
         };
         let state = sleeper

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::CustomMetric;
+use dormouse_kubernetes::{CustomMetric, MetricsApi};
 use dormouse_scaling::Sample;
-use dormouse_sleepers::Cluster;
+use dormouse_sleepers::{Cluster, DemandClient};
 use jiff::Timestamp;
 
 use crate::exposition::Wanted;
@@ -16,7 +16,8 @@ use crate::{Config, ConfigError, Pods, Prometheus, Scrape};
 
 /// Everything that a cluster can be asked for a number.
 pub struct ClusterUpstream {
-    cluster: Cluster,
+    metrics: MetricsApi,
+    demand: DemandClient,
     prometheus: Prometheus,
     pods: Pods,
     /// Deadline of a question on the wire.
@@ -30,7 +31,8 @@ impl ClusterUpstream {
     /// [`ConfigError`] when the sources of metrics are not configured as they can be.
     pub fn new(cluster: &Cluster, config: &Config) -> Result<Self, ConfigError> {
         Ok(Self {
-            cluster: cluster.clone(),
+            metrics: cluster.metrics_api().clone(),
+            demand: cluster.demand().clone(),
             prometheus: Prometheus::new(config)?,
             pods: Pods::new(config.pods.clone()),
             timeout: config.timeout,
@@ -41,10 +43,9 @@ impl ClusterUpstream {
 #[async_trait]
 impl Upstream for ClusterUpstream {
     async fn fetch(&self, request: &Request, now: Timestamp) -> Result<Answer, String> {
-        let (cluster, timeout) = (&self.cluster, self.timeout);
-        let metrics = cluster.metrics_api();
+        let (metrics, timeout) = (&self.metrics, self.timeout);
         match request {
-            Request::Demand => cluster.demand_of_all().await.map(Answer::Demand),
+            Request::Demand => self.demand.of_all().await.map(Answer::Demand),
             Request::Custom {
                 group,
                 kind,

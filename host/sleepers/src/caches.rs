@@ -1,8 +1,9 @@
-//! The caches that the protocol looks at, and what a Sleeper is found by.
+//! Caches of everything that the protocol reads, and how a Sleeper is found in them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_kubernetes::slices::SERVICE_NAME_LABEL;
 use dormouse_kubernetes::{
     ApiServer, Cache, Cached, ClusterError, Hook, IndexKey, Reflectors, Scope, WatchedKind,
 };
@@ -14,14 +15,16 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::{Api, Resource, ResourceExt};
+use tokio_util::sync::DropGuard;
 
-use crate::Config;
 use crate::api::Sleeper;
+use crate::slices::{is_own, own_slice_name};
+use crate::{Config, SleeperKey};
 
 /// The kind of Sleepers.
 pub const SLEEPER: WatchedKind = WatchedKind::of("sleepers.dormouse.dev");
 
-/// Caches of everything that is watched.
+/// Caches of everything that is watched. Their reflectors end when the caches are dropped.
 pub struct Caches {
     /// Sleepers, found by [`of_owner`], [`naming_service`], [`naming_workload`] and [`claiming_port`].
     pub sleepers: Arc<Cache<Sleeper>>,
@@ -40,15 +43,19 @@ pub struct Caches {
     pub dlx_slices: Option<Arc<Cache<EndpointSlice>>>,
     /// The DLX's own Service when that is outside the scope.
     pub dlx_services: Option<Arc<Cache<Service>>>,
+    /// Which namespaces all but the last two hold.
+    scope: Scope,
+    _ends_reflectors: DropGuard,
 }
 
 impl Caches {
-    /// Starts the reflectors without waiting for them.
+    /// Starts the reflectors without waiting for them. `ends_reflectors` cancels the token of `reflectors`.
     pub(crate) fn start(
         server: &ApiServer,
         config: &Config,
         reflectors: &Reflectors,
         phase_hook: Hook<Sleeper>,
+        ends_reflectors: DropGuard,
     ) -> Self {
         let (client, scope) = (server.client(), &config.scope);
         let outside = config
@@ -65,7 +72,51 @@ impl Caches {
             ingresses: config.ingresses.then(|| reflectors.start(scoped(client, scope))),
             dlx_slices: outside.map(|namespace| reflectors.start(server.api(namespace))),
             dlx_services: outside.map(|namespace| reflectors.start(server.api(namespace))),
+            scope: scope.clone(),
+            _ends_reflectors: ends_reflectors,
         }
+    }
+
+    /// The Sleeper of a resource.
+    pub fn sleeper(&self, key: &SleeperKey) -> Option<Arc<Sleeper>> {
+        let found = self.sleepers.get(&key.namespace, &key.object_name());
+        found.filter(|sleeper| SleeperKey::of(sleeper) == *key)
+    }
+
+    /// All Sleepers of an owner.
+    pub fn sleepers_of(&self, owner: &Owner) -> Vec<Arc<Sleeper>> {
+        let mut found = self.sleepers.with(of_owner(owner));
+        found.retain(|sleeper| sleeper.spec.owner() == *owner);
+        found
+    }
+
+    /// All Ingresses; none where they are not watched.
+    pub fn all_ingresses(&self) -> Vec<Arc<Ingress>> {
+        let ingresses = self.ingresses.as_ref();
+        ingresses.map(|cache| cache.all()).unwrap_or_default()
+    }
+
+    /// EndpointSlices of a Service, also of the DLX's own outside the scope.
+    pub(crate) fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
+        let slices = match &self.dlx_slices {
+            Some(slices) if !self.scope.includes(namespace) => slices,
+            _ => &self.slices,
+        };
+        let mut found = slices.with(IndexKey::label(namespace, SERVICE_NAME_LABEL, service));
+        found.retain(|slice| slice.namespace().as_deref() == Some(namespace) && is_slice_of(slice, service));
+        found
+    }
+
+    /// Dormouse's slice of a Service.
+    pub(crate) fn own_slice(&self, namespace: &str, service: &str) -> Option<Arc<EndpointSlice>> {
+        let slice = self.slices.get(namespace, &own_slice_name(service))?;
+        (is_own(slice.labels()) && is_slice_of(&slice, service)).then_some(slice)
+    }
+
+    /// A Service, also when it is the DLX's own outside the scope.
+    pub(crate) fn service_or_dlx(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
+        let service = self.services.get(namespace, name);
+        service.or_else(|| self.dlx_services.as_ref()?.get(namespace, name))
     }
 
     /// Waits for the first lists of all reflectors.
@@ -93,7 +144,7 @@ impl Caches {
     }
 
     /// Whether all reflectors have their first list.
-    pub(crate) fn synced(&self) -> bool {
+    pub fn synced(&self) -> bool {
         self.waits().iter().all(|waiting| (waiting.synced)())
     }
 
@@ -109,6 +160,11 @@ impl Caches {
         waits.extend(self.dlx_services.as_ref().map(waiting));
         waits
     }
+}
+
+fn is_slice_of(slice: &EndpointSlice, service: &str) -> bool {
+    let of = slice.labels().get(SERVICE_NAME_LABEL);
+    of.is_some_and(|of| of == service)
 }
 
 struct Waiting<'a> {

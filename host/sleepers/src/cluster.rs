@@ -1,66 +1,69 @@
-//! The cluster as the protocol sees it.
+//! Makes the parts of this crate for one process.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use dormouse_kubernetes::{
-    ApiServer, Change, ClusterError, EventRecorder, MetricsApi, Objects, Outages, Reflectors, Signals,
+    ApiServer, ClusterError, EventRecorder, MetricsApi, Objects, Outages, Reflectors, Signals,
 };
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::networking::v1::Ingress;
-use tokio::sync::{broadcast, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::api::Sleeper;
-use crate::caches::{Caches, of_owner};
+use crate::caches::Caches;
+use crate::controller::{Controller, ControllerParts};
+use crate::declarations::Declarations;
+use crate::demand::DemandClient;
+use crate::desired::DesiredState;
+use crate::dlx::DlxReplicas;
 use crate::dlx_client::DlxClient;
-use crate::since::Since;
-use crate::{Config, Metrics, SleeperKey};
+use crate::dlx_ports::PortAllocator;
+use crate::endpoints::ServiceEndpoints;
+use crate::events::SleeperEvents;
+use crate::executor::{Executor, ServiceSteps, SleeperSteps, WorkloadSteps};
+use crate::notes::owners_part;
+use crate::observer::{Assembler, Observer, ObserverParts, PodObserver};
+use crate::orphans::Orphans;
+use crate::owner_changes::OwnerChanges;
+use crate::ownership::Ownership;
+use crate::permission::SleepPermission;
+use crate::reconciler::Reconciler;
+use crate::requeue::Requeues;
+use crate::status::StatusRecorder;
+use crate::writer::SleeperWriter;
+use crate::{Config, Metrics, Role};
 
-/// How many requests to look at a Sleeper a controller may lag behind before it has to look at everything.
-const REQUEUE_BACKLOG: usize = 4096;
-
-/// A connection to the cluster with its reflectors. Cheap to clone; the reflectors end with the last clone, or when
-/// [`Cluster::shutdown`] is called.
+/// The parts of one process, made and connected: whoever needs one of them takes a clone of it. Cheap to clone.
+///
+/// The reflectors end when the cluster and all parts that read the caches are dropped, or with [`Cluster::shutdown`].
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) inner: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
-/// A Sleeper that the drivers of this process are to look at.
-#[derive(Clone, Debug)]
-pub(crate) struct Poke {
-    /// Namespace and object name.
-    pub(crate) name: (String, String),
-    /// This process has moved it, and goes on with it.
-    pub(crate) moved: bool,
-}
-
-pub(crate) struct Inner {
-    pub(crate) server: ApiServer,
-    pub(crate) config: Config,
-    pub(crate) metrics: Metrics,
-    kubernetes_metrics: dormouse_kubernetes::Metrics,
-    pub(crate) caches: Caches,
-    signals: Signals,
-    pub(crate) pokes: broadcast::Sender<Poke>,
-    pub(crate) objects: Objects,
-    pub(crate) events: EventRecorder,
+struct Inner {
+    config: Config,
+    server: ApiServer,
+    objects: Objects,
     metrics_api: MetricsApi,
-    pub(crate) dlx: DlxClient,
-    /// Since when no DLX has been ready.
-    pub(crate) absence: Since<()>,
-    /// Since when no DLX has answered for a Service of a Sleeper, by namespace and name.
-    pub(crate) unanswered: Since<(String, String)>,
-    pub(crate) outages: Outages,
-    /// Our own pod, once it was read.
-    pub(crate) own: tokio::sync::OnceCell<crate::own::Own>,
-    /// The stored definition of Sleepers is older than this process, and cuts off what it does not know.
-    pub(crate) cuts_specs: AtomicBool,
-    pub(crate) cancel: CancellationToken,
-    _guard: DropGuard,
+    events: EventRecorder,
+    outages: Outages,
+    signals: Signals,
+    caches: Arc<Caches>,
+    metrics: Metrics,
+    kubernetes_metrics: dormouse_kubernetes::Metrics,
+    declarations: Declarations,
+    desired: DesiredState,
+    status: StatusRecorder,
+    endpoints: ServiceEndpoints,
+    dlx: DlxReplicas,
+    demand: DemandClient,
+    permission: SleepPermission,
+    owner_changes: OwnerChanges,
+    reconciler: Reconciler,
+    orphans: Orphans,
+    requeues: Requeues,
+    ownership: Ownership,
+    cancel: CancellationToken,
 }
 
 impl fmt::Debug for Cluster {
@@ -78,7 +81,8 @@ impl Cluster {
     /// [`ClusterError::Sync`], naming the kind that is missing and what helps.
     pub async fn connect(client: kube::Client, config: Config) -> Result<Self, ClusterError> {
         let cluster = Self::start(client, config);
-        cluster.wait_synced().await?;
+        let timeout = cluster.inner.config.sync_timeout;
+        cluster.inner.caches.wait_synced(timeout).await?;
         Ok(cluster)
     }
 
@@ -93,54 +97,170 @@ impl Cluster {
             outages: Outages::default(),
             cancel: cancel.child_token(),
         };
-        let phases = metrics.clone();
-        let phase_hook = Box::new(move |old: Option<&Arc<Sleeper>>, new: Option<&Arc<Sleeper>>| {
-            phases.phase_changed(old.map(|old| old.phase()), new.map(|new| new.phase()));
-        });
-        let inner = Inner {
-            caches: Caches::start(&server, &config, &reflectors, phase_hook),
-            objects: Objects::new(
-                server.clone(),
-                config.scope.clone(),
-                crate::notes::owners_part,
-                cancel.child_token(),
+        let caches = Arc::new(Caches::start(
+            &server,
+            &config,
+            &reflectors,
+            count_phases(metrics.clone()),
+            cancel.clone().drop_guard(),
+        ));
+        let Reflectors { signals, outages, .. } = reflectors;
+        let scope = config.scope.clone();
+        let objects = Objects::new(server.clone(), scope, owners_part, cancel.child_token());
+        let events = EventRecorder::start(server.clone(), kubernetes_metrics.clone(), cancel.child_token());
+        let sleeper_events = SleeperEvents::new(events.clone());
+        let requeues = Requeues::default();
+        let writer = SleeperWriter::new(
+            server.clone(),
+            Arc::clone(&caches),
+            metrics.clone(),
+            requeues.clone(),
+        );
+        let declarations = Declarations::new(
+            server.clone(),
+            Arc::clone(&caches),
+            writer.clone(),
+            requeues.clone(),
+        );
+        let status = StatusRecorder::new(
+            Arc::clone(&caches),
+            writer.clone(),
+            sleeper_events.clone(),
+            metrics.clone(),
+        );
+        let ownership = Ownership::new(Arc::clone(&caches));
+        let permission = SleepPermission::new(objects.clone(), &config);
+        let dlx_client = DlxClient::new(config.dlx_timeout);
+        let dlx = DlxReplicas::new(Arc::clone(&caches), config.dlx_service.clone());
+        let demand = DemandClient::new(dlx.clone(), dlx_client.clone());
+        let endpoints = ServiceEndpoints::new(Arc::clone(&caches), dlx.clone());
+        let ports = PortAllocator::new(Arc::clone(&caches), config.ports);
+        let observer = Observer::new(ObserverParts {
+            server: server.clone(),
+            caches: Arc::clone(&caches),
+            sleepers: writer.clone(),
+            permission: permission.clone(),
+            assembler: Assembler {
+                caches: Arc::clone(&caches),
+                ownership: ownership.clone(),
+                dlx: dlx.clone(),
+                ports: ports.clone(),
+                outages: outages.clone(),
+                readiness_timeout: config.readiness_timeout,
+                at_zero: config.at_zero,
+            },
+            pods: PodObserver::new(
+                Arc::clone(&caches),
+                endpoints.clone(),
+                config.timings.drain_grace,
+                config.connect_timeout,
             ),
-            events: EventRecorder::start(server.clone(), kubernetes_metrics.clone(), cancel.child_token()),
+            probes: dlx_client,
+            demand: demand.clone(),
+            metrics: metrics.clone(),
+            drain_grace: config.timings.drain_grace,
+        });
+        let executor = Executor {
+            sleepers: SleeperSteps {
+                server: server.clone(),
+                writer: writer.clone(),
+                events: sleeper_events.clone(),
+                metrics: metrics.clone(),
+                endpoints: endpoints.clone(),
+                ports,
+            },
+            services: ServiceSteps {
+                server: server.clone(),
+                dlx: dlx.clone(),
+            },
+            workloads: WorkloadSteps {
+                server: server.clone(),
+            },
+            metrics: metrics.clone(),
+        };
+        let inner = Inner {
             metrics_api: MetricsApi::new(server.clone()),
-            dlx: DlxClient::new(config.dlx_timeout),
-            absence: Since::default(),
-            unanswered: Since::default(),
-            outages: reflectors.outages.clone(),
-            signals: reflectors.signals.clone(),
-            pokes: broadcast::channel(REQUEUE_BACKLOG).0,
-            cuts_specs: AtomicBool::new(false),
-            own: tokio::sync::OnceCell::new(),
-            _guard: cancel.clone().drop_guard(),
-            cancel,
-            metrics,
-            kubernetes_metrics,
+            desired: DesiredState {
+                caches: Arc::clone(&caches),
+                writer: writer.clone(),
+                requeues: requeues.clone(),
+                observer: observer.clone(),
+                permission: permission.clone(),
+                ownership: ownership.clone(),
+                dlx: dlx.clone(),
+                look: config.timings.look,
+            },
+            owner_changes: OwnerChanges::new(
+                Arc::clone(&caches),
+                signals.clone(),
+                objects.clone(),
+                cancel.clone(),
+            ),
+            orphans: Orphans::new(
+                server.clone(),
+                Arc::clone(&caches),
+                writer.clone(),
+                sleeper_events.clone(),
+            ),
+            reconciler: Reconciler {
+                caches: Arc::clone(&caches),
+                sleepers: writer,
+                observer,
+                executor,
+                status: status.clone(),
+                events: sleeper_events,
+                outages: outages.clone(),
+                timings: config.timings,
+            },
             config,
             server,
+            objects,
+            events,
+            outages,
+            signals,
+            caches,
+            metrics,
+            kubernetes_metrics,
+            declarations,
+            status,
+            endpoints,
+            dlx,
+            demand,
+            permission,
+            requeues,
+            ownership,
+            cancel,
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// Waits for the first lists of all reflectors.
-    ///
-    /// # Errors
-    /// [`ClusterError::Sync`], naming the kind that is missing and what helps.
-    pub async fn wait_synced(&self) -> Result<(), ClusterError> {
-        self.inner
-            .caches
-            .wait_synced(self.inner.config.sync_timeout)
-            .await
+    /// A controller that reconciles the Sleepers of this role.
+    pub fn controller(&self, role: Role) -> Controller {
+        let inner = &self.inner;
+        let parts = ControllerParts {
+            caches: Arc::clone(&inner.caches),
+            dlx: inner.dlx.clone(),
+            ownership: inner.ownership.clone(),
+            reconciler: inner.reconciler.clone(),
+            orphans: inner.orphans.clone(),
+            signals: inner.signals.clone(),
+            requeues: inner.requeues.clone(),
+            metrics: inner.metrics.clone(),
+            request_timeout: inner.config.request_timeout,
+        };
+        Controller::new(parts, role)
     }
 
-    /// The API server.
-    pub fn server(&self) -> &ApiServer {
-        &self.inner.server
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The client.
+    pub fn client(&self) -> &kube::Client {
+        self.inner.server.client()
     }
 
     /// Objects of any kind.
@@ -158,27 +278,22 @@ impl Cluster {
         &self.inner.events
     }
 
-    /// What is watched.
-    pub fn caches(&self) -> &Caches {
-        &self.inner.caches
-    }
-
-    /// The client.
-    pub fn client(&self) -> &kube::Client {
-        self.inner.server.client()
-    }
-
-    /// The settings.
-    pub fn config(&self) -> &Config {
-        &self.inner.config
-    }
-
     /// What is known of outages of the API server.
     pub fn outages(&self) -> &Outages {
         &self.inner.outages
     }
 
-    /// The metrics of the protocol, to be registered by the process.
+    /// Tells of changes in the caches.
+    pub fn signals(&self) -> &Signals {
+        &self.inner.signals
+    }
+
+    /// Everything that is watched.
+    pub fn caches(&self) -> &Arc<Caches> {
+        &self.inner.caches
+    }
+
+    /// The metrics of this crate, to be registered by the process.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }
@@ -188,91 +303,70 @@ impl Cluster {
         &self.inner.kubernetes_metrics
     }
 
-    /// A number that rises with every change of any reflector.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.signals.revision()
+    /// Which Sleepers exist.
+    pub fn declarations(&self) -> &Declarations {
+        &self.inner.declarations
     }
 
-    /// Every single change. A receiver that lags must look at everything.
-    pub fn change_stream(&self) -> broadcast::Receiver<Change> {
-        self.inner.signals.changes()
+    /// The desired state of Sleepers.
+    pub fn desired(&self) -> &DesiredState {
+        &self.inner.desired
     }
 
-    /// Whether all reflectors have their first list.
-    pub fn synced(&self) -> bool {
-        self.inner.caches.synced()
+    /// The status of Sleepers beside the protocol.
+    pub fn status(&self) -> &StatusRecorder {
+        &self.inner.status
+    }
+
+    /// The pods behind Services.
+    pub fn endpoints(&self) -> &ServiceEndpoints {
+        &self.inner.endpoints
+    }
+
+    /// The replicas of the DLX.
+    pub fn dlx(&self) -> &DlxReplicas {
+        &self.inner.dlx
+    }
+
+    /// The demand that the DLX reports.
+    pub fn demand(&self) -> &DemandClient {
+        &self.inner.demand
+    }
+
+    /// What may be put to sleep.
+    pub fn permission(&self) -> &SleepPermission {
+        &self.inner.permission
+    }
+
+    /// Changes by owners.
+    pub fn owner_changes(&self) -> &OwnerChanges {
+        &self.inner.owner_changes
+    }
+
+    /// Observes Sleepers.
+    pub fn observer(&self) -> &Observer {
+        &self.inner.reconciler.observer
+    }
+
+    /// Executes steps of the protocol.
+    pub fn executor(&self) -> &Executor {
+        &self.inner.reconciler.executor
+    }
+
+    /// Reconciles Sleepers.
+    pub fn reconciler(&self) -> &Reconciler {
+        &self.inner.reconciler
     }
 
     /// Ends the reflectors and everything else that runs in the background.
     pub fn shutdown(&self) {
         self.inner.cancel.cancel();
     }
+}
 
-    /// All Sleepers.
-    pub fn sleepers(&self) -> Vec<Arc<Sleeper>> {
-        self.inner.caches.sleepers.all()
-    }
-
-    /// All Sleepers of an owner.
-    pub fn sleepers_of(&self, owner: &dormouse_model::Owner) -> Vec<Arc<Sleeper>> {
-        let mut found = self.inner.caches.sleepers.with(of_owner(owner));
-        found.retain(|sleeper| sleeper.spec.owner() == *owner);
-        found
-    }
-
-    /// All Sleepers of a namespace.
-    pub fn sleepers_in(&self, namespace: &str) -> Vec<Arc<Sleeper>> {
-        self.inner.caches.sleepers.in_namespace(namespace)
-    }
-
-    /// The Sleeper of a resource.
-    pub fn sleeper(&self, key: &SleeperKey) -> Option<Arc<Sleeper>> {
-        self.sleeper_named(&key.namespace, &key.object_name())
-            .filter(|sleeper| SleeperKey::of(sleeper) == *key)
-    }
-
-    /// A Sleeper by its object name.
-    pub fn sleeper_named(&self, namespace: &str, name: &str) -> Option<Arc<Sleeper>> {
-        self.inner.caches.sleepers.get(namespace, name)
-    }
-
-    /// All Services of a namespace.
-    pub fn services(&self, namespace: &str) -> Vec<Arc<Service>> {
-        self.inner.caches.services.in_namespace(namespace)
-    }
-
-    /// A Service.
-    pub fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
-        self.inner.caches.services.get(namespace, name)
-    }
-
-    /// All Ingresses; none when they are not watched.
-    pub fn ingresses(&self) -> Vec<Arc<Ingress>> {
-        self.inner
-            .caches
-            .ingresses
-            .as_ref()
-            .map(|store| store.all())
-            .unwrap_or_default()
-    }
-
-    /// Tells every [`crate::Driver`] of this process that the process has moved a Sleeper: they go on with it at once.
-    pub(crate) fn moved(&self, namespace: &str, name: &str) {
-        self.poke(namespace, name, true);
-    }
-
-    /// Asks every [`crate::Driver`] of this process to look at a Sleeper soon, even in a pause after an error.
-    pub(crate) fn nudge(&self, namespace: &str, name: &str) {
-        self.poke(namespace, name, false);
-    }
-
-    fn poke(&self, namespace: &str, name: &str, moved: bool) {
-        let name = (namespace.to_owned(), name.to_owned());
-        // Without a driver nobody needs to know.
-        let _ = self.inner.pokes.send(Poke { name, moved });
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
+/// Counts Sleepers by phase as the cache changes.
+fn count_phases(metrics: Metrics) -> dormouse_kubernetes::Hook<Sleeper> {
+    Box::new(move |old: Option<&Arc<Sleeper>>, new: Option<&Arc<Sleeper>>| {
+        metrics.phase_changed(old.map(|old| old.phase()), new.map(|new| new.phase()));
+    })
 }

@@ -1,25 +1,37 @@
-//! What the DLX knows of demand.
+//! The demand for Sleepers, as the DLX reports it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use dormouse_lifecycle::Demand;
 use futures::StreamExt;
 use kube::ResourceExt;
 
-use crate::Cluster;
 use crate::api::Sleeper;
+use crate::dlx::DlxReplicas;
+use crate::dlx_client::DlxClient;
 use crate::wire::{DemandEntry, DemandReport};
 
-/// How many DLX replicas are asked at once.
+/// How many replicas are asked at once.
 const CONCURRENCY: usize = 16;
 
-impl Cluster {
-    /// Demand for a Sleeper at all DLX replicas. Unknown when one of them does not answer, or when there is none.
-    pub async fn demand(&self, sleeper: &Sleeper) -> Demand {
+/// Asks all replicas of the DLX for demand. Cheap to clone.
+#[derive(Clone)]
+pub struct DemandClient {
+    replicas: DlxReplicas,
+    client: DlxClient,
+}
+
+impl DemandClient {
+    pub(crate) fn new(replicas: DlxReplicas, client: DlxClient) -> Self {
+        Self { replicas, client }
+    }
+
+    /// Demand for a Sleeper at all replicas. Unknown when one of them does not answer, or when there is none.
+    pub async fn of(&self, sleeper: &Sleeper) -> Demand {
         let (namespace, name) = (sleeper.namespace().unwrap_or_default(), sleeper.name_any());
         let query = format!("?namespace={namespace}&sleeper={name}");
-        let Ok(reports) = self.ask_demand(&query).await else {
+        let Ok(reports) = self.reports(&query).await else {
             return Demand::Unknown;
         };
         let current: u64 = reports
@@ -35,19 +47,15 @@ impl Cluster {
         }
     }
 
-    /// Demand for all Sleepers, summed over all DLX replicas, by namespace and object name: one question for each replica
-    /// instead of one for each Sleeper. A Sleeper that is missing has none.
+    /// Demand for all Sleepers, summed over all replicas, by namespace and object name: one request to each replica instead of one for
+    /// each Sleeper. A Sleeper that is missing has none.
     ///
     /// # Errors
     /// Says which replica did not answer: demand is then unknown.
-    pub async fn demand_of_all(&self) -> Result<BTreeMap<(String, String), DemandEntry>, String> {
+    pub async fn of_all(&self) -> Result<BTreeMap<(String, String), DemandEntry>, String> {
         let mut sum: BTreeMap<(String, String), DemandEntry> = BTreeMap::new();
-        for entry in self
-            .ask_demand("")
-            .await?
-            .into_iter()
-            .flat_map(|report| report.sleepers)
-        {
+        let reports = self.reports("").await?;
+        for entry in reports.into_iter().flat_map(|report| report.sleepers) {
             let key = (entry.namespace.clone(), entry.sleeper.clone());
             match sum.entry(key) {
                 std::collections::btree_map::Entry::Vacant(empty) => {
@@ -59,27 +67,27 @@ impl Cluster {
         Ok(sum)
     }
 
-    async fn ask_demand(&self, query: &str) -> Result<Vec<DemandReport>, String> {
-        let dlx = self.dlx_endpoints();
+    async fn reports(&self, query: &str) -> Result<Vec<DemandReport>, String> {
+        let dlx = self.replicas.endpoints();
         if dlx.ready.is_empty() {
             return Err("no DLX is ready".to_owned());
         }
         let Some(port) = dlx.admin_port else {
             return Err("the Service of the DLX has no port named admin".to_owned());
         };
-        let answers: Vec<_> = futures::stream::iter(dlx.ready)
-            .map(|ip| self.inner.dlx.demand(SocketAddr::new(ip, port), query))
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
+        let answers = self.ask(dlx.ready, port, query).await;
         let mut reports = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        // A replica that is ending may hold requests to the last. It may also be gone already, which is no news.
-        let leaving: Vec<_> = futures::stream::iter(dlx.draining)
-            .map(|ip| self.inner.dlx.demand(SocketAddr::new(ip, port), query))
+        // A replica that is ending may hold requests to the last. If it is gone already, it holds none.
+        let ending = self.ask(dlx.draining, port, query).await;
+        reports.extend(ending.into_iter().flatten());
+        Ok(reports)
+    }
+
+    async fn ask(&self, replicas: Vec<IpAddr>, port: u16, query: &str) -> Vec<Result<DemandReport, String>> {
+        futures::stream::iter(replicas)
+            .map(|ip| self.client.demand(SocketAddr::new(ip, port), query))
             .buffer_unordered(CONCURRENCY)
             .collect()
-            .await;
-        reports.extend(leaving.into_iter().flatten());
-        Ok(reports)
+            .await
     }
 }

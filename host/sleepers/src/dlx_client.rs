@@ -1,4 +1,4 @@
-//! What is asked of DLX replicas: whether they stand in for a Sleeper, and what demand they see.
+//! Requests to single replicas of the DLX: whether it stands in for a Sleeper, and what demand it sees.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use crate::wire::{DEMAND_PATH, DemandReport, PROBE_ANSWER_HEADER, PROBE_HEADER, 
 /// A report on ten thousand Sleepers is about 2 MiB.
 const DEMAND_LIMIT: usize = 16 * 1024 * 1024;
 
+/// An HTTP client of DLX replicas. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct DlxClient {
     client: Client<HttpConnector, Empty<Bytes>>,
     timeout: Duration,

@@ -1,34 +1,32 @@
 //! Events about Sleepers.
 
-use dormouse_kubernetes::EventType;
+use dormouse_kubernetes::{EventRecorder, EventType};
 use dormouse_model::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt};
 
-use crate::Cluster;
 use crate::api::Sleeper;
 
-impl Cluster {
-    /// Says something about a Service for which there is no Sleeper. Does not wait.
-    pub(crate) fn tell_of_service(&self, service: &Service, kind: EventType, reason: &str, message: &str) {
-        let key = ObjectKey {
-            api_version: "v1".to_owned(),
-            kind: "Service".to_owned(),
-            namespace: service.namespace(),
-            name: service.name_any(),
-        };
-        self.inner.events.tell(&key, service.uid(), kind, reason, message);
+/// Publishes Events about Sleepers and the objects that they stand for. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct SleeperEvents {
+    recorder: EventRecorder,
+}
+
+impl SleeperEvents {
+    pub(crate) fn new(recorder: EventRecorder) -> Self {
+        Self { recorder }
     }
 
-    /// Says something about a Sleeper, on itself and on the object that it stands for. Does not wait.
-    pub(crate) fn tell(&self, sleeper: &Sleeper, kind: EventType, reason: &str, message: &str) {
+    /// Publishes an Event on a Sleeper and on the object that it stands for. Does not wait.
+    pub(crate) fn publish(&self, sleeper: &Sleeper, kind: EventType, reason: &str, message: &str) {
         let own = ObjectKey {
             api_version: Sleeper::api_version(&()).into_owned(),
             kind: Sleeper::kind(&()).into_owned(),
             namespace: sleeper.namespace(),
             name: sleeper.name_any(),
         };
-        self.inner.events.tell(&own, sleeper.uid(), kind, reason, message);
+        self.recorder.tell(&own, sleeper.uid(), kind, reason, message);
         let object = &sleeper.spec.object;
         let mut owners = sleeper.owner_references().iter();
         let uid = owners
@@ -40,6 +38,17 @@ impl Cluster {
             namespace: sleeper.namespace(),
             name: object.name.clone(),
         };
-        self.inner.events.tell(&object, uid, kind, reason, message);
+        self.recorder.tell(&object, uid, kind, reason, message);
+    }
+
+    /// Publishes an Event on a Service that no Sleeper names. Does not wait.
+    pub(crate) fn publish_on_service(&self, service: &Service, kind: EventType, reason: &str, message: &str) {
+        let key = ObjectKey {
+            api_version: "v1".to_owned(),
+            kind: "Service".to_owned(),
+            namespace: service.namespace(),
+            name: service.name_any(),
+        };
+        self.recorder.tell(&key, service.uid(), kind, reason, message);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dormouse_model::{Owner, OwnerKind, is_dns_subdomain};
+use dormouse_model::{Owner, OwnerKind, fnv1a, is_dns_subdomain};
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
@@ -93,6 +93,11 @@ impl fmt::Display for SleeperKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} of {}", self.namespace, self.resource, self.owner)
     }
+}
+
+/// A number from the name of a Sleeper. It spreads what would otherwise happen to many Sleepers at the same moment.
+pub(crate) fn seed(namespace: &str, name: &str) -> u64 {
+    fnv1a(&format!("{namespace}/{name}"))
 }
 
 #[cfg(test)]

@@ -1,59 +1,80 @@
-//! Sleepers, and the hands of the protocol that puts them to sleep and wakes them.
+//! The `Sleeper` custom resource, and everything that reads and writes Sleepers on a cluster.
 //!
-//! * [`api`]: the `Sleeper` custom resource; [`crd`]: its definition.
-//! * [`Cluster`]: what the protocol looks at, and wishes, records and events about Sleepers.
-//! * [`round`] and [`Driver`]: observe a Sleeper, ask [`dormouse_lifecycle::next`], carry its steps out.
-//! * [`wire`]: what the autoscaler asks the DLX.
+//! * [`api`]: the `Sleeper` custom resource; [`crd`]: its definition; [`caches`]: everything that is watched.
+//! * [`Declarations`]: which Sleepers exist. [`DesiredState`]: asleep, observed or awake. [`StatusRecorder`]: decisions, conditions and
+//!   failures. All of them write by compare-and-set.
+//! * [`Controller`] runs the [`Reconciler`]: the [`Observer`] reads what there is, [`dormouse_lifecycle::next`] decides, the
+//!   [`Executor`] writes.
+//! * [`ServiceEndpoints`], [`DlxReplicas`], [`DemandClient`]: the pods behind Services, the replicas of the DLX, and what these report.
+//! * [`SleepPermission`]: what may be put to sleep. [`OwnerChanges`]: when plugins should be asked again.
+//! * [`Cluster`] makes and connects these parts. [`wire`]: what the autoscaler asks the DLX.
 //!
 //! Nothing is decided here. Every write is conditional on the version of the object that was read, so a conflict is a
-//! normal outcome: read again and ask again.
+//! normal outcome: observe again and decide again.
 
 pub mod api;
 pub mod caches;
 pub mod crd;
 pub mod wire;
 
-mod carry_out;
 mod cluster;
 mod conditions;
 mod config;
+mod controller;
+mod declarations;
 mod demand;
+mod desired;
+mod dlx;
 mod dlx_client;
-mod driver;
+mod dlx_ports;
 mod endpoints;
 mod events;
+mod executor;
 mod grants;
-mod house;
+mod installation;
 mod key;
-mod meaning;
 mod metrics;
 mod notes;
-mod observe;
+mod observed;
+mod observer;
 mod orphans;
-mod own;
+mod owner_changes;
 mod ownership;
+mod permission;
+mod reconciler;
+mod requeue;
 mod role;
-mod round;
 mod services;
 mod since;
-mod sleepers;
+mod sleep_note;
+mod slices;
+mod stamps;
+mod status;
+mod writer;
 
 pub use api::{Route, Sleeper, SleeperSpec, SleeperStatus, Wake};
-pub use caches::SLEEPER;
-pub use carry_out::Carried;
+pub use caches::{Caches, SLEEPER};
 pub use cluster::Cluster;
 pub use conditions::ConditionUpdate;
 pub use config::Config;
-pub use driver::Driver;
-pub use endpoints::{DlxEndpoints, Endpoints, NoEndpoints};
+pub use controller::Controller;
+pub use declarations::{Declarations, Declared};
+pub use demand::DemandClient;
+pub use desired::{DesiredState, StoodIn, WishError, Wished};
+pub use dlx::{DlxEndpoints, DlxReplicas};
+pub use endpoints::{Endpoints, NoEndpoints, ServiceEndpoints};
+pub use executor::{Executor, StepOutcome};
 pub use grants::SleepGrant;
 pub use key::SleeperKey;
 pub use metrics::Metrics;
-pub use observe::Seen;
+pub use observed::Observed;
+pub use observer::Observer;
+pub use owner_changes::OwnerChanges;
+pub use permission::SleepPermission;
+pub use reconciler::{ReconcileOutcome, Reconciler};
 pub use role::Role;
-pub use round::{RoundOutcome, round};
 pub use services::original_selector;
-pub use sleepers::{Declared, StoodIn, WishError, Wished};
+pub use status::StatusRecorder;
 pub use wire::{DemandEntry, DemandReport};
 
 /// The lifecycle crate, whose types appear in this crate's interface.

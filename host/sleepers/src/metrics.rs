@@ -27,8 +27,8 @@ struct Inner {
     conflicts: Counter,
     errors: Family<Label, Counter>,
     observe_duration: Histogram,
-    driver_queue: Gauge,
-    driver_running: Gauge,
+    controller_waiting: Gauge,
+    controller_running: Gauge,
 }
 
 impl Default for Metrics {
@@ -45,8 +45,8 @@ impl Default for Metrics {
                 errors: Family::default(),
                 // 0.5 ms to 4 s.
                 observe_duration: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
-                driver_queue: Gauge::default(),
-                driver_running: Gauge::default(),
+                controller_waiting: Gauge::default(),
+                controller_running: Gauge::default(),
             }),
         }
     }
@@ -88,12 +88,12 @@ impl Metrics {
         registry.register(
             "driver_waiting",
             "Sleepers that wait for a free place in the driver",
-            m.driver_queue.clone(),
+            m.controller_waiting.clone(),
         );
         registry.register(
             "driver_running",
             "Sleepers that the driver is working on",
-            m.driver_running.clone(),
+            m.controller_running.clone(),
         );
     }
 
@@ -140,12 +140,12 @@ impl Metrics {
         self.inner.observe_duration.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn driver(&self, waiting: usize, running: usize) {
+    pub(crate) fn controller(&self, waiting: usize, running: usize) {
         self.inner
-            .driver_queue
+            .controller_waiting
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.inner
-            .driver_running
+            .controller_running
             .set(i64::try_from(running).unwrap_or(i64::MAX));
     }
 }

@@ -1,10 +1,13 @@
 //! Services that are parked for a Sleeper that does not exist any more, and that no other Sleeper names.
 //!
-//! A Sleeper that was removed by force restores nothing, and perhaps nobody creates it anew. What it left behind is undone by what
-//! stands on the objects themselves.
+//! A Sleeper whose finalizer was removed by force restores nothing, and it may not be created again. Its Services and workloads are
+//! then restored from their own annotations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dormouse_kubernetes::services::current_selector;
-use dormouse_kubernetes::{ClusterError, EventType, optional};
+use dormouse_kubernetes::{ApiServer, ClusterError, EventType, optional};
 use dormouse_model::ObjectRef;
 use k8s_openapi::api::autoscaling::v1::ScaleSpec;
 use k8s_openapi::api::core::v1::Service;
@@ -12,42 +15,65 @@ use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::{Map, Value, json};
 
-use crate::Cluster;
 use crate::api::{ASLEEP, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS};
-use crate::observe::pods::scale_selector;
-use crate::ownership::Note;
+use crate::caches::Caches;
+use crate::events::SleeperEvents;
+use crate::observer::scale_selector;
 use crate::services::{is_parked, original_selector};
+use crate::sleep_note::SleepNote;
+use crate::writer::SleeperWriter;
 
-impl Cluster {
-    /// Namespaces and names of the Services that nobody looks after, as the reflectors show them.
-    pub(crate) fn orphans(&self) -> Vec<(String, String)> {
-        let services = self.inner.caches.services.all();
-        let orphaned = services.iter().filter(|service| {
-            let namespace = service.namespace().unwrap_or_default();
-            let parked_by = current_selector(service).and_then(|selector| selector.get(PARKED_LABEL));
-            let Some(parked_by) = parked_by else { return false };
-            let name = service.name_any();
-            let names = || {
-                let sleepers = self.sleepers_in(&namespace);
-                sleepers
-                    .iter()
-                    .any(|sleeper| sleeper.spec.services.contains(&name))
-            };
-            self.sleeper_named(&namespace, parked_by).is_none() && !names()
-        });
+/// Finds and restores orphaned Services. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Orphans {
+    server: ApiServer,
+    caches: Arc<Caches>,
+    sleepers: SleeperWriter,
+    events: SleeperEvents,
+}
+
+impl Orphans {
+    pub(crate) fn new(
+        server: ApiServer,
+        caches: Arc<Caches>,
+        sleepers: SleeperWriter,
+        events: SleeperEvents,
+    ) -> Self {
+        Self {
+            server,
+            caches,
+            sleepers,
+            events,
+        }
+    }
+
+    /// Namespaces and names of the orphaned Services, as the caches show them.
+    pub(crate) fn find(&self) -> Vec<(String, String)> {
+        let services = self.caches.services.all();
+        let orphaned = services.iter().filter(|service| self.is_orphan(service));
         orphaned
             .map(|service| (service.namespace().unwrap_or_default(), service.name_any()))
             .collect()
     }
 
-    /// Brings back the workloads of such a Service, then its selector.
-    pub(crate) async fn heal_orphan(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {
-        let api = self.inner.server.api::<Service>(namespace);
-        let read = self
-            .inner
-            .server
-            .ask(|| format!("Service {name}"), api.get(name))
-            .await;
+    fn is_orphan(&self, service: &Service) -> bool {
+        let selector = current_selector(service);
+        let Some(parked_by) = selector.and_then(|selector| selector.get(PARKED_LABEL)) else {
+            return false;
+        };
+        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+        let sleepers = &self.caches.sleepers;
+        sleepers.get(&namespace, parked_by).is_none()
+            && !sleepers
+                .in_namespace(&namespace)
+                .iter()
+                .any(|sleeper| sleeper.spec.services.contains(&name))
+    }
+
+    /// Restores the workloads of an orphaned Service, then its selector.
+    pub(crate) async fn restore(&self, namespace: &str, name: &str) -> Result<(), ClusterError> {
+        let api = self.server.api::<Service>(namespace);
+        let read = self.server.ask(|| format!("Service {name}"), api.get(name)).await;
         let Some(service) = optional(read)?.filter(is_parked) else {
             return Ok(());
         };
@@ -55,7 +81,7 @@ impl Cluster {
             .and_then(|selector| selector.get(PARKED_LABEL))
             .cloned()
             .unwrap_or_default();
-        if optional(self.fetch(namespace, &parked_by).await)?.is_some() {
+        if optional(self.sleepers.fetch(namespace, &parked_by).await)?.is_some() {
             return Ok(());
         }
         let listed = service.annotations().get(PARKED_WORKLOADS);
@@ -64,7 +90,7 @@ impl Cluster {
             .unwrap_or_default();
         let mut of_workload = None;
         for workload in &workloads {
-            of_workload = self.revive(namespace, workload).await?.or(of_workload);
+            of_workload = self.restore_workload(namespace, workload).await?.or(of_workload);
         }
         let original = original_selector(&service)
             .ok()
@@ -86,68 +112,50 @@ impl Cluster {
             },
             "spec": {"selector": selector},
         });
-        let (params, patch) = (self.inner.server.patch_params(), Patch::Merge(&patch));
-        self.inner
-            .server
-            .ask(|| format!("Service {name}"), api.patch(name, &params, &patch))
-            .await?;
+        let (params, patch) = (self.server.patch_params(), Patch::Merge(&patch));
+        let patched = api.patch(name, &params, &patch);
+        self.server.ask(|| format!("Service {name}"), patched).await?;
         let message = format!("restored: Sleeper {parked_by}, for which it was parked, is gone");
         tracing::warn!(namespace, service = name, "{message}");
-        self.tell_of_service(&service, EventType::Warning, "Restored", &message);
+        self.events
+            .publish_on_service(&service, EventType::Warning, "Restored", &message);
         Ok(())
     }
 
-    /// Scales a workload that a sleep has put to zero to what it was; by which labels it selects its pods.
-    async fn revive(
+    /// Restores the replicas of a workload that a sleep has scaled to zero. Returns the labels by which it selects its pods.
+    async fn restore_workload(
         &self,
         namespace: &str,
         workload: &ObjectRef,
-    ) -> Result<Option<std::collections::BTreeMap<String, String>>, ClusterError> {
-        let kind = self
-            .inner
-            .server
-            .kind(&workload.api_version, &workload.kind)
-            .await?;
-        let api = self
-            .inner
-            .server
-            .api_of(namespace, &kind.resource, kind.namespaced);
+    ) -> Result<Option<BTreeMap<String, String>>, ClusterError> {
+        let server = &self.server;
+        let kind = server.kind(&workload.api_version, &workload.kind).await?;
+        let api = server.api_of(namespace, &kind.resource, kind.namespaced);
         let what = || format!("{} {}", workload.kind, workload.name);
-        let Some(metadata) = optional(
-            self.inner
-                .server
-                .ask(what, api.get_metadata(&workload.name))
-                .await,
-        )?
-        else {
+        let metadata = server.ask(what, api.get_metadata(&workload.name)).await;
+        let Some(metadata) = optional(metadata)? else {
             return Ok(None);
         };
-        let mut scale = self.inner.server.ask(what, api.get_scale(&workload.name)).await?;
+        let mut scale = server.ask(what, api.get_scale(&workload.name)).await?;
         let labels = scale
             .status
             .take()
             .and_then(|status| scale_selector(status.selector.as_deref()?)?.as_labels());
         let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
         if replicas == 0 {
-            let before = Note::of(metadata.annotations()).map_or(1, |note| note.replicas.max(1));
+            let before = SleepNote::of(metadata.annotations()).map_or(1, |note| note.replicas.max(1));
             scale.spec = Some(ScaleSpec {
                 replicas: Some(before),
             });
-            self.inner
-                .server
-                .ask(
-                    what,
-                    api.replace_scale(&workload.name, &self.inner.server.post_params(), &scale),
-                )
-                .await?;
+            let params = server.post_params();
+            let replaced = api.replace_scale(&workload.name, &params, &scale);
+            server.ask(what, replaced).await?;
         }
         if metadata.annotations().contains_key(ASLEEP) {
             let patch = json!({"metadata": {"annotations": {ASLEEP: null}}});
-            let (params, patch) = (self.inner.server.patch_params(), Patch::Merge(&patch));
-            self.inner
-                .server
-                .ask(what, api.patch_metadata(&workload.name, &params, &patch))
-                .await?;
+            let (params, patch) = (server.patch_params(), Patch::Merge(&patch));
+            let patched = api.patch_metadata(&workload.name, &params, &patch);
+            server.ask(what, patched).await?;
         }
         Ok(labels)
     }

@@ -1,58 +1,41 @@
-//! Which objects are whose, as the reflectors and the objects themselves tell. Who owns is decided in [`dormouse_lifecycle::owner`].
+//! Which objects belong to which Sleeper. [`dormouse_lifecycle::owner`] decides between two that name the same object.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dormouse_kubernetes::pods::is_ready;
 use dormouse_kubernetes::services::current_selector;
-use dormouse_lifecycle::{Claimant, Epoch, Rival, owner};
+use dormouse_lifecycle::{Claimant, Rival, owner};
 use dormouse_model::{ObjectRef, Phase};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt};
-use serde::{Deserialize, Serialize};
 
-use crate::Cluster;
-use crate::api::{ASLEEP, PARKED_LABEL, Sleeper, SleeperSpec};
-use crate::caches::{naming_service, naming_workload};
+use crate::api::{PARKED_LABEL, Sleeper, SleeperSpec};
+use crate::caches::{Caches, naming_service, naming_workload};
+use crate::sleep_note::SleepNote;
 
 /// Kinds whose pods name them, or a ReplicaSet of theirs, as their controller.
 const CONTROLLERS: [&str; 4] = ["Deployment", "ReplicaSet", "StatefulSet", "ReplicationController"];
 /// The label by which the name of a ReplicaSet tells that of its Deployment.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// What a sleep notes on the workload itself, in [`ASLEEP`]: whatever becomes of the Sleeper, it can be undone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Note {
-    /// Name of the Sleeper.
-    pub(crate) sleeper: String,
-    /// Its uid.
-    pub(crate) uid: String,
-    /// Its epoch.
-    pub(crate) epoch: Epoch,
-    /// Replicas from before.
-    pub(crate) replicas: i32,
+/// Tells which objects belong to which Sleeper. It reads the caches and makes no request. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Ownership {
+    caches: Arc<Caches>,
 }
 
-impl Note {
-    /// What is noted on a workload. One that cannot be read tells at least that a sleep put it to zero.
-    pub(crate) fn of(annotations: &BTreeMap<String, String>) -> Option<Self> {
-        let text = annotations.get(ASLEEP)?;
-        Some(serde_json::from_str(text).unwrap_or(Self {
-            sleeper: String::new(),
-            uid: String::new(),
-            epoch: 0,
-            replicas: 1,
-        }))
+impl Ownership {
+    pub(crate) fn new(caches: Arc<Caches>) -> Self {
+        Self { caches }
     }
-}
 
-impl Cluster {
     /// Who owns something that this Sleeper names too, if another one does.
     pub(crate) fn rival(&self, sleeper: &Sleeper) -> Option<Rival> {
         let me = claimant(sleeper);
         let namespace = sleeper.namespace().unwrap_or_default();
-        let sleepers = &self.inner.caches.sleepers;
+        let sleepers = &self.caches.sleepers;
         let services = me
             .services
             .iter()
@@ -76,8 +59,8 @@ impl Cluster {
         owner(&me, &others)
     }
 
-    /// Another Sleeper that has its hands on a Service: by the label that its parked selector asks for, or by the owner of
-    /// Dormouse's slice. One that is gone, or that does not name the Service any more, has not.
+    /// Another Sleeper that diverts a Service: named by the label in its parked selector, or by the owner reference of Dormouse's
+    /// slice. One that is gone, or that does not name the Service any more, does not count.
     pub(crate) fn holder(
         &self,
         sleeper: &Sleeper,
@@ -96,13 +79,13 @@ impl Cluster {
             .find(|owner| owner.kind == Sleeper::kind(&()))
             .map(|owner| (owner.name.as_str(), Some(owner.uid.as_str())));
         let lives = |(name, uid): &(&str, Option<&str>)| {
-            let known = self.sleeper_named(&namespace, name);
+            let known = self.caches.sleepers.get(&namespace, name);
             known.is_some_and(|known| {
                 uid.is_none_or(|uid| known.uid().as_deref() == Some(uid))
                     && known.spec.services.iter().any(|named| named == service)
             })
         };
-        // Never two of them: who parked it comes before whose slice is in it. Otherwise each could wait for the other.
+        // Only one holds it, and the parked selector comes before the slice. Otherwise two Sleepers could wait for each other.
         let (holder, _) = [parked, slice].into_iter().flatten().find(lives)?;
         (holder != sleeper.name_any()).then(|| holder.to_owned())
     }
@@ -113,42 +96,44 @@ impl Cluster {
         sleeper: &Sleeper,
         workload: &ObjectRef,
         replicas: i32,
-        note: Option<&Note>,
+        note: Option<&SleepNote>,
     ) -> Option<String> {
         let note = note.filter(|note| note.sleeper != sleeper.name_any())?;
-        let other = self.sleeper_named(&sleeper.namespace().unwrap_or_default(), &note.sleeper)?;
+        let other = self
+            .caches
+            .sleepers
+            .get(&sleeper.namespace().unwrap_or_default(), &note.sleeper)?;
         let names = other.spec.workloads.iter().any(|named| named.is_same(workload));
         let lives = other.uid().as_deref() == Some(note.uid.as_str());
         let active = replicas == 0 || other.phase() != Phase::Awake;
         (names && lives && active).then(|| note.sleeper.clone())
     }
 
-    /// A workload that is not of this Sleeper, and has ready pods with these labels. None where the pods of the Sleeper's own
-    /// workloads cannot be told from others.
+    /// A workload of none of the spec's that has ready pods with these labels. None where the pods of the spec's workloads cannot be
+    /// told from others.
     pub(crate) fn foreign(
         &self,
         namespace: &str,
         spec: &SleeperSpec,
         labels: &BTreeMap<String, String>,
     ) -> Option<String> {
-        let telling = |workload: &ObjectRef| {
-            let group = workload
-                .api_version
-                .split_once('/')
-                .map_or("", |(group, _)| group);
-            CONTROLLERS.contains(&workload.kind.as_str()) && matches!(group, "" | "apps")
-        };
-        if spec.workloads.is_empty() || !spec.workloads.iter().all(telling) {
+        if spec.workloads.is_empty() || !spec.workloads.iter().all(is_named_by_its_pods) {
             return None;
         }
-        self.inner
-            .caches
+        self.caches
             .pods
             .selected(namespace, labels)
             .iter()
             .filter(|pod| is_ready(pod))
             .find_map(|pod| of_another(pod, &spec.workloads))
     }
+}
+
+/// Whether the owner references of pods lead to such a workload.
+fn is_named_by_its_pods(workload: &ObjectRef) -> bool {
+    let version = workload.api_version.split_once('/');
+    let group = version.map_or("", |(group, _)| group);
+    CONTROLLERS.contains(&workload.kind.as_str()) && matches!(group, "" | "apps")
 }
 
 /// What a pod belongs to, if that is none of these workloads.
@@ -223,20 +208,5 @@ mod tests {
         };
         let ours = [object("Deployment", "web"), object("StatefulSet", "db")];
         assert_eq!(of_another(&pod, &ours).as_deref(), expected);
-    }
-
-    #[test]
-    fn a_note_that_cannot_be_read_is_a_note() {
-        let noted = |text: &str| Note::of(&BTreeMap::from([(ASLEEP.to_owned(), text.to_owned())]));
-        assert_eq!(noted("odd").map(|note| note.replicas), Some(1));
-        assert_eq!(noted("").map(|note| note.sleeper), Some(String::new()));
-        let note = Note {
-            sleeper: "web.workloads".into(),
-            uid: "u".into(),
-            epoch: 4,
-            replicas: 3,
-        };
-        assert_eq!(noted(&serde_json::to_string(&note).unwrap()), Some(note));
-        assert_eq!(Note::of(&BTreeMap::new()), None);
     }
 }

@@ -124,11 +124,11 @@ ports: [{{name: admin, port: {admin}, protocol: TCP}}]
 /// Listens on every port that is allocated, once it has learnt of them.
 async fn listen(address: Ipv4Addr, shared: Shared, learnt: CancellationToken, shutdown: CancellationToken) {
     learnt.cancelled().await;
-    let mut changes = shared.cluster.changes();
+    let mut changes = shared.cluster.signals().revision();
     let mut listening = BTreeSet::new();
     loop {
         changes.borrow_and_update();
-        for sleeper in shared.cluster.sleepers() {
+        for sleeper in shared.cluster.caches().sleepers.all() {
             for port in sleeper.status.clone().unwrap_or_default().state.ports {
                 if listening.insert(port.dlx_port) {
                     let socket = SocketAddr::from((address, port.dlx_port));
@@ -161,7 +161,7 @@ async fn serve(listener: TcpListener, shared: Shared, shutdown: CancellationToke
 }
 
 async fn probe(State(shared): State<Shared>) -> Response {
-    let sleeper = shared.cluster.sleeper(&shared.key);
+    let sleeper = shared.cluster.caches().sleeper(&shared.key);
     let uid = sleeper.and_then(|sleeper| sleeper.metadata.uid.clone());
     [(PROBE_ANSWER_HEADER, uid.unwrap_or_default())].into_response()
 }
@@ -192,12 +192,17 @@ async fn hold(State(shared): State<Shared>, request: Request) -> Response {
 }
 
 async fn forward(shared: &Shared, path: &str) -> Option<Reply> {
-    shared.cluster.wish_wake(&shared.key, "a request").await.ok()?;
-    let mut changes = shared.cluster.changes();
+    shared
+        .cluster
+        .desired()
+        .wish_wake(&shared.key, "a request")
+        .await
+        .ok()?;
+    let mut changes = shared.cluster.signals().revision();
     loop {
         changes.borrow_and_update();
         let port = ServicePort::Number(PORT);
-        for pod in shared.cluster.endpoints("shop", "web", &port).ready {
+        for pod in shared.cluster.endpoints().get("shop", "web", &port).ready {
             if let Ok(reply) = try_get(pod.address, path).await {
                 return Some(reply);
             }

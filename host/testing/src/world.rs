@@ -7,7 +7,7 @@ use dormouse_embedded::{EmbeddedCluster, Options};
 use dormouse_kubernetes::client_from_kubeconfig;
 use dormouse_model::{ObjectRef, Owner, Phase};
 use dormouse_sleepers::lifecycle::{LookPolicy, SleeperState, Timings, Wish};
-use dormouse_sleepers::{Cluster, Config, Declared, Driver, Role, Sleeper, SleeperKey, SleeperSpec, crd};
+use dormouse_sleepers::{Cluster, Config, Declared, Role, Sleeper, SleeperKey, SleeperSpec, crd};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -188,7 +188,7 @@ impl World {
                 ..more
             },
         };
-        self.cluster.declare(&declared).await.unwrap();
+        self.cluster.declarations().declare(&declared).await.unwrap();
         declared.key
     }
 
@@ -206,14 +206,14 @@ impl World {
         api.patch(&name, &PatchParams::default(), &none).await.unwrap();
         api.delete(&name, &DeleteParams::default()).await.unwrap();
         eventually("it is gone", || async {
-            self.cluster.sleeper(&self.key).is_none()
+            self.cluster.caches().sleeper(&self.key).is_none()
         })
         .await;
     }
 
     /// What the process under test knows of the Sleeper.
     pub fn state(&self) -> SleeperState {
-        let sleeper = self.cluster.sleeper(&self.key).unwrap();
+        let sleeper = self.cluster.caches().sleeper(&self.key).unwrap();
         sleeper.status.clone().unwrap_or_default().state
     }
 
@@ -229,18 +229,22 @@ impl World {
         what: &str,
         is: impl Fn(&Sleeper) -> bool,
     ) -> Arc<Sleeper> {
-        let mut changes = self.cluster.changes();
+        let mut changes = self.cluster.signals().revision();
         let wait = async {
             loop {
                 changes.borrow_and_update();
-                if let Some(sleeper) = self.cluster.sleeper(key).filter(|sleeper| is(sleeper)) {
+                if let Some(sleeper) = self.cluster.caches().sleeper(key).filter(|sleeper| is(sleeper)) {
                     return sleeper;
                 }
                 changes.changed().await.unwrap();
             }
         };
         let Ok(sleeper) = tokio::time::timeout(PATIENCE, wait).await else {
-            let now = self.cluster.sleeper(key).map(|sleeper| sleeper.status.clone());
+            let now = self
+                .cluster
+                .caches()
+                .sleeper(key)
+                .map(|sleeper| sleeper.status.clone());
             panic!("not {what}: {now:#?}");
         };
         sleeper
@@ -350,10 +354,10 @@ impl World {
     }
 }
 
-/// A driver of a process that works until this is dropped.
+/// A controller of a process, which works until this is dropped.
 pub fn drive(cluster: &Cluster, role: Role) -> DropGuard {
     let shutdown = CancellationToken::new();
-    tokio::spawn(Driver::new(cluster.clone(), role).run(shutdown.clone()));
+    tokio::spawn(cluster.controller(role).run(shutdown.clone()));
     shutdown.drop_guard()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dormouse_model::{Owner, Phase};
 use dormouse_plugin::PluginSet;
 use dormouse_plugin::types::ResourceId;
-use dormouse_sleepers::{Cluster, Route, Sleeper, SleeperKey, Wake};
+use dormouse_sleepers::{Caches, Route, Sleeper, SleeperKey, Wake};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressServiceBackend};
 use kube::ResourceExt;
@@ -43,12 +43,12 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn make(
-        cluster: &Cluster,
+        caches: &Caches,
         plugins: &PluginSet,
         resolver: &mut Resolver,
         target_port: Option<u16>,
     ) -> Self {
-        let mut sleepers = cluster.sleepers();
+        let mut sleepers = caches.sleepers.all();
         // A port or Service that two claim belongs to the older one.
         sleepers.sort_by_cached_key(|sleeper| {
             (
@@ -59,7 +59,7 @@ impl Plan {
         });
         let mut plan = Self::default();
         let mut draft = Draft {
-            cluster,
+            caches,
             plan: &mut plan,
             taken: HashSet::new(),
             by_service: HashMap::new(),
@@ -68,7 +68,7 @@ impl Plan {
         for sleeper in &sleepers {
             draft.sleeper(sleeper, plugins, resolver, target_port);
         }
-        let mut ingresses = cluster.ingresses();
+        let mut ingresses = caches.all_ingresses();
         ingresses.sort_by_cached_key(|ingress| {
             (
                 ingress.creation_timestamp().map(|time| time.0),
@@ -86,7 +86,7 @@ impl Plan {
 }
 
 struct Draft<'a> {
-    cluster: &'a Cluster,
+    caches: &'a Caches,
     plan: &'a mut Plan,
     /// DLX ports that are routed.
     taken: HashSet<u16>,
@@ -125,7 +125,7 @@ impl Draft<'_> {
         let Some(Route { service, port }) = self.route(sleeper, &identity, plugins, resolver) else {
             return;
         };
-        let known = self.cluster.service(namespace, &service);
+        let known = self.caches.services.get(namespace, &service);
         let Some(port) = port.or(target_port).or_else(|| only_port(known.as_deref()?)) else {
             return;
         };
@@ -177,7 +177,7 @@ impl Draft<'_> {
             service: service.to_owned(),
             port,
         };
-        let known = self.cluster.service(&key.namespace, service);
+        let known = self.caches.services.get(&key.namespace, service);
         let said = known.as_deref().and_then(connection_idle_text);
         let connection_idle = said.and_then(connection_idle);
         if let Some(text) = said.filter(|_| connection_idle.is_none()) {
@@ -283,7 +283,7 @@ impl Draft<'_> {
         else {
             return;
         };
-        let known = self.cluster.service(&namespace, &backend.name);
+        let known = self.caches.services.get(&namespace, &backend.name);
         let port = backend
             .port
             .as_ref()

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_kubernetes::{Change, SelectorIndex, ServicePort};
-use dormouse_sleepers::{Cluster, original_selector};
+use dormouse_sleepers::{Caches, ServiceEndpoints, original_selector};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -13,10 +14,17 @@ use crate::cluster::view::{answers, view};
 use crate::{EndpointsView, Ledger, PortRoute, Routes, Target, TargetKey, TargetSpec};
 
 pub(super) struct Targets {
-    cluster: Cluster,
+    source: Source,
     ledger: Ledger,
     entries: BTreeMap<TargetKey, Entry>,
     index: Index,
+}
+
+/// Where the endpoints of targets come from.
+struct Source {
+    caches: Arc<Caches>,
+    endpoints: ServiceEndpoints,
+    drain_grace: Duration,
 }
 
 /// Targets by what changes.
@@ -93,9 +101,19 @@ struct Entry {
 }
 
 impl Targets {
-    pub(super) fn new(cluster: Cluster, ledger: Ledger) -> Self {
+    pub(super) fn new(
+        caches: Arc<Caches>,
+        endpoints: ServiceEndpoints,
+        drain_grace: Duration,
+        ledger: Ledger,
+    ) -> Self {
+        let source = Source {
+            caches,
+            endpoints,
+            drain_grace,
+        };
         Self {
-            cluster,
+            source,
             ledger,
             entries: BTreeMap::new(),
             index: Index::default(),
@@ -132,8 +150,8 @@ impl Targets {
                         aging: false,
                     };
                     self.index.add(key);
-                    self.index.select(&self.cluster, key);
-                    entry.refresh(&self.cluster, key, &mut self.index);
+                    self.index.select(&self.source.caches, key);
+                    entry.refresh(&self.source, key, &mut self.index);
                     self.entries.insert(key.clone(), entry);
                 }
             }
@@ -164,8 +182,8 @@ impl Targets {
 
     pub(super) fn refresh_all(&mut self) {
         for (key, entry) in &mut self.entries {
-            self.index.select(&self.cluster, key);
-            entry.refresh(&self.cluster, key, &mut self.index);
+            self.index.select(&self.source.caches, key);
+            entry.refresh(&self.source, key, &mut self.index);
         }
     }
 
@@ -179,7 +197,7 @@ impl Targets {
         let at = (namespace.to_owned(), name.to_owned());
         let keys = self.index.by_service.get(&at).cloned().unwrap_or_default();
         for key in &keys {
-            self.index.select(&self.cluster, key);
+            self.index.select(&self.source.caches, key);
         }
         self.refresh(keys);
     }
@@ -195,22 +213,22 @@ impl Targets {
 
     pub(super) fn refresh_aging(&mut self) {
         for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.aging) {
-            entry.refresh(&self.cluster, key, &mut self.index);
+            entry.refresh(&self.source, key, &mut self.index);
         }
     }
 
     fn refresh(&mut self, keys: BTreeSet<TargetKey>) {
         for key in keys {
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.refresh(&self.cluster, &key, &mut self.index);
+                entry.refresh(&self.source, &key, &mut self.index);
             }
         }
     }
 }
 
 impl Index {
-    fn select(&mut self, cluster: &Cluster, key: &TargetKey) {
-        let service = cluster.service(&key.namespace, &key.service);
+    fn select(&mut self, caches: &Caches, key: &TargetKey) {
+        let service = caches.services.get(&key.namespace, &key.service);
         // What is damaged is no error here: the cluster's own view of endpoints reports it.
         let selector = service.and_then(|service| original_selector(&service).ok().flatten());
         let selectors = selector.map(|selector| (key.namespace.clone(), selector));
@@ -220,8 +238,8 @@ impl Index {
 
 impl Entry {
     /// Tells the data plane what is new, if anything is.
-    fn refresh(&mut self, cluster: &Cluster, key: &TargetKey, index: &mut Index) {
-        let sleeper = cluster.sleeper_named(&key.namespace, &key.sleeper);
+    fn refresh(&mut self, source: &Source, key: &TargetKey, index: &mut Index) {
+        let sleeper = source.caches.sleepers.get(&key.namespace, &key.sleeper);
         let state = sleeper
             .as_ref()
             .and_then(|sleeper| sleeper.status.as_ref())
@@ -229,9 +247,10 @@ impl Entry {
         let Some(state) = state.cloned().or_else(|| sleeper.map(|_| Default::default())) else {
             return;
         };
-        let endpoints = cluster.endpoints(&key.namespace, &key.service, &ServicePort::Number(key.port));
+        let port = ServicePort::Number(key.port);
+        let endpoints = source.endpoints.get(&key.namespace, &key.service, &port);
         let now = Timestamp::now();
-        let drain_grace = cluster.config().timings.drain_grace;
+        let drain_grace = source.drain_grace;
         self.aging = answers(&state, now, drain_grace).is_some();
         let seen = view(&state, &endpoints.ready, now, drain_grace);
         let pods: BTreeSet<_> = endpoints.ready.into_iter().map(|pod| pod.pod).collect();

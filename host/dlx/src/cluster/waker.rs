@@ -4,29 +4,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dormouse_kubernetes::Objects;
 use dormouse_model::{FieldPath, Phase};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
 use dormouse_plugin::{GuestError, PluginError, PluginSet};
 use dormouse_sleepers::lifecycle::Wish;
-use dormouse_sleepers::{Cluster, ConditionUpdate, SleeperKey, Wake, WishError, api};
+use dormouse_sleepers::{
+    Caches, Cluster, ConditionUpdate, DesiredState, SleeperKey, StatusRecorder, Wake, WishError, api,
+};
 
 use crate::{Target, WakeError, Waker};
 
 /// How long the news of an accepted wake may take to come back through the API server, before pods that are still listed are
 /// used all the same.
-const NEWS: Duration = Duration::from_secs(2);
+const VIEW_LAG: Duration = Duration::from_secs(2);
 /// First pause between looks at a field; grows up to `LONGEST_LOOK`.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) struct ClusterWaker {
-    cluster: Cluster,
+    caches: Arc<Caches>,
+    desired: DesiredState,
+    status: StatusRecorder,
+    objects: Objects,
     plugins: Arc<PluginSet>,
 }
 
 impl ClusterWaker {
-    pub(super) fn new(cluster: Cluster, plugins: Arc<PluginSet>) -> Self {
-        Self { cluster, plugins }
+    pub(super) fn new(cluster: &Cluster, plugins: Arc<PluginSet>) -> Self {
+        Self {
+            caches: Arc::clone(cluster.caches()),
+            desired: cluster.desired().clone(),
+            status: cluster.status().clone(),
+            objects: cluster.objects().clone(),
+            plugins,
+        }
     }
 
     async fn ask(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
@@ -49,7 +61,7 @@ impl ClusterWaker {
             .ok_or_else(|| failed(format!("plugin {name} is not there")))?;
         let id = ResourceId::new(&target.key.namespace, &target.resource);
         let outcomes = plugin.set_scale(&[id], 1, reason).await;
-        let outcomes = outcomes.map_err(|error| because(name, &error))?;
+        let outcomes = outcomes.map_err(|error| wake_error(name, &error))?;
         outcomes
             .into_iter()
             .next()
@@ -58,7 +70,7 @@ impl ClusterWaker {
 
     /// What the Sleeper names, Dormouse restores itself, whatever becomes of the owner.
     async fn wish(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
-        match self.cluster.wish_wake(&sleeper_key(target), reason).await {
+        match self.desired.wish_wake(&sleeper_key(target), reason).await {
             Ok(_) => Ok(ScaleOutcome::Accepted),
             Err(error @ WishError::Cluster(_)) => Err(WakeError::Transient(error.to_string())),
             Err(error) => Err(WakeError::Failed(error.to_string())),
@@ -75,28 +87,29 @@ impl ClusterWaker {
         match outcome {
             ScaleOutcome::Done | ScaleOutcome::Accepted => {}
             ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
-            ScaleOutcome::Failed(error) => return Err(because(&target.owner.name, &error.into())),
+            ScaleOutcome::Failed(error) => return Err(wake_error(&target.owner.name, &error.into())),
         }
         if target.wake == Wake::Owner {
             // Nobody else would say so before the autoscaler looks the next time.
             let key = sleeper_key(target);
             if let Err(error) = self
-                .cluster
+                .status
                 .mirror_phase(&key, Phase::Awake, "woken by a request")
                 .await
             {
                 tracing::warn!(sleeper = target.key.sleeper, %error, "the phase could not be recorded");
             }
         }
-        self.hear_of_it(target).await;
+        self.wait_for_view(target).await;
         self.is_begun(target)
     }
 
     /// A wish that was accepted and shows nowhere is no wake: whoever waits is told, and it is asked again while requests are held.
     fn is_begun(&self, target: &Target) -> Result<(), WakeError> {
         let sleeper = self
-            .cluster
-            .sleeper_named(&target.key.namespace, &target.key.sleeper);
+            .caches
+            .sleepers
+            .get(&target.key.namespace, &target.key.sleeper);
         let Some(state) = sleeper.and_then(|sleeper| Some(sleeper.status.as_ref()?.state.clone())) else {
             return Ok(());
         };
@@ -111,11 +124,11 @@ impl ClusterWaker {
 
     /// Waits until the wake shows in the target's own view: until then the view may list pods of a workload that has been
     /// scaled to zero in the meantime.
-    async fn hear_of_it(&self, target: &Target) {
+    async fn wait_for_view(&self, target: &Target) {
         let mut views = target.endpoints.clone();
         let before = views.borrow().epoch;
-        let heard = views.wait_for(|view| !view.asleep || view.epoch > before);
-        if tokio::time::timeout(NEWS, heard).await.is_err() {
+        let shown = views.wait_for(|view| !view.asleep || view.epoch > before);
+        if tokio::time::timeout(VIEW_LAG, shown).await.is_err() {
             tracing::debug!(sleeper = target.key.sleeper, "no news of the wake yet");
         }
     }
@@ -127,8 +140,7 @@ impl ClusterWaker {
         let mut pause = FIRST_LOOK;
         loop {
             match self
-                .cluster
-                .objects()
+                .objects
                 .get(&key, std::slice::from_ref(&condition.path))
                 .await
             {
@@ -151,20 +163,21 @@ impl ClusterWaker {
 
     /// Puts the cause on the Sleeper, where people look. Nobody waits for that.
     fn record(&self, target: &Target, error: &WakeError) {
-        let (cluster, key, message) = (self.cluster.clone(), sleeper_key(target), error.to_string());
+        let (caches, status) = (Arc::clone(&self.caches), self.status.clone());
+        let (key, message) = (sleeper_key(target), error.to_string());
         // Whoever reads of a failure gives up on the wake.
         let is_final = !matches!(error, WakeError::Transient(_));
         let name = target.key.sleeper.clone();
         tokio::spawn(async move {
-            let Some(sleeper) = cluster.sleeper(&key) else {
+            let Some(sleeper) = caches.sleeper(&key) else {
                 return;
             };
             let state = sleeper.status.clone().unwrap_or_default().state;
             let recorded = if is_final && state.phase == Phase::Waking {
-                cluster.record_wake_failure(&key, state.epoch, &message).await
+                status.record_wake_failure(&key, state.epoch, &message).await
             } else {
                 let update = ConditionUpdate::bad(api::condition::WAKEABLE, "WakeFailed", &message);
-                cluster.record_conditions(&key, &[update]).await
+                status.record_conditions(&key, &[update]).await
             };
             if let Err(error) = recorded {
                 tracing::warn!(sleeper = name, %error, "a failed wake could not be recorded");
@@ -195,9 +208,9 @@ fn sleeper_key(target: &Target) -> SleeperKey {
 }
 
 /// The failure of a wake that a plugin's answer is.
-fn because(plugin: &str, error: &PluginError) -> WakeError {
-    let cause = told(plugin, error);
-    if passes(error) {
+fn wake_error(plugin: &str, error: &PluginError) -> WakeError {
+    let cause = public_message(plugin, error);
+    if is_transient(error) {
         WakeError::Transient(cause)
     } else {
         WakeError::Failed(cause)
@@ -205,7 +218,7 @@ fn because(plugin: &str, error: &PluginError) -> WakeError {
 }
 
 /// Whether it may succeed in a moment.
-fn passes(error: &PluginError) -> bool {
+fn is_transient(error: &PluginError) -> bool {
     matches!(
         error,
         PluginError::Guest(GuestError::Transient(_))
@@ -216,7 +229,7 @@ fn passes(error: &PluginError) -> bool {
 }
 
 /// What clients may know: the plugin's own words, but of faults of plugin or host only that there was one.
-fn told(plugin: &str, error: &PluginError) -> String {
+fn public_message(plugin: &str, error: &PluginError) -> String {
     match error {
         PluginError::Guest(error) => error.to_string(),
         PluginError::Overloaded { .. } | PluginError::CircuitOpen { .. } => {
@@ -241,7 +254,7 @@ mod tests {
                 limit: Duration::from_secs(10),
             },
         ];
-        assert!(passing.iter().all(passes));
+        assert!(passing.iter().all(is_transient));
         let staying = [
             PluginError::Guest(GuestError::Other("quota exceeded".into())),
             PluginError::CircuitOpen {
@@ -251,7 +264,7 @@ mod tests {
                 message: String::new(),
             },
         ];
-        assert!(!staying.iter().any(passes));
+        assert!(!staying.iter().any(is_transient));
     }
 
     #[test]
@@ -259,6 +272,6 @@ mod tests {
         let error = PluginError::Panicked {
             message: "password=hunter2".into(),
         };
-        assert_eq!(told("p", &error), "plugin p failed (panicked)");
+        assert_eq!(public_message("p", &error), "plugin p failed (panicked)");
     }
 }

@@ -11,7 +11,7 @@ use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable
 use dormouse_model::Phase;
 use dormouse_plugin::{EngineConfig, HostEngine, NoServices, PluginSet};
 use dormouse_sleepers::lifecycle::SleeperState;
-use dormouse_sleepers::{Config, Driver, Role, SleeperSpec, Wake};
+use dormouse_sleepers::{Config, Role, SleeperSpec, Wake};
 use dormouse_testing::{Setup, World, dlx_service};
 use http::{Request, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -60,7 +60,7 @@ impl Shop {
         let engine = HostEngine::new(EngineConfig::default(), dormouse_plugin::Metrics::default()).unwrap();
         let none = std::env::temp_dir().join("dormouse-no-plugins");
         let plugins = PluginSet::load(&engine, &none, &BTreeMap::new(), Arc::new(NoServices)).await;
-        let glue = Glue::new(world.cluster.clone(), Arc::new(plugins), None);
+        let glue = Glue::new(&world.cluster, Arc::new(plugins), None);
         let waker = glue.waker();
         let names = NameHeaders {
             name: "x-target".parse().unwrap(),
@@ -84,7 +84,7 @@ impl Shop {
         tokio::spawn(server.run(shutdown.clone()));
         tokio::spawn(glue.run(dlx.ledger().clone(), shutdown.clone()));
         for role in [Role::Leader, Role::Waker] {
-            tokio::spawn(Driver::new(world.cluster.clone(), role).run(shutdown.clone()));
+            tokio::spawn(world.cluster.controller(role).run(shutdown.clone()));
         }
         let admin = Pod::on((address, 0).into(), move |_| {
             let report = serde_json::to_string(&dlx.demand()).unwrap();
@@ -119,7 +119,12 @@ impl Shop {
     async fn sleep(&self) {
         eventually("the wish is taken", || async {
             let world = &self.world;
-            world.cluster.wish_sleep(&world.key, "test").await.is_ok()
+            world
+                .cluster
+                .desired()
+                .wish_sleep(&world.key, "test")
+                .await
+                .is_ok()
         })
         .await;
         self.world.until_asleep().await;
@@ -193,7 +198,7 @@ async fn a_wake_that_no_plugin_can_carry_out_is_503_and_is_written_on_the_sleepe
         reply.body
     );
     eventually("the Sleeper says so", || async {
-        let sleeper = shop.world.cluster.sleeper(&shop.world.key).unwrap();
+        let sleeper = shop.world.cluster.caches().sleeper(&shop.world.key).unwrap();
         let conditions = sleeper.status.clone().unwrap_or_default().conditions;
         conditions
             .iter()
@@ -209,6 +214,7 @@ async fn a_request_while_only_looked_at_is_forwarded_and_ends_the_look() {
     eventually("the wish is taken", || async {
         shop.world
             .cluster
+            .desired()
             .wish_observe(&shop.world.key, "look")
             .await
             .is_ok()

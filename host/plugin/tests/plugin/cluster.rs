@@ -35,7 +35,7 @@ impl Guests {
         house
             .configure("good", config(all))
             .configure("evil", config(all));
-        let services = Arc::new(ClusterServices(world.cluster.clone()));
+        let services = Arc::new(ClusterServices::new(&world.cluster));
         let set = PluginSet::load(&house.engine, house.directory.path(), &house.configs, services).await;
         assert_eq!(set.plugins().len(), 2, "{:?}", set.statuses());
         Self {
@@ -85,7 +85,7 @@ async fn a_guest_wishes_its_own_resources_asleep_and_awake() {
     assert_eq!((state.wish, state.epoch), (Wish::Awake, 1));
 
     // One that nobody declared, and one of another plugin.
-    let services = ClusterServices(guests.world.cluster.clone());
+    let services = ClusterServices::new(&guests.world.cluster);
     let soon = Instant::now() + PATIENCE;
     for (plugin, resource) in [("good", ResourceId::new("shop", "nobody")), ("evil", id("web"))] {
         let refused = services.sleep(plugin, &resource, "why not", soon).await;
@@ -93,7 +93,7 @@ async fn a_guest_wishes_its_own_resources_asleep_and_awake() {
         assert_eq!(services.state(plugin, &resource, soon).await, Ok(None));
     }
     // What is known comes from a reflector, which may be a moment behind.
-    let mut changes = guests.world.cluster.changes();
+    let mut changes = guests.world.cluster.signals().revision();
     let seen = async {
         loop {
             changes.borrow_and_update();

@@ -85,12 +85,12 @@ async fn a_sleeper_is_declared_once_owned_and_with_its_finalizer() {
         key: key(),
         spec: spec(),
     };
-    cluster.declare(&declared).await.unwrap();
+    cluster.declarations().declare(&declared).await.unwrap();
     let stored = mock.get(SLEEPER).unwrap();
     assert_eq!(stored["metadata"]["ownerReferences"][0]["uid"], "the-deployment");
     assert_eq!(stored["metadata"]["finalizers"], json!(["dormouse.dev/restore"]));
     assert_eq!(stored["status"]["phase"], "Awake");
-    cluster.declare(&declared).await.unwrap();
+    cluster.declarations().declare(&declared).await.unwrap();
     assert_eq!(mock.count(&Method::POST, "sleepers"), 1);
     assert_eq!(
         mock.count(&Method::PUT, "sleepers"),
@@ -112,7 +112,11 @@ async fn a_changed_spec_is_written_over_the_newest_version() {
         restore_replicas: Some(4),
         ..spec()
     };
-    let written = cluster.declare(&Declared { key: key(), spec }).await.unwrap();
+    let written = cluster
+        .declarations()
+        .declare(&Declared { key: key(), spec })
+        .await
+        .unwrap();
     assert_eq!(written.spec.restore_replicas, Some(4));
     assert_eq!(
         mock.get(SLEEPER).unwrap()["status"]["epoch"],
@@ -126,6 +130,7 @@ async fn a_declaration_without_its_object_fails_and_writes_nothing() {
     let mock = Mock::default();
     let cluster = cluster(&mock).await;
     let declared = cluster
+        .declarations()
         .declare(&Declared {
             key: key(),
             spec: spec(),
@@ -151,7 +156,7 @@ async fn a_wake_wins_over_writers_that_are_faster_five_times() {
         }
         None
     });
-    let wished = cluster.wish_wake(&key(), "a request").await.unwrap();
+    let wished = cluster.desired().wish_wake(&key(), "a request").await.unwrap();
     assert_eq!(
         (wished.epoch, wished.phase, wished.changed),
         (8, Phase::Waking, true)
@@ -171,14 +176,14 @@ async fn a_stale_cache_never_says_that_there_is_nothing_to_do() {
         SLEEPER,
         sleeper(&json!({"phase": "Asleep", "wish": "Asleep", "epoch": 1})),
     );
-    let wished = cluster.wish_wake(&key(), "a request").await.unwrap();
+    let wished = cluster.desired().wish_wake(&key(), "a request").await.unwrap();
     assert!(wished.changed && wished.epoch == 2, "{wished:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn waking_what_is_awake_succeeds_without_a_write() {
     let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})).await;
-    let wished = cluster.wish_wake(&key(), "a request").await.unwrap();
+    let wished = cluster.desired().wish_wake(&key(), "a request").await.unwrap();
     assert!(!wished.changed);
     assert_eq!(mock.count(&Method::PUT, ""), 0);
 }
@@ -197,7 +202,14 @@ async fn a_wake_outlasts_an_api_server_that_fails_for_a_while() {
             )
         })
     });
-    assert!(cluster.wish_wake(&key(), "a request").await.unwrap().changed);
+    assert!(
+        cluster
+            .desired()
+            .wish_wake(&key(), "a request")
+            .await
+            .unwrap()
+            .changed
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,14 +220,14 @@ async fn wishes_that_cannot_be_are_told_apart() {
     mock.put(SERVICE, headless);
     mock.put(SLEEPER, sleeper(&json!({"phase": "Awake", "wish": "Awake"})));
     let cluster = cluster(&mock).await;
-    let refused = cluster.wish_sleep(&key(), "idle").await;
+    let refused = cluster.desired().wish_sleep(&key(), "idle").await;
     assert!(
         matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("headless")),
         "{refused:?}"
     );
     let unknown = SleeperKey::of_plugin("workloads", "shop", "other");
     assert!(
-        matches!(cluster.wish_sleep(&unknown, "idle").await, Err(WishError::Unknown(key)) if key == unknown)
+        matches!(cluster.desired().wish_sleep(&unknown, "idle").await, Err(WishError::Unknown(key)) if key == unknown)
     );
 }
 
@@ -227,7 +239,7 @@ async fn sleep_does_not_win_over_a_wake_that_the_cache_has_not_seen() {
         sleeper(&json!({"phase": "Waking", "wish": "Awake", "epoch": 2})),
     );
     assert!(matches!(
-        cluster.wish_sleep(&key(), "idle").await,
+        cluster.desired().wish_sleep(&key(), "idle").await,
         Err(WishError::Superseded)
     ));
     assert_eq!(mock.get(SLEEPER).unwrap()["status"]["wish"], "Awake");
@@ -258,28 +270,44 @@ async fn with_an_older_one_of(mock: &Mock, plugin: &str) -> Cluster {
 async fn the_older_one_owns_the_service(#[case] plugin: &str, #[case] said: &str) {
     let mock = Mock::default();
     let cluster = with_an_older_one_of(&mock, plugin).await;
-    let refused = cluster.wish_sleep(&key(), "idle").await;
+    let refused = cluster.desired().wish_sleep(&key(), "idle").await;
     assert!(
         matches!(&refused, Err(WishError::Unsupported(text)) if text.contains(said)),
         "{refused:?}"
     );
     let older = SleeperKey::of_plugin(plugin, "shop", "old");
-    assert!(cluster.wish_sleep(&older, "idle").await.unwrap().changed);
+    assert!(
+        cluster
+            .desired()
+            .wish_sleep(&older, "idle")
+            .await
+            .unwrap()
+            .changed
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_failure_is_recorded_for_its_own_epoch_only() {
     let (mock, cluster) = with_sleeper(&json!({"phase": "Waking", "wish": "Awake", "epoch": 5})).await;
     cluster
+        .status()
         .record_wake_failure(&key(), 4, "of an older wake")
         .await
         .unwrap();
     assert_eq!(mock.count(&Method::PUT, ""), 0);
-    cluster.record_wake_failure(&key(), 5, "quota").await.unwrap();
+    cluster
+        .status()
+        .record_wake_failure(&key(), 5, "quota")
+        .await
+        .unwrap();
     let stored = mock.get(SLEEPER).unwrap();
     assert_eq!(stored["status"]["wakeFailure"]["message"], "quota");
     assert_eq!(stored["status"]["conditions"][0]["type"], "Wakeable");
-    cluster.record_wake_failure(&key(), 5, "quota").await.unwrap();
+    cluster
+        .status()
+        .record_wake_failure(&key(), 5, "quota")
+        .await
+        .unwrap();
     assert_eq!(
         mock.count(&Method::PUT, ""),
         1,
@@ -326,7 +354,7 @@ async fn a_request_that_is_never_answered_ends_at_its_deadline() {
         },
     );
     let begun = tokio::time::Instant::now();
-    let wished = silent.wish_wake(&key(), "a request").await;
+    let wished = silent.desired().wish_wake(&key(), "a request").await;
     assert!(
         matches!(wished, Err(WishError::Cluster(ClusterError::Timeout { .. }))),
         "{wished:?}"
@@ -539,7 +567,11 @@ async fn a_leader_that_is_cut_off_steps_down_before_another_may_take_over() {
 #[tokio::test(start_paused = true)]
 async fn wishes_leave_the_rest_of_the_status_alone() {
     let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "lastDecision": {"at": "now", "outcome": "Idle", "inputs": []}})).await;
-    cluster.wish_sleep(&key(), "idle for 15m").await.unwrap();
+    cluster
+        .desired()
+        .wish_sleep(&key(), "idle for 15m")
+        .await
+        .unwrap();
     let stored = mock.get(SLEEPER).unwrap();
     assert_eq!(
         stored["status"]["wish"],

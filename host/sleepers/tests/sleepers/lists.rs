@@ -37,7 +37,7 @@ async fn annotate(world: &World, sleep_after: &Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_annotated_is_told_at_once_and_listed() {
     let world = World::new().await;
-    let mut changes = world.cluster.declared_changes();
+    let mut changes = world.cluster.owner_changes().subscribe();
     assert!(listed(&world).await.is_empty());
     // Whatever is told from here on came by the watch.
     for (sleep_after, count) in [
@@ -73,7 +73,7 @@ async fn replicas_are_listed_and_are_no_change_of_what_there_is() {
     let world = World::new().await;
     annotate(&world, &json!("5m")).await;
     assert_eq!(listed(&world).await[0]["spec"]["replicas"], 2);
-    let changes = world.cluster.declared_changes();
+    let changes = world.cluster.owner_changes().subscribe();
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "Deployment"));
     let api = kube::Api::<DynamicObject>::namespaced_with(world.cluster.client().clone(), "shop", &kind);
     let scale = json!({"spec": {"replicas": 3}});

@@ -2,7 +2,7 @@
 
 use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::Wish;
-use dormouse_sleepers::{Role, Sleeper, api, round};
+use dormouse_sleepers::{Role, Sleeper, api};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -37,9 +37,21 @@ async fn chaos_1_a_new_sleeper_goes_on_where_one_that_was_removed_by_force_was()
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
     for _ in 0..2 {
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         let before = epoch(&*world.until_asleep().await);
-        let uid = world.cluster.sleeper(&world.key).unwrap().metadata.uid.clone();
+        let uid = world
+            .cluster
+            .caches()
+            .sleeper(&world.key)
+            .unwrap()
+            .metadata
+            .uid
+            .clone();
         world.remove_by_force().await;
         world.declare("workloads").await;
         let anew = |s: &Sleeper| s.metadata.uid != uid && epoch(s) > before && phase(s) == Phase::Asleep;
@@ -63,7 +75,12 @@ async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
     ] {
         let world = World::new().await;
         let _dlx = Dlx::start(&world).await;
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         let first = if goal == Phase::Waking {
             Phase::Asleep
         } else {
@@ -72,10 +89,25 @@ async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
         step_until(&world, &[&world.cluster], Role::Leader, first, |_| {}).await;
         if goal == Phase::Waking {
             for _ in 0..2 {
-                round(&world.cluster, &world.key, Role::Leader, 1).await.unwrap();
+                world
+                    .cluster
+                    .reconciler()
+                    .reconcile(&world.key, Role::Leader, 1)
+                    .await
+                    .unwrap();
             }
-            world.cluster.wish_wake(&world.key, "a request").await.unwrap();
-            round(&world.cluster, &world.key, Role::Leader, 1).await.unwrap();
+            world
+                .cluster
+                .desired()
+                .wish_wake(&world.key, "a request")
+                .await
+                .unwrap();
+            world
+                .cluster
+                .reconciler()
+                .reconcile(&world.key, Role::Leader, 1)
+                .await
+                .unwrap();
         }
         world.remove_by_force().await;
         world.declare("workloads").await;
@@ -91,7 +123,12 @@ async fn chaos_1_what_nobody_declares_anew_is_restored_all_the_same() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
     world.remove_by_force().await;
     world.until_restored().await;
@@ -105,7 +142,12 @@ async fn chaos_1_a_status_that_was_wiped_is_derived_again() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_without_pods().await;
     let name = world.key.object_name();
     let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
@@ -130,7 +172,12 @@ async fn field_18_a_parked_annotation_that_is_lost_is_written_again_and_a_reques
     let _leader = drive(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     for garbage in [Value::Null, json!("odd"), json!("{}"), json!("[]")] {
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
         let annotations = json!({"metadata": {"annotations": {api::PARKED_SELECTOR: garbage}}});
         patch(&world, "services", "web", annotations.clone()).await;
@@ -154,7 +201,12 @@ async fn field_18_a_parked_annotation_that_is_lost_is_written_again_and_a_reques
 async fn field_18_without_any_copy_the_workload_tells_which_pods() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     step_until(&world, &[&world.cluster], Role::Leader, Phase::Observing, |_| {}).await;
     let name = world.key.object_name();
     let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
@@ -227,7 +279,12 @@ async fn whatever_else_is_edited_while_it_sleeps_a_request_wakes_it() {
         ),
     ];
     for (plural, name, edit) in edits {
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
         patch(&world, plural, name, edit.clone()).await;
         world.until_answered().await;

@@ -5,9 +5,9 @@
     reason = "a test may stop at the first surprise, its helpers too"
 )]
 
-mod house;
 mod lists;
 mod lost;
+mod permission;
 mod phases;
 mod sharing;
 mod upgrade;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use dormouse_embedded::Fault;
 use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::Step;
-use dormouse_sleepers::{Carried, Cluster, Role, RoundOutcome, round};
+use dormouse_sleepers::{Cluster, ReconcileOutcome, Role, StepOutcome};
 use dormouse_testing::traffic::request;
 use dormouse_testing::{Dlx, PATIENCE, PORT, World, drive, phase, workload};
 
@@ -26,9 +26,13 @@ async fn step_until(world: &World, by: &[&Cluster], role: Role, goal: Phase, che
     let begun = tokio::time::Instant::now();
     for turn in 0.. {
         assert!(begun.elapsed() < PATIENCE, "{goal:?} was not reached");
-        let outcome = round(by[turn % by.len()], &world.key, role, 1).await.unwrap();
+        let outcome = by[turn % by.len()]
+            .reconciler()
+            .reconcile(&world.key, role, 1)
+            .await
+            .unwrap();
         check(world);
-        if let RoundOutcome::Waiting { .. } = outcome {
+        if let ReconcileOutcome::Waiting { .. } = outcome {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let now = world
@@ -53,6 +57,7 @@ fn somebody_is_behind_the_service(world: &World) {
 async fn somebody_comes(world: &World, by: &[&Cluster], goal: Phase) {
     world
         .cluster
+        .desired()
         .wish_wake(&world.key, "somebody came")
         .await
         .unwrap();
@@ -64,7 +69,12 @@ async fn a_workload_goes_to_sleep_and_is_woken() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     let sleeper = world.until_asleep().await;
     assert_eq!(world.replicas(), 0);
     let service = world.service();
@@ -88,6 +98,7 @@ async fn a_workload_goes_to_sleep_and_is_woken() {
 
     world
         .cluster
+        .desired()
         .wish_wake(&world.key, "somebody came")
         .await
         .unwrap();
@@ -115,7 +126,12 @@ async fn any_process_goes_on_where_another_died_between_two_steps() {
     let other = world.another_process().await;
     let both = [&world.cluster, &other];
     for _ in 0..2 {
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         step_until(
             &world,
             &both,
@@ -125,7 +141,11 @@ async fn any_process_goes_on_where_another_died_between_two_steps() {
         )
         .await;
         while world.replicas() > 0 {
-            round(&other, &world.key, Role::Leader, 1).await.unwrap();
+            other
+                .reconciler()
+                .reconcile(&world.key, Role::Leader, 1)
+                .await
+                .unwrap();
         }
         somebody_comes(&world, &both, Phase::Awake).await;
         world.assert_restored();
@@ -138,12 +158,23 @@ async fn a_wake_turns_round_a_sleep_at_every_step() {
     let _dlx = Dlx::start(&world).await;
     // The further it gets, the more there is to undo.
     for steps in 0..14 {
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         let mut left = steps;
         while left > 0 {
-            match round(&world.cluster, &world.key, Role::Leader, 1).await.unwrap() {
-                RoundOutcome::Acted { .. } => left -= 1,
-                RoundOutcome::Waiting { until: None, .. } => break,
+            match world
+                .cluster
+                .reconciler()
+                .reconcile(&world.key, Role::Leader, 1)
+                .await
+                .unwrap()
+            {
+                ReconcileOutcome::Acted { .. } => left -= 1,
+                ReconcileOutcome::Waiting { until: None, .. } => break,
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
@@ -167,13 +198,18 @@ async fn two_wakers_make_one_write_from_zero() {
     });
     for cycle in 1..=3 {
         let leader = drive(&world.cluster, Role::Leader);
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
         drop(leader);
         let _wakers = (drive(&world.cluster, Role::Waker), drive(&other, Role::Waker));
         let (one, two) = tokio::join!(
-            world.cluster.wish_wake(&world.key, "one"),
-            other.wish_wake(&world.key, "two"),
+            world.cluster.desired().wish_wake(&world.key, "one"),
+            other.desired().wish_wake(&world.key, "two"),
         );
         assert_eq!(
             (one.unwrap().epoch, two.unwrap().epoch),
@@ -201,30 +237,41 @@ async fn two_wakers_make_one_write_from_zero() {
 async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     let name = world.key.object_name();
     let mut parking = None;
     let begun = tokio::time::Instant::now();
     // A leader that stalls for ever with these decisions in its hand:
     let mut down = loop {
         assert!(begun.elapsed() < PATIENCE);
-        let seen = world.cluster.observe("shop", &name).await.unwrap();
+        let seen = world.cluster.observer().observe("shop", &name).await.unwrap();
         let phase = seen.observation().state.phase;
         if phase == Phase::Diverting && world.own_slice().is_some() {
             parking = Some(seen);
         } else if phase == Phase::Asleep {
             break seen;
         }
-        round(&world.cluster, &world.key, Role::Leader, 1).await.unwrap();
+        world
+            .cluster
+            .reconciler()
+            .reconcile(&world.key, Role::Leader, 1)
+            .await
+            .unwrap();
     };
     assert_eq!(world.replicas(), 2, "it was about to scale down");
     somebody_comes(&world, &[&world.cluster], Phase::Ready).await;
     let late = world
         .cluster
-        .carry_out(&mut down, &Step::Scale(workload(), 0))
+        .executor()
+        .execute(&mut down, &Step::Scale(workload(), 0))
         .await
         .unwrap();
-    assert_eq!((late, world.replicas()), (Carried::Conflicted, 2));
+    assert_eq!((late, world.replicas()), (StepOutcome::Conflicted, 2));
     step_until(
         &world,
         &[&world.cluster],
@@ -235,10 +282,11 @@ async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
     .await;
     let late = world
         .cluster
-        .carry_out(&mut parking.unwrap(), &Step::ParkSelector("web".into()))
+        .executor()
+        .execute(&mut parking.unwrap(), &Step::ParkSelector("web".into()))
         .await
         .unwrap();
-    assert_eq!(late, Carried::Conflicted);
+    assert_eq!(late, StepOutcome::Conflicted);
     world.assert_restored();
 }
 
@@ -247,9 +295,14 @@ async fn a_sleeper_that_is_retired_leaves_everything_as_it_was() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
-    world.cluster.retire(&world.key).await.unwrap();
+    world.cluster.declarations().retire(&world.key).await.unwrap();
     world
         .api
         .wait_for("sleepers.dormouse.dev", "shop", PATIENCE, |sleepers| {
@@ -265,7 +318,12 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
     world.api.inject(Fault {
         verb: "update".into(),
@@ -276,6 +334,7 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
     });
     let wished = world
         .cluster
+        .desired()
         .wish_wake(&world.key, "somebody came")
         .await
         .unwrap();
@@ -293,7 +352,12 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
     let condition = status.conditions.iter().find(|c| c.type_ == "Wakeable").unwrap();
     assert_eq!(condition.status, "False");
     world.api.clear_faults();
-    world.cluster.wish_wake(&world.key, "again").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_wake(&world.key, "again")
+        .await
+        .unwrap();
     let sleeper = world.until_awake().await;
     let status = sleeper.status.clone().unwrap();
     assert_eq!(status.state.wake_failure, None);
@@ -317,7 +381,12 @@ async fn requests_to_a_sleeping_service_are_all_answered() {
     let _drivers = (drive(&world.cluster, Role::Leader), drive(&waker, Role::Waker));
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     for _ in 0..3 {
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
         let requests: Vec<_> = (0..30).map(|_| tokio::spawn(request(address))).collect();
         for answer in requests {
@@ -340,9 +409,11 @@ async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
         let mut sleeps = 0;
         while sleeps < 8 {
             if cluster
+                .caches()
                 .sleeper(&key)
                 .is_some_and(|sleeper| phase(&sleeper) == Phase::Awake)
                 && cluster
+                    .desired()
                     .wish_sleep(&key, "idle")
                     .await
                     .is_ok_and(|wished| wished.changed)
@@ -367,7 +438,12 @@ async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
     }
     assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
     // The last wish may have found nobody.
-    world.cluster.wish_wake(&world.key, "the end").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_wake(&world.key, "the end")
+        .await
+        .unwrap();
     world.until_awake().await;
     world.assert_restored();
 }
@@ -377,7 +453,12 @@ async fn without_any_dlx_what_sleeps_is_woken() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
     dlx.vanish(&world);
     let sleeper = world.until_awake().await;
@@ -391,7 +472,12 @@ async fn a_service_that_leads_to_a_dlx_that_is_gone_is_repaired_without_a_leader
     let first = Dlx::start(&world).await;
     {
         let _leader = drive(&world.cluster, Role::Leader);
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
     }
     assert_eq!(world.behind_the_service(), [first.address.to_string()]);
@@ -427,7 +513,12 @@ async fn so_is_one_that_leads_to_some_that_are_gone() {
     let both = [only[0].clone(), second.address.to_string()];
     {
         let _leader = drive(&world.cluster, Role::Leader);
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
         dlx.list_with(&world, &[second.address]);
         world.until_behind_the_service(&both).await;
@@ -454,7 +545,12 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
     let late = dlx.another(&world).await;
     dlx.list_with(&world, &[late.address]);
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until("diverting", |s| phase(s) == Phase::Diverting).await;
     let begun = tokio::time::Instant::now();
     let address = world.api.service_address("shop", "web", PORT).unwrap();
@@ -468,7 +564,12 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
     late.learn();
     // A request that the DLX answered has turned it round.
     world.until("awake", |s| phase(s) == Phase::Awake).await;
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
     let mut both = [dlx.address, late.address];
     both.sort_unstable();
@@ -483,7 +584,12 @@ async fn when_nobody_who_is_left_answers_it_wakes() {
     let dlx = Dlx::start(&world).await;
     let deaf = dlx.another(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
 
     // The only one that is ready does not know the Sleeper, and never will.
@@ -501,7 +607,12 @@ async fn demand_at_the_last_moment_keeps_it_awake() {
     let dlx = Dlx::start(&world).await;
     dlx.held.store(3, std::sync::atomic::Ordering::SeqCst);
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world
         .until("woken", |s| s.status.as_ref().is_some_and(|s| s.state.epoch == 1))
         .await;
@@ -528,10 +639,17 @@ async fn a_write_whose_answer_is_lost_is_neither_lost_nor_done_twice() {
             });
         }
         // The wish itself may be hit; it is asked again as the autoscaler would.
-        while world.cluster.wish_sleep(&world.key, "idle").await.is_err() {}
+        while world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .is_err()
+        {}
         world.until_asleep().await;
         while world
             .cluster
+            .desired()
             .wish_wake(&world.key, "somebody came")
             .await
             .is_err()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::{PortRange, Undivertible, Wish};
-use dormouse_sleepers::{Config, Role, round};
+use dormouse_sleepers::{Config, Role};
 use serde_json::{Value, json};
 
 use crate::lost::patch;
@@ -32,7 +32,12 @@ async fn chaos_2_a_port_for_which_no_dlx_port_is_left_wakes_and_says_so() {
     .await;
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
     let ports = json!([
         {"name": "http", "port": 8080, "targetPort": "http"},
@@ -53,7 +58,12 @@ async fn field_16_a_family_that_the_dlx_has_not_wakes_and_says_so() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
     patch(
         &world,
@@ -77,7 +87,12 @@ async fn field_16_a_parked_service_that_lost_its_selector_too_is_restored() {
     let _dlx = Dlx::start(&world).await;
     {
         let _leader = drive(&world.cluster, Role::Leader);
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
     }
     let both = json!({
@@ -110,7 +125,12 @@ async fn what_is_settled_is_left_alone() {
             .map(|request| format!("{} {} {}", request.verb, request.resource, request.status))
             .collect::<Vec<_>>()
     };
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_without_pods().await;
     // A request is listed a moment after what it did is seen.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -118,7 +138,12 @@ async fn what_is_settled_is_left_alone() {
     assert!(!before.is_empty(), "nothing is counted");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(writes(), before, "asleep");
-    world.cluster.wish_wake(&world.key, "somebody").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_wake(&world.key, "somebody")
+        .await
+        .unwrap();
     world.until_awake().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = writes();
@@ -181,17 +206,37 @@ fn edits() -> Vec<(&'static str, &'static str, Value)> {
 
 /// As far as it comes on its way to a phase, one step after the other.
 async fn bring_to(world: &World, goal: Phase) {
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     let wakes = matches!(goal, Phase::Waking | Phase::Ready);
     let first = if wakes { Phase::Asleep } else { goal };
     step_until(world, &[&world.cluster], Role::Leader, first, |_| {}).await;
     if wakes {
         // Down to zero first.
         for _ in 0..2 {
-            round(&world.cluster, &world.key, Role::Leader, 1).await.unwrap();
+            world
+                .cluster
+                .reconciler()
+                .reconcile(&world.key, Role::Leader, 1)
+                .await
+                .unwrap();
         }
-        world.cluster.wish_wake(&world.key, "a request").await.unwrap();
-        round(&world.cluster, &world.key, Role::Leader, 1).await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_wake(&world.key, "a request")
+            .await
+            .unwrap();
+        world
+            .cluster
+            .reconciler()
+            .reconcile(&world.key, Role::Leader, 1)
+            .await
+            .unwrap();
         if goal == Phase::Ready {
             step_until(world, &[&world.cluster], Role::Leader, goal, |_| {}).await;
         }
@@ -210,7 +255,7 @@ async fn edited_while(phase: Phase) {
             // The wish to sleep may still be under way; then a request ends it.
             loop {
                 world.until_answered().await;
-                let sleeper = world.cluster.sleeper(&world.key).unwrap();
+                let sleeper = world.cluster.caches().sleeper(&world.key).unwrap();
                 let unparked = world.service()["spec"]["selector"] == json!({"app": "web"});
                 let awake = dormouse_testing::phase(&sleeper) == Phase::Awake;
                 let state = sleeper.status.clone().unwrap_or_default().state;
@@ -225,7 +270,7 @@ async fn edited_while(phase: Phase) {
             ended.is_ok() && world.replicas() > 0,
             "{plural} {edit} while {phase:?}: {:#} {:#?}",
             world.service(),
-            world.cluster.sleeper(&world.key)
+            world.cluster.caches().sleeper(&world.key)
         );
     }
 }

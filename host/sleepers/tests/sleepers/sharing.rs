@@ -54,9 +54,14 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     world.until_of(&younger, "known", |_| true).await;
     for _ in 0..3 {
-        world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+        world
+            .cluster
+            .desired()
+            .wish_sleep(&world.key, "idle")
+            .await
+            .unwrap();
         world.until_asleep().await;
-        let refused = world.cluster.wish_sleep(&younger, "idle").await;
+        let refused = world.cluster.desired().wish_sleep(&younger, "idle").await;
         assert!(
             matches!(&refused, Err(WishError::Unsupported(why)) if why.contains("web.workloads")),
             "{refused:?}"
@@ -89,11 +94,22 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
         world.until_awake().await;
     }
     // The owner goes while it is asleep, and nobody edits anything.
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
-    world.cluster.retire(&world.key).await.unwrap();
+    world.cluster.declarations().retire(&world.key).await.unwrap();
     let begun = tokio::time::Instant::now();
-    while world.cluster.wish_sleep(&younger, "idle").await.is_err() {
+    while world
+        .cluster
+        .desired()
+        .wish_sleep(&younger, "idle")
+        .await
+        .is_err()
+    {
         assert!(
             begun.elapsed() < dormouse_testing::PATIENCE,
             "it does not take over"
@@ -111,7 +127,12 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests() {
     let _dlx = Dlx::start(&world).await;
     let _leader = drive(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
-    world.cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    world
+        .cluster
+        .desired()
+        .wish_sleep(&world.key, "idle")
+        .await
+        .unwrap();
     world.until_asleep().await;
 
     world.api.apply_yaml(CANARY).unwrap();
@@ -123,7 +144,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests() {
     world.until_awake().await;
     let begun = tokio::time::Instant::now();
     loop {
-        let refused = world.cluster.wish_sleep(&world.key, "idle").await;
+        let refused = world.cluster.desired().wish_sleep(&world.key, "idle").await;
         if matches!(&refused, Err(WishError::Unsupported(why)) if why.contains("Deployment web-canary")) {
             break;
         }

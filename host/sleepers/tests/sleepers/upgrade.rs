@@ -36,7 +36,7 @@ async fn declare(world: &World) -> Option<String> {
         key: world.key.clone(),
         spec: spec(),
     };
-    world.cluster.declare(&declared).await.unwrap();
+    world.cluster.declarations().declare(&declared).await.unwrap();
     stored(world).await.metadata.resource_version
 }
 

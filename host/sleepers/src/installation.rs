@@ -1,4 +1,4 @@
-//! What belongs to the installation of Dormouse that this process is part of.
+//! Which objects belong to the installation of Dormouse that this process is part of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +8,18 @@ use serde_json::Value;
 /// The labels that tell one installation of one application from another.
 const INSTALLATION: [&str; 2] = ["app.kubernetes.io/name", "app.kubernetes.io/instance"];
 
-/// What the pod of this process says about the installation that it belongs to.
+/// The installation, as the pod of this process shows it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Own {
-    labels: BTreeMap<String, String>,
-    /// Kinds and names of what is mounted into it, such as the volumes with plugins.
+pub(crate) struct Installation {
+    /// Labels of the pod.
+    labels: Labels,
+    /// Kinds and names of what is mounted into the pod, such as the volumes with plugins.
     pub(crate) volumes: BTreeSet<(&'static str, String)>,
 }
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
+/// The labels at a JSON pointer of an object.
 pub(crate) fn labels_at(object: &Value, path: &str) -> Labels {
     let found = object.pointer(path).and_then(Value::as_object);
     found
@@ -27,7 +29,7 @@ pub(crate) fn labels_at(object: &Value, path: &str) -> Labels {
         .collect()
 }
 
-impl Own {
+impl Installation {
     pub(crate) fn of(pod: &Value) -> Self {
         let mut volumes = BTreeSet::new();
         for volume in pod
@@ -53,7 +55,7 @@ impl Own {
     }
 
     /// The labels that everything of this installation carries.
-    fn installation(&self) -> Labels {
+    fn common_labels(&self) -> Labels {
         let labels = INSTALLATION.iter().filter_map(|key| {
             let value = self.labels.get(*key)?;
             Some(((*key).to_owned(), value.clone()))
@@ -63,11 +65,11 @@ impl Own {
 }
 
 /// Why `object`, of a namespace in which Dormouse runs, belongs to Dormouse.
-pub(crate) fn ours(object: &Value, kind: &str, dlx: &Labels, own: &Own) -> Option<&'static str> {
+pub(crate) fn why_own(object: &Value, kind: &str, dlx: &Labels, own: &Installation) -> Option<&'static str> {
     let labels = labels_at(object, "/metadata/labels");
     let template = labels_at(object, "/spec/template/metadata/labels");
-    let installation = own.installation();
-    // One label alone says too little: many things of one application may share it.
+    let installation = own.common_labels();
+    // One label alone says too little: other things may carry it too.
     let whole = installation.len() == INSTALLATION.len();
     if selects(dlx, &template) || (kind == "Pod" && selects(dlx, &labels)) {
         return Some("its pods are the DLX");
@@ -90,8 +92,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn own() -> Own {
-        Own::of(&json!({
+    fn own() -> Installation {
+        Installation::of(&json!({
             "metadata": {"labels": {
                 "app.kubernetes.io/name": "dormouse", "app.kubernetes.io/instance": "one",
                 "app.kubernetes.io/component": "autoscaler"}},
@@ -155,15 +157,15 @@ mod tests {
         ];
         for (what, object, expected) in table {
             assert_eq!(
-                ours(&object, "Deployment", &dlx, &own()).is_some(),
+                why_own(&object, "Deployment", &dlx, &own()).is_some(),
                 expected,
                 "{what}"
             );
         }
         let service = |selector: Value| json!({"spec": {"selector": selector}});
-        assert!(ours(&service(json!({"app": "dormouse-dlx"})), "Service", &dlx, &own()).is_some());
-        assert!(ours(&service(json!({"app": "web"})), "Service", &dlx, &own()).is_none());
-        assert!(ours(&service(none), "Service", &dlx, &own()).is_none());
+        assert!(why_own(&service(json!({"app": "dormouse-dlx"})), "Service", &dlx, &own()).is_some());
+        assert!(why_own(&service(json!({"app": "web"})), "Service", &dlx, &own()).is_none());
+        assert!(why_own(&service(none), "Service", &dlx, &own()).is_none());
         assert!(own().volumes.contains(&("ConfigMap", "my-plugins".to_owned())));
     }
 }

@@ -1,4 +1,4 @@
-//! What a change of state means for people: conditions, events and metrics.
+//! What a transition of a Sleeper reports: conditions, Events and metrics.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use dormouse_model::Phase;
 use crate::api::condition;
 use crate::conditions::ConditionUpdate;
 
-/// What a change of state means for conditions, events and metrics.
+/// The conditions, the Event and the counts that go with a change of state.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct TransitionReport {
     pub(super) conditions: Vec<ConditionUpdate>,
     pub(super) event: Option<(EventType, &'static str, String)>,
     pub(super) slept: bool,
@@ -19,44 +19,45 @@ pub(super) struct News {
     pub(super) wake_failed: bool,
 }
 
-impl News {
+impl TransitionReport {
     /// `obstacle` says which Service cannot be diverted, if so.
     pub(super) fn of(old: &SleeperState, new: &SleeperState, obstacle: Option<&str>) -> Self {
-        let mut news = Self::default();
+        let mut report = Self::default();
         if let Some(failure) = new
             .wake_failure
             .as_ref()
             .filter(|_| new.wake_failure != old.wake_failure)
         {
-            news.wake_failed = true;
-            news.conditions.push(ConditionUpdate::bad(
+            report.wake_failed = true;
+            report.conditions.push(ConditionUpdate::bad(
                 condition::WAKEABLE,
                 "WakeFailed",
                 &failure.message,
             ));
-            news.event = Some((EventType::Warning, "WakeFailed", failure.message.clone()));
+            report.event = Some((EventType::Warning, "WakeFailed", failure.message.clone()));
         }
         if old.wish != Wish::Awake && new.wish == Wish::Awake && new.phase == Phase::Awake {
-            news.conditions.push(ConditionUpdate::bad(
+            report.conditions.push(ConditionUpdate::bad(
                 condition::DIVERTIBLE,
                 "Undivertible",
                 &new.reason,
             ));
-            news.event = Some((EventType::Warning, "Refused", new.reason.clone()));
+            report.event = Some((EventType::Warning, "Refused", new.reason.clone()));
         }
-        // What could be diverted cannot be any more: it wakes, and somebody has to know why.
+        // A Service was diverted and cannot be any more, so the resource wakes.
         if let Some(why) = obstacle.filter(|_| old.phase.is_away() && new.phase == Phase::Waking) {
-            news.conditions
+            report
+                .conditions
                 .push(ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", why));
-            news.event = Some((EventType::Warning, "Undivertible", why.to_owned()));
+            report.event = Some((EventType::Warning, "Undivertible", why.to_owned()));
         }
         match (old.phase, new.phase) {
-            (Phase::Diverting, Phase::Observing) => {
-                news.conditions.push(ConditionUpdate::good(condition::DIVERTIBLE))
-            }
+            (Phase::Diverting, Phase::Observing) => report
+                .conditions
+                .push(ConditionUpdate::good(condition::DIVERTIBLE)),
             (Phase::Draining, Phase::Asleep) => {
-                news.slept = true;
-                news.event = Some((EventType::Normal, "Asleep", new.reason.clone()));
+                report.slept = true;
+                report.event = Some((EventType::Normal, "Asleep", new.reason.clone()));
             }
             (Phase::Waking, Phase::Ready) => {
                 let span = new
@@ -66,17 +67,17 @@ impl News {
                 let took = span
                     .and_then(|span| Duration::try_from(span).ok())
                     .unwrap_or_default();
-                news.conditions.push(ConditionUpdate::good(condition::WAKEABLE));
-                // A look that was disturbed, or a sleep that was rolled back, is not worth an Event.
+                report.conditions.push(ConditionUpdate::good(condition::WAKEABLE));
+                // Nothing was scaled to zero: the end of an observation, or of a sleep that was rolled back, is no Event.
                 if !new.replicas.is_empty() {
-                    news.woken = Some(took);
+                    report.woken = Some(took);
                     let text = format!("awake after {} ms: {}", took.as_millis(), new.reason);
-                    news.event = Some((EventType::Normal, "Woken", text));
+                    report.event = Some((EventType::Normal, "Woken", text));
                 }
             }
             _ => {}
         }
-        news
+        report
     }
 }
 
@@ -99,7 +100,7 @@ mod tests {
             wake_completed: Some(at(3)),
             ..waking.clone()
         };
-        assert!(News::of(&waking, &ready, None).woken.is_none());
+        assert!(TransitionReport::of(&waking, &ready, None).woken.is_none());
         let recorded = vec![dormouse_lifecycle::WorkloadReplicas {
             workload: ObjectRef::default(),
             replicas: 2,
@@ -115,7 +116,7 @@ mod tests {
             },
         );
         assert_eq!(
-            News::of(&waking, &ready, None).woken,
+            TransitionReport::of(&waking, &ready, None).woken,
             Some(Duration::from_secs(2))
         );
     }
@@ -131,12 +132,12 @@ mod tests {
             reason: "Service web is headless".into(),
             ..wished.clone()
         };
-        let news = News::of(&wished, &refused, None);
+        let report = TransitionReport::of(&wished, &refused, None);
         assert_eq!(
-            news.event.map(|(_, reason, text)| (reason, text)),
+            report.event.map(|(_, reason, text)| (reason, text)),
             Some(("Refused", refused.reason))
         );
-        assert_eq!(news.conditions[0].kind, condition::DIVERTIBLE);
+        assert_eq!(report.conditions[0].kind, condition::DIVERTIBLE);
     }
 
     #[test]
@@ -150,10 +151,10 @@ mod tests {
             phase: Phase::Waking,
             ..SleeperState::default()
         };
-        let news = News::of(&asleep, &waking, Some("Service web is headless"));
-        assert_eq!(news.conditions[0].kind, condition::DIVERTIBLE);
-        assert!(!news.conditions[0].status);
-        assert_eq!(news.event.map(|(_, reason, _)| reason), Some("Undivertible"));
-        assert!(News::of(&asleep, &waking, None).event.is_none());
+        let report = TransitionReport::of(&asleep, &waking, Some("Service web is headless"));
+        assert_eq!(report.conditions[0].kind, condition::DIVERTIBLE);
+        assert!(!report.conditions[0].status);
+        assert_eq!(report.event.map(|(_, reason, _)| reason), Some("Undivertible"));
+        assert!(TransitionReport::of(&asleep, &waking, None).event.is_none());
     }
 }

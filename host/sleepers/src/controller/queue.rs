@@ -1,7 +1,7 @@
-//! Who is worked on when. Pure: time is an argument.
+//! The work queue of the controller. Pure: time is an argument.
 //!
-//! Each Sleeper is worked on by one run at a time. What changes during a run makes for another run after it. Wakes go first, and
-//! some places are kept for them. A Sleeper that fails waits, and nobody waits for it.
+//! Each Sleeper has one run at a time. What changes during a run is followed by another run. Wakes go first, and some places are
+//! kept for them. A Sleeper that fails is retried after a pause and delays no other.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -12,51 +12,51 @@ use tokio::time::Instant;
 use super::index::Name;
 
 /// Runs at once.
-pub(crate) const PLACES: usize = 64;
+pub(crate) const MAX_RUNS: usize = 64;
 /// Of these, for what is not urgent.
-const ORDINARY_PLACES: usize = 48;
+const MAX_ORDINARY_RUNS: usize = 48;
 /// Pauses after errors.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-/// The same while somebody may be waiting.
+/// The same while traffic may be waiting.
 const URGENT_PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-/// A Sleeper that failed is not tried again sooner than this, whoever asks.
+/// A Sleeper that failed is not tried again sooner than this, whatever is requested.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Something happened to a Sleeper.
+/// A request to reconcile a Sleeper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Touch {
-    /// Somebody may be waiting for it.
+pub(crate) struct Request {
+    /// Traffic may be waiting for it.
     pub(crate) urgent: bool,
-    /// It may cut a pause after an error short. Not so for changes of the Sleeper itself: recording the error is one.
-    pub(crate) hopeful: bool,
-    /// How long it is left to others first.
-    pub(crate) after: Duration,
-    /// Caches do not show what happened: everything has to be read.
-    pub(crate) read: bool,
+    /// It cuts a pause after an error short. Not so for a change of the Sleeper itself: recording the error is one.
+    pub(crate) cuts_pause: bool,
+    /// How long it is left to other processes first.
+    pub(crate) delay: Duration,
+    /// The caches do not show what happened: everything has to be read.
+    pub(crate) uncached: bool,
 }
 
-impl Touch {
-    /// What two that came during one run amount to.
-    fn and(self, other: Self) -> Self {
+impl Request {
+    /// Two requests that came during one run, as one.
+    fn merge(self, other: Self) -> Self {
         Self {
             urgent: self.urgent || other.urgent,
-            hopeful: self.hopeful || other.hopeful,
-            after: self.after.min(other.after),
-            read: self.read || other.read,
+            cuts_pause: self.cuts_pause || other.cuts_pause,
+            delay: self.delay.min(other.delay),
+            uncached: self.uncached || other.uncached,
         }
     }
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum RunOutcome {
     /// Nothing to do until something changes.
     Settled,
-    /// Look again after this time.
-    Again(Duration),
+    /// Run again after this time.
+    RequeueAfter(Duration),
     /// It failed.
     Failed {
-        /// Somebody may be waiting for it.
+        /// Traffic may be waiting for it.
         urgent: bool,
     },
     /// It does not exist any more.
@@ -69,14 +69,15 @@ struct Entry {
     queued: bool,
     queued_urgent: bool,
     /// The next run has to read everything.
-    read: bool,
-    /// What happened to it while it was running.
-    again: Option<Touch>,
+    uncached: bool,
+    /// What was requested while it was running.
+    pending: Option<Request>,
     due: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
 }
 
+/// Sleepers that are to run, and those that are running.
 #[derive(Default)]
 pub(crate) struct Queue {
     entries: HashMap<Name, Entry>,
@@ -87,30 +88,30 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Something happened to a Sleeper: work on it as soon as there is a place.
-    pub(crate) fn touch(&mut self, name: &Name, touch: Touch, now: Instant) {
+    /// Adds a Sleeper: it runs as soon as there is a place.
+    pub(crate) fn add(&mut self, name: &Name, request: Request, now: Instant) {
         let entry = self.entries.entry(name.clone()).or_default();
         if entry.running {
-            entry.again = Some(entry.again.map_or(touch, |before| before.and(touch)));
+            entry.pending = Some(entry.pending.map_or(request, |before| before.merge(request)));
             return;
         }
-        entry.read |= touch.read;
-        let wanted = now + touch.after;
+        entry.uncached |= request.uncached;
+        let wanted = now + request.delay;
         if entry.failures > 0 {
-            if touch.hopeful {
+            if request.cuts_pause {
                 let soonest = entry.not_before.unwrap_or(now).max(wanted);
                 self.schedule_by(name, soonest);
             }
             return;
         }
-        if touch.after.is_zero() {
-            self.enqueue(name, touch.urgent);
+        if request.delay.is_zero() {
+            self.enqueue(name, request.urgent);
         } else if !entry.queued {
             self.schedule_by(name, wanted);
         }
     }
 
-    /// A Sleeper that is gone need not be remembered, unless it is being worked on.
+    /// Forgets a Sleeper that is gone, unless it is running.
     pub(crate) fn forget(&mut self, name: &Name) {
         if self.entries.get(name).is_none_or(|entry| entry.running) {
             return;
@@ -128,7 +129,7 @@ impl Queue {
             self.timers.remove(&(due, name.clone()));
         }
         if urgent {
-            // It may stand among the ordinary ones already: whichever place comes first is taken, the other is void.
+            // It may be among the ordinary ones already: the place that comes first is taken, the other is void.
             if !entry.queued_urgent {
                 entry.queued_urgent = true;
                 self.urgent.push_back(name.clone());
@@ -149,13 +150,13 @@ impl Queue {
         self.timers.insert((due, name.clone()));
     }
 
-    /// Schedules it, unless it is due sooner already.
+    /// Schedules it, unless it is due sooner.
     fn schedule_by(&mut self, name: &Name, due: Instant) {
         let before = self.entries.get(name).and_then(|entry| entry.due);
         self.schedule(name, before.map_or(due, |before| before.min(due)));
     }
 
-    /// Lets those in whose time has come.
+    /// Queues those that are due.
     pub(crate) fn advance(&mut self, now: Instant) {
         while let Some((due, name)) = self.timers.first().cloned() {
             if due > now {
@@ -169,12 +170,12 @@ impl Queue {
         }
     }
 
-    /// The next to work on, if there is a place, and whether it has to read everything.
+    /// The next to run, if there is a place, and whether it has to read everything.
     pub(crate) fn pop(&mut self) -> Option<(Name, bool)> {
         loop {
-            let name = if self.running < PLACES && !self.urgent.is_empty() {
+            let name = if self.running < MAX_RUNS && !self.urgent.is_empty() {
                 self.urgent.pop_front()?
-            } else if self.running < ORDINARY_PLACES {
+            } else if self.running < MAX_ORDINARY_RUNS {
                 self.ordinary.pop_front()?
             } else {
                 return None;
@@ -190,7 +191,7 @@ impl Queue {
             entry.queued_urgent = false;
             entry.running = true;
             self.running += 1;
-            return Some((name, std::mem::take(&mut entry.read)));
+            return Some((name, std::mem::take(&mut entry.uncached)));
         }
     }
 
@@ -200,43 +201,43 @@ impl Queue {
     }
 
     /// A run has ended. `spread` in 0.8..1.2 jitters pauses after errors.
-    pub(crate) fn ended(&mut self, name: &Name, ended: Ended, now: Instant, spread: f64) {
+    pub(crate) fn finish(&mut self, name: &Name, outcome: RunOutcome, now: Instant, spread: f64) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
         entry.running = false;
         self.running = self.running.saturating_sub(1);
-        let again = entry.again.take();
-        match ended {
-            Ended::Gone => {
-                if again.is_none() {
+        let pending = entry.pending.take();
+        match outcome {
+            RunOutcome::Gone => {
+                if pending.is_none() {
                     self.entries.remove(name);
                     return;
                 }
                 (entry.failures, entry.not_before) = (0, None);
             }
-            Ended::Settled => (entry.failures, entry.not_before) = (0, None),
-            Ended::Again(pause) => {
+            RunOutcome::Settled => (entry.failures, entry.not_before) = (0, None),
+            RunOutcome::RequeueAfter(pause) => {
                 (entry.failures, entry.not_before) = (0, None);
-                // What is looked at for the time that has passed may have changed unseen.
-                entry.read = true;
+                // It may have changed unseen meanwhile.
+                entry.uncached = true;
                 self.schedule(name, now + pause);
             }
-            Ended::Failed { urgent } => {
+            RunOutcome::Failed { urgent } => {
                 let pauses = if urgent { URGENT_PAUSES } else { PAUSES };
                 let pause = pauses.after(entry.failures);
-                entry.read = true;
+                entry.uncached = true;
                 entry.failures = entry.failures.saturating_add(1);
                 entry.not_before = Some(now + LEAST_PAUSE);
                 self.schedule(name, now + pause.mul_f64(spread));
             }
         }
-        if let Some(touch) = again {
-            self.touch(name, touch, now);
+        if let Some(request) = pending {
+            self.add(name, request, now);
         }
     }
 
-    /// When the next one's time comes.
+    /// When the next one is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.timers.first().map(|(due, _)| *due)
     }
@@ -251,22 +252,22 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const URGENT: Touch = Touch {
+    const URGENT: Request = Request {
         urgent: true,
-        hopeful: true,
-        after: Duration::ZERO,
-        read: false,
+        cuts_pause: true,
+        delay: Duration::ZERO,
+        uncached: false,
     };
-    const ORDINARY: Touch = Touch {
+    const ORDINARY: Request = Request {
         urgent: false,
         ..URGENT
     };
-    const ECHO: Touch = Touch {
-        hopeful: false,
+    const ECHO: Request = Request {
+        cuts_pause: false,
         ..URGENT
     };
-    const OTHERS: Touch = Touch {
-        after: Duration::from_millis(100),
+    const OTHERS: Request = Request {
+        delay: Duration::from_millis(100),
         ..URGENT
     };
 
@@ -283,15 +284,15 @@ mod tests {
     #[test]
     fn one_run_at_a_time_and_one_more_after_a_change() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.touch(&name("x"), ORDINARY, now);
-        queue.touch(&name("x"), ORDINARY, now);
+        queue.add(&name("x"), ORDINARY, now);
+        queue.add(&name("x"), ORDINARY, now);
         assert_eq!(drain(&mut queue), ["x"]);
-        queue.touch(&name("x"), ORDINARY, now);
-        queue.touch(&name("x"), URGENT, now);
+        queue.add(&name("x"), ORDINARY, now);
+        queue.add(&name("x"), URGENT, now);
         assert!(drain(&mut queue).is_empty(), "it is running");
-        queue.ended(&name("x"), Ended::Settled, now, 1.0);
+        queue.finish(&name("x"), RunOutcome::Settled, now, 1.0);
         assert_eq!(drain(&mut queue), ["x"]);
-        queue.ended(&name("x"), Ended::Settled, now, 1.0);
+        queue.finish(&name("x"), RunOutcome::Settled, now, 1.0);
         assert!(drain(&mut queue).is_empty());
         assert_eq!(queue.load(), (0, 0));
     }
@@ -300,12 +301,12 @@ mod tests {
     fn wakes_go_first_and_have_places_of_their_own() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         for index in 0..100 {
-            queue.touch(&name(&format!("o{index}")), ORDINARY, now);
+            queue.add(&name(&format!("o{index}")), ORDINARY, now);
         }
-        queue.touch(&name("o50"), URGENT, now);
+        queue.add(&name("o50"), URGENT, now);
         let first = drain(&mut queue);
-        assert_eq!((first.len(), first[0].as_str()), (ORDINARY_PLACES, "o50"));
-        queue.touch(&name("wake"), URGENT, now);
+        assert_eq!((first.len(), first[0].as_str()), (MAX_ORDINARY_RUNS, "o50"));
+        queue.add(&name("wake"), URGENT, now);
         assert_eq!(drain(&mut queue), ["wake"]);
         assert!(first.iter().filter(|n| *n == "o50").count() == 1);
     }
@@ -315,15 +316,15 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let mut at = now;
         let mut pauses = Vec::new();
-        queue.touch(&name("bad"), ORDINARY, at);
+        queue.add(&name("bad"), ORDINARY, at);
         for _ in 0..12 {
             assert_eq!(drain(&mut queue), ["bad"]);
-            queue.ended(&name("bad"), Ended::Failed { urgent: false }, at, 1.0);
+            queue.finish(&name("bad"), RunOutcome::Failed { urgent: false }, at, 1.0);
             let due = queue.next_due().unwrap();
             pauses.push(due - at);
-            queue.touch(&name("good"), ORDINARY, at);
+            queue.add(&name("good"), ORDINARY, at);
             assert_eq!(drain(&mut queue), ["good"]);
-            queue.ended(&name("good"), Ended::Settled, at, 1.0);
+            queue.finish(&name("good"), RunOutcome::Settled, at, 1.0);
             at = due;
             queue.advance(at);
         }
@@ -336,10 +337,10 @@ mod tests {
     fn one_that_somebody_may_wait_for_never_pauses_for_long() {
         let mut queue = Queue::default();
         let mut at = Instant::now();
-        queue.touch(&name("x"), URGENT, at);
+        queue.add(&name("x"), URGENT, at);
         for _ in 0..20 {
             assert_eq!(drain(&mut queue), ["x"]);
-            queue.ended(&name("x"), Ended::Failed { urgent: true }, at, 1.0);
+            queue.finish(&name("x"), RunOutcome::Failed { urgent: true }, at, 1.0);
             let due = queue.next_due().unwrap();
             assert!(due - at <= Duration::from_secs(5), "{:?}", due - at);
             at = due;
@@ -350,25 +351,25 @@ mod tests {
     #[test]
     fn asking_for_a_failed_one_shortens_its_pause_to_the_least() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.touch(&name("x"), URGENT, now);
+        queue.add(&name("x"), URGENT, now);
         let mut at = now;
         for _ in 0..5 {
             assert_eq!(drain(&mut queue), ["x"]);
-            queue.ended(&name("x"), Ended::Failed { urgent: true }, at, 1.0);
+            queue.finish(&name("x"), RunOutcome::Failed { urgent: true }, at, 1.0);
             at = queue.next_due().unwrap();
             queue.advance(at);
         }
         assert_eq!(drain(&mut queue), ["x"]);
-        queue.ended(&name("x"), Ended::Failed { urgent: true }, at, 1.0);
+        queue.finish(&name("x"), RunOutcome::Failed { urgent: true }, at, 1.0);
         let due = queue.next_due().unwrap();
         assert!(due - at > LEAST_PAUSE);
-        queue.touch(&name("x"), ECHO, at);
+        queue.add(&name("x"), ECHO, at);
         assert_eq!(
             queue.next_due().unwrap(),
             due,
             "our own record of the failure is no reason to try again"
         );
-        queue.touch(&name("x"), URGENT, at);
+        queue.add(&name("x"), URGENT, at);
         assert!(drain(&mut queue).is_empty());
         assert_eq!(queue.next_due().unwrap(), at + LEAST_PAUSE);
         queue.advance(at + LEAST_PAUSE);
@@ -378,34 +379,34 @@ mod tests {
     #[test]
     fn what_is_left_to_others_comes_later_unless_it_becomes_ours() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.touch(&name("x"), OTHERS, now);
-        queue.touch(&name("x"), OTHERS, now + OTHERS.after / 2);
+        queue.add(&name("x"), OTHERS, now);
+        queue.add(&name("x"), OTHERS, now + OTHERS.delay / 2);
         assert!(drain(&mut queue).is_empty());
         assert_eq!(
             queue.next_due(),
-            Some(now + OTHERS.after),
+            Some(now + OTHERS.delay),
             "news does not put it off further"
         );
-        queue.touch(&name("x"), URGENT, now);
+        queue.add(&name("x"), URGENT, now);
         assert_eq!(drain(&mut queue), ["x"]);
         assert_eq!(queue.next_due(), None);
-        queue.touch(&name("x"), OTHERS, now);
-        queue.ended(&name("x"), Ended::Settled, now, 1.0);
+        queue.add(&name("x"), OTHERS, now);
+        queue.finish(&name("x"), RunOutcome::Settled, now, 1.0);
         assert!(drain(&mut queue).is_empty());
-        queue.advance(now + OTHERS.after);
+        queue.advance(now + OTHERS.delay);
         assert_eq!(drain(&mut queue), ["x"]);
-        queue.touch(&name("x"), OTHERS, now);
-        queue.touch(&name("x"), URGENT, now);
-        queue.ended(&name("x"), Ended::Settled, now, 1.0);
+        queue.add(&name("x"), OTHERS, now);
+        queue.add(&name("x"), URGENT, now);
+        queue.finish(&name("x"), RunOutcome::Settled, now, 1.0);
         assert_eq!(drain(&mut queue), ["x"]);
     }
 
     #[test]
     fn what_is_gone_is_forgotten() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.touch(&name("x"), ORDINARY, now);
+        queue.add(&name("x"), ORDINARY, now);
         drain(&mut queue);
-        queue.ended(&name("x"), Ended::Gone, now, 1.0);
+        queue.finish(&name("x"), RunOutcome::Gone, now, 1.0);
         assert!(queue.entries.is_empty() && queue.timers.is_empty());
     }
 }

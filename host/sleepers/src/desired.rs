@@ -1,16 +1,26 @@
-//! Wishes: what a resource is meant to be.
+//! The desired state of a resource: asleep, observed or awake.
+
+use std::sync::Arc;
 
 use dormouse_kubernetes::{ClusterError, optional};
 use dormouse_lifecycle::{
-    Refused, Selector, SleeperState, Zero, also_leads_to, request_observation, request_sleep, request_wake,
+    LookPolicy, Refused, Selector, SleeperState, Zero, also_leads_to, request_observation, request_sleep,
+    request_wake,
 };
 use dormouse_model::Phase;
 use thiserror::Error;
 
-use super::{Edit, own_seed};
+use crate::SleeperKey;
 use crate::api::SleeperStatus;
+use crate::caches::Caches;
+use crate::dlx::DlxReplicas;
+use crate::key::seed;
+use crate::observer::Observer;
+use crate::ownership::Ownership;
+use crate::permission::{PermissionError, SleepPermission};
+use crate::requeue::Requeues;
 use crate::services::selector;
-use crate::{Cluster, SleeperKey};
+use crate::writer::{Edit, SleeperWriter};
 
 /// A wish that was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +33,7 @@ pub struct Wished {
     pub changed: bool,
 }
 
-/// What [`Cluster::wish_stand_in`] found.
+/// What [`DesiredState::wish_stand_in`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoodIn {
     /// It has replicas.
@@ -54,13 +64,36 @@ pub enum WishError {
     Cluster(#[from] ClusterError),
 }
 
-impl Cluster {
+impl From<PermissionError> for WishError {
+    fn from(error: PermissionError) -> Self {
+        match error {
+            PermissionError::Denied(why) => Self::Denied(why),
+            PermissionError::Cluster(error) => Self::Cluster(error),
+        }
+    }
+}
+
+/// Writes the desired state of Sleepers, after it has checked that the resource may and can be so. Cheap to clone.
+#[derive(Clone)]
+pub struct DesiredState {
+    pub(crate) caches: Arc<Caches>,
+    pub(crate) writer: SleeperWriter,
+    pub(crate) requeues: Requeues,
+    pub(crate) observer: Observer,
+    pub(crate) permission: SleepPermission,
+    pub(crate) ownership: Ownership,
+    pub(crate) dlx: DlxReplicas,
+    /// When and how long the DLX observes the traffic of a resource.
+    pub(crate) look: LookPolicy,
+}
+
+impl DesiredState {
     /// Wishes a resource asleep.
     ///
     /// # Errors
     /// [`WishError`].
     pub async fn wish_sleep(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
-        self.may(key).await?;
+        self.check(key).await?;
         self.wish(key, |state| match request_sleep(state, reason) {
             Ok(next) => Ok(Some(next)),
             Err(Refused::Already) => Ok(None),
@@ -69,22 +102,22 @@ impl Cluster {
         .await
     }
 
-    /// What is at zero without us is asleep: wishes it so, so that the DLX stands in, unless it was to be turned off. What counts
-    /// is read anew.
+    /// Wishes a resource asleep that somebody else scaled to zero, so that the DLX stands in, unless zero means that it was turned
+    /// off. Its workloads are read from the API server.
     ///
     /// # Errors
     /// [`WishError`].
     pub async fn wish_stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
-        let seen = match self.observe(&key.namespace, &key.object_name()).await {
+        let seen = match self.observer.observe(&key.namespace, &key.object_name()).await {
             Err(ClusterError::NotFound { .. }) => return Err(WishError::Unknown(key.clone())),
             seen => seen?,
         };
         let workloads = &seen.observation().workloads;
-        let there = || workloads.iter().filter(|workload| workload.exists);
-        if there().next().is_none() || there().any(|workload| workload.replicas > 0) {
+        let mut existing = workloads.iter().filter(|workload| workload.exists).peekable();
+        if existing.peek().is_none() || existing.clone().any(|workload| workload.replicas > 0) {
             return Ok(StoodIn::NotAtZero);
         }
-        if there().any(|workload| workload.zero == Zero::Off) {
+        if existing.any(|workload| workload.zero == Zero::Off) {
             if seen.observation().state.phase != Phase::Awake {
                 // Nothing is restored by that; only the DLX leaves.
                 self.wish_wake(key, "it was turned off by somebody else, and is left so")
@@ -101,7 +134,7 @@ impl Cluster {
     /// # Errors
     /// [`WishError`].
     pub async fn wish_observe(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
-        self.may(key).await?;
+        self.check(key).await?;
         self.wish(key, |state| match request_observation(state, reason) {
             Ok(next) => Ok(Some(next)),
             Err(Refused::Already) => Ok(None),
@@ -115,10 +148,7 @@ impl Cluster {
     /// # Errors
     /// [`WishError::Unknown`], or [`WishError::Cluster`] when the API server cannot be reached.
     pub async fn wish_wake(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
-        let (look, seed) = (
-            self.inner.config.timings.look,
-            own_seed(&key.namespace, &key.object_name()),
-        );
+        let (look, seed) = (self.look, seed(&key.namespace, &key.object_name()));
         let wished = self
             .wish(key, |state| {
                 Ok(request_wake(state, jiff::Timestamp::now(), reason, look, seed).ok())
@@ -126,34 +156,34 @@ impl Cluster {
             .await?;
         if !wished.changed && wished.phase == Phase::Waking {
             // Somebody is waiting for a wake that may be in a pause after a failure.
-            self.nudge(&key.namespace, &key.object_name());
+            self.requeues.requeue(&key.namespace, &key.object_name());
         }
         Ok(wished)
     }
 
     /// Whether a resource may be put to sleep, and can be.
-    async fn may(&self, key: &SleeperKey) -> Result<(), WishError> {
-        let known = match self.sleeper(key) {
+    async fn check(&self, key: &SleeperKey) -> Result<(), WishError> {
+        let known = match self.caches.sleeper(key) {
             Some(known) => known,
             // Declared a moment ago.
-            None => match optional(self.fetch(&key.namespace, &key.object_name()).await)? {
-                Some(found) => std::sync::Arc::new(found),
+            None => match optional(self.writer.fetch(&key.namespace, &key.object_name()).await)? {
+                Some(found) => Arc::new(found),
                 None => return Err(WishError::Unknown(key.clone())),
             },
         };
-        self.may_sleep(&known).await?;
+        self.permission.check(&known).await?;
         self.divertible(key)
     }
 
-    /// Whether all Services of a Sleeper can be diverted, as far as the reflectors know. What is said here at the door, and once
-    /// more in every phase ([`dormouse_lifecycle::Observation::obstacle`]), spares writes that would only be taken back.
+    /// Whether all Services of a Sleeper can be diverted, as far as the caches show. It is checked again in every phase
+    /// ([`dormouse_lifecycle::Observation::obstacle`]); checking first spares writes that would only be taken back.
     fn divertible(&self, key: &SleeperKey) -> Result<(), WishError> {
-        let Some(sleeper) = self.sleeper(key) else {
+        let Some(sleeper) = self.caches.sleeper(key) else {
             return Ok(());
         };
-        let dlx = self.dlx_endpoints().addresses;
+        let dlx = self.dlx.endpoints().addresses;
         for name in &sleeper.spec.services {
-            let Some(service) = self.service(&key.namespace, name) else {
+            let Some(service) = self.caches.services.get(&key.namespace, name) else {
                 continue;
             };
             let unsupported = |why: &str| Err(WishError::Unsupported(format!("Service {name} {why}")));
@@ -161,14 +191,14 @@ impl Cluster {
             if let Some(why) = selector.obstacle() {
                 return unsupported(why.explain());
             }
-            // What another Sleeper parked is told below; what this one parked is healed, or told, as it goes on.
+            // What another Sleeper parked is reported below; what this one parked is checked as it goes on.
             if let Selector::Pods(labels) = selector
-                && let Some(foreign) = self.foreign(&key.namespace, &sleeper.spec, &labels)
+                && let Some(foreign) = self.ownership.foreign(&key.namespace, &sleeper.spec, &labels)
             {
                 return unsupported(&also_leads_to(&foreign));
             }
         }
-        match self.rival(&sleeper) {
+        match self.ownership.rival(&sleeper) {
             Some(rival) => Err(WishError::Unsupported(rival.explain())),
             None => Ok(()),
         }
@@ -179,35 +209,32 @@ impl Cluster {
         key: &SleeperKey,
         ask: impl Fn(&SleeperState) -> Result<Option<SleeperState>, WishError>,
     ) -> Result<Wished, WishError> {
-        let wished = self
+        let done = self
+            .writer
             .edit::<_, WishError>(key, true, |sleeper| {
-                if sleeper.metadata.deletion_timestamp.is_some() {
-                    // The protocol wakes it anyway.
-                    let state = sleeper.status.clone().unwrap_or_default().state;
-                    return Ok(Edit::Keep(Wished {
-                        epoch: state.epoch,
-                        phase: state.phase,
-                        changed: false,
-                    }));
-                }
                 let status = sleeper.status.clone().unwrap_or_default();
-                Ok(match ask(&status.state)? {
-                    None => Edit::Keep(Wished {
-                        epoch: status.state.epoch,
-                        phase: status.state.phase,
-                        changed: false,
-                    }),
+                // The protocol wakes one that is being deleted anyway.
+                let next = match sleeper.metadata.deletion_timestamp {
+                    Some(_) => None,
+                    None => ask(&status.state)?,
+                };
+                Ok(match next {
+                    None => Edit::Keep(wished(&status.state, false)),
                     Some(state) => {
-                        let wished = Wished {
-                            epoch: state.epoch,
-                            phase: state.phase,
-                            changed: true,
-                        };
+                        let wished = wished(&state, true);
                         Edit::Write(Box::new(SleeperStatus { state, ..status }), wished)
                     }
                 })
             })
             .await?;
-        wished.ok_or_else(|| WishError::Unknown(key.clone()))
+        done.ok_or_else(|| WishError::Unknown(key.clone()))
+    }
+}
+
+fn wished(state: &SleeperState, changed: bool) -> Wished {
+    Wished {
+        epoch: state.epoch,
+        phase: state.phase,
+        changed,
     }
 }

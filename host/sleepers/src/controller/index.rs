@@ -1,4 +1,4 @@
-//! Which Sleepers a change concerns.
+//! Which Sleepers a change of another object concerns.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -32,7 +32,7 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Takes a Sleeper in, in place of what it was before; none: it is gone.
+    /// Replaces what is known of a Sleeper; none: it is gone.
     pub(crate) fn update(&mut self, name: &Name, sleeper: Option<&Sleeper>) {
         let (namespace, object) = name;
         for service in self.services.remove(name).unwrap_or_default() {
@@ -88,7 +88,7 @@ impl Index {
         }
     }
 
-    /// Whether it was taken in.
+    /// Whether the Sleeper is indexed.
     pub(crate) fn knows(&self, name: &Name) -> bool {
         self.services.contains_key(name)
     }
@@ -129,7 +129,7 @@ impl Index {
             .collect()
     }
 
-    /// Takes the selectors of a Sleeper's Services in, in place of what they were before. None: pods do not matter to it now.
+    /// Replaces the selectors of a Sleeper's Services. None: pods do not matter to it now.
     pub(crate) fn select(&mut self, name: &Name, selectors: Option<Vec<Labels>>) {
         let (namespace, object) = name;
         let any = selectors.is_some() && self.services.get(name).is_none_or(Vec::is_empty);
@@ -166,7 +166,7 @@ impl Index {
     }
 }
 
-/// Whether a Sleeper, as the reflector shows it, is anything for this role. Only a first sieve: what counts is read anew.
+/// Whether a process of this role reconciles a Sleeper, as the cache shows it. It is read anew before anything is decided.
 pub(crate) fn wants(sleeper: &Sleeper, role: Role) -> bool {
     let deleting = sleeper.metadata.deletion_timestamp.is_some();
     if sleeper.spec.scales_itself() {
@@ -191,12 +191,12 @@ fn has_ports(sleeper: &Sleeper) -> bool {
         .is_some_and(|status| !status.state.ports.is_empty())
 }
 
-/// Whether somebody may be waiting for it.
+/// Whether traffic may be waiting for it.
 pub(crate) fn is_urgent(sleeper: &Sleeper) -> bool {
     wants(sleeper, Role::Waker)
 }
 
-/// Its name in the driver.
+/// Its name in the controller.
 pub(crate) fn name_of(sleeper: &Sleeper) -> Name {
     (sleeper.namespace().unwrap_or_default(), sleeper.name_any())
 }

@@ -58,14 +58,14 @@ async fn author_02_only_what_its_grant_names_goes_to_sleep_and_stays_there() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let cluster = with(&world, vec![granted()]).await;
-    let why = refused(cluster.wish_sleep(&world.key, "idle").await);
+    let why = refused(cluster.desired().wish_sleep(&world.key, "idle").await);
     assert!(why.contains("plugins.workloads.grants.lifecycle"), "{why}");
-    refused(cluster.wish_observe(&world.key, "a look").await);
+    refused(cluster.desired().wish_observe(&world.key, "a look").await);
     let nothing = with(&world, Vec::new()).await;
-    refused(nothing.wish_sleep(&world.key, "idle").await);
+    refused(nothing.desired().wish_sleep(&world.key, "idle").await);
 
     label(&world, Some("web")).await;
-    cluster.wish_sleep(&world.key, "idle").await.unwrap();
+    cluster.desired().wish_sleep(&world.key, "idle").await.unwrap();
     step_until(&world, &[&cluster], Role::Leader, Phase::Asleep, |_| {}).await;
 
     // It leaves the grant: it is woken, and says why.
@@ -82,7 +82,7 @@ async fn author_02_only_what_its_grant_names_goes_to_sleep_and_stays_there() {
             .contains("is not granted"),
         "{sleeper:#}"
     );
-    refused(cluster.wish_sleep(&world.key, "idle").await);
+    refused(cluster.desired().wish_sleep(&world.key, "idle").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,10 +138,10 @@ spec:
             key: key.clone(),
             spec,
         };
-        cluster.declare(&declared).await.unwrap();
-        let why = refused(cluster.wish_sleep(&key, "idle").await);
+        cluster.declarations().declare(&declared).await.unwrap();
+        let why = refused(cluster.desired().wish_sleep(&key, "idle").await);
         assert!(why.contains(said), "{why}");
-        let why = refused(cluster.wish_observe(&key, "a look").await);
+        let why = refused(cluster.desired().wish_observe(&key, "a look").await);
         assert!(why.contains(said), "{why}");
     }
     let service = dormouse_model::ObjectKey {
@@ -150,6 +150,11 @@ spec:
         namespace: Some("dormouse".into()),
         name: "dlx".into(),
     };
-    let why = cluster.in_house(&service).await.unwrap().unwrap();
+    let why = cluster
+        .permission()
+        .why_protected(&service)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(why.contains("the DLX's own Service"), "{why}");
 }

@@ -16,8 +16,8 @@ use serde_json::{Map, Value, json};
 use crate::api::{
     FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper, TURN,
 };
-use crate::endpoints::own_slice_name;
-use crate::observe::{as_label, restamped, stamped};
+use crate::slices::own_slice_name;
+use crate::stamps::{as_label, restamped, stamped};
 
 /// Dormouse's slice of a Service. Each address is said to be on its node, so that nodes know which endpoints are theirs: a
 /// Service with `externalTrafficPolicy: Local` needs that. Owned by the Sleeper: a create that is sent late, after the Sleeper has gone, is then

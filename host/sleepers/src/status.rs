@@ -1,19 +1,48 @@
-//! Records: what happened to a resource, for people and for whoever waits.
+//! The status of Sleepers beside the protocol: decisions, conditions, failed wakes, and the phase of resources that their platform
+//! scales.
+
+use std::sync::Arc;
 
 use dormouse_kubernetes::{ClusterError, EventType};
 use dormouse_lifecycle::{SleeperState, WakeFailure, Wish};
 use dormouse_model::Phase;
+use jiff::{SignedDuration, Timestamp};
 
-use super::Edit;
 use crate::api::{LastDecision, Sleeper, SleeperStatus, condition};
+use crate::caches::Caches;
 use crate::conditions::{self, ConditionUpdate};
-use crate::{Cluster, SleeperKey};
+use crate::events::SleeperEvents;
+use crate::writer::{Edit, SleeperWriter};
+use crate::{Metrics, SleeperKey};
 
-/// How often a record of a failed wake with the same text is renewed, so that whoever begins to wait now learns of a
-/// failure that is newer than its wait.
-const FAILURE_REFRESH: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+/// A failed wake with the same text is recorded again no sooner than this. A request that begins to wait needs a failure that is
+/// newer than its wait.
+const FAILURE_REFRESH: SignedDuration = SignedDuration::from_secs(1);
 
-impl Cluster {
+/// Records in the status of Sleepers. Cheap to clone.
+#[derive(Clone)]
+pub struct StatusRecorder {
+    caches: Arc<Caches>,
+    writer: SleeperWriter,
+    events: SleeperEvents,
+    metrics: Metrics,
+}
+
+impl StatusRecorder {
+    pub(crate) fn new(
+        caches: Arc<Caches>,
+        writer: SleeperWriter,
+        events: SleeperEvents,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            caches,
+            writer,
+            events,
+            metrics,
+        }
+    }
+
     /// Records what the autoscaler decided, if its outcome or a condition changed.
     ///
     /// # Errors
@@ -24,20 +53,21 @@ impl Cluster {
         decision: LastDecision,
         updates: &[ConditionUpdate],
     ) -> Result<(), ClusterError> {
-        self.edit(key, true, |sleeper| {
-            let (mut status, changed) = with_conditions(sleeper, updates, self.now());
-            let same = status
-                .last_decision
-                .as_ref()
-                .is_some_and(|last| last.outcome == decision.outcome);
-            if same && !changed {
-                return Ok::<_, ClusterError>(Edit::Keep(()));
-            }
-            status.last_decision = Some(decision.clone());
-            Ok(Edit::Write(Box::new(status), ()))
-        })
-        .await
-        .map(|_| ())
+        self.writer
+            .edit(key, true, |sleeper| {
+                let (mut status, changed) = with_conditions(sleeper, updates, Timestamp::now());
+                let same = status
+                    .last_decision
+                    .as_ref()
+                    .is_some_and(|last| last.outcome == decision.outcome);
+                if same && !changed {
+                    return Ok::<_, ClusterError>(Edit::Keep(()));
+                }
+                status.last_decision = Some(decision.clone());
+                Ok(Edit::Write(Box::new(status), ()))
+            })
+            .await
+            .map(|_| ())
     }
 
     /// Sets conditions.
@@ -49,16 +79,17 @@ impl Cluster {
         key: &SleeperKey,
         updates: &[ConditionUpdate],
     ) -> Result<(), ClusterError> {
-        self.edit(key, true, |sleeper| {
-            let (status, changed) = with_conditions(sleeper, updates, self.now());
-            Ok::<_, ClusterError>(if changed {
-                Edit::Write(Box::new(status), ())
-            } else {
-                Edit::Keep(())
+        self.writer
+            .edit(key, true, |sleeper| {
+                let (status, changed) = with_conditions(sleeper, updates, Timestamp::now());
+                Ok::<_, ClusterError>(if changed {
+                    Edit::Write(Box::new(status), ())
+                } else {
+                    Edit::Keep(())
+                })
             })
-        })
-        .await
-        .map(|_| ())
+            .await
+            .map(|_| ())
     }
 
     /// Records why the wake of an epoch does not succeed. Cleared by the protocol when it does. A wake of another epoch is not touched.
@@ -73,8 +104,9 @@ impl Cluster {
     ) -> Result<(), ClusterError> {
         let update = ConditionUpdate::bad(condition::WAKEABLE, "WakeFailed", message);
         let first = self
+            .writer
             .edit(key, false, |sleeper| {
-                let now = self.now();
+                let now = Timestamp::now();
                 let (mut status, _) = with_conditions(sleeper, std::slice::from_ref(&update), now);
                 let state = &mut status.state;
                 if state.epoch != epoch || state.phase != Phase::Waking {
@@ -97,9 +129,10 @@ impl Cluster {
             })
             .await?;
         if first == Some(true) {
-            self.inner.metrics.wake_failed();
-            if let Some(sleeper) = self.sleeper(key) {
-                self.tell(&sleeper, EventType::Warning, "WakeFailed", message);
+            self.metrics.wake_failed();
+            if let Some(sleeper) = self.caches.sleeper(key) {
+                self.events
+                    .publish(&sleeper, EventType::Warning, "WakeFailed", message);
             }
         }
         Ok(())
@@ -115,31 +148,28 @@ impl Cluster {
         phase: Phase,
         reason: &str,
     ) -> Result<(), ClusterError> {
-        self.edit(key, true, |sleeper| {
-            let status = sleeper.status.clone().unwrap_or_default();
-            Ok::<_, ClusterError>(match mirrored(&status.state, phase, reason, self.now()) {
-                None => Edit::Keep(()),
-                Some(state) => Edit::Write(Box::new(SleeperStatus { state, ..status }), ()),
+        self.writer
+            .edit(key, true, |sleeper| {
+                let status = sleeper.status.clone().unwrap_or_default();
+                Ok::<_, ClusterError>(match mirrored(&status.state, phase, reason, Timestamp::now()) {
+                    None => Edit::Keep(()),
+                    Some(state) => Edit::Write(Box::new(SleeperStatus { state, ..status }), ()),
+                })
             })
-        })
-        .await
-        .map(|_| ())
+            .await
+            .map(|_| ())
     }
 }
 
 /// The status with these conditions, and whether that changed any.
-fn with_conditions(
-    sleeper: &Sleeper,
-    updates: &[ConditionUpdate],
-    now: jiff::Timestamp,
-) -> (SleeperStatus, bool) {
+fn with_conditions(sleeper: &Sleeper, updates: &[ConditionUpdate], now: Timestamp) -> (SleeperStatus, bool) {
     let mut status = sleeper.status.clone().unwrap_or_default();
     let changed = conditions::apply(&mut status.conditions, updates, sleeper.metadata.generation, now);
     (status, changed)
 }
 
 /// The state of a resource that is scaled by its platform, or none when there is nothing new.
-fn mirrored(state: &SleeperState, phase: Phase, reason: &str, now: jiff::Timestamp) -> Option<SleeperState> {
+fn mirrored(state: &SleeperState, phase: Phase, reason: &str, now: Timestamp) -> Option<SleeperState> {
     if state.phase == phase {
         return None;
     }
@@ -173,7 +203,7 @@ mod tests {
 
     #[test]
     fn mirroring_keeps_epochs_and_wishes_in_step() {
-        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
         let awake = SleeperState::default();
         assert_eq!(mirrored(&awake, Phase::Awake, "same", at(1)), None);
         let asleep = mirrored(&awake, Phase::Asleep, "idle", at(1)).unwrap();
