@@ -15,6 +15,7 @@ use dormouse_readings::{ClusterUpstream, ConfigError, Limits, Readings};
 use dormouse_sleepers::Cluster;
 use tokio::sync::watch;
 
+use crate::cluster::ClusterSleepers;
 use crate::{Autoscaler, Config, Metrics, Overrides, Roster, Sleepers, Source, SourceError, Sources};
 pub use source::PluginSource;
 

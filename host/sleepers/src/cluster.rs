@@ -32,7 +32,8 @@ use crate::status::StatusRecorder;
 use crate::writer::SleeperWriter;
 use crate::{Config, Metrics, Role};
 
-/// The parts of one process, made and connected: whoever needs one of them takes a clone of it. Cheap to clone.
+/// Makes the parts of this crate and connects them. It does nothing else: callers take the parts that they use, which are cheap to
+/// clone like the cluster itself.
 ///
 /// The reflectors end when the cluster and all parts that read the caches are dropped, or with [`Cluster::shutdown`].
 #[derive(Clone)]

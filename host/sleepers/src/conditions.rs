@@ -18,7 +18,7 @@ pub struct ConditionUpdate {
 }
 
 impl ConditionUpdate {
-    /// All is well again.
+    /// The condition holds again.
     pub fn good(kind: &'static str) -> Self {
         Self {
             kind,
@@ -28,7 +28,7 @@ impl ConditionUpdate {
         }
     }
 
-    /// Something needs attention.
+    /// The condition does not hold.
     pub fn bad(kind: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -42,7 +42,7 @@ impl ConditionUpdate {
 /// Longest message that the API server accepts in a condition.
 const LONGEST_MESSAGE: usize = 32_768;
 
-/// Applies updates. Good news about a condition that was never there is no news. The answer is whether anything changed.
+/// Applies updates. A condition that holds is not added where it never failed. Returns whether anything changed.
 pub(crate) fn apply(
     conditions: &mut Vec<Condition>,
     updates: &[ConditionUpdate],

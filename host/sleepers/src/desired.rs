@@ -56,7 +56,7 @@ pub enum WishError {
     /// The resource cannot be put to sleep; the text says why.
     #[error("{0}")]
     Unsupported(String),
-    /// Its plugin may not put it to sleep, or nobody may; the text says why.
+    /// Its owner may not put it to sleep, or it is protected; the text says why.
     #[error("{0}")]
     Denied(String),
     /// The cluster did not let it happen.
@@ -108,17 +108,17 @@ impl DesiredState {
     /// # Errors
     /// [`WishError`].
     pub async fn wish_stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
-        let seen = match self.observer.observe(&key.namespace, &key.object_name()).await {
+        let observed = match self.observer.observe(&key.namespace, &key.object_name()).await {
             Err(ClusterError::NotFound { .. }) => return Err(WishError::Unknown(key.clone())),
-            seen => seen?,
+            observed => observed?,
         };
-        let workloads = &seen.observation().workloads;
+        let workloads = &observed.observation().workloads;
         let mut existing = workloads.iter().filter(|workload| workload.exists).peekable();
         if existing.peek().is_none() || existing.clone().any(|workload| workload.replicas > 0) {
             return Ok(StoodIn::NotAtZero);
         }
         if existing.any(|workload| workload.zero == Zero::Off) {
-            if seen.observation().state.phase != Phase::Awake {
+            if observed.observation().state.phase != Phase::Awake {
                 // Nothing is restored by that; only the DLX leaves.
                 self.wish_wake(key, "it was turned off by somebody else, and is left so")
                     .await?;

@@ -1,7 +1,6 @@
 //! Changes by owners that may change what there is to scale.
 //!
-//! Plugins are asked in rounds. What an owner changes between two rounds, a new Service for instance, should not wait for the next
-//! one. What Dormouse itself writes, and what controllers write all the time, does not count.
+//! Plugins are asked at intervals. A change in between, a new Service for instance, should not wait for the next time. What Dormouse itself writes, and what controllers write all the time, does not count.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};

@@ -1,7 +1,7 @@
 //! What may be put to sleep: what the grants of a plugin cover, and never Dormouse itself or the namespaces of Kubernetes.
 //!
 //! It is checked before a wish for sleep is written, whatever asks for it: a plugin's `lifecycle.sleep`, or the autoscaler that
-//! has traffic observed. It is checked again in every round that carries one out. The plugins' writes by the `kubernetes` interface
+//! has traffic observed. It is checked again whenever the Sleeper is observed. The plugins' writes by the `kubernetes` interface
 //! ask [`SleepPermission::why_protected`] too.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// Why a Sleeper is not put to sleep.
 #[derive(Debug)]
 pub(crate) enum PermissionError {
-    /// Its owner may not put it to sleep, or nobody may; the text says why.
+    /// Its owner may not put it to sleep, or it is protected; the text says why.
     Denied(String),
     /// It could not be found out.
     Cluster(ClusterError),
@@ -95,7 +95,7 @@ impl SleepPermission {
         };
         match self.objects.get(object, &[]).await {
             Ok(found) => Ok(why_own(&found, &object.kind, &selector, &own).and_then(explain)),
-            // What is not there, and what we may not even read, is not ours.
+            // What does not exist, and what this process may not even read, is none of Dormouse's.
             Err(ObjectError::NotFound(_) | ObjectError::Forbidden(_)) => Ok(None),
             Err(error) => Err(error),
         }

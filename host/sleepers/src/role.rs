@@ -1,6 +1,6 @@
-//! Who works on which Sleepers.
+//! Which process reconciles which Sleepers.
 
-/// Which Sleepers a driver works on.
+/// Which Sleepers a controller reconciles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// All of them: the leader of the autoscalers.

@@ -16,8 +16,8 @@ pub(crate) fn is_parked(service: &Service) -> bool {
     current_selector(service).is_some_and(|selector| selector.contains_key(PARKED_LABEL))
 }
 
-/// Labels that the Service's owner meant: those of now; while parked, those from before. Labels that somebody put beside the parked
-/// one (a `kubectl apply` of the manifest, say) are newer than the ones that were kept, so they win.
+/// The labels by which the owner of a Service means it to select pods: the current ones, or while parked the ones from before. Labels
+/// beside the parked one (from a `kubectl apply` of the manifest, say) are newer than the ones that were kept, so they win.
 ///
 /// # Errors
 /// [`ClusterError::Damaged`] when the selector is parked and the original is lost.
@@ -80,11 +80,11 @@ pub(crate) fn obstacle(service: &Service, dlx: &[IpAddr]) -> Option<Undivertible
     if spec.internal_traffic_policy.as_deref() == Some("Local") {
         return Some(Undivertible::NodeLocal);
     }
-    // As long as there is no DLX nobody knows its families, and nothing is diverted anyway.
+    // Without a DLX its families are not known, and nothing is diverted anyway.
     let covered = match families(service)[..] {
         [] => true,
         [family] => dlx.is_empty() || dlx.iter().any(|address| family.includes(*address)),
-        // Clients of the other would find nobody.
+        // Clients of the other family would find no endpoint.
         _ => false,
     };
     (!covered).then_some(Undivertible::Family)

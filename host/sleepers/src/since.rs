@@ -16,7 +16,7 @@ impl<K> Default for Since<K> {
 }
 
 impl<K: Eq + Hash> Since<K> {
-    /// Takes note of whether it is so now, and tells since when it has been.
+    /// Notes whether it is so now. Returns since when it has been.
     pub(crate) fn update(&self, key: K, is_so: bool, now: Timestamp) -> Option<Timestamp> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if is_so {

@@ -20,4 +20,4 @@ mod world;
 
 pub use dlx::{Dlx, dlx_service};
 pub use wait::{PATIENCE, eventually, found, soon};
-pub use world::{PORT, Setup, World, config, drive, phase, workload};
+pub use world::{PORT, Setup, World, config, phase, run_controller, workload};

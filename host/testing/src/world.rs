@@ -7,7 +7,7 @@ use dormouse_embedded::{EmbeddedCluster, Options};
 use dormouse_kubernetes::client_from_kubeconfig;
 use dormouse_model::{ObjectRef, Owner, Phase};
 use dormouse_sleepers::lifecycle::{LookPolicy, SleeperState, Timings, Wish};
-use dormouse_sleepers::{Cluster, Config, Declared, Role, Sleeper, SleeperKey, SleeperSpec, crd};
+use dormouse_sleepers::{Cluster, Config, Declared, Role, Sleeper, SleeperKey, SleeperSpec, Wished, crd};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -192,6 +192,21 @@ impl World {
         declared.key
     }
 
+    /// Wishes the resource asleep.
+    pub async fn wish_sleep(&self, reason: &str) {
+        self.cluster
+            .desired()
+            .wish_sleep(&self.key, reason)
+            .await
+            .unwrap();
+    }
+
+    /// Wishes the resource awake.
+    pub async fn wish_wake(&self, reason: &str) -> Wished {
+        let wished = self.cluster.desired().wish_wake(&self.key, reason).await;
+        wished.unwrap()
+    }
+
     /// Another process on the same cluster.
     pub async fn another_process(&self) -> Cluster {
         let client = client_from_kubeconfig(&self.api.kubeconfig()).await.unwrap();
@@ -355,7 +370,7 @@ impl World {
 }
 
 /// A controller of a process, which works until this is dropped.
-pub fn drive(cluster: &Cluster, role: Role) -> DropGuard {
+pub fn run_controller(cluster: &Cluster, role: Role) -> DropGuard {
     let shutdown = CancellationToken::new();
     tokio::spawn(cluster.controller(role).run(shutdown.clone()));
     shutdown.drop_guard()

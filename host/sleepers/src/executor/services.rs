@@ -135,7 +135,7 @@ impl ServiceSteps {
     }
 }
 
-/// How a Service selects its pods, as far as anything tells.
+/// The labels by which a Service selects its pods, whether it is parked or not.
 fn known_selector<'a>(
     observed: &'a Observed,
     name: &str,

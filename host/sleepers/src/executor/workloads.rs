@@ -55,7 +55,7 @@ impl WorkloadSteps {
         Ok(Written::Workload(workload.clone(), Box::new(found)))
     }
 
-    /// Notes on a workload how many replicas it had. The answer is its metadata after that.
+    /// Notes on a workload how many replicas it had. Returns its metadata after that.
     async fn note_sleep(
         &self,
         observed: &Observed,

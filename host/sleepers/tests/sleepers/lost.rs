@@ -6,9 +6,9 @@ use dormouse_sleepers::{Role, Sleeper, api};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::step_until;
+use crate::{step, step_until};
 use dormouse_testing::traffic::request;
-use dormouse_testing::{Dlx, PORT, World, drive, phase};
+use dormouse_testing::{Dlx, PORT, World, phase, run_controller};
 
 pub async fn patch(world: &World, plural: &str, name: &str, patch: Value) {
     use kube::api::{DynamicObject, Patch, PatchParams};
@@ -35,14 +35,9 @@ fn epoch(sleeper: &Sleeper) -> i64 {
 async fn chaos_1_a_new_sleeper_goes_on_where_one_that_was_removed_by_force_was() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     for _ in 0..2 {
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         let before = epoch(&*world.until_asleep().await);
         let uid = world
             .cluster
@@ -75,12 +70,7 @@ async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
     ] {
         let world = World::new().await;
         let _dlx = Dlx::start(&world).await;
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         let first = if goal == Phase::Waking {
             Phase::Asleep
         } else {
@@ -89,29 +79,14 @@ async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
         step_until(&world, &[&world.cluster], Role::Leader, first, |_| {}).await;
         if goal == Phase::Waking {
             for _ in 0..2 {
-                world
-                    .cluster
-                    .reconciler()
-                    .reconcile(&world.key, Role::Leader, 1)
-                    .await
-                    .unwrap();
+                step(&world, &world.cluster, Role::Leader).await;
             }
-            world
-                .cluster
-                .desired()
-                .wish_wake(&world.key, "a request")
-                .await
-                .unwrap();
-            world
-                .cluster
-                .reconciler()
-                .reconcile(&world.key, Role::Leader, 1)
-                .await
-                .unwrap();
+            world.wish_wake("a request").await;
+            step(&world, &world.cluster, Role::Leader).await;
         }
         world.remove_by_force().await;
         world.declare("workloads").await;
-        let _leader = drive(&world.cluster, Role::Leader);
+        let _leader = run_controller(&world.cluster, Role::Leader);
         world.until_answered().await;
         world.until_awake().await;
         world.until_restored().await;
@@ -122,13 +97,8 @@ async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
 async fn chaos_1_what_nobody_declares_anew_is_restored_all_the_same() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     world.remove_by_force().await;
     world.until_restored().await;
@@ -141,13 +111,8 @@ async fn chaos_1_what_nobody_declares_anew_is_restored_all_the_same() {
 async fn chaos_1_a_status_that_was_wiped_is_derived_again() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_without_pods().await;
     let name = world.key.object_name();
     let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
@@ -169,15 +134,10 @@ async fn chaos_1_a_status_that_was_wiped_is_derived_again() {
 async fn field_18_a_parked_annotation_that_is_lost_is_written_again_and_a_request_wakes() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     for garbage in [Value::Null, json!("odd"), json!("{}"), json!("[]")] {
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
         let annotations = json!({"metadata": {"annotations": {api::PARKED_SELECTOR: garbage}}});
         patch(&world, "services", "web", annotations.clone()).await;
@@ -201,12 +161,7 @@ async fn field_18_a_parked_annotation_that_is_lost_is_written_again_and_a_reques
 async fn field_18_without_any_copy_the_workload_tells_which_pods() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    world.wish_sleep("idle").await;
     step_until(&world, &[&world.cluster], Role::Leader, Phase::Observing, |_| {}).await;
     let name = world.key.object_name();
     let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
@@ -223,7 +178,7 @@ async fn field_18_without_any_copy_the_workload_tells_which_pods() {
         json!({"metadata": {"annotations": {api::PARKED_SELECTOR: null}}}),
     )
     .await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     world.until_asleep().await;
     world.until_answered().await;
     world.until_awake().await;
@@ -234,7 +189,7 @@ async fn field_18_without_any_copy_the_workload_tells_which_pods() {
 async fn whatever_else_is_edited_while_it_sleeps_a_request_wakes_it() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     let sleeper = world.key.object_name();
     let edits = [
         (
@@ -279,12 +234,7 @@ async fn whatever_else_is_edited_while_it_sleeps_a_request_wakes_it() {
         ),
     ];
     for (plural, name, edit) in edits {
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
         patch(&world, plural, name, edit.clone()).await;
         world.until_answered().await;

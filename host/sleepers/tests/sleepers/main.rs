@@ -19,18 +19,19 @@ use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::Step;
 use dormouse_sleepers::{Cluster, ReconcileOutcome, Role, StepOutcome};
 use dormouse_testing::traffic::request;
-use dormouse_testing::{Dlx, PATIENCE, PORT, World, drive, phase, workload};
+use dormouse_testing::{Dlx, PATIENCE, PORT, World, phase, run_controller, workload};
 
-/// Rounds, one step each, until the Sleeper is in this phase. `check` is asked after each.
+/// Reconciles the Sleeper, and executes one step at most.
+async fn step(world: &World, by: &Cluster, role: Role) -> ReconcileOutcome {
+    by.reconciler().reconcile(&world.key, role, 1).await.unwrap()
+}
+
+/// Steps, until the Sleeper is in this phase. `check` is asked after each.
 async fn step_until(world: &World, by: &[&Cluster], role: Role, goal: Phase, check: impl Fn(&World)) {
     let begun = tokio::time::Instant::now();
     for turn in 0.. {
         assert!(begun.elapsed() < PATIENCE, "{goal:?} was not reached");
-        let outcome = by[turn % by.len()]
-            .reconciler()
-            .reconcile(&world.key, role, 1)
-            .await
-            .unwrap();
+        let outcome = step(world, by[turn % by.len()], role).await;
         check(world);
         if let ReconcileOutcome::Waiting { .. } = outcome {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -55,12 +56,7 @@ fn somebody_is_behind_the_service(world: &World) {
 
 /// Somebody comes, and wakers carry it out in turn, up to this phase. At no moment is nobody behind the Service.
 async fn somebody_comes(world: &World, by: &[&Cluster], goal: Phase) {
-    world
-        .cluster
-        .desired()
-        .wish_wake(&world.key, "somebody came")
-        .await
-        .unwrap();
+    world.wish_wake("somebody came").await;
     step_until(world, by, Role::Waker, goal, somebody_is_behind_the_service).await;
 }
 
@@ -68,13 +64,8 @@ async fn somebody_comes(world: &World, by: &[&Cluster], goal: Phase) {
 async fn a_workload_goes_to_sleep_and_is_woken() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     let sleeper = world.until_asleep().await;
     assert_eq!(world.replicas(), 0);
     let service = world.service();
@@ -96,12 +87,7 @@ async fn a_workload_goes_to_sleep_and_is_woken() {
     assert_eq!(slice["ports"][0]["port"], u64::from(state.ports[0].dlx_port));
     assert_eq!(state.replicas[0].replicas, 2);
 
-    world
-        .cluster
-        .desired()
-        .wish_wake(&world.key, "somebody came")
-        .await
-        .unwrap();
+    world.wish_wake("somebody came").await;
     let sleeper = world.until_awake().await;
     world.assert_restored();
     let state = sleeper.status.clone().unwrap().state;
@@ -126,12 +112,7 @@ async fn any_process_goes_on_where_another_died_between_two_steps() {
     let other = world.another_process().await;
     let both = [&world.cluster, &other];
     for _ in 0..2 {
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         step_until(
             &world,
             &both,
@@ -141,11 +122,7 @@ async fn any_process_goes_on_where_another_died_between_two_steps() {
         )
         .await;
         while world.replicas() > 0 {
-            other
-                .reconciler()
-                .reconcile(&world.key, Role::Leader, 1)
-                .await
-                .unwrap();
+            step(&world, &other, Role::Leader).await;
         }
         somebody_comes(&world, &both, Phase::Awake).await;
         world.assert_restored();
@@ -158,21 +135,10 @@ async fn a_wake_turns_round_a_sleep_at_every_step() {
     let _dlx = Dlx::start(&world).await;
     // The further it gets, the more there is to undo.
     for steps in 0..14 {
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         let mut left = steps;
         while left > 0 {
-            match world
-                .cluster
-                .reconciler()
-                .reconcile(&world.key, Role::Leader, 1)
-                .await
-                .unwrap()
-            {
+            match step(&world, &world.cluster, Role::Leader).await {
                 ReconcileOutcome::Acted { .. } => left -= 1,
                 ReconcileOutcome::Waiting { until: None, .. } => break,
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -197,16 +163,14 @@ async fn two_wakers_make_one_write_from_zero() {
         ..Fault::default()
     });
     for cycle in 1..=3 {
-        let leader = drive(&world.cluster, Role::Leader);
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        let leader = run_controller(&world.cluster, Role::Leader);
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
         drop(leader);
-        let _wakers = (drive(&world.cluster, Role::Waker), drive(&other, Role::Waker));
+        let _wakers = (
+            run_controller(&world.cluster, Role::Waker),
+            run_controller(&other, Role::Waker),
+        );
         let (one, two) = tokio::join!(
             world.cluster.desired().wish_wake(&world.key, "one"),
             other.desired().wish_wake(&world.key, "two"),
@@ -237,12 +201,7 @@ async fn two_wakers_make_one_write_from_zero() {
 async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    world.wish_sleep("idle").await;
     let name = world.key.object_name();
     let mut parking = None;
     let begun = tokio::time::Instant::now();
@@ -256,12 +215,7 @@ async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
         } else if phase == Phase::Asleep {
             break seen;
         }
-        world
-            .cluster
-            .reconciler()
-            .reconcile(&world.key, Role::Leader, 1)
-            .await
-            .unwrap();
+        step(&world, &world.cluster, Role::Leader).await;
     };
     assert_eq!(world.replicas(), 2, "it was about to scale down");
     somebody_comes(&world, &[&world.cluster], Phase::Ready).await;
@@ -294,13 +248,8 @@ async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
 async fn a_sleeper_that_is_retired_leaves_everything_as_it_was() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     world.cluster.declarations().retire(&world.key).await.unwrap();
     world
@@ -317,13 +266,8 @@ async fn a_sleeper_that_is_retired_leaves_everything_as_it_was() {
 async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     world.api.inject(Fault {
         verb: "update".into(),
@@ -332,12 +276,7 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
         message: "exceeded quota".into(),
         ..Fault::default()
     });
-    let wished = world
-        .cluster
-        .desired()
-        .wish_wake(&world.key, "somebody came")
-        .await
-        .unwrap();
+    let wished = world.wish_wake("somebody came").await;
     let sleeper = world
         .until("failed", |s| {
             s.status
@@ -352,12 +291,7 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
     let condition = status.conditions.iter().find(|c| c.type_ == "Wakeable").unwrap();
     assert_eq!(condition.status, "False");
     world.api.clear_faults();
-    world
-        .cluster
-        .desired()
-        .wish_wake(&world.key, "again")
-        .await
-        .unwrap();
+    world.wish_wake("again").await;
     let sleeper = world.until_awake().await;
     let status = sleeper.status.clone().unwrap();
     assert_eq!(status.state.wake_failure, None);
@@ -378,15 +312,13 @@ async fn requests_to_a_sleeping_service_are_all_answered() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let waker = world.another_process().await;
-    let _drivers = (drive(&world.cluster, Role::Leader), drive(&waker, Role::Waker));
+    let _controllers = (
+        run_controller(&world.cluster, Role::Leader),
+        run_controller(&waker, Role::Waker),
+    );
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     for _ in 0..3 {
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
         let requests: Vec<_> = (0..30).map(|_| tokio::spawn(request(address))).collect();
         for answer in requests {
@@ -400,7 +332,7 @@ async fn requests_to_a_sleeping_service_are_all_answered() {
 async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _driver = drive(&world.cluster, Role::Leader);
+    let _controller = run_controller(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     let cluster = world.cluster.clone();
     let key = world.key.clone();
@@ -438,12 +370,7 @@ async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
     }
     assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
     // The last wish may have found nobody.
-    world
-        .cluster
-        .desired()
-        .wish_wake(&world.key, "the end")
-        .await
-        .unwrap();
+    world.wish_wake("the end").await;
     world.until_awake().await;
     world.assert_restored();
 }
@@ -452,13 +379,8 @@ async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
 async fn without_any_dlx_what_sleeps_is_woken() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     dlx.vanish(&world);
     let sleeper = world.until_awake().await;
@@ -471,20 +393,15 @@ async fn a_service_that_leads_to_a_dlx_that_is_gone_is_repaired_without_a_leader
     let world = World::new().await;
     let first = Dlx::start(&world).await;
     {
-        let _leader = drive(&world.cluster, Role::Leader);
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        let _leader = run_controller(&world.cluster, Role::Leader);
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
     }
     assert_eq!(world.behind_the_service(), [first.address.to_string()]);
     drop(first);
     let second = Dlx::start(&world).await;
     let waker = world.another_process().await;
-    let _driver = drive(&waker, Role::Waker);
+    let _controller = run_controller(&waker, Role::Waker);
     let begun = tokio::time::Instant::now();
     world
         .until_behind_the_service(&[second.address.to_string()])
@@ -512,20 +429,15 @@ async fn so_is_one_that_leads_to_some_that_are_gone() {
     let only = [dlx.address.to_string()];
     let both = [only[0].clone(), second.address.to_string()];
     {
-        let _leader = drive(&world.cluster, Role::Leader);
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        let _leader = run_controller(&world.cluster, Role::Leader);
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
         dlx.list_with(&world, &[second.address]);
         world.until_behind_the_service(&both).await;
     }
     dlx.list_with(&world, &[]);
     let waker = world.another_process().await;
-    let _driver = drive(&waker, Role::Waker);
+    let _controller = run_controller(&waker, Role::Waker);
     world.until_behind_the_service(&only).await;
     let sleeper = world.until_asleep().await;
     assert_eq!(phase(&sleeper), Phase::Asleep);
@@ -534,7 +446,7 @@ async fn so_is_one_that_leads_to_some_that_are_gone() {
     dlx.list_with(&world, &[second.address]);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.behind_the_service(), only);
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     world.until_behind_the_service(&both).await;
 }
 
@@ -544,13 +456,8 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
     let dlx = Dlx::start(&world).await;
     let late = dlx.another(&world).await;
     dlx.list_with(&world, &[late.address]);
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until("diverting", |s| phase(s) == Phase::Diverting).await;
     let begun = tokio::time::Instant::now();
     let address = world.api.service_address("shop", "web", PORT).unwrap();
@@ -564,12 +471,7 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
     late.learn();
     // A request that the DLX answered has turned it round.
     world.until("awake", |s| phase(s) == Phase::Awake).await;
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     let mut both = [dlx.address, late.address];
     both.sort_unstable();
@@ -583,13 +485,8 @@ async fn when_nobody_who_is_left_answers_it_wakes() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
     let deaf = dlx.another(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
 
     // The only one that is ready does not know the Sleeper, and never will.
@@ -606,13 +503,8 @@ async fn demand_at_the_last_moment_keeps_it_awake() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
     dlx.held.store(3, std::sync::atomic::Ordering::SeqCst);
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world
         .until("woken", |s| s.status.as_ref().is_some_and(|s| s.state.epoch == 1))
         .await;
@@ -625,7 +517,7 @@ async fn demand_at_the_last_moment_keeps_it_awake() {
 async fn a_write_whose_answer_is_lost_is_neither_lost_nor_done_twice() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     for skip in 0..12 {
         for after in [true, false] {
             world.api.inject(Fault {

@@ -8,8 +8,8 @@ use dormouse_sleepers::{Config, Role};
 use serde_json::{Value, json};
 
 use crate::lost::patch;
-use crate::step_until;
-use dormouse_testing::{Dlx, World, config, drive};
+use crate::{step, step_until};
+use dormouse_testing::{Dlx, World, config, run_controller};
 
 fn complaint(sleeper: &dormouse_sleepers::Sleeper) -> String {
     let status = sleeper.status.clone().unwrap_or_default();
@@ -31,13 +31,8 @@ async fn chaos_2_a_port_for_which_no_dlx_port_is_left_wakes_and_says_so() {
     })
     .await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     let ports = json!([
         {"name": "http", "port": 8080, "targetPort": "http"},
@@ -57,13 +52,8 @@ async fn chaos_2_a_port_for_which_no_dlx_port_is_left_wakes_and_says_so() {
 async fn field_16_a_family_that_the_dlx_has_not_wakes_and_says_so() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    let _leader = run_controller(&world.cluster, Role::Leader);
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     patch(
         &world,
@@ -86,13 +76,8 @@ async fn field_16_a_parked_service_that_lost_its_selector_too_is_restored() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     {
-        let _leader = drive(&world.cluster, Role::Leader);
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        let _leader = run_controller(&world.cluster, Role::Leader);
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
     }
     let both = json!({
@@ -100,7 +85,7 @@ async fn field_16_a_parked_service_that_lost_its_selector_too_is_restored() {
         "spec": {"internalTrafficPolicy": "Local"},
     });
     patch(&world, "services", "web", both).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     let sleeper = world.until_awake().await;
     assert!(
         complaint(&sleeper).contains("internalTrafficPolicy"),
@@ -114,7 +99,7 @@ async fn field_16_a_parked_service_that_lost_its_selector_too_is_restored() {
 async fn what_is_settled_is_left_alone() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     let writes = || {
         let requests = world.api.api_requests();
         let reads = ["get", "list", "watch"];
@@ -125,12 +110,7 @@ async fn what_is_settled_is_left_alone() {
             .map(|request| format!("{} {} {}", request.verb, request.resource, request.status))
             .collect::<Vec<_>>()
     };
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    world.wish_sleep("idle").await;
     world.until_without_pods().await;
     // A request is listed a moment after what it did is seen.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -138,12 +118,7 @@ async fn what_is_settled_is_left_alone() {
     assert!(!before.is_empty(), "nothing is counted");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(writes(), before, "asleep");
-    world
-        .cluster
-        .desired()
-        .wish_wake(&world.key, "somebody")
-        .await
-        .unwrap();
+    world.wish_wake("somebody").await;
     world.until_awake().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = writes();
@@ -206,37 +181,17 @@ fn edits() -> Vec<(&'static str, &'static str, Value)> {
 
 /// As far as it comes on its way to a phase, one step after the other.
 async fn bring_to(world: &World, goal: Phase) {
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    world.wish_sleep("idle").await;
     let wakes = matches!(goal, Phase::Waking | Phase::Ready);
     let first = if wakes { Phase::Asleep } else { goal };
     step_until(world, &[&world.cluster], Role::Leader, first, |_| {}).await;
     if wakes {
         // Down to zero first.
         for _ in 0..2 {
-            world
-                .cluster
-                .reconciler()
-                .reconcile(&world.key, Role::Leader, 1)
-                .await
-                .unwrap();
+            step(world, &world.cluster, Role::Leader).await;
         }
-        world
-            .cluster
-            .desired()
-            .wish_wake(&world.key, "a request")
-            .await
-            .unwrap();
-        world
-            .cluster
-            .reconciler()
-            .reconcile(&world.key, Role::Leader, 1)
-            .await
-            .unwrap();
+        world.wish_wake("a request").await;
+        step(world, &world.cluster, Role::Leader).await;
         if goal == Phase::Ready {
             step_until(world, &[&world.cluster], Role::Leader, goal, |_| {}).await;
         }
@@ -250,7 +205,7 @@ async fn edited_while(phase: Phase) {
         let _dlx = Dlx::start(&world).await;
         bring_to(&world, phase).await;
         patch(&world, plural, name, edit.clone()).await;
-        let _leader = drive(&world.cluster, Role::Leader);
+        let _leader = run_controller(&world.cluster, Role::Leader);
         let restored = async {
             // The wish to sleep may still be under way; then a request ends it.
             loop {

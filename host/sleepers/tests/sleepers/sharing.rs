@@ -7,7 +7,7 @@ use dormouse_sleepers::lifecycle::Wish;
 use dormouse_sleepers::{Role, Sleeper, WishError, api::condition};
 
 use dormouse_testing::traffic::request;
-use dormouse_testing::{Dlx, PORT, World, drive, phase};
+use dormouse_testing::{Dlx, PORT, World, phase, run_controller};
 
 const CANARY: &str = "
 apiVersion: apps/v1
@@ -50,16 +50,11 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
     let world = World::new().await;
     let younger = world.declare("younger").await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     world.until_of(&younger, "known", |_| true).await;
     for _ in 0..3 {
-        world
-            .cluster
-            .desired()
-            .wish_sleep(&world.key, "idle")
-            .await
-            .unwrap();
+        world.wish_sleep("idle").await;
         world.until_asleep().await;
         let refused = world.cluster.desired().wish_sleep(&younger, "idle").await;
         assert!(
@@ -94,12 +89,7 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
         world.until_awake().await;
     }
     // The owner goes while it is asleep, and nobody edits anything.
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
     world.cluster.declarations().retire(&world.key).await.unwrap();
     let begun = tokio::time::Instant::now();
@@ -125,14 +115,9 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
 async fn a_canary_beside_a_sleeper_keeps_its_requests() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    let _leader = drive(&world.cluster, Role::Leader);
+    let _leader = run_controller(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
-    world
-        .cluster
-        .desired()
-        .wish_sleep(&world.key, "idle")
-        .await
-        .unwrap();
+    world.wish_sleep("idle").await;
     world.until_asleep().await;
 
     world.api.apply_yaml(CANARY).unwrap();
