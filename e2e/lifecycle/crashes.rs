@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use dormouse::requests;
 use dormouse_model::Phase;
-use dormouse_sleepers::{Role, RoundOutcome, round};
+use dormouse_sleepers::{ReconcileOutcome, Role};
 
 use crate::world::{Wanted, World};
 use crate::{Case, case};
@@ -32,9 +32,14 @@ async fn take(world: &World, ns: &str, name: &str, role: Role, steps: usize) -> 
     let mut taken = 0;
     let mut idle = 0;
     while taken < steps && idle < 150 {
-        let done = match round(&world.cluster, &world.key(ns, name), role, 1).await? {
-            RoundOutcome::Acted { steps } | RoundOutcome::Conflicted { steps } => steps,
-            RoundOutcome::Gone | RoundOutcome::NotOurs | RoundOutcome::Waiting { .. } => 0,
+        let done = match world
+            .cluster
+            .reconciler()
+            .reconcile(&world.key(ns, name), role, 1)
+            .await?
+        {
+            ReconcileOutcome::Acted { steps } | ReconcileOutcome::Conflicted { steps } => steps,
+            ReconcileOutcome::Gone | ReconcileOutcome::NotOurs | ReconcileOutcome::Waiting { .. } => 0,
         };
         taken += done;
         idle = if done == 0 { idle + 1 } else { 0 };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail, ensure};
 use dormouse::requests;
 use dormouse_model::Phase;
-use dormouse_sleepers::{Role, round};
+use dormouse_sleepers::Role;
 
 use crate::world::{Wanted, World};
 use crate::{Case, case};
@@ -80,7 +80,11 @@ pub async fn step_until(world: &World, ns: &str, name: &str, phase: Phase) -> Re
         if world.state(ns, name).await?.phase == phase {
             return Ok(());
         }
-        round(&world.cluster, &key, Role::Leader, 1).await?;
+        world
+            .cluster
+            .reconciler()
+            .reconcile(&key, Role::Leader, 1)
+            .await?;
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     bail!(

@@ -37,8 +37,8 @@ use crate::{Ledger, RouteTable, Waker};
 /// How often targets are looked at whose pods are not old enough, or too old, to count: time changes that, not an event.
 const AGING: Duration = Duration::from_secs(1);
 
-/// What connects a data plane with the cluster and the plugins.
-pub struct Glue {
+/// Keeps the routes and endpoints of a data plane as the cluster and the plugins say, and wakes through them.
+pub struct RouteController {
     caches: Arc<Caches>,
     signals: Signals,
     endpoints: ServiceEndpoints,
@@ -51,7 +51,7 @@ pub struct Glue {
     routes: Arc<RouteTable>,
 }
 
-impl Glue {
+impl RouteController {
     /// `target_port` is the Service port of requests that name their target by header, where the plugin names none. None: what
     /// the settings of the plugins say.
     pub fn new(cluster: &Cluster, plugins: Arc<PluginSet>, target_port: Option<u16>) -> Self {
@@ -79,7 +79,7 @@ impl Glue {
         Arc::clone(&self.waker) as Arc<dyn Waker>
     }
 
-    /// Follows the cluster until `shutdown`. `ledger` is that of the data plane which uses the routes.
+    /// Publishes routes and endpoints as they change, until `shutdown`. `ledger` is that of the data plane which uses the routes.
     pub async fn run(self, ledger: Ledger, shutdown: CancellationToken) {
         let mut changes = self.signals.changes();
         let mut loaded = self.plugins.changes();
@@ -91,7 +91,7 @@ impl Glue {
             ledger,
         );
         let mut publisher = RoutePublisher {
-            glue: self,
+            controller: self,
             resolver,
             targets,
             plan: None,
@@ -100,7 +100,7 @@ impl Glue {
             pace: Pace::default(),
         };
         // What is there from the beginning has not changed when it is heard of.
-        publisher.facts.take_in(&publisher.glue.caches);
+        publisher.facts.take_in(&publisher.controller.caches);
         publisher.replan();
         // Not a sleep that begins anew with each change: where something changes every second it would never end.
         let mut ages = tokio::time::interval(AGING);
@@ -151,8 +151,9 @@ async fn next_batch(changes: &mut Receiver<Change>) -> Option<Seen> {
     }
 }
 
+/// A [`RouteController`] at work.
 struct RoutePublisher {
-    glue: Glue,
+    controller: RouteController,
     resolver: Resolver,
     targets: Targets,
     plan: Option<Plan>,
@@ -246,7 +247,7 @@ impl RoutePublisher {
                 }
                 WatchedKind::ENDPOINT_SLICE => {
                     // Only the DLX's own addresses matter: they are never endpoints.
-                    let own = self.glue.dlx_service.as_ref();
+                    let own = self.controller.dlx_service.as_ref();
                     everything |=
                         own.is_some_and(|(ns, name)| *ns == change.namespace && *name == change.name);
                 }
@@ -262,11 +263,11 @@ impl RoutePublisher {
         // First those who wait, then the routes.
         for at in &sleepers {
             self.targets.refresh_sleeper(&at.0, &at.1);
-            routes |= self.facts.sleeper_changed(&self.glue.caches, at);
+            routes |= self.facts.sleeper_changed(&self.controller.caches, at);
         }
         for at in &services {
             self.targets.refresh_service(&at.0, &at.1);
-            routes |= self.facts.service_changed(&self.glue.caches, at);
+            routes |= self.facts.service_changed(&self.controller.caches, at);
         }
         self.stale |= routes;
         if self.stale && self.pace.is_free() {
@@ -286,13 +287,13 @@ impl RoutePublisher {
     }
 
     fn plan_anew(&mut self) {
-        let Glue {
+        let RouteController {
             caches,
             plugins,
             target_port,
             routes,
             ..
-        } = &self.glue;
+        } = &self.controller;
         let target_port = target_port.or_else(|| plugins.defaults().target_port);
         let plan = Plan::make(caches, plugins, &mut self.resolver, target_port);
         if self.plan.as_ref() == Some(&plan) {

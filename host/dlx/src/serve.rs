@@ -427,7 +427,7 @@ impl Inner {
         headers::rewrite_response(response.headers_mut(), version)?;
         *response.version_mut() = version.max(Version::HTTP_11);
         if matches!(client.door, Door::Port(_)) && target.view().direct {
-            show_out(client, version, &mut response);
+            close_connection(client, version, &mut response);
         }
         let release = Release {
             load,
@@ -700,8 +700,9 @@ fn request_bytes(headers: &http::HeaderMap) -> usize {
     })
 }
 
-/// The workload is served by its pods again: the client's next connection will lead there.
-fn show_out(client: &Client, version: Version, response: &mut Response<Incoming>) {
+/// Closes the connection of a client after this response: the workload is served by its pods again, and the next connection leads
+/// there.
+fn close_connection(client: &Client, version: Version, response: &mut Response<Incoming>) {
     if version == Version::HTTP_2 {
         client.signal.drain();
     } else {

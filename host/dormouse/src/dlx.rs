@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use axum::extract::Query;
 use axum::routing::get;
 use axum::{Json, Router};
+use dormouse_dlx::cluster::RouteController;
 use dormouse_dlx::{Dlx, DlxConfig, Forwarding, NameHeaders, Preferences, TcpLimits};
 use dormouse_plugin::types::{MultiTargetStrategy, Settings};
 use dormouse_sleepers::Role;
@@ -51,12 +52,11 @@ pub async fn run(
 
     let metrics = dormouse_dlx::Metrics::default();
     metrics.register(&mut host.registry);
-    let glue =
-        dormouse_dlx::cluster::Glue::new(&host.cluster, Arc::clone(&host.plugins), options.target_port);
+    let routes = RouteController::new(&host.cluster, Arc::clone(&host.plugins), options.target_port);
     let dlx = Dlx::new(
         dlx_config(&host, &options, descriptors)?,
-        glue.routes(),
-        glue.waker(),
+        routes.routes(),
+        routes.waker(),
         metrics,
     );
     let server = dlx.bind().context("the DLX cannot listen")?;
@@ -66,7 +66,7 @@ pub async fn run(
 
     // Three lives: the wake path and the admin endpoint outlast the data plane, which outlasts readiness.
     let background = CancellationToken::new();
-    let following = tokio::spawn(glue.run(dlx.ledger().clone(), background.clone()));
+    let routing = tokio::spawn(routes.run(dlx.ledger().clone(), background.clone()));
     let prefer = follow_settings(dlx.clone(), &host, &options)?;
     let preferring = tokio::spawn(background.clone().run_until_cancelled_owned(prefer));
     let controller = host.cluster.controller(Role::Waker);
@@ -101,7 +101,7 @@ pub async fn run(
     server.run(stop_accepting).await;
 
     background.cancel();
-    let _ = tokio::join!(following, preferring, reconciling, admin);
+    let _ = tokio::join!(routing, preferring, reconciling, admin);
     host.cluster.shutdown();
     tracing::info!("the DLX has ended");
     Ok(())

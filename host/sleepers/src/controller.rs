@@ -38,7 +38,7 @@ pub struct Controller {
     schedule: Schedule,
     worker: Worker,
     role: Role,
-    orphans: Orphans,
+    orphans: Arc<Orphans>,
     /// Services that were orphaned at the last check.
     orphaned: HashSet<Name>,
     signals: Signals,
@@ -52,8 +52,8 @@ pub(crate) struct ControllerParts {
     pub(crate) caches: Arc<Caches>,
     pub(crate) dlx: DlxReplicas,
     pub(crate) ownership: Ownership,
-    pub(crate) reconciler: Reconciler,
-    pub(crate) orphans: Orphans,
+    pub(crate) reconciler: Arc<Reconciler>,
+    pub(crate) orphans: Arc<Orphans>,
     pub(crate) signals: Signals,
     pub(crate) requeues: Requeues,
     pub(crate) metrics: Metrics,
@@ -71,7 +71,7 @@ struct Runs {
 impl Controller {
     pub(crate) fn new(parts: ControllerParts, role: Role) -> Self {
         let worker = Worker {
-            reconciler: parts.reconciler.clone(),
+            reconciler: Arc::clone(&parts.reconciler),
             caches: Arc::clone(&parts.caches),
             metrics: parts.metrics.clone(),
             role,
@@ -131,7 +131,7 @@ impl Controller {
                 _ = orphan_checks.tick(), if self.role == Role::Leader && restoring.is_empty() => {
                     let orphans = self.confirmed_orphans();
                     if !orphans.is_empty() {
-                        restoring.spawn(restore(self.orphans.clone(), orphans, self.request_timeout * 4));
+                        restoring.spawn(restore(Arc::clone(&self.orphans), orphans, self.request_timeout * 4));
                     }
                 }
                 requeue = requeues.recv() => match requeue {
@@ -186,7 +186,7 @@ impl Controller {
 }
 
 /// Restores orphaned Services. One that fails is tried again after the next check.
-async fn restore(orphans: Orphans, found: Vec<Name>, timeout: Duration) {
+async fn restore(orphans: Arc<Orphans>, found: Vec<Name>, timeout: Duration) {
     for (namespace, service) in found {
         match tokio::time::timeout(timeout, orphans.restore(&namespace, &service)).await {
             Ok(Ok(())) => {}

@@ -113,11 +113,11 @@ impl DesiredState {
             observed => observed?,
         };
         let workloads = &observed.observation().workloads;
-        let mut existing = workloads.iter().filter(|workload| workload.exists).peekable();
-        if existing.peek().is_none() || existing.clone().any(|workload| workload.replicas > 0) {
+        let existing: Vec<_> = workloads.iter().filter(|workload| workload.exists).collect();
+        if existing.is_empty() || existing.iter().any(|workload| workload.replicas > 0) {
             return Ok(StoodIn::NotAtZero);
         }
-        if existing.any(|workload| workload.zero == Zero::Off) {
+        if existing.iter().any(|workload| workload.zero == Zero::Off) {
             if observed.observation().state.phase != Phase::Awake {
                 // Nothing is restored by that; only the DLX leaves.
                 self.wish_wake(key, "it was turned off by somebody else, and is left so")

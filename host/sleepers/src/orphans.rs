@@ -23,8 +23,7 @@ use crate::services::{is_parked, original_selector};
 use crate::sleep_note::SleepNote;
 use crate::writer::SleeperWriter;
 
-/// Finds and restores orphaned Services. Cheap to clone.
-#[derive(Clone)]
+/// Finds and restores orphaned Services.
 pub(crate) struct Orphans {
     server: ApiServer,
     caches: Arc<Caches>,

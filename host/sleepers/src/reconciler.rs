@@ -95,8 +95,7 @@ impl Decided {
     }
 }
 
-/// Reconciles Sleepers. Cheap to clone.
-#[derive(Clone)]
+/// Reconciles Sleepers.
 pub struct Reconciler {
     pub(crate) caches: Arc<Caches>,
     pub(crate) sleepers: SleeperWriter,

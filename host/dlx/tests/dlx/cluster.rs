@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dormouse_dlx::cluster::Glue;
+use dormouse_dlx::cluster::RouteController;
 use dormouse_dlx::{AppProtocol, Dlx, DlxConfig, Metrics, NameHeaders, RouteTable};
 use dormouse_model::Phase;
 use dormouse_plugin::{EngineConfig, HostEngine, NoServices, PluginSet};
@@ -60,8 +60,8 @@ impl Shop {
         let engine = HostEngine::new(EngineConfig::default(), dormouse_plugin::Metrics::default()).unwrap();
         let none = std::env::temp_dir().join("dormouse-no-plugins");
         let plugins = PluginSet::load(&engine, &none, &BTreeMap::new(), Arc::new(NoServices)).await;
-        let glue = Glue::new(&world.cluster, Arc::new(plugins), None);
-        let waker = glue.waker();
+        let controller = RouteController::new(&world.cluster, Arc::new(plugins), None);
+        let waker = controller.waker();
         let names = NameHeaders {
             name: "x-target".parse().unwrap(),
             path: None,
@@ -73,16 +73,16 @@ impl Shop {
                 names: Some(names),
                 ..config()
             },
-            glue.routes(),
+            controller.routes(),
             waker,
             Metrics::default(),
         );
-        let routes: Arc<RouteTable> = glue.routes();
+        let routes: Arc<RouteTable> = controller.routes();
         let server = dlx.bind().unwrap();
         let main = server.local_addr();
         let shutdown = CancellationToken::new();
         tokio::spawn(server.run(shutdown.clone()));
-        tokio::spawn(glue.run(dlx.ledger().clone(), shutdown.clone()));
+        tokio::spawn(controller.run(dlx.ledger().clone(), shutdown.clone()));
         for role in [Role::Leader, Role::Waker] {
             tokio::spawn(world.cluster.controller(role).run(shutdown.clone()));
         }

@@ -53,7 +53,7 @@ impl Run {
 /// Carries runs out. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Worker {
-    pub(super) reconciler: Reconciler,
+    pub(super) reconciler: Arc<Reconciler>,
     pub(super) caches: Arc<Caches>,
     pub(super) metrics: Metrics,
     pub(super) role: Role,

@@ -39,7 +39,7 @@ pub(super) struct Schedule {
     caches: Arc<Caches>,
     dlx: DlxReplicas,
     ownership: Ownership,
-    reconciler: Reconciler,
+    reconciler: Arc<Reconciler>,
     role: Role,
     /// Whose namespaces are reconciled. None: all.
     pub(super) shards: Option<watch::Receiver<Shards>>,
@@ -60,7 +60,7 @@ impl Schedule {
         caches: Arc<Caches>,
         dlx: DlxReplicas,
         ownership: Ownership,
-        reconciler: Reconciler,
+        reconciler: Arc<Reconciler>,
         role: Role,
     ) -> Self {
         Self {
