@@ -59,7 +59,7 @@ async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) 
         world
             .cluster
             .desired()
-            .wish_sleep(&world.key(ns, &name(step)), "the case says so")
+            .request_sleep(&world.key(ns, &name(step)), "the case says so")
             .await?;
         take(&world, ns, &name(step), Role::Leader, step).await?;
         reached.push(world.state(ns, &name(step)).await?.phase);
@@ -102,7 +102,7 @@ async fn a_dlx_that_dies_between_any_two_steps_of_a_wake(world: Arc<World>) -> R
         world
             .cluster
             .desired()
-            .wish_wake(&world.key(ns, &name(step)), "the case says so")
+            .request_wake(&world.key(ns, &name(step)), "the case says so")
             .await?;
         take(&world, ns, &name(step), Role::Waker, step).await?;
         reached.push(world.state(ns, &name(step)).await?.phase);

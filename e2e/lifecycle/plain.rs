@@ -160,7 +160,7 @@ async fn two_dlx_replicas_waking_at_once_write_replicas_once(world: Arc<World>) 
     world.put_to_sleep(ns, name).await?;
     world
         .until("at zero", async || {
-            Ok(world.state(ns, name).await?.at_zero.then_some(()))
+            Ok(world.state(ns, name).await?.zero_observed.then_some(()))
         })
         .await?;
     let before = world.installation().scale_writes(ns)?;
@@ -223,7 +223,7 @@ async fn scaling_up_by_hand_is_respected_as_a_wake(world: Arc<World>) -> Result<
     world.put_to_sleep(ns, name).await?;
     world
         .until("at zero", async || {
-            Ok(world.state(ns, name).await?.at_zero.then_some(()))
+            Ok(world.state(ns, name).await?.zero_observed.then_some(()))
         })
         .await?;
     world.scale(ns, name, 2).await?;

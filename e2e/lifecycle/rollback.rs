@@ -47,7 +47,7 @@ async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<
     world
         .cluster
         .desired()
-        .wish_sleep(&world.key(ns, name), "the case says so")
+        .request_sleep(&world.key(ns, name), "the case says so")
         .await?;
     step_until(world, ns, name, phase).await?;
     // While diverting, pods and DLX share the Service, and afterwards nodes may take a moment to follow: take the way

@@ -61,7 +61,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Resu
     let refused = world
         .cluster
         .desired()
-        .wish_sleep(&world.key(ns, name), "the case says so")
+        .request_sleep(&world.key(ns, name), "the case says so")
         .await;
     ensure!(refused.is_err(), "it was to sleep beside its canary: {refused:?}");
     let url = world.url(ns, name).await?;
@@ -80,7 +80,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Resu
             Ok(world
                 .cluster
                 .desired()
-                .wish_sleep(&key, "the case says so")
+                .request_sleep(&key, "the case says so")
                 .await
                 .ok())
         })
@@ -107,7 +107,7 @@ async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) 
     let loser = world
         .cluster
         .desired()
-        .wish_sleep(&world.key(ns, "other"), "the case says so")
+        .request_sleep(&world.key(ns, "other"), "the case says so")
         .await;
     ensure!(
         loser
@@ -140,7 +140,7 @@ async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) 
             Ok(world
                 .cluster
                 .desired()
-                .wish_sleep(&key, "the case says so")
+                .request_sleep(&key, "the case says so")
                 .await
                 .ok())
         })

@@ -60,7 +60,7 @@ fn functions(world: &World) -> Api<DynamicObject> {
     Api::namespaced_with(world.client.clone(), NAMESPACE, &kind)
 }
 
-/// The platform: carries out what the status wishes, and says when it is done.
+/// The platform: carries out what the status requests, and says when it is done.
 async fn platform(world: Arc<World>) -> Result<()> {
     let api = functions(&world);
     loop {
@@ -137,7 +137,7 @@ async fn a_function_platform_is_scaled_through_its_status(world: Arc<World>) -> 
         "it was put to sleep while in use"
     );
 
-    // Idle: the plugin writes its wish, the platform does the work.
+    // Idle: the plugin writes what it wants, the platform does the work.
     handled(&world, "0").await?;
     world
         .until("the function to sleep", async || {

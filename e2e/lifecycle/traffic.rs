@@ -104,7 +104,7 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
         world
             .cluster
             .desired()
-            .wish_sleep(&key, "the case says so")
+            .request_sleep(&key, "the case says so")
             .await?;
         if cycle % 4 == 3 {
             world.until_phase(ns, name, Phase::Draining).await?;
@@ -136,7 +136,7 @@ async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> R
         world
             .cluster
             .desired()
-            .wish_sleep(&world.key(ns, name), "the case says so")
+            .request_sleep(&world.key(ns, name), "the case says so")
             .await?;
         world
             .until("a wake", async || {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use dormouse::local::{self, SYSTEM_NAMESPACE};
-use dormouse_lifecycle::{SleeperState, Wish};
+use dormouse_lifecycle::{DesiredState, SleeperState};
 use dormouse_model::Phase;
 use dormouse_sleepers::api::Sleeper;
 use dormouse_sleepers::{Cluster, SleeperKey};
@@ -353,10 +353,10 @@ impl World {
         let key = self.key(namespace, name);
         self.until(&format!("{namespace}/{name} to be Asleep"), async || {
             let state = self.state(namespace, name).await?;
-            if state.phase == Phase::Awake && state.wish == Wish::Awake {
+            if state.phase == Phase::Awake && state.desired == DesiredState::Awake {
                 self.cluster
                     .desired()
-                    .wish_sleep(&key, "the case says so")
+                    .request_sleep(&key, "the case says so")
                     .await?;
             }
             Ok((state.phase == Phase::Asleep).then_some(()))

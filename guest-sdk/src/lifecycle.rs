@@ -1,13 +1,13 @@
 //! Sleep and wake, done safely: traffic is diverted before anything is scaled, and nothing is lost.
 //!
-//! Both functions record a wish on the resource's Sleeper and return; the host carries it through. The operator has to
+//! Both functions record the desired state on the resource's Sleeper and return; the host carries it through. The operator has to
 //! grant `lifecycle` to the plugin.
 
 use jiff::Timestamp;
 
 use crate::{ResourceId, host};
 
-/// Why a wish was not taken.
+/// Why a desired state was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// There is no Sleeper: the plugin never returned the resource.
@@ -16,8 +16,8 @@ pub enum Error {
     /// It cannot be put to sleep this way.
     #[error("cannot be put to sleep: {0}")]
     Unsupported(String),
-    /// A newer wish won. Nothing to do: the host asks again when it is due.
-    #[error("a newer wish won: {0}")]
+    /// A newer request won. Nothing to do: the host asks again when it is due.
+    #[error("a newer request won: {0}")]
     Superseded(String),
     /// No answer before the deadline of the call.
     #[error("timed out: {0}")]

@@ -54,16 +54,16 @@ pub trait Scaler: Default + 'static {
     }
 }
 
-/// Records the wish on the resource's Sleeper and leaves the rest to the host.
+/// Records the desired state on the resource's Sleeper and leaves the rest to the host.
 ///
 /// [`Outcome::Accepted`] also when it is so already: the host watches the Sleeper and sees it at once, whereas a cached
-/// look at the Sleeper could be a moment behind. A refused or failed wish is [`Outcome::Failed`].
+/// look at the Sleeper could be a moment behind. A refused or failed request is [`Outcome::Failed`].
 pub fn through_lifecycle(resource: &ResourceId, replicas: u32, reason: &str) -> Outcome {
-    let wished = match replicas {
+    let requested = match replicas {
         0 => lifecycle::sleep(resource, reason),
         _ => lifecycle::wake(resource, reason),
     };
-    match wished {
+    match requested {
         Ok(()) => Outcome::Accepted,
         Err(error) => Outcome::Failed(error.into()),
     }
@@ -118,7 +118,7 @@ pub enum MultiTargetStrategy {
     Canary,
 }
 
-/// What became of the wish for one resource.
+/// What became of the request for one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is so already.
@@ -138,9 +138,9 @@ pub struct FieldCondition {
     pub object: ObjectRef,
     /// Dotted path, such as `status.state`.
     pub path: String,
-    /// The wish is fulfilled when the field has one of these values.
+    /// The request is fulfilled when the field has one of these values.
     pub ready_values: Vec<String>,
-    /// The wish has failed when the field has one of these values.
+    /// The request has failed when the field has one of these values.
     pub failed_values: Vec<String>,
 }
 

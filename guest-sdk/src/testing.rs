@@ -179,12 +179,12 @@ impl Host {
             .cloned()
     }
 
-    /// Resources that were wished asleep, with the reason.
+    /// Resources that were asked to sleep, with the reason.
     pub fn sleeps(&self) -> Vec<(ResourceId, String)> {
         self.state.borrow().sleeps.clone()
     }
 
-    /// Resources that were wished awake, with the reason.
+    /// Resources that were asked to wake, with the reason.
     pub fn wakes(&self) -> Vec<(ResourceId, String)> {
         self.state.borrow().wakes.clone()
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use dormouse_dlx::{
     AppProtocol, Dlx, DlxConfig, EndpointsView, HostPath, Limits, Metrics, PathMatch, PortRoute, RouteTable,
-    Routes, Server, Target, TargetKey, TargetSpec, WakeError, Waker,
+    RouteTarget, RouteTargetKey, RouteTargetSpec, Routes, Server, WakeError, Waker,
 };
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
@@ -255,7 +255,7 @@ struct Scripted {
 
 #[async_trait::async_trait]
 impl Waker for Scripted {
-    async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), WakeError> {
+    async fn wake(&self, _target: &RouteTarget, _reason: &str) -> Result<(), WakeError> {
         if let Some((to, startup)) = self.to {
             self.stamps.ask();
             let (view, stamps) = (self.view.clone(), Arc::clone(&self.stamps));
@@ -274,7 +274,7 @@ impl Waker for Scripted {
 struct Front {
     dlx: Dlx,
     routes: Arc<RouteTable>,
-    target: Arc<Target>,
+    target: Arc<RouteTarget>,
     view: watch::Sender<Arc<EndpointsView>>,
     stamps: Arc<Stamps>,
 }
@@ -306,16 +306,16 @@ impl Front {
             stamps: Arc::clone(&stamps),
         };
         let dlx = Dlx::new(config, Arc::clone(&routes), Arc::new(waker), Metrics::default());
-        let key = TargetKey {
+        let key = RouteTargetKey {
             namespace: "default".into(),
             sleeper: "bench".into(),
             uid: "bench".into(),
             service: "bench".into(),
             port: 80,
         };
-        let target = Target::new(
-            dlx.ledger(),
-            TargetSpec {
+        let target = RouteTarget::new(
+            dlx.demand_counters(),
+            RouteTargetSpec {
                 key,
                 owner: dormouse_model::Owner::plugin("bench"),
                 wake: dormouse_sleepers::Wake::Lifecycle,

@@ -61,7 +61,7 @@ impl Bench<'_> {
             .zip(&told)
             .filter_map(|(target, told)| {
                 let seen = self.sleepers.get(*target).filter(|seen| seen.phase == "Asleep")?;
-                Some(seen.wish_since.saturating_duration_since(*told).as_secs_f64())
+                Some(seen.desired_since.saturating_duration_since(*told).as_secs_f64())
             })
             .collect();
         numbers.insert("decision p99 afterwards", quantile(&mut decided, 0.99));

@@ -19,13 +19,13 @@ use super::controllers::number;
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub phase: String,
-    pub wish: String,
+    pub desired: String,
     /// What its status says of it.
     pub reason: String,
     /// The port of every DLX that stands in for it.
     pub port: Option<u16>,
     pub phase_since: Instant,
-    pub wish_since: Instant,
+    pub desired_since: Instant,
 }
 
 /// All Sleepers, by the number of their target.
@@ -92,7 +92,7 @@ impl Sleepers {
     pub fn tally(&self) -> Vec<String> {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for seen in self.all().iter().flatten() {
-            let state = format!("{}, wished {}: {}", seen.phase, seen.wish, seen.reason);
+            let state = format!("{}, requested {}: {}", seen.phase, seen.desired, seen.reason);
             *counts.entry(state).or_default() += 1;
         }
         counts
@@ -120,19 +120,19 @@ impl Sleepers {
 
 fn note(slot: &mut Option<Seen>, status: &Value, now: Instant) {
     let text = |key: &str| status[key].as_str().unwrap_or("Awake").to_owned();
-    let (phase, wish) = (text("phase"), text("wish"));
+    let (phase, desired) = (text("phase"), text("wish"));
     let port = status["ports"][0]["dlxPort"]
         .as_u64()
         .and_then(|port| u16::try_from(port).ok());
-    let (phase_since, wish_since) = match slot {
+    let (phase_since, desired_since) = match slot {
         Some(before) => (
             if before.phase == phase {
                 before.phase_since
             } else {
                 now
             },
-            if before.wish == wish {
-                before.wish_since
+            if before.desired == desired {
+                before.desired_since
             } else {
                 now
             },
@@ -141,11 +141,11 @@ fn note(slot: &mut Option<Seen>, status: &Value, now: Instant) {
     };
     *slot = Some(Seen {
         phase,
-        wish,
+        desired,
         reason: status["reason"].as_str().unwrap_or_default().to_owned(),
         port,
         phase_since,
-        wish_since,
+        desired_since,
     });
 }
 
@@ -164,7 +164,7 @@ mod tests {
         note(&mut slot, &status, begun + Duration::from_secs(1));
         let seen = slot.unwrap();
         assert_eq!(
-            (seen.phase_since, seen.wish_since),
+            (seen.phase_since, seen.desired_since),
             (begun, begun + Duration::from_secs(1))
         );
         assert_eq!(seen.port, Some(20001));

@@ -288,10 +288,10 @@ impl Bench<'_> {
         let (mut decided, mut slept) = (Vec::new(), Vec::new());
         for (target, told) in (0..).zip(&told) {
             if let Some(seen) = self.sleepers.get(target).filter(|seen| seen.phase == "Asleep") {
-                decided.push(seen.wish_since.saturating_duration_since(*told).as_secs_f64());
+                decided.push(seen.desired_since.saturating_duration_since(*told).as_secs_f64());
                 slept.push(
                     seen.phase_since
-                        .saturating_duration_since(seen.wish_since)
+                        .saturating_duration_since(seen.desired_since)
                         .as_secs_f64(),
                 );
             }

@@ -104,7 +104,7 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
         world
             .cluster
             .desired()
-            .wish_sleep(&key, "the case says so")
+            .request_sleep(&key, "the case says so")
             .await?;
         sleeps += 1;
         let over = tokio::time::timeout(Duration::from_millis(1500), &mut through).await;

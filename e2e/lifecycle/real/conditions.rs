@@ -87,7 +87,7 @@ async fn a_missing_permission_is_named_on_the_sleeper_and_heals(world: Arc<World
         world
             .cluster
             .desired()
-            .wish_sleep(&key, "the case says so")
+            .request_sleep(&key, "the case says so")
             .await?;
         world
             .complaint(ns, name, "Divertible", "cannot update resource")

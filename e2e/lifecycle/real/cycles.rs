@@ -197,7 +197,7 @@ async fn a_hundred_cycles_with_a_new_connection_every_five_milliseconds(world: A
         world
             .cluster
             .desired()
-            .wish_sleep(&key, "the case says so")
+            .request_sleep(&key, "the case says so")
             .await?;
         // In every fifth cycle the traffic never stops, and turns the sleep round wherever it is noticed.
         if cycle % 5 != 4 {
@@ -261,7 +261,7 @@ async fn restarts_of_everything_under_traffic_lose_nothing(world: Arc<World>) ->
         world
             .cluster
             .desired()
-            .wish_sleep(&key, "the case says so")
+            .request_sleep(&key, "the case says so")
             .await?;
         traffic.flow(false).await?;
         tokio::time::sleep(Duration::from_millis(900)).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use dormouse::requests;
 use dormouse_model::Phase;
-use dormouse_sleepers::{Sleeper, SleeperKey, WishError};
+use dormouse_sleepers::{DesiredStateError, Sleeper, SleeperKey};
 use kube::api::Api;
 use serde_json::json;
 
@@ -234,7 +234,14 @@ async fn two_workloads_behind_one_service_are_left_alone_and_told(world: Arc<Wor
         );
     }
     let key = world.key(ns, "blue");
-    let wish = world.cluster.desired().wish_sleep(&key, "the case says so").await;
-    ensure!(matches!(wish, Err(WishError::Unsupported(_))), "{wish:?}");
+    let desired = world
+        .cluster
+        .desired()
+        .request_sleep(&key, "the case says so")
+        .await;
+    ensure!(
+        matches!(desired, Err(DesiredStateError::Unsupported(_))),
+        "{desired:?}"
+    );
     Ok(())
 }

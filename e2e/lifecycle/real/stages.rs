@@ -29,7 +29,7 @@ const WAKES: usize = 11;
 /// What Dormouse is to add to a cold start at most, in the median and in milliseconds. Said, not insisted on: a machine that
 /// does something else as well would decide about it.
 const AIM: f64 = 20.0;
-/// What Dormouse may ask of the API server from its wish until replicas are sent, both included: the wish, six that read what
+/// What Dormouse may ask of the API server from its request until replicas are sent, both included: the desired state, six that read what
 /// belongs to the workload, the fence on the Service, the replicas. Most of Dormouse's part is waiting for these.
 const REQUESTS: usize = 9;
 
@@ -182,7 +182,7 @@ async fn apart(
     let scaled = written("deployments", "scale")
         .next()
         .context("nobody wrote replicas")?;
-    let wished = written("sleepers", "status")
+    let requested = written("sleepers", "status")
         .find(|event| event.user == scaled.user)
         .context("nobody wished it awake")?;
     let bound = written("pods", "binding")
@@ -192,27 +192,27 @@ async fn apart(
         .rfind(|event| event.received <= seen_ready)
         .context("no kubelet said that the pod is ready")?;
     let until_replicas = |event: &&Audited| {
-        event.user == scaled.user && (wished.received..=scaled.received).contains(&event.received)
+        event.user == scaled.user && (requested.received..=scaled.received).contains(&event.received)
     };
     let requests_made = audit.iter().filter(until_replicas).count();
-    // Between the wish and the replicas the one who scaled asks and writes, some of it at once.
+    // Between the request and the replicas the one who scaled asks and writes, some of it at once.
     let asking = busy(
         audit.iter().filter(|event| event.user == scaled.user),
-        wished.done,
+        requested.done,
         scaled.received,
     );
     let moments = [
         ("client to DLX: connect, accept, route", OURS, held),
         (
-            "wake call: the plugin, until its wish is sent",
+            "wake call: the plugin, until its request is sent",
             OURS,
-            wished.received,
+            requested.received,
         ),
-        ("the wish, in the API server", SERVER, wished.done),
+        ("the desired state, in the API server", SERVER, requested.done),
         (
             "steps of the wake: what the API server does for them",
             SERVER,
-            wished.done + asking,
+            requested.done + asking,
         ),
         (
             "steps of the wake: Dormouse, until replicas are sent",

@@ -17,7 +17,7 @@ use crate::{
     ResourceId, Rule, ScaleEvent, ScaleEventKind, ServiceTarget, Settings, State,
 };
 
-/// Whole milliseconds. What is shorter than one becomes one, so that a wish for a short time is not one for none.
+/// Whole milliseconds. What is shorter than one becomes one, so that a short time does not become none.
 fn millis(duration: Duration) -> u64 {
     let whole = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if whole == 0 && !duration.is_zero() {

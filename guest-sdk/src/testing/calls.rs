@@ -148,14 +148,14 @@ pub(crate) fn event(key: &ObjectKey, kind: EventType, reason: &str, message: &st
 pub(crate) fn sleep(resource: &ResourceId, reason: &str) -> Result<(), lifecycle::Error> {
     with(|mut state| {
         state.sleeps.push((resource.clone(), reason.into()));
-        state.wish(resource)
+        state.request(resource)
     })
 }
 
 pub(crate) fn wake(resource: &ResourceId, reason: &str) -> Result<(), lifecycle::Error> {
     with(|mut state| {
         state.wakes.push((resource.clone(), reason.into()));
-        state.wish(resource)
+        state.request(resource)
     })
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Counts a call, and fails it when the test wished so.
+    /// Counts a call, and fails it when the test asked for that.
     pub(super) fn begin(&mut self, call: Call) -> Result<(), Error> {
         self.calls.push(call);
         match self.failures.iter().position(|(failing, _)| *failing == call) {
@@ -114,7 +114,7 @@ impl State {
         Ok(self.store_anew(after))
     }
 
-    pub(super) fn wish(&self, resource: &ResourceId) -> Result<(), lifecycle::Error> {
+    pub(super) fn request(&self, resource: &ResourceId) -> Result<(), lifecycle::Error> {
         if let Some(error) = self.lifecycle_failures.get(resource) {
             return Err(error.clone());
         }

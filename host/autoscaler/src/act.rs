@@ -1,7 +1,7 @@
 //! Carries recommendations out.
 //!
 //! * [`Lifecycle`]: targets that the protocol puts to sleep and wakes. Sleep is asked for through their source, so that a plugin may do it
-//!   in its own way; observing and waking are wishes.
+//!   in its own way; observing and waking are desired states.
 //! * [`Platform`]: targets that scale themselves. They are asked to sleep, and nothing else.
 
 mod lifecycle;
@@ -14,7 +14,7 @@ use dormouse_model::Target;
 use dormouse_plugin::types::FieldCondition;
 use dormouse_scaling::Desired;
 use dormouse_sleepers::api::condition;
-use dormouse_sleepers::{ConditionUpdate, WishError};
+use dormouse_sleepers::{ConditionUpdate, DesiredStateError};
 use thiserror::Error;
 
 use crate::error::SourceError;
@@ -32,9 +32,9 @@ pub(crate) enum Applied {
     Asked,
     /// It was asked to sleep, and the field of an object says how that goes.
     Watch(FieldCondition),
-    /// It is wished observed.
+    /// It is to be observed.
     Observed,
-    /// It is wished awake.
+    /// It is to be awake.
     Awake,
 }
 
@@ -53,8 +53,8 @@ pub(crate) enum ActError {
     /// Its traffic cannot be diverted.
     #[error("{0}")]
     Unsupported(String),
-    /// Somebody else's wish came first, or its Sleeper is gone. The next run tells.
-    #[error("something else was wished meanwhile")]
+    /// Somebody else's desired state came first, or its Sleeper is gone. The next run tells.
+    #[error("something else was asked for meanwhile")]
     Superseded,
     /// What the API server said.
     #[error(transparent)]
@@ -74,13 +74,13 @@ impl ActError {
     }
 }
 
-impl From<WishError> for ActError {
-    fn from(error: WishError) -> Self {
+impl From<DesiredStateError> for ActError {
+    fn from(error: DesiredStateError) -> Self {
         match error {
-            WishError::Denied(why) => Self::Denied(why),
-            WishError::Unsupported(why) => Self::Unsupported(why),
-            WishError::Superseded | WishError::Unknown(_) => Self::Superseded,
-            WishError::Cluster(error) => Self::Cluster(error),
+            DesiredStateError::Denied(why) => Self::Denied(why),
+            DesiredStateError::Unsupported(why) => Self::Unsupported(why),
+            DesiredStateError::Superseded | DesiredStateError::Unknown(_) => Self::Superseded,
+            DesiredStateError::Cluster(error) => Self::Cluster(error),
         }
     }
 }
@@ -88,6 +88,6 @@ impl From<WishError> for ActError {
 /// Brings a kind of target to where it should be.
 #[async_trait]
 pub(crate) trait Actuator: Send + Sync {
-    /// Does it, or records the wish for it. Holds nobody up but this target.
+    /// Does it, or records the desired state for it. Holds nobody up but this target.
     async fn apply(&self, target: &Target, desired: Desired, why: &str) -> Result<Applied, ActError>;
 }

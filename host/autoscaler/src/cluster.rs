@@ -8,8 +8,8 @@ use dormouse_model::{FieldPath, ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::{
-    Caches, Cluster, ConditionUpdate, Declarations, Declared, DesiredState, OwnerChanges, SLEEPER, Sleeper,
-    SleeperKey, StatusRecorder, StoodIn, WishError,
+    Caches, Cluster, ConditionUpdate, Declarations, Declared, DesiredStateError, DesiredStateWriter,
+    OwnerChanges, SLEEPER, Sleeper, SleeperKey, StatusRecorder, StoodIn,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -46,7 +46,7 @@ pub(crate) struct ClusterSleepers {
     signals: Signals,
     scope: Scope,
     declarations: Declarations,
-    desired: DesiredState,
+    desired: DesiredStateWriter,
     status: StatusRecorder,
     owner_changes: OwnerChanges,
     objects: Objects,
@@ -99,18 +99,18 @@ impl Sleepers for ClusterSleepers {
         self.declarations.retire(key).await
     }
 
-    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
-        let wished = self.desired.wish_observe(key, reason).await;
-        wished.map(|wished| wished.changed)
+    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError> {
+        let requested = self.desired.request_observation(key, reason).await;
+        requested.map(|requested| requested.changed)
     }
 
-    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
-        let wished = self.desired.wish_wake(key, reason).await;
-        wished.map(|wished| wished.changed)
+    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError> {
+        let requested = self.desired.request_wake(key, reason).await;
+        requested.map(|requested| requested.changed)
     }
 
-    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
-        self.desired.wish_stand_in(key).await
+    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError> {
+        self.desired.request_stand_in(key).await
     }
 
     fn has_service(&self, namespace: &str, name: &str) -> bool {

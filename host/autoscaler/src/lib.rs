@@ -9,7 +9,7 @@
 //!   target runs twice at once, and one that hangs or fails delays no other.
 //! * `run`: one run of one target. It makes sure that there is a Sleeper, gathers readings ([`dormouse_readings`], shared with all others),
 //!   asks [`dormouse_scaling::recommend`], acts and reports.
-//! * `act`: sleep is asked for through the source (`set-scale` to 0), so that a plugin may do it in its own way; the rest are wishes.
+//! * `act`: sleep is asked for through the source (`set-scale` to 0), so that a plugin may do it in its own way; the rest are desired states.
 //! * `report`: what is said back to the source. A plugin's targets have it on their Sleepers.
 //!
 //! One task for each source. A process looks after the namespaces of the shards that it holds ([`dormouse_model::Shards`]), and

@@ -8,8 +8,8 @@ use dormouse_plugin::types::FieldCondition;
 use dormouse_readings::Meter;
 use dormouse_scaling::{Seen, Standing, recommend};
 use dormouse_sleepers::api::condition;
-use dormouse_sleepers::lifecycle::{SleeperState, Wish};
-use dormouse_sleepers::{ConditionUpdate, Sleeper, StoodIn, WishError};
+use dormouse_sleepers::lifecycle::{DesiredState, SleeperState};
+use dormouse_sleepers::{ConditionUpdate, DesiredStateError, Sleeper, StoodIn};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -64,9 +64,9 @@ pub(crate) struct Ended {
 }
 
 /// Where a Sleeper stands.
-fn stands(sleeper: &Sleeper) -> (Wish, Phase) {
+fn stands(sleeper: &Sleeper) -> (DesiredState, Phase) {
     let state = state(sleeper);
-    (state.wish, state.phase)
+    (state.desired, state.phase)
 }
 
 impl Context {
@@ -146,13 +146,13 @@ impl Context {
             Ok(StoodIn::TurnedOff) => {
                 ConditionUpdate::bad(condition::WAKEABLE, "TurnedOff", TURNED_OFF_MEANS)
             }
-            Err(WishError::Unsupported(why) | WishError::Denied(why)) => {
+            Err(DesiredStateError::Unsupported(why) | DesiredStateError::Denied(why)) => {
                 let message = format!("it is at zero replicas, and nothing stands in for it: {why}");
                 ConditionUpdate::bad(condition::DIVERTIBLE, "Undivertible", message)
             }
-            Ok(StoodIn::Wished(_) | StoodIn::NotAtZero)
-            | Err(WishError::Superseded | WishError::Unknown(_)) => return,
-            Err(WishError::Cluster(error)) => {
+            Ok(StoodIn::Requested(_) | StoodIn::NotAtZero)
+            | Err(DesiredStateError::Superseded | DesiredStateError::Unknown(_)) => return,
+            Err(DesiredStateError::Cluster(error)) => {
                 tracing::warn!(resource = %target.key, "at zero, and nothing stands in yet: {error}");
                 return;
             }
@@ -207,7 +207,7 @@ impl Context {
                 standing: standing(state),
                 since: state.since,
                 wakes: &wakes(state),
-                observe_not_before: state.look.not_before,
+                observe_not_before: state.traffic_check.not_before,
                 settle: self.config.settle,
                 now,
             },
@@ -252,7 +252,7 @@ impl Context {
 
     async fn failed(&self, target: &Target, sleeper: &Sleeper, error: &ActError) -> Option<ConditionUpdate> {
         if let ActError::Cluster(error) = error {
-            tracing::warn!(owner = %self.owner, resource = %target.key, "a wish was not written: {error}");
+            tracing::warn!(owner = %self.owner, resource = %target.key, "a desired state was not written: {error}");
         }
         let update = error.condition()?;
         self.warn(target, sleeper, &update).await;
@@ -290,9 +290,9 @@ fn is_up(target: &Target, sleeper: &Sleeper) -> bool {
         && (target.is_platform()
             || matches!(
                 stands(sleeper),
-                (Wish::Awake, Phase::Awake)
+                (DesiredState::Awake, Phase::Awake)
                     | (
-                        Wish::Observed | Wish::Asleep,
+                        DesiredState::Observed | DesiredState::Asleep,
                         Phase::Awake | Phase::Diverting | Phase::Observing | Phase::Draining
                     )
             ))
@@ -301,11 +301,11 @@ fn is_up(target: &Target, sleeper: &Sleeper) -> bool {
 /// Whether it is at zero without us: its source calls it asleep, but the protocol did not put it to sleep. What is scaled by
 /// its platform is not meant.
 fn is_at_zero_without_us(target: &Target, sleeper: &Sleeper) -> bool {
-    let (wish, phase) = stands(sleeper);
+    let (desired, phase) = stands(sleeper);
     target.state == TargetState::Asleep
         && !target.is_platform()
         && !is_going(sleeper)
-        && wish != Wish::Asleep
+        && desired != DesiredState::Asleep
         && matches!(phase, Phase::Awake | Phase::Diverting | Phase::Observing)
 }
 
@@ -319,11 +319,11 @@ fn says_turned_off(sleeper: &Sleeper) -> bool {
 
 fn standing(state: &SleeperState) -> Standing {
     let begun = state.phase != Phase::Awake;
-    match state.wish {
-        Wish::Awake if begun => Standing::Waking,
-        Wish::Awake => Standing::Awake,
-        Wish::Observed => Standing::Observed { begun },
-        Wish::Asleep => Standing::Asleep { begun },
+    match state.desired {
+        DesiredState::Awake if begun => Standing::Waking,
+        DesiredState::Awake => Standing::Awake,
+        DesiredState::Observed => Standing::Observed { begun },
+        DesiredState::Asleep => Standing::Asleep { begun },
     }
 }
 

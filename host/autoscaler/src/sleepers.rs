@@ -8,7 +8,7 @@ use dormouse_model::{ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::lifecycle::SleeperState;
-use dormouse_sleepers::{ConditionUpdate, Declared, Sleeper, SleeperKey, StoodIn, WishError};
+use dormouse_sleepers::{ConditionUpdate, Declared, DesiredStateError, Sleeper, SleeperKey, StoodIn};
 use futures::stream::BoxStream;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -56,14 +56,14 @@ pub trait Sleepers: Send + Sync + 'static {
     /// Deletes a Sleeper; its finalizer wakes and restores first.
     async fn retire(&self, key: &SleeperKey) -> Result<(), ClusterError>;
 
-    /// Wishes that the DLX steps into the traffic and counts. False: it is so already.
-    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError>;
+    /// Asks that the DLX steps into the traffic and counts. False: it is so already.
+    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError>;
 
-    /// Wishes it awake. False: it is so already.
-    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError>;
+    /// Asks that it wakes. False: it is so already.
+    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError>;
 
     /// Stands in for what is at zero without us, unless it was turned off.
-    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError>;
+    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError>;
 
     /// Whether a Service exists.
     fn has_service(&self, namespace: &str, name: &str) -> bool;

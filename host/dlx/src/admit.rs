@@ -116,7 +116,7 @@ impl Admission {
     }
 
     /// A place for a request that had one before: it is sent again, and is not refused for those who came after it.
-    pub(crate) fn readmit(&self, resource: &Arc<Usage>, bytes: usize) -> Place {
+    pub(crate) fn readmit(&self, resource: &Arc<Usage>, bytes: usize) -> AdmissionPermit {
         resource.take(bytes);
         self.all.take(bytes);
         self.place(resource, bytes)
@@ -126,7 +126,7 @@ impl Admission {
     ///
     /// # Errors
     /// [`Rescue::QueueFull`] when the resource has no place, [`Rescue::Overloaded`] when nobody has.
-    pub(crate) fn admit(&self, resource: &Arc<Usage>, bytes: usize) -> Result<Place, Rescue> {
+    pub(crate) fn admit(&self, resource: &Arc<Usage>, bytes: usize) -> Result<AdmissionPermit, Rescue> {
         let limits = &self.limits;
         if !resource.enter_or_replace(bytes, limits.held_per_resource, limits.held_bytes_per_resource) {
             return Err(Rescue::QueueFull);
@@ -138,10 +138,10 @@ impl Admission {
         Ok(self.place(resource, bytes))
     }
 
-    fn place(&self, resource: &Arc<Usage>, bytes: usize) -> Place {
+    fn place(&self, resource: &Arc<Usage>, bytes: usize) -> AdmissionPermit {
         self.metrics.held.inc();
         self.metrics.held_bytes.inc_by(signed(bytes));
-        Place {
+        AdmissionPermit {
             taken: Some(Taken {
                 all: Arc::clone(&self.all),
                 resource: Arc::clone(resource),
@@ -177,7 +177,7 @@ impl Drop for Taken {
 struct Yielding {
     taken: Mutex<Option<Taken>>,
     given_up: AtomicBool,
-    told: Notify,
+    notify: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -189,7 +189,7 @@ impl Yielding {
         drop(taken);
         if had {
             self.given_up.store(true, Ordering::Release);
-            self.told.notify_one();
+            self.notify.notify_one();
         }
         had
     }
@@ -203,13 +203,13 @@ impl Drop for Yielding {
 
 /// A place in the queue.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct AdmissionPermit {
     taken: Option<Taken>,
     yielding: Option<Arc<Yielding>>,
     since: Instant,
 }
 
-impl Place {
+impl AdmissionPermit {
     /// Offers the place to whoever finds none; returns when it was taken.
     pub(crate) async fn offered(&mut self) {
         let yielding = match (&self.yielding, self.taken.take()) {
@@ -222,7 +222,7 @@ impl Place {
                 let yielding = Arc::new(Yielding {
                     taken: Mutex::new(Some(taken)),
                     given_up: AtomicBool::new(false),
-                    told: Notify::new(),
+                    notify: Notify::new(),
                     metrics,
                 });
                 all.offer(&yielding);
@@ -232,7 +232,7 @@ impl Place {
             }
         };
         while !yielding.given_up.load(Ordering::Acquire) {
-            yielding.told.notified().await;
+            yielding.notify.notified().await;
         }
     }
 
@@ -242,7 +242,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for AdmissionPermit {
     fn drop(&mut self) {
         if let Some(metrics) = self.metrics() {
             metrics.hold_seconds.observe(self.since.elapsed().as_secs_f64());

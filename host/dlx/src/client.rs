@@ -15,14 +15,14 @@ use http::HeaderValue;
 use tokio::net::TcpStream;
 
 pub(crate) use connections::{Connections, Signal};
-pub(crate) use idleness::{Idleness, Patience, Verdict};
-pub(crate) use places::{Addresses, AtAddress, Full, Place, Places};
+pub(crate) use idleness::{IdleTimeouts, Idleness, Verdict};
+pub(crate) use places::{Addresses, AtAddress, ConnectionPermit, ConnectionPermits, Full};
 pub(crate) use socket::{Parting, Peek, Socket, own_status};
 pub(crate) use stall::{Stall, Streams};
 
 /// Where a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Door {
+pub(crate) enum ListenerKind {
     /// The main listener.
     Main,
     /// A DLX port.
@@ -45,7 +45,7 @@ pub(crate) fn tune(stream: &TcpStream) {
 /// What every request of a connection shares.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) door: Door,
+    pub(crate) listener: ListenerKind,
     /// The peer's address as `X-Forwarded-For` writes it.
     pub(crate) address: HeaderValue,
     /// Whether its word on where a request came from counts.
@@ -58,7 +58,7 @@ pub(crate) struct Client {
     /// Of HTTP/2: what runs its streams.
     pub(crate) streams: Option<Streams>,
     /// An upgraded connection takes its place along.
-    pub(crate) place: Arc<Place>,
+    pub(crate) place: Arc<ConnectionPermit>,
 }
 
 impl Client {

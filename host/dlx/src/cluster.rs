@@ -32,7 +32,7 @@ use crate::cluster::plan::Plan;
 use crate::cluster::resolve::Resolver;
 use crate::cluster::targets::Targets;
 use crate::cluster::waker::ClusterWaker;
-use crate::{Ledger, RouteTable, Waker};
+use crate::{DemandCounters, RouteTable, Waker};
 
 /// How often targets are looked at whose pods are not old enough, or too old, to count: time changes that, not an event.
 const AGING: Duration = Duration::from_secs(1);
@@ -79,8 +79,8 @@ impl RouteController {
         Arc::clone(&self.waker) as Arc<dyn Waker>
     }
 
-    /// Publishes routes and endpoints as they change, until `shutdown`. `ledger` is that of the data plane which uses the routes.
-    pub async fn run(self, ledger: Ledger, shutdown: CancellationToken) {
+    /// Publishes routes and endpoints as they change, until `shutdown`. `demand_counters` is that of the data plane which uses the routes.
+    pub async fn run(self, demand_counters: DemandCounters, shutdown: CancellationToken) {
         let mut changes = self.signals.changes();
         let mut loaded = self.plugins.changes();
         let resolver = Resolver::new(Arc::clone(&self.plugins), shutdown.child_token());
@@ -88,7 +88,7 @@ impl RouteController {
             Arc::clone(&self.caches),
             self.endpoints.clone(),
             self.drain_grace,
-            ledger,
+            demand_counters,
         );
         let mut publisher = RoutePublisher {
             controller: self,
@@ -111,10 +111,10 @@ impl RouteController {
                     Some(seen) => seen,
                     None => return,
                 },
-                Ok(()) = loaded.changed() => Seen { routes: true, ..Seen::default() },
-                () = publisher.resolver.changed() => Seen { routes: true, ..Seen::default() },
-                _ = ages.tick() => Seen { aging: true, ..Seen::default() },
-                () = publisher.pace.free(), if publisher.stale => Seen::default(),
+                Ok(()) = loaded.changed() => ChangeBatch { routes: true, ..ChangeBatch::default() },
+                () = publisher.resolver.changed() => ChangeBatch { routes: true, ..ChangeBatch::default() },
+                _ = ages.tick() => ChangeBatch { aging: true, ..ChangeBatch::default() },
+                () = publisher.pace.free(), if publisher.stale => ChangeBatch::default(),
                 () = shutdown.cancelled() => return,
             };
             publisher.take(seen);
@@ -124,7 +124,7 @@ impl RouteController {
 
 /// What has changed since the last look.
 #[derive(Default)]
-struct Seen {
+struct ChangeBatch {
     changes: Vec<Change>,
     /// Changes were missed: look at everything.
     everything: bool,
@@ -135,8 +135,8 @@ struct Seen {
 }
 
 /// Waits for a change and takes along what has come with it. None: the cluster has been shut down.
-async fn next_batch(changes: &mut Receiver<Change>) -> Option<Seen> {
-    let mut seen = Seen::default();
+async fn next_batch(changes: &mut Receiver<Change>) -> Option<ChangeBatch> {
+    let mut seen = ChangeBatch::default();
     match changes.recv().await {
         Ok(change) => seen.changes.push(change),
         Err(RecvError::Lagged(_)) => seen.everything = true,
@@ -232,7 +232,7 @@ fn changed<T: PartialEq>(
 }
 
 impl RoutePublisher {
-    fn take(&mut self, seen: Seen) {
+    fn take(&mut self, seen: ChangeBatch) {
         let (mut routes, mut everything) = (seen.routes, seen.everything);
         let mut sleepers = BTreeSet::new();
         let mut services = BTreeSet::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
-use crate::copy::Patience;
+use crate::copy::CopyTimeouts;
 use crate::forwarded::Forwarding;
 
 /// Configuration of one DLX process.
@@ -124,8 +124,8 @@ pub struct TcpLimits {
 }
 
 impl TcpLimits {
-    pub(crate) fn patience(&self) -> Patience {
-        Patience {
+    pub(crate) fn timeouts(&self) -> CopyTimeouts {
+        CopyTimeouts {
             open: self.idle_limit,
             half_open: self.half_open_limit,
         }

@@ -55,13 +55,13 @@ pub(crate) enum Wire {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) load: Load,
-    pub(crate) sender: Sender,
+    pub(crate) sender: RequestSender,
     /// It has served a request before, so the workload may be closing it at this very moment.
     pub(crate) reused: bool,
 }
 
 #[derive(Debug)]
-pub(crate) enum Sender {
+pub(crate) enum RequestSender {
     H1(Http1),
     H2(http2::SendRequest<Upload>),
 }
@@ -122,8 +122,8 @@ impl AsyncWrite for Hearing {
 /// A connection that is open already.
 pub(crate) fn reuse(endpoint: &Arc<Endpoint>, wire: Wire) -> Option<Lease> {
     let sender = match wire {
-        Wire::H1 => Sender::H1(endpoint.idle()?),
-        Wire::H2 => Sender::H2(endpoint.h2()?),
+        Wire::H1 => RequestSender::H1(endpoint.idle()?),
+        Wire::H2 => RequestSender::H2(endpoint.h2()?),
     };
     Some(Lease {
         load: endpoint.begin(),
@@ -152,7 +152,7 @@ pub(crate) async fn connect(
     dialled.map(|(sender, reused)| Lease { load, sender, reused })
 }
 
-async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), ConnectError> {
+async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(RequestSender, bool), ConnectError> {
     match wire {
         Wire::H1 => {
             let heard = Arc::<AtomicBool>::default();
@@ -175,12 +175,12 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
                     tracing::debug!(%error, "connection to a workload ended");
                 }
             });
-            Ok((Sender::H1(Http1::new(sender, heard)), false))
+            Ok((RequestSender::H1(Http1::new(sender, heard)), false))
         }
         Wire::H2 => {
             let _one_dials = endpoint.h2_dial.lock().await;
             if let Some(sender) = endpoint.h2() {
-                return Ok((Sender::H2(sender), true));
+                return Ok((RequestSender::H2(sender), true));
             }
             let io = TokioIo::new(open(endpoint).await?);
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -198,7 +198,7 @@ async fn dial(endpoint: &Arc<Endpoint>, wire: Wire) -> Result<(Sender, bool), Co
                 }
             });
             endpoint.keep_h2(sender.clone());
-            Ok((Sender::H2(sender), false))
+            Ok((RequestSender::H2(sender), false))
         }
     }
 }

@@ -26,7 +26,7 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// How long a connection may be without any bytes. None: as long as both sides like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Patience {
+pub(crate) struct CopyTimeouts {
     /// While both sides are open.
     pub(crate) open: Option<Duration>,
     /// After one side has ended its direction.
@@ -149,7 +149,7 @@ pub(crate) async fn copy<C, W>(
     workload: &mut W,
     begun: Bytes,
     activity: &Activity,
-    patience: Patience,
+    timeouts: CopyTimeouts,
 ) -> Result<(), Broken>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -188,9 +188,9 @@ where
         let limit = if failed.is_some() {
             Some(LAST_BYTES)
         } else if there.open() && back.open() {
-            patience.open
+            timeouts.open
         } else {
-            patience.half_open
+            timeouts.half_open
         };
         let Some(limit) = limit else { return Poll::Pending };
         if armed != Some(limit) {
@@ -226,7 +226,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
-    const FOREVER: Patience = Patience {
+    const FOREVER: CopyTimeouts = CopyTimeouts {
         open: None,
         half_open: None,
     };
@@ -238,13 +238,13 @@ mod tests {
         copying: JoinHandle<Result<(), Broken>>,
     }
 
-    fn between(room: usize, begun: &'static [u8], patience: Patience) -> Ends {
+    fn between(room: usize, begun: &'static [u8], timeouts: CopyTimeouts) -> Ends {
         let (client, mut near) = duplex(room);
         let (workload, mut far) = duplex(room);
         let activity = Activity::new(Duration::from_secs(1));
         let seen = Arc::clone(&activity);
         let copying = tokio::spawn(async move {
-            copy(&mut near, &mut far, Bytes::from_static(begun), &seen, patience).await
+            copy(&mut near, &mut far, Bytes::from_static(begun), &seen, timeouts).await
         });
         Ends {
             client,
@@ -306,11 +306,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_it_after_its_limit_and_bytes_begin_it_anew() {
-        let patience = Patience {
+        let timeouts = CopyTimeouts {
             open: Some(Duration::from_secs(60)),
             half_open: Some(Duration::from_secs(10)),
         };
-        let mut ends = between(64, b"", patience);
+        let mut ends = between(64, b"", timeouts);
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(50)).await;
             ends.workload.write_all(b"x").await.unwrap();
@@ -324,7 +324,7 @@ mod tests {
         );
         assert!(last.elapsed() >= Duration::from_secs(60));
 
-        let mut ends = between(64, b"", patience);
+        let mut ends = between(64, b"", timeouts);
         ends.client.shutdown().await.unwrap();
         let broken = ends.copying.await.unwrap().unwrap_err();
         assert!(

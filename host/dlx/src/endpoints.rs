@@ -18,12 +18,12 @@ pub struct EndpointsView {
     /// Epoch of the Sleeper. Connections from before a wake are not used after it.
     pub epoch: i64,
     /// The failure of the wake of this epoch, as the cluster knows it.
-    pub failure: Option<Failure>,
+    pub failure: Option<FailedWake>,
 }
 
 /// A wake that failed after it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedWake {
     /// What went wrong, in words for people. Shown to clients: no secrets.
     pub cause: String,
     /// When it was noticed. A failure with another time is another one: those who wait hear of it.

@@ -19,7 +19,7 @@ use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use crate::connect::{Lease, Sender};
+use crate::connect::{Lease, RequestSender};
 use crate::pick::Turn;
 use crate::pool::{Http1, Load};
 use crate::upload::{Fault, Progress, Upload};
@@ -30,7 +30,7 @@ pub(crate) use upgrade::Tunnel;
 
 /// Why there is no response.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum ForwardError {
     /// The connection closed before anything was written: here is the request.
     Unsent(Box<Request<Upload>>),
     /// HTTP/2: the workload says that it has not looked at the request.
@@ -46,7 +46,7 @@ pub(crate) enum Failure {
 }
 
 /// What became of a request, and the turn of one that got no answer.
-pub(crate) type Outcome = Result<Answer, (Failure, Option<Turn>)>;
+pub(crate) type Outcome = Result<Answer, (ForwardError, Option<Turn>)>;
 
 /// A response whose body is still to come.
 #[derive(Debug)]
@@ -69,12 +69,12 @@ pub(crate) fn send(
     let progress = request.body().progress();
     let Lease { load, sender, .. } = lease;
     let (sender, heard, sent) = match sender {
-        Sender::H1(mut http1) => {
+        RequestSender::H1(mut http1) => {
             let heard = http1.ask();
             let sent = http1.sender.try_send_request(request);
             (Some(http1), Some(heard), Either::Left(sent))
         }
-        Sender::H2(mut sender) => (None, None, Either::Right(sender.try_send_request(request))),
+        RequestSender::H2(mut sender) => (None, None, Either::Right(sender.try_send_request(request))),
     };
     async move {
         let mut sent = pin!(sent);
@@ -154,28 +154,28 @@ fn finish(
     sent: Option<Sent>,
     progress: Option<&Progress>,
     heard: Option<&AtomicBool>,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<Incoming>, ForwardError> {
     let mut error = match sent {
-        None => return Err(Failure::TimedOut),
+        None => return Err(ForwardError::TimedOut),
         Some(Ok(response)) => return Ok(response),
         Some(Err(error)) => error,
     };
     if let Some(request) = error.take_message() {
-        return Err(Failure::Unsent(Box::new(request)));
+        return Err(ForwardError::Unsent(Box::new(request)));
     }
     // hyper gives a connection up whose request breaks off, and then it is closed without an answer, too.
     if let Some(fault) = progress.and_then(Progress::fault) {
-        return Err(Failure::Client(fault));
+        return Err(ForwardError::Client(fault));
     }
     let error = error.into_error();
     tracing::debug!(%error, "a workload did not answer");
     let silent = !heard.is_some_and(|heard| heard.load(Ordering::Acquire));
     Err(if refused(&error) {
-        Failure::Refused
+        ForwardError::Refused
     } else if silent && closed(&error) {
-        Failure::Closed
+        ForwardError::Closed
     } else {
-        Failure::Bad
+        ForwardError::Bad
     })
 }
 

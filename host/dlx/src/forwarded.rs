@@ -127,7 +127,7 @@ impl Default for Forwarding {
 }
 
 /// Who sent a request, and how.
-pub(crate) struct Sender<'a> {
+pub(crate) struct Peer<'a> {
     /// Its address as `X-Forwarded-For` writes it.
     pub(crate) address: &'a HeaderValue,
     pub(crate) trusted: bool,
@@ -138,21 +138,21 @@ pub(crate) struct Sender<'a> {
 
 impl Forwarding {
     /// Tells the workload of the request's way.
-    pub(crate) fn tell(&self, headers: &mut HeaderMap, sender: &Sender<'_>) {
-        match (self.headers, sender.trusted) {
+    pub(crate) fn tell(&self, headers: &mut HeaderMap, peer: &Peer<'_>) {
+        match (self.headers, peer.trusted) {
             (ForwardedHeaders::Off, _) => {}
-            (ForwardedHeaders::Preserve | ForwardedHeaders::Replace, true) => keep(headers, sender),
-            (ForwardedHeaders::Preserve, false) | (ForwardedHeaders::Append, _) => append(headers, sender),
+            (ForwardedHeaders::Preserve | ForwardedHeaders::Replace, true) => keep(headers, peer),
+            (ForwardedHeaders::Preserve, false) | (ForwardedHeaders::Append, _) => append(headers, peer),
             (ForwardedHeaders::Replace, false) => {
                 remove(headers);
-                append(headers, sender);
+                append(headers, peer);
             }
         }
         if self.via {
             // A name of our own, not that of the pod: it goes to whoever the workload calls.
             headers.append(
                 VIA,
-                HeaderValue::from_static(match sender.version {
+                HeaderValue::from_static(match peer.version {
                     Version::HTTP_09 | Version::HTTP_10 => "1.0 dormouse",
                     Version::HTTP_2 => "2 dormouse",
                     Version::HTTP_3 => "3 dormouse",
@@ -168,32 +168,32 @@ fn tells_of_the_way(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-forwarded-") || *name == FORWARDED || *name == REAL_IP
 }
 
-fn keep(headers: &mut HeaderMap, sender: &Sender<'_>) {
+fn keep(headers: &mut HeaderMap, peer: &Peer<'_>) {
     if !headers.keys().any(tells_of_the_way) {
-        headers.insert(FORWARDED_FOR, sender.address.clone());
+        headers.insert(FORWARDED_FOR, peer.address.clone());
     }
 }
 
 fn remove(headers: &mut HeaderMap) {
-    let told: Vec<HeaderName> = headers
+    let known: Vec<HeaderName> = headers
         .keys()
         .filter(|name| tells_of_the_way(name))
         .cloned()
         .collect();
-    for name in told {
+    for name in known {
         headers.remove(name);
     }
 }
 
-fn append(headers: &mut HeaderMap, sender: &Sender<'_>) {
-    add(headers, &FORWARDED_FOR, sender.address.as_bytes());
+fn append(headers: &mut HeaderMap, peer: &Peer<'_>) {
+    add(headers, &FORWARDED_FOR, peer.address.as_bytes());
     if headers.contains_key(FORWARDED) {
-        add(headers, &FORWARDED, element(sender).as_bytes());
+        add(headers, &FORWARDED, element(peer).as_bytes());
     }
     headers
         .entry(FORWARDED_PROTO)
         .or_insert_with(|| HeaderValue::from_static("http"));
-    if let Some(host) = sender.host {
+    if let Some(host) = peer.host {
         headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
     }
 }
@@ -208,14 +208,14 @@ fn add(headers: &mut HeaderMap, name: &HeaderName, element: &[u8]) {
 }
 
 /// An element of `Forwarded`. Addresses of IPv6 and hosts with a port are quoted; a valid host holds nothing to escape.
-fn element(sender: &Sender<'_>) -> String {
-    let address = sender.address.to_str().unwrap_or("unknown");
+fn element(peer: &Peer<'_>) -> String {
+    let address = peer.address.to_str().unwrap_or("unknown");
     let mut text = if address.contains(':') {
         format!("for=\"[{address}]\";proto=http")
     } else {
         format!("for={address};proto=http")
     };
-    if let Some(host) = sender.host.and_then(|host| host.to_str().ok())
+    if let Some(host) = peer.host.and_then(|host| host.to_str().ok())
         && !host.is_empty()
     {
         text.push_str(&format!(";host=\"{host}\""));
@@ -227,7 +227,11 @@ fn element(sender: &Sender<'_>) -> String {
 mod tests {
     use super::*;
 
-    fn told(policy: ForwardedHeaders, trusted: bool, fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn headers_for(
+        policy: ForwardedHeaders,
+        trusted: bool,
+        fields: &[(&'static str, &'static str)],
+    ) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
@@ -237,13 +241,13 @@ mod tests {
             via: false,
             ..Forwarding::default()
         };
-        let sender = Sender {
+        let peer = Peer {
             address: &HeaderValue::from_static("10.0.0.9"),
             trusted,
             version: Version::HTTP_11,
             host: Some(&HeaderValue::from_static("h:1")),
         };
-        forwarding.tell(&mut headers, &sender);
+        forwarding.tell(&mut headers, &peer);
         headers
     }
 
@@ -261,7 +265,7 @@ mod tests {
             ("x-real-ip", "1.1.1.1"),
         ];
         for policy in [Preserve, Replace, Off] {
-            let headers = told(policy, true, &fields);
+            let headers = headers_for(policy, true, &fields);
             assert_eq!(
                 headers.len(),
                 fields.len(),
@@ -276,15 +280,15 @@ mod tests {
     fn f19_who_said_nothing_is_told_of() {
         use ForwardedHeaders::{Append, Off, Preserve, Replace};
         for policy in [Preserve, Replace] {
-            let headers = told(policy, true, &[]);
+            let headers = headers_for(policy, true, &[]);
             assert_eq!(get(&headers, "x-forwarded-for"), Some("10.0.0.9"));
             assert_eq!(headers.len(), 1, "{policy:?}");
         }
-        let headers = told(Append, true, &[]);
+        let headers = headers_for(Append, true, &[]);
         assert_eq!(get(&headers, "x-forwarded-for"), Some("10.0.0.9"));
         assert_eq!(get(&headers, "x-forwarded-proto"), Some("http"));
         assert_eq!(get(&headers, "x-forwarded-host"), Some("h:1"));
-        assert!(told(Off, false, &[]).is_empty());
+        assert!(headers_for(Off, false, &[]).is_empty());
     }
 
     #[test]
@@ -298,13 +302,13 @@ mod tests {
             ("x-real-ip", "1.1.1.1"),
         ];
         for (policy, trusted) in [(Preserve, false), (Append, false), (Append, true)] {
-            let headers = told(policy, trusted, &fields);
+            let headers = headers_for(policy, trusted, &fields);
             assert_eq!(get(&headers, "x-forwarded-for"), Some("1.1.1.1, 10.0.0.9"));
             assert_eq!(get(&headers, "x-forwarded-proto"), Some("https"));
             let forwarded = "for=1.1.1.1, for=10.0.0.9;proto=http;host=\"h:1\"";
             assert_eq!(get(&headers, "forwarded"), Some(forwarded));
         }
-        let headers = told(Replace, false, &fields);
+        let headers = headers_for(Replace, false, &fields);
         assert_eq!(get(&headers, "x-forwarded-for"), Some("10.0.0.9"));
         assert_eq!(get(&headers, "x-forwarded-proto"), Some("http"));
         for gone in ["x-forwarded-port", "forwarded", "x-real-ip"] {
@@ -314,13 +318,13 @@ mod tests {
 
     #[test]
     fn f19_addresses_of_ipv6_are_quoted() {
-        let sender = Sender {
+        let peer = Peer {
             address: &HeaderValue::from_static("fd00::1"),
             trusted: true,
             version: Version::HTTP_11,
             host: None,
         };
-        assert_eq!(element(&sender), "for=\"[fd00::1]\";proto=http");
+        assert_eq!(element(&peer), "for=\"[fd00::1]\";proto=http");
     }
 
     #[test]
@@ -358,13 +362,13 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.append(VIA, HeaderValue::from_static("1.1 edge"));
-            let sender = Sender {
+            let peer = Peer {
                 address: &HeaderValue::from_static("10.0.0.9"),
                 trusted: true,
                 version,
                 host: None,
             };
-            Forwarding::default().tell(&mut headers, &sender);
+            Forwarding::default().tell(&mut headers, &peer);
             let all: Vec<_> = headers.get_all(VIA).iter().collect();
             assert_eq!(all, ["1.1 edge", via]);
         }

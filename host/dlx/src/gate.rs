@@ -19,12 +19,12 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{Backoff, ConnectError, Lease, Wire, connect};
-use crate::demand::Waker;
 use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
 use crate::rescue::Rescue;
+use crate::waker::Waker;
 use crate::wakes::Flight;
-use crate::{DlxConfig, EndpointsView, Metrics, Target};
+use crate::{DlxConfig, EndpointsView, Metrics, RouteTarget};
 
 /// How long an attempt to wake, begun before a request came, may take to fail.
 const OTHERS_ATTEMPT: Duration = Duration::from_secs(1);
@@ -51,14 +51,14 @@ enum Wake {
 }
 
 /// One line for each step of a held request, from which the time of a cold start is taken apart.
-fn milestone(target: &Target, step: &str) {
+fn milestone(target: &RouteTarget, step: &str) {
     let (namespace, service) = (&target.key.namespace, &target.key.service);
     tracing::debug!(target: "dormouse_dlx::wake", namespace, service, step);
 }
 
 impl Gate<'_> {
     /// How long this target's requests are held.
-    pub(crate) fn patience(&self, target: &Target) -> Duration {
+    pub(crate) fn patience(&self, target: &RouteTarget) -> Duration {
         target.readiness_timeout.unwrap_or(self.readiness_timeout)
     }
 
@@ -66,7 +66,7 @@ impl Gate<'_> {
     /// the turn that it had, and the endpoint that failed it.
     pub(crate) fn pass(
         &self,
-        target: &Arc<Target>,
+        target: &Arc<RouteTarget>,
         wire: Wire,
         deadline: Instant,
         turn: Option<Turn>,
@@ -98,7 +98,7 @@ impl Gate<'_> {
     )]
     pub(crate) fn pass_with<L: Send>(
         &self,
-        target: &Arc<Target>,
+        target: &Arc<RouteTarget>,
         deadline: Instant,
         mut turn: Option<Turn>,
         mut failed: Option<Arc<Endpoint>>,
@@ -180,7 +180,7 @@ impl Gate<'_> {
     /// Brings the wake in line with the view.
     fn follow(
         &self,
-        target: &Arc<Target>,
+        target: &Arc<RouteTarget>,
         view: &EndpointsView,
         retry: bool,
         wake: &mut Wake,
@@ -201,9 +201,9 @@ impl Gate<'_> {
                 *wake = Wake::Unasked;
                 self.follow(target, view, retry, wake, patience);
             }
-            // The news was faster than the answer to our wish, or somebody else woke it.
+            // The news was faster than the answer to our request, or somebody else woke it.
             Wake::Asked(_, epoch) if !view.asleep && view.failure.is_none() && view.epoch > *epoch => {
-                target.state.land_aside();
+                target.state.finish_in_background();
                 *wake = Wake::Unasked;
             }
             _ => {}
@@ -212,7 +212,7 @@ impl Gate<'_> {
 
     fn dial<L>(
         &self,
-        target: &Target,
+        target: &RouteTarget,
         view: &Arc<EndpointsView>,
         connect: impl Fn(Arc<Endpoint>, Duration) -> BoxFuture<'static, Dialled<L>>,
         failed: Option<&Arc<Endpoint>>,
@@ -274,7 +274,7 @@ impl<L> Dialling<L> {
 mod tests {
     use super::*;
 
-    use crate::Failure;
+    use crate::FailedWake;
     use crate::route::tests::{target, target_at};
     use futures::poll;
     use tokio::sync::watch;
@@ -283,7 +283,7 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Waker for Obedient {
-        async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), crate::WakeError> {
+        async fn wake(&self, _target: &RouteTarget, _reason: &str) -> Result<(), crate::WakeError> {
             Ok(())
         }
     }
@@ -328,7 +328,7 @@ mod tests {
     async fn an_attempt_from_before_may_still_fail_without_failing_a_new_request() {
         let failed = |why: &str, second| {
             Arc::new(EndpointsView {
-                failure: Some(Failure {
+                failure: Some(FailedWake {
                     cause: why.into(),
                     at: jiff::Timestamp::constant(second, 0),
                 }),

@@ -18,7 +18,7 @@
 //! | observe | [`observe`] | metrics and the access log |
 //!
 //! Below the phases stands what several of them use: `client` (a connection and its place), `endpoints`, `pool` and `upload` (the
-//! pods' side), `ledger` and `wakes` (what is counted, and what became of wakes), `copy` (bytes both ways), [`DlxConfig`]. Above them,
+//! pods' side), `demand_counters` and `wakes` (what is counted, and what became of wakes), `copy` (bytes both ways), [`DlxConfig`]. Above them,
 //! `serve` leads a request through them, and [`Server`] listens.
 //!
 //! What the data plane needs to know of the cluster arrives through two seams: [`RouteTable`] (an immutable snapshot,
@@ -38,14 +38,13 @@ pub mod cluster;
 mod config;
 pub mod connect;
 mod copy;
-pub mod demand;
+mod demand_counters;
 pub mod descriptors;
 mod endpoints;
 pub mod forward;
 mod forwarded;
 pub mod gate;
 mod hop;
-mod ledger;
 mod log_limit;
 pub mod negotiate;
 pub mod observe;
@@ -59,19 +58,20 @@ mod server;
 mod splice;
 mod target;
 mod upload;
+pub mod waker;
 mod wakes;
 
 pub use config::{
     DlxConfig, Limits, NameHeaders, Preferences, ReleaseRamp, Strategy, TcpLimits, listen_address,
 };
-pub use demand::Waker;
-pub use endpoints::{EndpointsView, Failure};
+pub use demand_counters::DemandCounters;
+pub use endpoints::{EndpointsView, FailedWake};
 pub use forwarded::{ForwardedHeaders, Forwarding, TrustedProxies};
-pub use ledger::Ledger;
 pub use observe::Metrics;
 pub use route::{HostPath, PathMatch, PortRoute, RouteTable, Routes, Syntax};
 pub use server::{Dlx, ServeError, Server};
-pub use target::{AppProtocol, Target, TargetKey, TargetSpec};
+pub use target::{AppProtocol, RouteTarget, RouteTargetKey, RouteTargetSpec};
+pub use waker::Waker;
 pub use wakes::WakeError;
 
 /// Locks a mutex whose data stays sound when a holder panics.

@@ -5,7 +5,7 @@
 
 use http::request::Parts;
 
-use crate::Target;
+use crate::RouteTarget;
 
 /// How a client waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,6 @@ pub enum Waiting {
 }
 
 /// Chooses how this client waits for this target.
-pub fn negotiate(_request: &Parts, _target: &Target) -> Waiting {
+pub fn negotiate(_request: &Parts, _target: &RouteTarget) -> Waiting {
     Waiting::Hold
 }

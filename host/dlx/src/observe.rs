@@ -48,7 +48,7 @@ pub(crate) enum End {
     HalfClosedTimeout,
     /// It had closed its sending side, and its place was needed.
     HalfClosedReplaced,
-    /// Places for connections were short, and this one was idle.
+    /// ConnectionPermits for connections were short, and this one was idle.
     Idle,
     /// There was no place for it.
     NoPlace,

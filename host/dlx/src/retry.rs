@@ -22,7 +22,7 @@ pub(crate) enum Lost {
 
 /// What is known of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pod {
+pub(crate) enum PodHistory {
     /// It has answered nothing since its wake.
     Young,
     /// It has served.
@@ -31,7 +31,7 @@ pub(crate) enum Pod {
 
 /// What a repetition could do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RequestKind {
     /// Changes nothing: GET, HEAD, OPTIONS, without body.
     Safe,
     /// Done twice is done once, though the second answer may differ: PUT, DELETE, without body.
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
     Body,
 }
 
-impl Kind {
+impl RequestKind {
     pub(crate) fn of(method: &Method, has_body: bool) -> Self {
         match *method {
             _ if has_body => Self::Body,
@@ -55,7 +55,7 @@ impl Kind {
 
 /// How often it is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Again {
+pub(crate) enum RetryLimit {
     /// Until the readiness timeout, with growing pauses.
     UntilReady,
     /// Once.
@@ -64,39 +64,39 @@ pub(crate) enum Again {
     Never,
 }
 
-/// By what was lost and by the pod; one column for each [`Kind`].
-pub(crate) const TABLE: [(Lost, Pod, [Again; 4]); 8] = {
-    use Again::{Never, Once, UntilReady};
+/// By what was lost and by the pod; one column for each [`RequestKind`].
+pub(crate) const TABLE: [(Lost, PodHistory, [RetryLimit; 4]); 8] = {
+    use RetryLimit::{Never, Once, UntilReady};
     [
         (
             Lost::Unsent,
-            Pod::Young,
+            PodHistory::Young,
             [UntilReady, UntilReady, UntilReady, UntilReady],
         ),
         (
             Lost::Unsent,
-            Pod::Served,
+            PodHistory::Served,
             [UntilReady, UntilReady, UntilReady, UntilReady],
         ),
         (
             Lost::Refused,
-            Pod::Young,
+            PodHistory::Young,
             [UntilReady, UntilReady, UntilReady, Never],
         ),
-        (Lost::Refused, Pod::Served, [Once, Once, Once, Never]),
-        (Lost::Kept, Pod::Young, [UntilReady, Once, Never, Never]),
-        (Lost::Kept, Pod::Served, [Once, Once, Never, Never]),
-        (Lost::New, Pod::Young, [UntilReady, Once, Never, Never]),
-        (Lost::New, Pod::Served, [Never, Never, Never, Never]),
+        (Lost::Refused, PodHistory::Served, [Once, Once, Once, Never]),
+        (Lost::Kept, PodHistory::Young, [UntilReady, Once, Never, Never]),
+        (Lost::Kept, PodHistory::Served, [Once, Once, Never, Never]),
+        (Lost::New, PodHistory::Young, [UntilReady, Once, Never, Never]),
+        (Lost::New, PodHistory::Served, [Never, Never, Never, Never]),
     ]
 };
 
 /// How often a request is sent again.
-pub(crate) fn again(lost: Lost, pod: Pod, kind: Kind) -> Again {
+pub(crate) fn again(lost: Lost, pod: PodHistory, kind: RequestKind) -> RetryLimit {
     TABLE
         .iter()
         .find(|(one, other, _)| *one == lost && *other == pod)
-        .map_or(Again::Never, |(_, _, columns)| columns[kind as usize])
+        .map_or(RetryLimit::Never, |(_, _, columns)| columns[kind as usize])
 }
 
 impl Lost {
@@ -113,12 +113,17 @@ mod tests {
     use super::*;
 
     const LOST: [Lost; 4] = [Lost::Unsent, Lost::Refused, Lost::Kept, Lost::New];
-    const KINDS: [Kind; 4] = [Kind::Safe, Kind::Idempotent, Kind::Other, Kind::Body];
+    const KINDS: [RequestKind; 4] = [
+        RequestKind::Safe,
+        RequestKind::Idempotent,
+        RequestKind::Other,
+        RequestKind::Body,
+    ];
 
     #[test]
     fn f08_each_case_has_one_row() {
         for lost in LOST {
-            for pod in [Pod::Young, Pod::Served] {
+            for pod in [PodHistory::Young, PodHistory::Served] {
                 let rows = TABLE
                     .iter()
                     .filter(|(one, other, _)| (*one, *other) == (lost, pod));
@@ -132,16 +137,16 @@ mod tests {
         for lost in [Lost::Refused, Lost::Kept, Lost::New] {
             for kind in KINDS {
                 assert_ne!(
-                    again(lost, Pod::Served, kind),
-                    Again::UntilReady,
+                    again(lost, PodHistory::Served, kind),
+                    RetryLimit::UntilReady,
                     "{lost:?} {kind:?}"
                 );
             }
         }
         for kind in KINDS {
             assert_eq!(
-                again(Lost::New, Pod::Served, kind),
-                Again::Never,
+                again(Lost::New, PodHistory::Served, kind),
+                RetryLimit::Never,
                 "it may be the request's fault"
             );
         }
@@ -150,23 +155,23 @@ mod tests {
     #[test]
     fn f08_what_may_have_been_carried_out_and_counts_twice_is_never_sent_again() {
         for lost in [Lost::Kept, Lost::New] {
-            for pod in [Pod::Young, Pod::Served] {
-                assert_eq!(again(lost, pod, Kind::Other), Again::Never);
-                assert_eq!(again(lost, pod, Kind::Body), Again::Never);
-                assert_ne!(again(lost, pod, Kind::Idempotent), Again::UntilReady);
+            for pod in [PodHistory::Young, PodHistory::Served] {
+                assert_eq!(again(lost, pod, RequestKind::Other), RetryLimit::Never);
+                assert_eq!(again(lost, pod, RequestKind::Body), RetryLimit::Never);
+                assert_ne!(again(lost, pod, RequestKind::Idempotent), RetryLimit::UntilReady);
             }
         }
     }
 
     #[test]
     fn kinds_are_those_of_the_methods() {
-        assert_eq!(Kind::of(&Method::GET, false), Kind::Safe);
-        assert_eq!(Kind::of(&Method::GET, true), Kind::Body);
-        assert_eq!(Kind::of(&Method::DELETE, false), Kind::Idempotent);
-        assert_eq!(Kind::of(&Method::POST, false), Kind::Other);
+        assert_eq!(RequestKind::of(&Method::GET, false), RequestKind::Safe);
+        assert_eq!(RequestKind::of(&Method::GET, true), RequestKind::Body);
+        assert_eq!(RequestKind::of(&Method::DELETE, false), RequestKind::Idempotent);
+        assert_eq!(RequestKind::of(&Method::POST, false), RequestKind::Other);
         assert_eq!(
-            Kind::of(&Method::from_bytes(b"PURGE").unwrap(), false),
-            Kind::Other
+            RequestKind::of(&Method::from_bytes(b"PURGE").unwrap(), false),
+            RequestKind::Other
         );
     }
 
@@ -188,17 +193,17 @@ mod tests {
 
     #[test]
     fn f08_the_document_says_what_the_code_does() {
-        let word = |again: &Again| match again {
-            Again::UntilReady => "until the readiness timeout",
-            Again::Once => "once",
-            Again::Never => "never",
+        let word = |again: &RetryLimit| match again {
+            RetryLimit::UntilReady => "until the readiness timeout",
+            RetryLimit::Once => "once",
+            RetryLimit::Never => "never",
         };
         let expected: Vec<Vec<String>> = TABLE
             .iter()
             .map(|(lost, pod, columns)| {
                 let pod = match pod {
-                    Pod::Young => "young",
-                    Pod::Served => "has served",
+                    PodHistory::Young => "young",
+                    PodHistory::Served => "has served",
                 };
                 let reason = format!("`{}`", Lost::REASONS[lost.index()]);
                 let cells = columns.iter().map(|again| word(again).to_owned());

@@ -22,7 +22,7 @@ pub use hosts::HostPath;
 pub use patterns::{PathMatch, Syntax};
 
 use crate::rescue::Rescue;
-use crate::{NameHeaders, Strategy, Target};
+use crate::{NameHeaders, RouteTarget, Strategy};
 use hosts::Hosts;
 use names::Names;
 
@@ -30,14 +30,14 @@ use names::Names;
 #[derive(Clone, Debug)]
 pub struct PortRoute {
     /// Where requests on that port go.
-    pub target: Arc<Target>,
+    pub target: Arc<RouteTarget>,
 }
 
 /// One or two targets; with two, the strategy decides.
 #[derive(Clone, Debug)]
 pub(crate) struct Choice {
-    pub(crate) first: Arc<Target>,
-    pub(crate) second: Option<Arc<Target>>,
+    pub(crate) first: Arc<RouteTarget>,
+    pub(crate) second: Option<Arc<RouteTarget>>,
 }
 
 /// An immutable snapshot of every route.
@@ -58,7 +58,12 @@ impl Routes {
 
     /// Routes a host and path of an Ingress to one target or, by the multi-target strategy, to two. What is routed already
     /// stays as it is, so add older Ingresses first: false.
-    pub fn add_host(&mut self, at: HostPath, target: Arc<Target>, second: Option<Arc<Target>>) -> bool {
+    pub fn add_host(
+        &mut self,
+        at: HostPath,
+        target: Arc<RouteTarget>,
+        second: Option<Arc<RouteTarget>>,
+    ) -> bool {
         self.hosts.add(
             at,
             Choice {
@@ -69,7 +74,7 @@ impl Routes {
     }
 
     /// Lets `namespace/name` and, as long as it is unambiguous, `name` find a target.
-    pub fn add_name(&mut self, namespace: &str, name: &str, target: Arc<Target>) {
+    pub fn add_name(&mut self, namespace: &str, name: &str, target: Arc<RouteTarget>) {
         self.names.add(namespace, name, target);
     }
 
@@ -120,9 +125,9 @@ impl RouteTable {
 /// Where a request goes.
 #[derive(Debug)]
 pub(crate) struct Routed {
-    pub(crate) target: Arc<Target>,
+    pub(crate) target: Arc<RouteTarget>,
     /// The other target of a pair: it is woken, and nobody waits for it.
-    pub(crate) companion: Option<Arc<Target>>,
+    pub(crate) companion: Option<Arc<RouteTarget>>,
     /// A path to use instead of the request's own.
     pub(crate) path: Option<PathAndQuery>,
 }
@@ -194,22 +199,22 @@ fn host(request: &Parts) -> Option<&str> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{EndpointsView, Ledger, TargetKey, TargetSpec};
+    use crate::{DemandCounters, EndpointsView, RouteTargetKey, RouteTargetSpec};
     use http::Request;
 
-    pub(crate) fn target(name: &str) -> Arc<Target> {
+    pub(crate) fn target(name: &str) -> Arc<RouteTarget> {
         target_at(name, watch::channel(Arc::default()).1)
     }
 
-    pub(crate) fn target_at(name: &str, endpoints: watch::Receiver<Arc<EndpointsView>>) -> Arc<Target> {
-        let key = TargetKey {
+    pub(crate) fn target_at(name: &str, endpoints: watch::Receiver<Arc<EndpointsView>>) -> Arc<RouteTarget> {
+        let key = RouteTargetKey {
             namespace: "ns".into(),
             sleeper: name.into(),
             uid: name.into(),
             service: name.into(),
             port: 80,
         };
-        let spec = TargetSpec {
+        let spec = RouteTargetSpec {
             key,
             owner: dormouse_model::Owner::plugin("test"),
             wake: dormouse_sleepers::Wake::Lifecycle,
@@ -219,7 +224,7 @@ pub(crate) mod tests {
             connection_idle: None,
             endpoints,
         };
-        Target::new(&Ledger::default(), spec)
+        RouteTarget::new(&DemandCounters::default(), spec)
     }
 
     fn parts(request: http::request::Builder) -> Parts {

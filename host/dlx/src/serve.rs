@@ -15,27 +15,27 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admit::{Admission, Place, head_bytes};
-use crate::client::{Addresses, AtAddress, Client, Connections, Door, Places};
+use crate::admit::{Admission, AdmissionPermit, head_bytes};
+use crate::client::{Addresses, AtAddress, Client, ConnectionPermits, Connections, ListenerKind};
 use crate::connect::{Backoff, Lease, Wire, connect, reuse};
-use crate::demand::Waker;
+use crate::demand_counters::{Counted, DemandCounters, Stage};
 use crate::forward::headers::{self, Outgoing, PROBE, PROBE_PATH, SLEEPER};
 use crate::forward::{
-    self, Answer, Body, Busy, Failure, Outcome, Release, Tunnel, authority, max_forwards, upgrades,
+    self, Answer, Body, Busy, ForwardError, Outcome, Release, Tunnel, authority, max_forwards, upgrades,
 };
 use crate::gate::Gate;
 use crate::hop::HopKey;
-use crate::ledger::{Counted, Ledger, Stage};
 use crate::log_limit::LogLimit;
 use crate::negotiate::{Waiting, negotiate};
 use crate::observe::End;
 use crate::pick::{Turn, pick};
 use crate::pool::Endpoint;
 use crate::rescue::{REASON, Rescue};
-use crate::retry::{self, Again, Kind, Lost, Pod};
+use crate::retry::{self, Lost, PodHistory, RequestKind, RetryLimit};
 use crate::route::{self, Routed};
 use crate::upload::{Fault, Upload, UploadPatience};
-use crate::{DlxConfig, EndpointsView, Metrics, Preferences, RouteTable, Routes, Target};
+use crate::waker::Waker;
+use crate::{DlxConfig, EndpointsView, Metrics, Preferences, RouteTable, RouteTarget, Routes};
 
 /// After the drain limit: how long the last responses may take to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -47,17 +47,17 @@ pub(crate) struct Inner {
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Arc<Connections>,
-    /// Places for client connections.
-    pub(crate) places: Places,
+    /// ConnectionPermits for client connections.
+    pub(crate) places: ConnectionPermits,
     /// Held requests of each address.
     held_by: Addresses,
-    /// On lines about accepting that fails, for all doors together.
+    /// On lines about accepting that fails, for all listeners together.
     pub(crate) accept_failures_logged: LogLimit,
     /// Client connections.
     pub(crate) tasks: TaskTracker,
     waker: Arc<dyn Waker>,
     hop_key: HopKey,
-    ledger: Ledger,
+    demand_counters: DemandCounters,
     admission: Admission,
     /// Upgraded connections; they end last.
     tunnels: TaskTracker,
@@ -89,9 +89,9 @@ impl Inner {
             routes,
             waker,
             hop_key: HopKey::default(),
-            ledger: Ledger::new(upstreams),
+            demand_counters: DemandCounters::new(upstreams),
             admission: Admission::new(limits, Arc::clone(&metrics)),
-            places: Places::new(&limits, &metrics.connections),
+            places: ConnectionPermits::new(&limits, &metrics.connections),
             held_by: Addresses::new(limits.held_per_client),
             accept_failures_logged: LogLimit::default(),
             metrics,
@@ -110,8 +110,8 @@ impl Inner {
         self.preferences.store(Arc::new(preferences));
     }
 
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub(crate) fn demand_counters(&self) -> &DemandCounters {
+        &self.demand_counters
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -236,15 +236,15 @@ impl Inner {
             path,
         } = {
             let routes = self.routes.load();
-            if let Door::Port(port) = client.door
+            if let ListenerKind::Port(port) = client.listener
                 && head.uri.path() == PROBE_PATH
                 && let Some(uid) = head.headers.get(PROBE)
             {
                 return probe(&routes, port, uid).map(Prepared::Here);
             }
-            match client.door {
-                Door::Port(port) => route::by_port(&routes, port)?,
-                Door::Main => {
+            match client.listener {
+                ListenerKind::Port(port) => route::by_port(&routes, port)?,
+                ListenerKind::Main => {
                     let preferred = self.preferences.load();
                     let routed =
                         route::by_request(&routes, &head, preferred.names.as_ref(), preferred.strategy);
@@ -265,7 +265,7 @@ impl Inner {
             self.wake_companion(&companion);
         }
 
-        let wire = headers::wire(&head, client.door, &target, grpc);
+        let wire = headers::wire(&head, client.listener, &target, grpc);
         let version = head.version;
         let asked = upgrades::asked(&head);
         let bytes = if target.view().open() {
@@ -345,29 +345,29 @@ impl Inner {
                 Err((failure, turn)) => {
                     exchange.tries.turn = turn;
                     match failure {
-                        Failure::Unsent(unsent) => {
+                        ForwardError::Unsent(unsent) => {
                             exchange.request = Some(*unsent);
                             Lost::Unsent
                         }
-                        Failure::Refused => Lost::Refused,
-                        Failure::Closed if kept => Lost::Kept,
-                        Failure::Closed => Lost::New,
-                        Failure::Bad => return Err(Rescue::BadAnswer),
-                        Failure::TimedOut => return Err(Rescue::NoAnswer),
-                        Failure::Client(Fault::Malformed) => {
+                        ForwardError::Refused => Lost::Refused,
+                        ForwardError::Closed if kept => Lost::Kept,
+                        ForwardError::Closed => Lost::New,
+                        ForwardError::Bad => return Err(Rescue::BadAnswer),
+                        ForwardError::TimedOut => return Err(Rescue::NoAnswer),
+                        ForwardError::Client(Fault::Malformed) => {
                             return Err(Rescue::Malformed(
                                 "the body of the request is malformed or ends too early",
                             ));
                         }
-                        Failure::Client(Fault::Slow) => return Err(Rescue::SlowBody),
-                        Failure::Client(Fault::Gone) => return Err(Rescue::ClientLeft),
+                        ForwardError::Client(Fault::Slow) => return Err(Rescue::SlowBody),
+                        ForwardError::Client(Fault::Gone) => return Err(Rescue::ClientLeft),
                     }
                 }
             };
             let pod = if endpoint.is_young(patience) {
-                Pod::Young
+                PodHistory::Young
             } else {
-                Pod::Served
+                PodHistory::Served
             };
             let pause = exchange
                 .tries
@@ -390,7 +390,7 @@ impl Inner {
         }
     }
 
-    fn patience(&self, target: &Target) -> Duration {
+    fn patience(&self, target: &RouteTarget) -> Duration {
         self.gate().patience(target)
     }
 
@@ -419,14 +419,14 @@ impl Inner {
                 socket.give_up_after(None);
             }
             let activity = counted.open(target.counts_for(&self.config.tcp));
-            let tunnel = Tunnel::new(on_upgrade, &mut response, activity, self.config.tcp.patience());
+            let tunnel = Tunnel::new(on_upgrade, &mut response, activity, self.config.tcp.timeouts());
             self.tunnels
                 .spawn(tunnel.run(counted, load, Arc::clone(&client.place), self.closed.clone()));
             return Ok(Proxied::Here(response.map(|_| ())));
         }
         headers::rewrite_response(response.headers_mut(), version)?;
         *response.version_mut() = version.max(Version::HTTP_11);
-        if matches!(client.door, Door::Port(_)) && target.view().direct {
+        if matches!(client.listener, ListenerKind::Port(_)) && target.view().direct {
             close_connection(client, version, &mut response);
         }
         let release = Release {
@@ -507,13 +507,13 @@ impl Inner {
     }
 
     /// Ends the hold of a client that has closed its sending side and may be gone: after a time, or when others need its place.
-    async fn half_closed(&self, client: &Client, place: &mut Place) -> Rescue {
+    async fn half_closed(&self, client: &Client, place: &mut AdmissionPermit) -> Rescue {
         client.idleness.half_closed().await;
         Box::pin(self.held_half_closed(place)).await
     }
 
     /// How the hold of a client that has closed its sending side ends, if nothing else ends it.
-    pub(crate) async fn held_half_closed(&self, place: &mut Place) -> Rescue {
+    pub(crate) async fn held_half_closed(&self, place: &mut AdmissionPermit) -> Rescue {
         let limit = self.config.half_closed_timeout;
         tokio::select! {
             () = place.offered() => {
@@ -528,7 +528,7 @@ impl Inner {
     }
 
     /// Raises the wake of the target that was not chosen. Nobody waits for it, and its failure is nobody's.
-    fn wake_companion(&self, target: &Arc<Target>) {
+    fn wake_companion(&self, target: &Arc<RouteTarget>) {
         let view = target.view();
         if !view.asleep && view.failure.is_none() {
             return;
@@ -537,7 +537,7 @@ impl Inner {
         if let Some(flight) =
             target
                 .state
-                .wake_aside(target, view.epoch, &self.waker, patience, &self.metrics)
+                .wake_in_background(target, view.epoch, &self.waker, patience, &self.metrics)
         {
             tokio::spawn(flight);
         }
@@ -556,7 +556,7 @@ enum Prepared {
 /// A request on its way. Kept in one place: each layer of the path borrows it, because an `async fn` keeps a copy of
 /// the space of whatever is moved into it, for as long as the request is held.
 struct Exchange {
-    target: Arc<Target>,
+    target: Arc<RouteTarget>,
     wire: Wire,
     version: Version,
     /// What is to be sent; while it is under way, a copy if it may be sent again.
@@ -591,11 +591,17 @@ impl Tries {
     }
 
     /// The pause until it is sent again; None: it is not. What a connection from before has cost is made good at once.
-    fn again(&mut self, lost: Lost, pod: Pod, kind: Kind, patience: Duration) -> Option<Duration> {
+    fn again(
+        &mut self,
+        lost: Lost,
+        pod: PodHistory,
+        kind: RequestKind,
+        patience: Duration,
+    ) -> Option<Duration> {
         let more = match retry::again(lost, pod, kind) {
-            Again::UntilReady => Instant::now() < self.deadline(patience),
-            Again::Once => self.again == 0,
-            Again::Never => false,
+            RetryLimit::UntilReady => Instant::now() < self.deadline(patience),
+            RetryLimit::Once => self.again == 0,
+            RetryLimit::Never => false,
         };
         let first = self.failed.is_none();
         if lost != Lost::Unsent {
@@ -617,10 +623,10 @@ impl Exchange {
         &mut self,
         lease: Lease,
         limit: Option<Duration>,
-    ) -> Option<(Kind, impl Future<Output = Outcome> + Send + use<>)> {
+    ) -> Option<(RequestKind, impl Future<Output = Outcome> + Send + use<>)> {
         let request = self.request.take()?;
         self.request = forward::copy(&request);
-        let kind = Kind::of(request.method(), self.request.is_none());
+        let kind = RequestKind::of(request.method(), self.request.is_none());
         Some((kind, forward::send(lease, request, self.tries.turn.take(), limit)))
     }
 }
@@ -631,7 +637,7 @@ struct Line {
     host: String,
     path: String,
     began: Instant,
-    target: Option<Arc<Target>>,
+    target: Option<Arc<RouteTarget>>,
     held: bool,
 }
 
@@ -673,7 +679,7 @@ impl Line {
         tracing::debug!(
             target: "dormouse_dlx::access",
             client = %client.peer,
-            door = ?client.door,
+            listener = ?client.listener,
             %method,
             host,
             path,

@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
-use crate::client::Door;
-use crate::demand::Waker;
-use crate::ledger::Ledger;
+use crate::client::ListenerKind;
+use crate::demand_counters::DemandCounters;
 use crate::serve::Inner;
+use crate::waker::Waker;
 use crate::{DlxConfig, Metrics, Preferences, RouteTable};
 
 /// Why the DLX cannot serve.
@@ -37,7 +37,7 @@ pub struct Dlx {
 
 impl Dlx {
     /// A data plane that routes by `routes` and wakes by `waker`. Targets in the routes must be written in its
-    /// [`ledger`](Self::ledger).
+    /// [`demand_counters`](Self::demand_counters).
     pub fn new(config: DlxConfig, routes: Arc<RouteTable>, waker: Arc<dyn Waker>, metrics: Metrics) -> Self {
         Self {
             inner: Arc::new(Inner::new(config, routes, waker, metrics)),
@@ -50,18 +50,18 @@ impl Dlx {
     }
 
     /// Where demand is written down.
-    pub fn ledger(&self) -> &Ledger {
-        self.inner.ledger()
+    pub fn demand_counters(&self) -> &DemandCounters {
+        self.inner.demand_counters()
     }
 
     /// Who needs what right now.
     pub fn demand(&self) -> DemandReport {
-        self.inner.ledger().report()
+        self.inner.demand_counters().report()
     }
 
     /// The same of a single Sleeper.
     pub fn demand_of(&self, namespace: &str, sleeper: &str) -> DemandReport {
-        self.inner.ledger().report_of(namespace, sleeper)
+        self.inner.demand_counters().report_of(namespace, sleeper)
     }
 
     /// Opens the main listener.
@@ -117,7 +117,7 @@ impl Server {
         tracing::info!(address = %local, "the DLX listens");
         let stop = shutdown.child_token();
         tokio::join!(
-            accept::accept(Arc::clone(&inner), listener, Door::Main, stop.clone()),
+            accept::accept(Arc::clone(&inner), listener, ListenerKind::Main, stop.clone()),
             accept::keep_ports(Arc::clone(&inner), stop),
         );
         inner.drain().await;

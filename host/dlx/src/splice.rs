@@ -17,10 +17,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use crate::Target;
-use crate::client::{Door, Place};
+use crate::RouteTarget;
+use crate::client::{ConnectionPermit, ListenerKind};
 use crate::copy::{Activity, copy};
-use crate::ledger::Stage;
+use crate::demand_counters::Stage;
 use crate::pick::Turn;
 use crate::pool::Load;
 use crate::rescue::Rescue;
@@ -30,13 +30,13 @@ use crate::serve::Inner;
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) peer: IpAddr,
-    pub(crate) door: Door,
-    pub(crate) place: Arc<Place>,
+    pub(crate) listener: ListenerKind,
+    pub(crate) place: Arc<ConnectionPermit>,
 }
 
 /// Serves a connection as plain TCP until it ends. `begun` was read from it before; whatever it is, nothing of it may have been
 /// answered or forwarded yet.
-pub(crate) async fn serve(inner: Arc<Inner>, client: Client, begun: BytesMut, target: Arc<Target>) {
+pub(crate) async fn serve(inner: Arc<Inner>, client: Client, begun: BytesMut, target: Arc<RouteTarget>) {
     let mut counted = target.state.enter(Stage::Held, &inner.metrics);
     let passed = match hold::connect(&inner, &client, begun.len(), &target).await {
         Ok(passed) => passed,
@@ -50,7 +50,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, client: Client, begun: BytesMut, ta
     let Client {
         mut stream,
         peer: _,
-        door,
+        listener,
         place,
     } = client;
     let hold::Passed {
@@ -60,10 +60,10 @@ pub(crate) async fn serve(inner: Arc<Inner>, client: Client, begun: BytesMut, ta
     } = passed;
     let activity = counted.open(target.counts_for(&inner.config.tcp));
     inner.metrics.tcp_connections.inc();
-    tracing::debug!(target: "dormouse_dlx::access", ?door, "a TCP connection is open");
+    tracing::debug!(target: "dormouse_dlx::access", ?listener, "a TCP connection is open");
     let ended = {
         let begun = begun.freeze();
-        let patience = inner.config.tcp.patience();
+        let patience = inner.config.tcp.timeouts();
         let copying = copy(&mut stream, &mut workload, begun, &activity, patience);
         tokio::select! {
             (ended, ()) = async { tokio::join!(copying, give_up_turn(turn, &load, &activity)) } => Some(ended),
@@ -73,7 +73,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, client: Client, begun: BytesMut, ta
     match ended {
         Some(Ok(())) => {}
         Some(Err(broken)) => {
-            tracing::debug!(target: "dormouse_dlx::access", ?door, %broken, "a TCP connection broke off");
+            tracing::debug!(target: "dormouse_dlx::access", ?listener, %broken, "a TCP connection broke off");
             inner.metrics.tcp_broken.inc();
             // What broke on one side breaks on the other.
             reset(&stream);
@@ -102,7 +102,7 @@ async fn give_up_turn(turn: Option<Turn>, load: &Load, activity: &Activity) {
 }
 
 /// The end of a connection that could not be served: counted, told to operators, and seen by the client at once.
-fn refuse(inner: &Inner, client: &Client, target: &Target, rescue: &Rescue) {
+fn refuse(inner: &Inner, client: &Client, target: &RouteTarget, rescue: &Rescue) {
     inner.metrics.rescued(rescue);
     let (namespace, sleeper, service) = (&target.key.namespace, &target.key.sleeper, &target.key.service);
     let reason = rescue.reason();

@@ -8,16 +8,16 @@ use dormouse_sleepers::Wake;
 use tokio::sync::watch;
 
 use crate::config::TcpLimits;
+use crate::demand_counters::{DemandCounters, ResourceState};
 use crate::endpoints::EndpointsView;
 use crate::hop::{HopKey, Marks};
-use crate::ledger::{Ledger, ResourceState};
 use crate::pick::Ramp;
 use crate::pool::{Endpoints, Pool};
 use crate::{Limits, ReleaseRamp, lock};
 
 /// Identity of a target: one port of one Service of one Sleeper.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TargetKey {
+pub struct RouteTargetKey {
     /// Namespace of the Sleeper.
     pub namespace: String,
     /// Name of the Sleeper object.
@@ -46,9 +46,9 @@ pub enum AppProtocol {
 
 /// Everything that makes a target.
 #[derive(Clone, Debug)]
-pub struct TargetSpec {
+pub struct RouteTargetSpec {
     /// Identity.
-    pub key: TargetKey,
+    pub key: RouteTargetKey,
     /// Who declared it.
     pub owner: Owner,
     /// Who brings it back.
@@ -67,9 +67,9 @@ pub struct TargetSpec {
 
 /// A place that requests are forwarded to. Shared by every route that leads to it.
 #[derive(Debug)]
-pub struct Target {
+pub struct RouteTarget {
     /// Identity.
-    pub key: TargetKey,
+    pub key: RouteTargetKey,
     /// Who declared it.
     pub owner: Owner,
     /// Who brings it back.
@@ -90,10 +90,10 @@ pub struct Target {
     marks: OnceLock<Marks>,
 }
 
-impl Target {
-    /// A target whose demand is written in `ledger`: targets of one Sleeper share their queue, counts and wakes.
-    pub fn new(ledger: &Ledger, spec: TargetSpec) -> Arc<Self> {
-        let state = ledger.state(&spec.key.namespace, &spec.key.sleeper);
+impl RouteTarget {
+    /// A target whose demand is written in `demand_counters`: targets of one Sleeper share their queue, counts and wakes.
+    pub fn new(demand_counters: &DemandCounters, spec: RouteTargetSpec) -> Arc<Self> {
+        let state = demand_counters.state(&spec.key.namespace, &spec.key.sleeper);
         Arc::new(Self {
             key: spec.key,
             owner: spec.owner,
@@ -127,7 +127,7 @@ impl Target {
 
     /// The marks that requests for this target carry.
     pub(crate) fn marks(&self, key: &HopKey) -> &Marks {
-        let TargetKey {
+        let RouteTargetKey {
             namespace,
             sleeper,
             uid,

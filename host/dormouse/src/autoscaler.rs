@@ -70,7 +70,7 @@ pub async fn run(
                 metrics_resource_kind: options.metrics_resource_kind.clone(),
                 metrics_resource_group: options.metrics_resource_group.clone(),
             },
-            settle: host.cluster.config().timings.look.settle,
+            settle: host.cluster.config().timings.traffic_check.settle,
             ..Config::default()
         },
         &host.plugins,

@@ -278,7 +278,7 @@ impl fmt::Display for Places {
     }
 }
 
-/// What zero replicas mean that somebody else wished.
+/// What zero replicas mean that somebody else set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum AtZero {

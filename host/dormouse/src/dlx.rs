@@ -66,7 +66,7 @@ pub async fn run(
 
     // Three lives: the wake path and the admin endpoint outlast the data plane, which outlasts readiness.
     let background = CancellationToken::new();
-    let routing = tokio::spawn(routes.run(dlx.ledger().clone(), background.clone()));
+    let routing = tokio::spawn(routes.run(dlx.demand_counters().clone(), background.clone()));
     let prefer = follow_settings(dlx.clone(), &host, &options)?;
     let preferring = tokio::spawn(background.clone().run_until_cancelled_owned(prefer));
     let controller = host.cluster.controller(Role::Waker);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use axum::routing::get;
 use axum::{Json, Router};
 use dormouse_kubernetes::Scope;
-use dormouse_lifecycle::{LookPolicy, Timings, Zero};
+use dormouse_lifecycle::{Timings, TrafficCheckPolicy, Zero};
 use dormouse_plugin::{
     ClusterServices, CompilerProcess, EngineConfig, HostEngine, LoadState, PluginConfig, PluginSet,
 };
@@ -200,9 +200,9 @@ pub(crate) fn cluster_config(common: &Common, ingresses: bool) -> dormouse_sleep
             drain_grace: Span::or(common.drain_grace, defaults.drain_grace),
             outage_grace: Span::or(common.outage_grace, defaults.outage_grace),
             dlx_absence: Span::or(common.dlx_absence, defaults.dlx_absence),
-            look: LookPolicy {
-                settle: Span::or(common.look_settle, defaults.look.settle),
-                longest: Span::or(common.look_longest, defaults.look.longest),
+            traffic_check: TrafficCheckPolicy {
+                settle: Span::or(common.look_settle, defaults.traffic_check.settle),
+                longest: Span::or(common.look_longest, defaults.traffic_check.longest),
             },
             ..defaults
         },

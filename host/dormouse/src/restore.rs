@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dormouse_model::{ObjectRef, Phase};
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::{Cluster, Config, Role, Sleeper, SleeperKey};
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -274,7 +274,7 @@ impl Work {
         }
     }
 
-    /// Moves every Sleeper one wish further: asleep ones wake, awake ones go. One that refuses delays nobody.
+    /// Moves every Sleeper one step further: asleep ones wake, awake ones go. One that refuses delays nobody.
     async fn advance(&mut self, cluster: &Cluster, left: &[Sleeper]) {
         let now = Instant::now();
         let mut tasks = Vec::new();
@@ -294,8 +294,8 @@ impl Work {
             .map(|(namespace, name, key, wanted)| async move {
                 let outcome = match wanted {
                     Wanted::Nothing => Ok(()),
-                    Wanted::Wake => match cluster.desired().wish_wake(&key, REASON).await {
-                        Ok(_) | Err(dormouse_sleepers::WishError::Unknown(_)) => Ok(()),
+                    Wanted::Wake => match cluster.desired().request_wake(&key, REASON).await {
+                        Ok(_) | Err(dormouse_sleepers::DesiredStateError::Unknown(_)) => Ok(()),
                         Err(error) => Err(error.to_string()),
                     },
                     Wanted::Go => {
@@ -393,10 +393,10 @@ fn wanted(sleeper: &Sleeper, overdue: bool) -> Wanted {
     }
     let state = sleeper.status.clone().unwrap_or_default().state;
     let simple = sleeper.spec.scales_itself();
-    match (state.wish, state.phase) {
+    match (state.desired, state.phase) {
         _ if simple || overdue => Wanted::Go,
-        (Wish::Awake, Phase::Awake) => Wanted::Go,
-        (Wish::Awake, Phase::Waking | Phase::Ready) => Wanted::Nothing,
+        (DesiredState::Awake, Phase::Awake) => Wanted::Go,
+        (DesiredState::Awake, Phase::Waking | Phase::Ready) => Wanted::Nothing,
         _ => Wanted::Wake,
     }
 }

@@ -12,7 +12,7 @@ use crate::output;
 /// matter.
 const QUIET: &str = "kube_client::client::builder=off";
 
-/// The filter of `--log`. An empty one is no wish for silence but a value that was not filled in; `off` is silence.
+/// The filter of `--log`. An empty one does not ask for silence but is a value that was not filled in; `off` is silence.
 ///
 /// # Errors
 /// When it is not a filter.

@@ -186,14 +186,14 @@ impl Lists {
             ..State::default()
         };
         let (list, ended) = (Arc::new(List(Mutex::new(state))), cancel.child_token());
-        let follower = Follower {
+        let list_watch = ListWatch {
             list: Arc::clone(&list),
             fields: Fields::of(&query.fields),
             query: query.clone(),
             changes: self.changes.clone(),
             owners_part: self.owners_part,
         };
-        let following = follower.run(api);
+        let following = list_watch.run(api);
         let cancelled = ended.clone();
         tokio::spawn(async move { cancelled.run_until_cancelled(following).await });
         let known = Watched {
@@ -206,7 +206,7 @@ impl Lists {
 }
 
 /// Keeps a list up to date.
-struct Follower {
+struct ListWatch {
     list: Arc<List>,
     fields: Fields,
     query: ListQuery,
@@ -214,7 +214,7 @@ struct Follower {
     owners_part: OwnersPart,
 }
 
-impl Follower {
+impl ListWatch {
     async fn run(self, api: Api<DynamicObject>) {
         let mut config = watcher::Config::default();
         if let Some(selector) = &self.query.label_selector {

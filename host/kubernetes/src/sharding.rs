@@ -56,14 +56,14 @@ impl Sharding {
                 Leadership::start(client.clone(), config.clone(), outages.clone(), shutdown.clone());
             return Self::of(1, vec![election], Vec::new(), metrics);
         }
-        let (mut wishes, mut elections) = (Vec::new(), Vec::new());
+        let (mut desired_states, mut elections) = (Vec::new(), Vec::new());
         for shard in 0..count {
-            let (wish, wanted) = watch::channel(false);
+            let (desired, wanted) = watch::channel(false);
             let config = LeadershipConfig {
                 name: format!("{}-{shard}", config.name),
                 ..config.clone()
             };
-            wishes.push(wish);
+            desired_states.push(desired);
             elections.push(Leadership::start_if(
                 client.clone(),
                 config,
@@ -75,7 +75,7 @@ impl Sharding {
         let registry = Registry {
             leases: Api::namespaced(client.clone(), &config.namespace),
             config: config.clone(),
-            wishes,
+            desired_states,
             known: HashMap::new(),
             holder: None,
             number: 0,
@@ -150,7 +150,7 @@ struct Registry {
     leases: Api<Lease>,
     config: LeadershipConfig,
     /// By shard.
-    wishes: Vec<watch::Sender<bool>>,
+    desired_states: Vec<watch::Sender<bool>>,
     /// The numbers of others, and since when they have been so.
     known: HashMap<String, (u64, Instant)>,
     /// Who holds the main Lease, and since when it has been so.
@@ -167,7 +167,7 @@ impl Registry {
                 attempt = self.attempt() => attempt,
             };
             match attempt {
-                Ok(living) => self.wish(&living),
+                Ok(living) => self.request(&living),
                 // Leases that are held are kept as long as they can be renewed.
                 Err(error) => tracing::warn!(%error, lease = self.config.name, "sharding: trying again"),
             }
@@ -182,10 +182,10 @@ impl Registry {
         }
     }
 
-    fn wish(&self, living: &[String]) {
-        for (shard, wish) in self.wishes.iter().enumerate() {
+    fn request(&self, living: &[String]) {
+        for (shard, desired) in self.desired_states.iter().enumerate() {
             let ours = assigned(living, shard) == Some(&self.config.identity);
-            wish.send_if_modified(|wanted| std::mem::replace(wanted, ours) != ours);
+            desired.send_if_modified(|wanted| std::mem::replace(wanted, ours) != ours);
         }
     }
 
@@ -325,7 +325,7 @@ mod tests {
         Registry {
             leases: Api::namespaced(kube::Client::new(service, "default"), "default"),
             config: LeadershipConfig::new("default", "dormouse", identity),
-            wishes: Vec::new(),
+            desired_states: Vec::new(),
             known: HashMap::new(),
             holder: None,
             number: 0,

@@ -63,20 +63,20 @@ mod tests {
     // Never at zero: its old pods are as good as any.
     #[case(false, Duration::ZERO, 1, true)]
     fn pods_count_by_age(
-        #[case] at_zero: bool,
+        #[case] zero_observed: bool,
         #[case] grace: Duration,
         #[case] created: i64,
         #[case] counts: bool,
     ) {
         let woken = SleeperState {
             phase: Phase::Waking,
-            at_zero,
+            zero_observed,
             wake_started: Some(at(100)),
             ..SleeperState::default()
         };
         let answers = Answers::of(&woken, at(101), grace);
         assert_eq!(answers.include(Some(at(created))), counts);
-        assert_eq!(answers.depend_on_age(), at_zero);
-        assert_eq!(answers.include(None), !at_zero);
+        assert_eq!(answers.depend_on_age(), zero_observed);
+        assert_eq!(answers.include(None), !zero_observed);
     }
 }

@@ -8,7 +8,7 @@
 //! ```text
 //! Awake -> Diverting -> Observing -> Draining -> Asleep
 //!   ^          |            |            |          |
-//!   |          +------------+------------+----------+   any demand: the epoch rises, the wish becomes Awake
+//!   |          +------------+------------+----------+   any demand: the epoch rises, the desired state becomes Awake
 //!   |                              v
 //!   +---- Ready <-------------- Waking
 //! ```
@@ -25,17 +25,16 @@
 
 mod answers;
 mod epoch;
-mod look;
 mod next;
 mod observation;
 mod ownership;
 mod ports;
 mod state;
+mod traffic_check;
 mod transition;
 
 pub use answers::Answers;
 pub use epoch::Epoch;
-pub use look::{Look, LookPolicy};
 pub use next::{Next, Step, Timings, WaitReason, next};
 pub use observation::{
     Demand, Dlx, Family, Listed, Observation, OwnSlice, Selector, Service, Undivertible, Workload, Zero,
@@ -43,5 +42,8 @@ pub use observation::{
 };
 pub use ownership::{Claimant, Precedence, Rival, owner};
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
-pub use state::{DivertedPort, KeptSelector, SURVIVAL, SleeperState, WakeFailure, Wish, WorkloadReplicas};
+pub use state::{
+    DesiredState, DivertedPort, KeptSelector, SURVIVAL, SleeperState, WakeFailure, WorkloadReplicas,
+};
+pub use traffic_check::{TrafficCheck, TrafficCheckPolicy};
 pub use transition::{Refused, request_observation, request_sleep, request_wake};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dormouse_model::{ObjectRef, Phase};
 use jiff::Timestamp;
 
-use crate::{Epoch, LookPolicy, Observation, SleeperState, Wish};
+use crate::{DesiredState, Epoch, Observation, SleeperState, TrafficCheckPolicy};
 
 /// Times that shape the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Timings {
     /// How long no DLX may be ready, or none that is ready may answer for a Service, before what it stands in for is woken.
     pub dlx_absence: Duration,
     /// How long a deleted Sleeper waits for its workload's pods before the DLX leaves all the same.
-    pub farewell: Duration,
+    pub finalize: Duration,
     /// How long the DLX stays in a Service after a wake although pods of this wake are listed. The times at which pods were
     /// created are known to the second only, so within one second a pod of before may pass for one of this wake.
     /// Meanwhile the DLX answers.
@@ -33,14 +33,14 @@ pub struct Timings {
     /// its slices and fill them again. Far longer than it takes for that.
     pub unproven: Duration,
     /// How long after it was read something may still be acted on. A process that was stopped, and goes on, must not create what belongs
-    /// to an earlier turn: a create is conditional on no version. Less than [`Timings::port_grace`], so that it cannot lead to a port that
+    /// to an earlier generation: a create is conditional on no version. Less than [`Timings::port_grace`], so that it cannot lead to a port that
     /// somebody else has by then.
     pub decision_limit: Duration,
     /// How long an awake resource keeps its DLX ports, so that late connections still find their target: longer than nodes take to
     /// hear that the DLX has left, an outage of the API server included. Then others may have them.
     pub port_grace: Duration,
     /// When to look at traffic again.
-    pub look: LookPolicy,
+    pub traffic_check: TrafficCheckPolicy,
 }
 
 impl Timings {
@@ -58,12 +58,12 @@ impl Default for Timings {
             outage_grace: Duration::from_secs(120),
             give_up: Duration::from_secs(60),
             dlx_absence: Duration::from_secs(5),
-            farewell: Duration::from_secs(30),
+            finalize: Duration::from_secs(30),
             relist: Duration::from_secs(1),
             unproven: Duration::from_secs(10),
             decision_limit: Duration::from_secs(60),
             port_grace: Duration::from_secs(300),
-            look: LookPolicy::default(),
+            traffic_check: TrafficCheckPolicy::default(),
         }
     }
 }
@@ -99,7 +99,7 @@ pub enum Step {
 /// Why nothing is to be done right now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// As wished.
+    /// As desired.
     Settled,
     /// No DLX is ready, so nothing can be diverted.
     NoDlx,
@@ -151,23 +151,25 @@ fn mine(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
         return next;
     }
     if seen.deleting {
-        return waking::farewell(seen, timings);
+        return waking::finalize(seen, timings);
     }
-    match (seen.state.wish, seen.state.phase) {
-        (Wish::Awake, Phase::Awake) => waking::awake(seen, timings),
-        (Wish::Awake, Phase::Waking) => waking::waking(seen),
-        (Wish::Awake, Phase::Ready) => waking::ready(seen, timings),
-        // A wake sets wish and phase in one write, so this is somebody's edit by hand: treat it as a wake.
-        (Wish::Awake, _) => common::wake(seen, timings, "the wish was set to Awake"),
+    match (seen.state.desired, seen.state.phase) {
+        (DesiredState::Awake, Phase::Awake) => waking::awake(seen, timings),
+        (DesiredState::Awake, Phase::Waking) => waking::waking(seen),
+        (DesiredState::Awake, Phase::Ready) => waking::ready(seen, timings),
+        // A wake sets desired state and phase in one write, so this is somebody's edit by hand: treat it as a wake.
+        (DesiredState::Awake, _) => common::wake(seen, timings, "the desired state was set to Awake"),
         (_, Phase::Awake) => sleeping::begin(seen, timings, held),
         (_, Phase::Diverting | Phase::Draining) if held.is_some() => {
             sleeping::held_up(seen, timings, held.unwrap_or_default())
         }
         (_, Phase::Diverting) => sleeping::diverting(seen, timings),
-        (wish, Phase::Observing) => sleeping::observing(seen, timings, wish),
+        (desired, Phase::Observing) => sleeping::observing(seen, timings, desired),
         (_, Phase::Draining) => sleeping::draining(seen, timings),
         (_, Phase::Asleep) => sleeping::asleep(seen, timings),
-        // Wake beats sleep: finish the wake; the wish is asked again when it is due.
-        (_, Phase::Waking | Phase::Ready) => common::act_state(seen, |state| state.wish = Wish::Awake),
+        // Wake beats sleep: finish the wake; sleep is asked for again when it is due.
+        (_, Phase::Waking | Phase::Ready) => {
+            common::act_state(seen, |state| state.desired = DesiredState::Awake)
+        }
     }
 }

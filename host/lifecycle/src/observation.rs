@@ -41,7 +41,7 @@ pub struct Observation {
     pub demand: Demand,
     /// Another Sleeper owns something that this one names too.
     pub rival: Option<Rival>,
-    /// Why its plugin may not put it to sleep, or nobody may. Known of what is wished asleep or observed.
+    /// Why its plugin may not put it to sleep, or nobody may. Known of what is to sleep or to be observed.
     pub denied: Option<String>,
     /// The highest epoch that the objects carry, whichever Sleeper wrote it.
     pub carried: Epoch,
@@ -62,9 +62,9 @@ pub struct Workload {
     pub object: ObjectRef,
     /// Whether it exists (and is not being deleted).
     pub exists: bool,
-    /// Wished replicas.
+    /// Desired replicas.
     pub replicas: i32,
-    /// What zero replicas that somebody else wished mean.
+    /// What zero replicas that somebody else set mean.
     pub zero: Zero,
     /// Minimum of the HPA that owns it, if any.
     pub autoscaler_minimum: Option<i32>,
@@ -232,8 +232,8 @@ pub struct OwnSlice {
     pub addresses: Vec<IpAddr>,
     /// Ports in it: name and DLX port, sorted.
     pub ports: Vec<(String, u16)>,
-    /// [`SleeperState::turn`] of the state for which it was last written; none if it was written for another Sleeper.
-    pub turn: Option<i64>,
+    /// [`SleeperState::traffic_generation`] of the state for which it was last written; none if it was written for another Sleeper.
+    pub generation: Option<i64>,
 }
 
 /// What the cluster's own EndpointSlices of a Service list.
@@ -396,14 +396,17 @@ impl Observation {
         };
         let mut addresses: Vec<_> = self.dlx_for(service).filter(answers).collect();
         addresses.sort();
-        let turn = Some(self.state.turn());
+        let generation = Some(self.state.traffic_generation());
         match &service.own_slice {
             // Nobody answers. What is there is not worse than nothing, and may come back.
-            Some(own) if addresses.is_empty() => OwnSlice { turn, ..own.clone() },
+            Some(own) if addresses.is_empty() => OwnSlice {
+                generation,
+                ..own.clone()
+            },
             _ => OwnSlice {
                 addresses,
                 ports: self.dlx_ports(service),
-                turn,
+                generation,
             },
         }
     }
@@ -449,7 +452,7 @@ impl Observation {
     fn is_named(&self, service: &Service, address: IpAddr) -> bool {
         service.own_slice.as_ref().is_some_and(|own| {
             let ports = self.dlx_ports(service);
-            own.turn.is_some()
+            own.generation.is_some()
                 && own.addresses.contains(&address)
                 && ports.iter().all(|port| own.ports.contains(port))
         })

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, Look};
+use crate::{Epoch, TrafficCheck};
 
 /// How long after a wake began a pod from before it must still be there to count: far longer than controllers take to
 /// remove pods, and much shorter than a readiness timeout.
@@ -16,7 +16,7 @@ pub const SURVIVAL: Duration = Duration::from_secs(10);
 
 /// What a resource is meant to be. The phase follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Wish {
+pub enum DesiredState {
     /// Serve from pods.
     #[default]
     Awake,
@@ -82,8 +82,9 @@ pub struct WakeFailure {
 pub struct SleeperState {
     /// Where it stands.
     pub phase: Phase,
-    /// Where it should go.
-    pub wish: Wish,
+    /// Where it should go. `wish` in the custom resource: replicas of two versions share it.
+    #[serde(rename = "wish")]
+    pub desired: DesiredState,
     /// How often it was woken.
     pub epoch: Epoch,
     /// When the phase last changed.
@@ -99,9 +100,10 @@ pub struct SleeperState {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub selectors: Vec<KeptSelector>,
     /// Workloads were seen at zero since the phase became Asleep. While it is Asleep, replicas above zero are from then
-    /// on somebody else's wish, which is respected as a wake; while it wakes, pods from before the wake do not count.
-    pub at_zero: bool,
-    /// No pod was left since the workloads were seen at zero. Every pod that comes after that is of a later wish, whatever the
+    /// on somebody else's scaling, which is respected as a wake; while it wakes, pods from before the wake do not count.
+    #[serde(rename = "atZero")]
+    pub zero_observed: bool,
+    /// No pod was left since the workloads were seen at zero. Every pod that comes after that is of a later scale-up, whatever the
     /// clocks of those who note its age say.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pods_gone: bool,
@@ -123,8 +125,9 @@ pub struct SleeperState {
     /// The last wake that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_failure: Option<WakeFailure>,
-    /// When to look at its traffic again.
-    pub look: Look,
+    /// When its traffic is checked again.
+    #[serde(rename = "look")]
+    pub traffic_check: TrafficCheck,
 }
 
 impl SleeperState {
@@ -135,9 +138,9 @@ impl SleeperState {
         self.reason = reason.into();
     }
 
-    /// Counts the turns of the traffic: odd towards the DLX, even back to the pods. Written on Dormouse's slices, so
-    /// that a slice of this turn is never the very version that a late delete of an earlier turn has in mind.
-    pub fn turn(&self) -> i64 {
+    /// Counts how often the traffic was switched: odd towards the DLX, even back to the pods. Written on Dormouse's slices, so
+    /// that a slice of this generation is never the very version that a late delete of an earlier one has in mind.
+    pub fn traffic_generation(&self) -> i64 {
         let away = i64::from(self.phase.is_away());
         self.epoch.saturating_mul(2).saturating_add(away)
     }
@@ -157,7 +160,7 @@ impl SleeperState {
 
     /// Whether a pod may be from before the wake, so that its age has to tell.
     fn needs_age(&self) -> bool {
-        self.at_zero && !self.pods_gone
+        self.zero_observed && !self.pods_gone
     }
 
     /// From when on pods from before the wake count too, if they did not from the start.

@@ -1,14 +1,14 @@
-//! Wishes, as changes to the Sleeper's state. Each is meant to be written by compare-and-set; on a conflict, read
+//! Desired states, as changes to the Sleeper's state. Each is meant to be written by compare-and-set; on a conflict, read
 //! again and ask again.
 
 use dormouse_model::Phase;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::look::spread;
-use crate::{Look, LookPolicy, SleeperState, Wish};
+use crate::traffic_check::spread;
+use crate::{DesiredState, SleeperState, TrafficCheck, TrafficCheckPolicy};
 
-/// Why a wish was not taken.
+/// Why a desired state was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     /// A wake is under way, and wake beats sleep.
@@ -27,20 +27,22 @@ pub fn request_wake(
     state: &SleeperState,
     now: Timestamp,
     reason: &str,
-    look: LookPolicy,
+    traffic_check: TrafficCheckPolicy,
     seed: u64,
 ) -> Result<SleeperState, Refused> {
-    if state.wish == Wish::Awake && matches!(state.phase, Phase::Awake | Phase::Waking | Phase::Ready) {
+    if state.desired == DesiredState::Awake
+        && matches!(state.phase, Phase::Awake | Phase::Waking | Phase::Ready)
+    {
         return Err(Refused::Already);
     }
     let mut next = state.clone();
-    next.look = match state.phase {
+    next.traffic_check = match state.phase {
         // The last look was right: start over with short waits.
-        Phase::Asleep => Look::default(),
-        _ => look.disturbed(state.look, now, spread(seed, state.epoch)),
+        Phase::Asleep => TrafficCheck::default(),
+        _ => traffic_check.disturbed(state.traffic_check, now, spread(seed, state.epoch)),
     };
     next.epoch += 1;
-    next.wish = Wish::Awake;
+    next.desired = DesiredState::Awake;
     next.wake_started = Some(now);
     next.wake_failure = None;
     next.enter(Phase::Waking, now, reason);
@@ -52,11 +54,11 @@ pub fn request_wake(
 /// # Errors
 /// [`Refused`] when a wake is under way, or it is on its way to sleep already.
 pub fn request_sleep(state: &SleeperState, reason: &str) -> Result<SleeperState, Refused> {
-    match (state.wish, state.phase) {
-        (Wish::Asleep, _) => Err(Refused::Already),
+    match (state.desired, state.phase) {
+        (DesiredState::Asleep, _) => Err(Refused::Already),
         (_, Phase::Waking | Phase::Ready) => Err(Refused::Waking),
         _ => Ok(SleeperState {
-            wish: Wish::Asleep,
+            desired: DesiredState::Asleep,
             reason: reason.into(),
             ..state.clone()
         }),
@@ -68,11 +70,11 @@ pub fn request_sleep(state: &SleeperState, reason: &str) -> Result<SleeperState,
 /// # Errors
 /// [`Refused`] when a wake is under way, or it is diverted already.
 pub fn request_observation(state: &SleeperState, reason: &str) -> Result<SleeperState, Refused> {
-    match (state.wish, state.phase) {
-        (Wish::Asleep | Wish::Observed, _) => Err(Refused::Already),
+    match (state.desired, state.phase) {
+        (DesiredState::Asleep | DesiredState::Observed, _) => Err(Refused::Already),
         (_, Phase::Waking | Phase::Ready) => Err(Refused::Waking),
         _ => Ok(SleeperState {
-            wish: Wish::Observed,
+            desired: DesiredState::Observed,
             reason: reason.into(),
             ..state.clone()
         }),

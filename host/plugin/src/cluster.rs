@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use dormouse_kubernetes::objects::{ListQuery, PatchType, Subresource};
 use dormouse_kubernetes::{EventRecorder, EventType, ObjectError, Objects};
 use dormouse_model::ObjectKey;
-use dormouse_sleepers::{Caches, Cluster, DesiredState, SleepPermission, SleeperKey, WishError};
+use dormouse_sleepers::{
+    Caches, Cluster, DesiredStateError, DesiredStateWriter, SleepPermission, SleeperKey,
+};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -22,7 +24,7 @@ pub struct ClusterServices {
     objects: Objects,
     events: EventRecorder,
     caches: Arc<Caches>,
-    desired: DesiredState,
+    desired: DesiredStateWriter,
     permission: SleepPermission,
 }
 
@@ -150,11 +152,13 @@ impl HostServices for ClusterServices {
         reason: &str,
         _deadline: Instant,
     ) -> Result<(), LifecycleError> {
-        let wished = self
+        let requested = self
             .desired
-            .wish_sleep(&sleeper_key(plugin, resource), reason)
+            .request_sleep(&sleeper_key(plugin, resource), reason)
             .await;
-        wished.map(drop).map_err(|error| wish_error(error, resource))
+        requested
+            .map(drop)
+            .map_err(|error| lifecycle_error(error, resource))
     }
 
     async fn wake(
@@ -164,11 +168,13 @@ impl HostServices for ClusterServices {
         reason: &str,
         _deadline: Instant,
     ) -> Result<(), LifecycleError> {
-        let wished = self
+        let requested = self
             .desired
-            .wish_wake(&sleeper_key(plugin, resource), reason)
+            .request_wake(&sleeper_key(plugin, resource), reason)
             .await;
-        wished.map(drop).map_err(|error| wish_error(error, resource))
+        requested
+            .map(drop)
+            .map_err(|error| lifecycle_error(error, resource))
     }
 
     async fn state(
@@ -200,14 +206,14 @@ fn sleeper_key(plugin: &str, resource: &ResourceId) -> SleeperKey {
     SleeperKey::of_plugin(plugin, &resource.namespace, &resource.name)
 }
 
-fn wish_error(error: WishError, resource: &ResourceId) -> LifecycleError {
+fn lifecycle_error(error: DesiredStateError, resource: &ResourceId) -> LifecycleError {
     let text = error.to_string();
     match error {
-        WishError::Unknown(_) => LifecycleError::UnknownResource(resource.clone()),
-        WishError::Superseded => LifecycleError::Superseded(text),
-        WishError::Unsupported(why) => LifecycleError::Unsupported(why),
-        WishError::Denied(why) => LifecycleError::Denied(why),
-        WishError::Cluster(error) => match ObjectError::from(error) {
+        DesiredStateError::Unknown(_) => LifecycleError::UnknownResource(resource.clone()),
+        DesiredStateError::Superseded => LifecycleError::Superseded(text),
+        DesiredStateError::Unsupported(why) => LifecycleError::Unsupported(why),
+        DesiredStateError::Denied(why) => LifecycleError::Denied(why),
+        DesiredStateError::Cluster(error) => match ObjectError::from(error) {
             ObjectError::Timeout(_) => LifecycleError::Timeout(text),
             ObjectError::Unavailable(_) | ObjectError::Conflict(_) => LifecycleError::Unavailable(text),
             _ => LifecycleError::Other(text),

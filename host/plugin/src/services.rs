@@ -37,7 +37,7 @@ pub enum LifecycleError {
     /// The plugin may not do this, or nobody may.
     #[error("denied: {0}")]
     Denied(String),
-    /// A newer wish won.
+    /// A newer desired state won.
     #[error("superseded: {0}")]
     Superseded(String),
     /// No answer before the deadline.
@@ -111,7 +111,7 @@ pub trait HostServices: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<(), ObjectError>;
 
-    /// Wishes a resource of the plugin asleep.
+    /// Asks that a resource of the plugin goes to sleep.
     async fn sleep(
         &self,
         plugin: &str,
@@ -120,7 +120,7 @@ pub trait HostServices: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<(), LifecycleError>;
 
-    /// Wishes a resource of the plugin awake.
+    /// Asks that a resource of the plugin wakes.
     async fn wake(
         &self,
         plugin: &str,

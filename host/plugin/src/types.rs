@@ -163,7 +163,7 @@ pub struct FieldCondition {
     pub failed_values: Vec<String>,
 }
 
-/// What became of the wish to scale one resource.
+/// What became of scaling one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScaleOutcome {
     /// It is so already.

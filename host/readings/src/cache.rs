@@ -86,13 +86,13 @@ impl Generations {
 
     fn put(&mut self, request: Request, entry: Entry) {
         if self.young.len() >= MOST / 2 {
-            self.turn();
+            self.traffic_generation();
         }
         self.old.remove(&request);
         self.young.insert(request, entry);
     }
 
-    fn turn(&mut self) {
+    fn traffic_generation(&mut self) {
         self.old = std::mem::take(&mut self.young);
         self.turned = Instant::now();
     }
@@ -134,7 +134,7 @@ impl Cache {
         let flight = {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             if answers.turned.elapsed() >= GENERATION {
-                answers.turn();
+                answers.traffic_generation();
             }
             match answers.get(&request).filter(|entry| entry.is_fresh(max_age)) {
                 Some(entry) => entry.flight,

@@ -27,8 +27,8 @@ pub const FENCE: &str = "dormouse.dev/epoch";
 /// A label on a Service: what its [`FENCE`] says, as `<epoch>.<uid>`. The cluster's controller copies the labels of a Service
 /// to its EndpointSlices, so slices with this label were written by a controller that knew the Service as that wake left it.
 pub const FENCE_LABEL: &str = "dormouse.dev/epoch";
-/// On Dormouse's EndpointSlices: the turn for which it was written, and the uid of the Sleeper (`<turn>@<uid>`).
-pub const TURN: &str = "dormouse.dev/turn";
+/// On Dormouse's EndpointSlices: the generation of the traffic for which it was written, and the uid of the Sleeper (`<generation>@<uid>`).
+pub const GENERATION: &str = "dormouse.dev/turn";
 /// On a workload: what it means that somebody else, not Dormouse, sets it to zero replicas; `stand-in` or `off`. None: the setting of
 /// the installation.
 pub const AT_ZERO: &str = "dormouse.dev/at-zero";

@@ -13,7 +13,7 @@ use crate::caches::Caches;
 use crate::controller::{Controller, ControllerParts};
 use crate::declarations::Declarations;
 use crate::demand::DemandClient;
-use crate::desired::DesiredState;
+use crate::desired_state::DesiredStateWriter;
 use crate::dlx::DlxReplicas;
 use crate::dlx_client::DlxClient;
 use crate::dlx_ports::PortAllocator;
@@ -53,7 +53,7 @@ struct Inner {
     metrics: Metrics,
     kubernetes_metrics: dormouse_kubernetes::Metrics,
     declarations: Declarations,
-    desired: DesiredState,
+    desired: DesiredStateWriter,
     status: StatusRecorder,
     endpoints: ServiceEndpoints,
     dlx: DlxReplicas,
@@ -181,7 +181,7 @@ impl Cluster {
         };
         let inner = Inner {
             metrics_api: MetricsApi::new(server.clone()),
-            desired: DesiredState {
+            desired: DesiredStateWriter {
                 caches: Arc::clone(&caches),
                 writer: writer.clone(),
                 requeues: requeues.clone(),
@@ -189,7 +189,7 @@ impl Cluster {
                 permission: permission.clone(),
                 ownership: ownership.clone(),
                 dlx: dlx.clone(),
-                look: config.timings.look,
+                traffic_check: config.timings.traffic_check,
             },
             owner_changes: OwnerChanges::new(
                 Arc::clone(&caches),
@@ -310,7 +310,7 @@ impl Cluster {
     }
 
     /// The desired state of Sleepers.
-    pub fn desired(&self) -> &DesiredState {
+    pub fn desired(&self) -> &DesiredStateWriter {
         &self.inner.desired
     }
 

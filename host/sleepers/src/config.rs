@@ -21,7 +21,7 @@ pub struct Config {
     pub timings: Timings,
     /// How long a wake may take before it counts as failed, for Sleepers that do not say.
     pub readiness_timeout: Duration,
-    /// What zero replicas that somebody else wished mean, for workloads that do not say ([`crate::api::AT_ZERO`]).
+    /// What zero replicas that somebody else set mean, for workloads that do not say ([`crate::api::AT_ZERO`]).
     pub at_zero: Zero,
     /// Field manager of all writes, and the component that Events name. At most 128 characters.
     pub field_manager: String,
@@ -36,7 +36,7 @@ pub struct Config {
     /// How long a new pod may take to accept a connection before it is tried again.
     pub connect_timeout: Duration,
     /// What each plugin may put to sleep, by its name. A plugin that is not there may put nothing to sleep. None: whatever is
-    /// wished, for tools without plugins.
+    /// desired, for tools without plugins.
     pub sleep_grants: Option<BTreeMap<String, Vec<SleepGrant>>>,
     /// Namespace and name of the pod that this process runs in, so that it knows what belongs to it. None: it runs in none.
     pub own_pod: Option<(String, String)>,

@@ -1,7 +1,7 @@
 //! The `Sleeper` custom resource, and everything that reads and writes Sleepers on a cluster.
 //!
 //! * [`api`]: the `Sleeper` custom resource; [`crd`]: its definition; [`caches`]: everything that is watched.
-//! * [`Declarations`]: which Sleepers exist. [`DesiredState`]: asleep, observed or awake. [`StatusRecorder`]: decisions, conditions and
+//! * [`Declarations`]: which Sleepers exist. [`DesiredStateWriter`]: asleep, observed or awake. [`StatusRecorder`]: decisions, conditions and
 //!   failures. All of them write by compare-and-set.
 //! * [`Controller`] runs the [`Reconciler`]: the [`Observer`] reads what there is, [`dormouse_lifecycle::next`] decides, the
 //!   [`Executor`] writes.
@@ -23,7 +23,7 @@ mod config;
 mod controller;
 mod declarations;
 mod demand;
-mod desired;
+mod desired_state;
 mod dlx;
 mod dlx_client;
 mod dlx_ports;
@@ -60,7 +60,7 @@ pub use config::Config;
 pub use controller::Controller;
 pub use declarations::{Declarations, Declared};
 pub use demand::DemandClient;
-pub use desired::{DesiredState, StoodIn, WishError, Wished};
+pub use desired_state::{DesiredStateError, DesiredStateWriter, Requested, StoodIn};
 pub use dlx::{DlxEndpoints, DlxReplicas};
 pub use endpoints::{Endpoints, NoEndpoints, ServiceEndpoints};
 pub use executor::{Executor, StepOutcome};

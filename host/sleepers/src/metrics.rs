@@ -66,7 +66,7 @@ impl Metrics {
         );
         registry.register(
             "wake_duration_seconds",
-            "From the wish to wake until a ready pod accepts connections",
+            "From the request to wake until a ready pod accepts connections",
             m.wake_duration.clone(),
         );
         registry.register("sleepers", "Sleepers by phase", m.phases.clone());

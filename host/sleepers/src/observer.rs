@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_kubernetes::{ApiServer, ClusterError};
-use dormouse_lifecycle::{Listed, Observation, Wish};
+use dormouse_lifecycle::{DesiredState, Listed, Observation};
 use dormouse_model::Phase;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -165,8 +165,8 @@ impl Observer {
     /// Why its owner may not put it to sleep. Asked in every phase: labels and grants change, and a Sleeper may have been written
     /// by hand.
     async fn denied(&self, sleeper: &Sleeper) -> Result<Option<String>, ClusterError> {
-        let wish = sleeper.status.as_ref().map(|status| status.state.wish);
-        if matches!(wish, None | Some(Wish::Awake)) {
+        let desired = sleeper.status.as_ref().map(|status| status.state.desired);
+        if matches!(desired, None | Some(DesiredState::Awake)) {
             return Ok(None);
         }
         match self.permission.check(sleeper).await {

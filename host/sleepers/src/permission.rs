@@ -1,6 +1,6 @@
 //! What may be put to sleep: what the grants of a plugin cover, and never Dormouse itself or the namespaces of Kubernetes.
 //!
-//! It is checked before a wish for sleep is written, whatever asks for it: a plugin's `lifecycle.sleep`, or the autoscaler that
+//! It is checked before a desired state for sleep is written, whatever asks for it: a plugin's `lifecycle.sleep`, or the autoscaler that
 //! has traffic observed. It is checked again whenever the Sleeper is observed. The plugins' writes by the `kubernetes` interface
 //! ask [`SleepPermission::why_protected`] too.
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dormouse_kubernetes::{ClusterError, EventType, Outages};
-use dormouse_lifecycle::{Next, Step, Timings, WaitReason, Wish, next};
+use dormouse_lifecycle::{DesiredState, Next, Step, Timings, WaitReason, next};
 use dormouse_model::Phase;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -310,5 +310,5 @@ fn is_for(observed: &Observed, role: Role) -> bool {
     if observation.workloads.is_empty() && observation.services.is_empty() {
         return false;
     }
-    role == Role::Leader || observation.state.wish == Wish::Awake
+    role == Role::Leader || observation.state.desired == DesiredState::Awake
 }

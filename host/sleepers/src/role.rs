@@ -5,6 +5,6 @@
 pub enum Role {
     /// All of them: the leader of the autoscalers.
     Leader,
-    /// Those that are wished awake: every DLX.
+    /// Those that are to be awake: every DLX.
     Waker,
 }

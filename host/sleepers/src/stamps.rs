@@ -56,14 +56,14 @@ pub(crate) fn restamped(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{FENCE, TURN};
+    use crate::api::{FENCE, GENERATION};
 
     #[test]
     fn stamps_of_another_sleeper_are_none() {
         let annotations = BTreeMap::from([(FENCE.to_owned(), stamped(7, "mine"))]);
         assert_eq!(stamp(&annotations, FENCE, "mine"), Some(7));
         assert_eq!(stamp(&annotations, FENCE, "other"), None);
-        assert_eq!(stamp(&annotations, TURN, "mine"), None);
+        assert_eq!(stamp(&annotations, GENERATION, "mine"), None);
         let both = restamped(&annotations, FENCE, 3, "other");
         assert_eq!(
             both, "7@mine,3@other",

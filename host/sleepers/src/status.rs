@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dormouse_kubernetes::{ClusterError, EventType};
-use dormouse_lifecycle::{SleeperState, WakeFailure, Wish};
+use dormouse_lifecycle::{DesiredState, SleeperState, WakeFailure};
 use dormouse_model::Phase;
 use jiff::{SignedDuration, Timestamp};
 
@@ -181,7 +181,11 @@ fn mirrored(state: &SleeperState, phase: Phase, reason: &str, now: Timestamp) ->
     };
     let was_up = matches!(state.phase, Phase::Awake | Phase::Ready | Phase::Waking);
     let is_up = matches!(phase, Phase::Awake | Phase::Ready | Phase::Waking);
-    next.wish = if is_up { Wish::Awake } else { Wish::Asleep };
+    next.desired = if is_up {
+        DesiredState::Awake
+    } else {
+        DesiredState::Asleep
+    };
     if is_up && !was_up {
         next.epoch += 1;
         next.wake_started = Some(now);
@@ -208,13 +212,13 @@ mod tests {
         assert_eq!(mirrored(&awake, Phase::Awake, "same", at(1)), None);
         let asleep = mirrored(&awake, Phase::Asleep, "idle", at(1)).unwrap();
         assert_eq!(
-            (asleep.wish, asleep.epoch, asleep.slept),
-            (Wish::Asleep, 0, Some(at(1)))
+            (asleep.desired, asleep.epoch, asleep.slept),
+            (DesiredState::Asleep, 0, Some(at(1)))
         );
         let waking = mirrored(&asleep, Phase::Waking, "request", at(2)).unwrap();
         assert_eq!(
-            (waking.wish, waking.epoch, waking.wake_started),
-            (Wish::Awake, 1, Some(at(2)))
+            (waking.desired, waking.epoch, waking.wake_started),
+            (DesiredState::Awake, 1, Some(at(2)))
         );
         let awake = mirrored(&waking, Phase::Awake, "up", at(3)).unwrap();
         assert_eq!((awake.epoch, awake.wake_completed), (1, Some(at(3))));

@@ -130,9 +130,9 @@ fn moves(read: &Sleeper, next: &SleeperStatus) -> bool {
     let before = read
         .status
         .as_ref()
-        .map(|status| (status.state.wish, status.state.phase))
+        .map(|status| (status.state.desired, status.state.phase))
         .unwrap_or_default();
-    before != (next.state.wish, next.state.phase)
+    before != (next.state.desired, next.state.phase)
 }
 
 /// Pauses between attempts to write a Sleeper.

@@ -195,7 +195,7 @@ async fn forward(shared: &Shared, path: &str) -> Option<Reply> {
     shared
         .cluster
         .desired()
-        .wish_wake(&shared.key, "a request")
+        .request_wake(&shared.key, "a request")
         .await
         .ok()?;
     let mut changes = shared.cluster.signals().revision();

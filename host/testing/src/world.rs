@@ -6,8 +6,8 @@ use std::time::Duration;
 use dormouse_embedded::{EmbeddedCluster, Options};
 use dormouse_kubernetes::client_from_kubeconfig;
 use dormouse_model::{ObjectRef, Owner, Phase};
-use dormouse_sleepers::lifecycle::{LookPolicy, SleeperState, Timings, Wish};
-use dormouse_sleepers::{Cluster, Config, Declared, Role, Sleeper, SleeperKey, SleeperSpec, Wished, crd};
+use dormouse_sleepers::lifecycle::{DesiredState, SleeperState, Timings, TrafficCheckPolicy};
+use dormouse_sleepers::{Cluster, Config, Declared, Requested, Role, Sleeper, SleeperKey, SleeperSpec, crd};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -72,12 +72,12 @@ pub fn config() -> Config {
             outage_grace: Duration::ZERO,
             give_up: Duration::from_secs(10),
             dlx_absence: Duration::from_millis(300),
-            farewell: Duration::from_secs(5),
+            finalize: Duration::from_secs(5),
             relist: Duration::from_millis(200),
             unproven: Duration::from_secs(2),
             decision_limit: Duration::from_secs(30),
             port_grace: Duration::from_secs(60),
-            look: LookPolicy {
+            traffic_check: TrafficCheckPolicy {
                 settle: Duration::from_millis(10),
                 longest: Duration::from_secs(1),
             },
@@ -193,18 +193,18 @@ impl World {
     }
 
     /// Wishes the resource asleep.
-    pub async fn wish_sleep(&self, reason: &str) {
+    pub async fn request_sleep(&self, reason: &str) {
         self.cluster
             .desired()
-            .wish_sleep(&self.key, reason)
+            .request_sleep(&self.key, reason)
             .await
             .unwrap();
     }
 
     /// Wishes the resource awake.
-    pub async fn wish_wake(&self, reason: &str) -> Wished {
-        let wished = self.cluster.desired().wish_wake(&self.key, reason).await;
-        wished.unwrap()
+    pub async fn request_wake(&self, reason: &str) -> Requested {
+        let requested = self.cluster.desired().request_wake(&self.key, reason).await;
+        requested.unwrap()
     }
 
     /// Another process on the same cluster.
@@ -274,7 +274,7 @@ impl World {
 
     /// Waits until it is asleep.
     pub async fn until_asleep(&self) -> Arc<Sleeper> {
-        let asleep = |state: &SleeperState| state.phase == Phase::Asleep && state.at_zero;
+        let asleep = |state: &SleeperState| state.phase == Phase::Asleep && state.zero_observed;
         self.until_state("asleep", asleep).await
     }
 
@@ -284,9 +284,10 @@ impl World {
         self.until_state("without pods", without).await
     }
 
-    /// Waits until it is awake and nobody wishes otherwise.
+    /// Waits until it is awake and is to stay so.
     pub async fn until_awake(&self) -> Arc<Sleeper> {
-        let awake = |state: &SleeperState| state.phase == Phase::Awake && state.wish == Wish::Awake;
+        let awake =
+            |state: &SleeperState| state.phase == Phase::Awake && state.desired == DesiredState::Awake;
         self.until_state("awake", awake).await
     }
 

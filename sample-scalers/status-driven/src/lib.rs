@@ -1,6 +1,6 @@
 //! Resources that are scaled by writing their status and watching it change, as serverless function platforms do.
 //!
-//! The platform's own controller does the work: this plugin writes a *wish* into the state field (`asleep, please`), the
+//! The platform's own controller does the work: this plugin writes a *request* into the state field (`asleep, please`), the
 //! controller carries it out and writes what came of it. What the fields and the states are called is configuration; see
 //! [`platform`] for every key and `nuclio.yaml` beside this crate for a complete example.
 //!
@@ -64,10 +64,14 @@ impl Scaler for StatusDriven {
 
     fn set_scale(&self, resources: &[ResourceId], replicas: u32, reason: &str) -> Result<Vec<Outcome>> {
         let platform = Platform::configured()?;
-        let wish = if replicas == 0 { Wish::Asleep } else { Wish::Awake };
+        let request = if replicas == 0 {
+            Request::Asleep
+        } else {
+            Request::Awake
+        };
         let outcome = |resource| {
             platform
-                .bring_about(resource, wish, reason)
+                .bring_about(resource, request, reason)
                 .unwrap_or_else(Outcome::Failed)
         };
         Ok(resources.iter().map(outcome).collect())
@@ -100,19 +104,19 @@ impl IngressTargets for StatusDriven {
 
 /// What the host wants of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum Request {
     Asleep,
     Awake,
 }
 
-/// What is to be done about a wish, given the state that the resource is in.
+/// What is to be done about a request, given the state that the resource is in.
 #[derive(Debug, PartialEq, Eq)]
 enum Todo {
     /// It is so already.
     Nothing,
     /// The platform is at it.
     Watch,
-    /// Write the wish.
+    /// Write the request.
     Write,
     /// Not now.
     Refuse(Error),
@@ -179,16 +183,16 @@ impl Platform {
     }
 
     /// Reads, decides, writes; again when somebody else wrote in between.
-    fn bring_about(&self, resource: &ResourceId, wish: Wish, reason: &str) -> Result<Outcome> {
+    fn bring_about(&self, resource: &ResourceId, request: Request, reason: &str) -> Result<Outcome> {
         let key = self.key(resource);
         for _ in 0..ATTEMPTS {
             let object: Value = match kubernetes::get(&key, &[&self.state_path]) {
                 Err(kubernetes::Error::NotFound(_)) => return Err(Error::UnknownResource(resource.clone())),
                 other => other?,
             };
-            match self.todo(path::text(&object, &self.state_path), wish) {
+            match self.todo(path::text(&object, &self.state_path), request) {
                 Todo::Nothing => return Ok(Outcome::Done),
-                Todo::Watch => return Ok(Outcome::Watch(self.condition(resource, wish))),
+                Todo::Watch => return Ok(Outcome::Watch(self.condition(resource, request))),
                 Todo::Refuse(error) => return Err(error),
                 Todo::Write => {}
             }
@@ -197,15 +201,20 @@ impl Platform {
             } else {
                 Subresource::None
             };
-            match kubernetes::patch(&key, subresource, PatchType::Merge, &self.written(&object, wish)) {
+            match kubernetes::patch(
+                &key,
+                subresource,
+                PatchType::Merge,
+                &self.written(&object, request),
+            ) {
                 Ok(_) => {
                     info!(
-                        "wrote the wish",
+                        "wrote the request",
                         resource = resource,
-                        state = self.wish_state(wish),
+                        state = self.requested_state(request),
                         reason = reason
                     );
-                    return Ok(Outcome::Watch(self.condition(resource, wish)));
+                    return Ok(Outcome::Watch(self.condition(resource, request)));
                 }
                 Err(kubernetes::Error::Conflict(_)) => {
                     debug!("it was changed meanwhile", resource = resource)
@@ -218,46 +227,50 @@ impl Platform {
         )))
     }
 
-    fn todo(&self, state: Option<&str>, wish: Wish) -> Todo {
+    fn todo(&self, state: Option<&str>, request: Request) -> Todo {
         let state = state.unwrap_or_default();
         let is = |states: &std::collections::BTreeSet<String>| states.contains(state);
-        match wish {
-            Wish::Asleep if is(&self.asleep_states) => Todo::Nothing,
-            Wish::Asleep if state == self.sleep_state => Todo::Watch,
-            Wish::Asleep if is(&self.ready_states) => Todo::Write,
+        match request {
+            Request::Asleep if is(&self.asleep_states) => Todo::Nothing,
+            Request::Asleep if state == self.sleep_state => Todo::Watch,
+            Request::Asleep if is(&self.ready_states) => Todo::Write,
             // Wake beats sleep, and whatever else goes on must not be cut short.
-            Wish::Asleep => Todo::Refuse(Error::transient(format!(
+            Request::Asleep => Todo::Refuse(Error::transient(format!(
                 "its state is `{state}`: only what is ready can sleep"
             ))),
-            Wish::Awake if is(&self.ready_states) => Todo::Nothing,
-            Wish::Awake if is(&self.asleep_states) || state == self.sleep_state => Todo::Write,
-            Wish::Awake if is(&self.failed_states) => Todo::Refuse(Error::Other(format!(
+            Request::Awake if is(&self.ready_states) => Todo::Nothing,
+            Request::Awake if is(&self.asleep_states) || state == self.sleep_state => Todo::Write,
+            Request::Awake if is(&self.failed_states) => Todo::Refuse(Error::Other(format!(
                 "its state is `{state}`: the platform has to mend it first"
             ))),
             // It was woken, or is being built or updated: it will be ready, or fail.
-            Wish::Awake => Todo::Watch,
+            Request::Awake => Todo::Watch,
         }
     }
 
-    fn wish_state(&self, wish: Wish) -> &str {
-        match wish {
-            Wish::Asleep => &self.sleep_state,
-            Wish::Awake => &self.wake_state,
+    fn requested_state(&self, request: Request) -> &str {
+        match request {
+            Request::Asleep => &self.sleep_state,
+            Request::Awake => &self.wake_state,
         }
     }
 
     /// The merge patch: state, event and time, on the condition that nobody wrote since.
-    fn written(&self, object: &Value, wish: Wish) -> Value {
+    fn written(&self, object: &Value, request: Request) -> Value {
         let mut patch = json!({});
         path::put(
             &mut patch,
             "metadata.resourceVersion",
             path::get(object, "metadata.resourceVersion").cloned(),
         );
-        path::put(&mut patch, &self.state_path, Some(json!(self.wish_state(wish))));
-        let event = match wish {
-            Wish::Asleep => "scaleToZeroStarted",
-            Wish::Awake => "scaleFromZeroStarted",
+        path::put(
+            &mut patch,
+            &self.state_path,
+            Some(json!(self.requested_state(request))),
+        );
+        let event = match request {
+            Request::Asleep => "scaleToZeroStarted",
+            Request::Awake => "scaleFromZeroStarted",
         };
         if let Some(path) = &self.event_path {
             path::put(&mut patch, path, Some(json!(event)));
@@ -269,10 +282,10 @@ impl Platform {
     }
 
     /// What the host watches, so that nothing in here has to wait.
-    fn condition(&self, resource: &ResourceId, wish: Wish) -> FieldCondition {
-        let ready = match wish {
-            Wish::Asleep => &self.asleep_states,
-            Wish::Awake => &self.ready_states,
+    fn condition(&self, resource: &ResourceId, request: Request) -> FieldCondition {
+        let ready = match request {
+            Request::Asleep => &self.asleep_states,
+            Request::Awake => &self.ready_states,
         };
         FieldCondition {
             object: ObjectRef::new(&self.api_version, &self.kind, &resource.name),

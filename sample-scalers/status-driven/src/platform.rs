@@ -187,14 +187,14 @@ impl Platform {
                 }
             }
         }
-        for (key, wish) in [
+        for (key, request) in [
             ("sleep-state", &self.sleep_state),
             ("wake-state", &self.wake_state),
         ] {
-            if let Some((set, _)) = sets.iter().find(|(_, states)| states.contains(wish)) {
+            if let Some((set, _)) = sets.iter().find(|(_, states)| states.contains(request)) {
                 return Err(config::invalid(
                     key,
-                    format!("`{wish}` is among {set}; a wish must differ from what comes of it"),
+                    format!("`{request}` is among {set}; a request must differ from what comes of it"),
                 ));
             }
         }

@@ -33,7 +33,7 @@ fn status(host: &Host, name: &str) -> Value {
         .clone()
 }
 
-/// What the platform's controller does: it sees a wish, carries it out, and says so.
+/// What the platform's controller does: it sees a request, carries it out, and says so.
 fn controller(host: &Host, name: &str) {
     let (state, event) = match status(host, name)["state"].as_str() {
         Some("waitingForScaleResourceToZero") => ("scaledToZero", "scaleToZeroCompleted"),
@@ -218,7 +218,7 @@ fn rules_that_cannot_be_read_are_reported_and_never_idle() {
 }
 
 #[test]
-fn the_wish_is_written_on_the_condition_that_nobody_wrote_since() {
+fn the_request_is_written_on_the_condition_that_nobody_wrote_since() {
     let host = host();
     host.add(function("hello", "ready"));
     scale("hello", 0);

@@ -32,9 +32,9 @@ const KNOWN: [(&str, &str); 7] = [
     ("paused", "write \"true\" or \"false\", in quotes"),
 ];
 
-/// What a workload wishes for.
+/// What a workload asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Request {
     /// Nothing: it carries none of our annotations, or only those of the host.
     None,
     /// To be left awake for now.
@@ -91,14 +91,14 @@ pub enum Problem {
 ///
 /// # Errors
 /// Everything that is wrong, not only the first.
-pub fn read(annotations: &BTreeMap<String, String>) -> Result<Wish, Vec<Problem>> {
+pub fn read(annotations: &BTreeMap<String, String>) -> Result<Request, Vec<Problem>> {
     let ours: BTreeMap<&str, &str> = annotations
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())))
         .filter(|(key, _)| !OF_THE_HOST.contains(key))
         .collect();
     if ours.is_empty() {
-        return Ok(Wish::None);
+        return Ok(Request::None);
     }
     let mut problems = unknown(&ours);
     let sleep_after = value(&ours, "sleep-after", positive_duration, &mut problems);
@@ -122,11 +122,11 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Result<Wish, Vec<Problem>
         return Err(problems);
     }
     Ok(match sleep_after {
-        _ if paused => Wish::Paused,
-        None => Wish::None,
+        _ if paused => Request::Paused,
+        None => Request::None,
         Some(sleep_after) => {
             let rules = rules.unwrap_or_else(|| vec![Rule::observed_traffic(sleep_after)]);
-            Wish::Sleep(Sleep {
+            Request::Sleep(Sleep {
                 services,
                 rules,
                 wake_timeout,

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_sdk::prelude::*;
 
-use annotations::{PREFIX, Sleep, Wish};
+use annotations::{PREFIX, Request, Sleep};
 use kubernetes::ObjectKey;
 
 /// The scaler.
@@ -78,11 +78,11 @@ fn discover() -> Result<Found> {
     let mut claimants = Vec::new();
     for workload in workloads {
         let neighbours = services.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
-        let wish = annotations::read(&workload.metadata.annotations);
-        let sleep = match wish {
-            Ok(Wish::None) => continue,
-            Ok(Wish::Paused) => None,
-            Ok(Wish::Sleep(sleep)) => Some(sleep),
+        let asked = annotations::read(&workload.metadata.annotations);
+        let sleep = match asked {
+            Ok(Request::None) => continue,
+            Ok(Request::Paused) => None,
+            Ok(Request::Sleep(sleep)) => Some(sleep),
             Err(problems) => {
                 found.complain_each(&workload, "InvalidAnnotation", problems);
                 None

@@ -12,7 +12,7 @@ use crate::Sleepers;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
 
-/// Sleep by the source, everything else by wishes.
+/// Sleep by the source, everything else by desired states.
 pub(crate) struct Lifecycle {
     pub set_scale: Arc<SetScale>,
     pub sleepers: Arc<dyn Sleepers>,

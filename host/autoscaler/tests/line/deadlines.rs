@@ -65,7 +65,7 @@ async fn a_sleeper_that_moves_brings_the_next_run_at_once() {
     let now = world.cluster.now();
     world.cluster.edit_state(&key, |state| {
         (state.phase, state.since) = (Phase::Observing, Some(now));
-        state.wish = dormouse_sleepers::lifecycle::Wish::Observed;
+        state.desired = dormouse_sleepers::lifecycle::DesiredState::Observed;
     });
     world.cluster.moved.send_modify(|count| *count += 1);
     pass(seconds(1)).await;

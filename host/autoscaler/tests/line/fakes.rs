@@ -14,10 +14,10 @@ use dormouse_readings::{Answer as Answered, PodView, Request, Upstream};
 use dormouse_scaling::Sample;
 use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::lifecycle::{
-    LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
+    DesiredState, SleeperState, TrafficCheckPolicy, request_observation, request_sleep, request_wake,
 };
 use dormouse_sleepers::{
-    ConditionUpdate, Declared, DemandEntry, Sleeper, SleeperKey, SleeperStatus, StoodIn, WishError,
+    ConditionUpdate, Declared, DemandEntry, DesiredStateError, Sleeper, SleeperKey, SleeperStatus, StoodIn,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -85,7 +85,7 @@ pub struct Cluster {
     pub undeclarable: Mutex<BTreeSet<String>>,
     /// Resources (`namespace/name`) whose Services cannot be diverted.
     pub undivertible: Mutex<BTreeSet<String>>,
-    /// What a look at a resource (`namespace/name`) that is at zero finds; by default, that it is wished asleep.
+    /// What a look at a resource (`namespace/name`) that is at zero finds; by default, that it is to sleep.
     pub zero: Mutex<BTreeMap<String, StoodIn>>,
     /// Services that do not exist.
     pub no_services: Mutex<BTreeSet<String>>,
@@ -151,10 +151,10 @@ impl Cluster {
         let now = self.now();
         for sleeper in lock(&self.sleepers).values_mut() {
             let state = &mut sleeper.status.get_or_insert_default().state;
-            let phase = match state.wish {
-                Wish::Awake => Phase::Awake,
-                Wish::Observed => Phase::Observing,
-                Wish::Asleep => Phase::Asleep,
+            let phase = match state.desired {
+                DesiredState::Awake => Phase::Awake,
+                DesiredState::Observed => Phase::Observing,
+                DesiredState::Asleep => Phase::Asleep,
             };
             if state.phase != phase {
                 state.phase = phase;
@@ -188,11 +188,11 @@ impl Cluster {
 
     /// What a guest's call of `lifecycle.sleep` does.
     pub async fn sleep(&self, key: &SleeperKey, reason: &str) -> bool {
-        self.wish("sleep", key, |state, _| request_sleep(state, reason).ok())
+        self.request("sleep", key, |state, _| request_sleep(state, reason).ok())
             .await
     }
 
-    async fn wish(
+    async fn request(
         &self,
         verb: &'static str,
         key: &SleeperKey,
@@ -318,33 +318,33 @@ impl Sleepers for Cluster {
         Ok(())
     }
 
-    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
+    async fn observe(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError> {
         if lock(&self.undivertible).contains(&short(key)) {
-            return Err(WishError::Unsupported("Service web is headless".into()));
+            return Err(DesiredStateError::Unsupported("Service web is headless".into()));
         }
         Ok(self
-            .wish("observe", key, |state, _| request_observation(state, reason).ok())
+            .request("observe", key, |state, _| request_observation(state, reason).ok())
             .await)
     }
 
-    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, WishError> {
-        let look = LookPolicy::default();
+    async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError> {
+        let look = TrafficCheckPolicy::default();
         Ok(self
-            .wish("wake", key, |state, now| {
+            .request("wake", key, |state, now| {
                 request_wake(state, now, reason, look, 0).ok()
             })
             .await)
     }
 
-    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
+    async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError> {
         self.note("look at zero", key);
         if lock(&self.undivertible).contains(&short(key)) {
-            return Err(WishError::Unsupported("Service web is headless".into()));
+            return Err(DesiredStateError::Unsupported("Service web is headless".into()));
         }
         let found = lock(&self.zero).get(&short(key)).copied();
         match found {
             Some(found) => Ok(found),
-            None => Ok(StoodIn::Wished(self.sleep(key, "at zero").await)),
+            None => Ok(StoodIn::Requested(self.sleep(key, "at zero").await)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
 use dormouse_plugin::types::{MetricSource, Resource, ResourceState, Rule};
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 use rstest::rstest;
 
 use crate::fakes::Answer;
@@ -26,7 +26,7 @@ async fn an_idle_resource_is_asked_to_sleep_through_its_plugin() {
     let reason = "idle: requests over 10m at most 0".to_owned();
     assert_eq!(scaled, [(vec!["shop/web".to_owned()], 0, reason)]);
     let key = plugin.key("shop", "web");
-    assert_eq!(world.cluster.state(&key).wish, Wish::Asleep);
+    assert_eq!(world.cluster.state(&key).desired, DesiredState::Asleep);
     let decision = world.cluster.status(&key).last_decision.unwrap();
     assert_eq!(decision.outcome, "Idle");
     assert_eq!(decision.inputs, ["requests over 10m: 0, threshold 0"]);
@@ -173,11 +173,11 @@ async fn what_its_plugin_does_not_call_awake_is_not_touched(#[case] state: Resou
 }
 
 #[rstest]
-#[case(Phase::Waking, Wish::Awake)]
-#[case(Phase::Ready, Wish::Awake)]
-#[case(Phase::Asleep, Wish::Asleep)]
+#[case(Phase::Waking, DesiredState::Awake)]
+#[case(Phase::Ready, DesiredState::Awake)]
+#[case(Phase::Asleep, DesiredState::Asleep)]
 #[tokio::test(start_paused = true)]
-async fn what_the_protocol_is_busy_with_is_not_touched(#[case] phase: Phase, #[case] wish: Wish) {
+async fn what_the_protocol_is_busy_with_is_not_touched(#[case] phase: Phase, #[case] desired: DesiredState) {
     let mut world = World::new();
     let plugin = world.plugin("workloads", vec![web()]);
     world.run(&[&plugin]);
@@ -185,7 +185,7 @@ async fn what_the_protocol_is_busy_with_is_not_touched(#[case] phase: Phase, #[c
     let key = plugin.key("shop", "web");
     world
         .cluster
-        .edit_state(&key, |state| (state.phase, state.wish) = (phase, wish));
+        .edit_state(&key, |state| (state.phase, state.desired) = (phase, desired));
     world.api.says(REQUESTS, Answer::Values(vec![("web", "0")]));
     minutes(3).await;
     assert!(plugin.slept().is_empty());
@@ -203,12 +203,12 @@ async fn a_rule_above_its_threshold_turns_a_sleep_round(#[case] phase: Phase) {
     world.run(&[&plugin]);
     minutes(1).await;
     let key = plugin.key("shop", "web");
-    world
-        .cluster
-        .edit_state(&key, |state| (state.phase, state.wish) = (phase, Wish::Asleep));
+    world.cluster.edit_state(&key, |state| {
+        (state.phase, state.desired) = (phase, DesiredState::Asleep)
+    });
     minutes(1).await;
     let state = world.cluster.state(&key);
-    assert_eq!((state.wish, state.epoch), (Wish::Awake, 1));
+    assert_eq!((state.desired, state.epoch), (DesiredState::Awake, 1));
     assert!(
         state.reason.contains("requests over 10m is 3"),
         "{}",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dormouse_plugin::GuestError;
 use dormouse_plugin::types::{Resource, ScaleOutcome};
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 
 use crate::fakes::Answer;
 use crate::harness::*;
@@ -74,7 +74,10 @@ async fn a_set_scale_that_hangs_holds_up_no_other_plugin() {
     world.run(&[&bad, &good]);
     minutes(2).await;
     assert_eq!(good.slept(), ["a/x"]);
-    assert_eq!(world.cluster.state(&good.key("a", "x")).wish, Wish::Asleep);
+    assert_eq!(
+        world.cluster.state(&good.key("a", "x")).desired,
+        DesiredState::Asleep
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,10 +218,13 @@ async fn two_namespaces_with_one_name_do_not_mix() {
     minutes(3).await;
     assert_eq!(plugin.slept(), ["quiet/web"]);
     assert_eq!(
-        world.cluster.state(&plugin.key("quiet", "web")).wish,
-        Wish::Asleep
+        world.cluster.state(&plugin.key("quiet", "web")).desired,
+        DesiredState::Asleep
     );
-    assert_eq!(world.cluster.state(&plugin.key("busy", "web")).wish, Wish::Awake);
+    assert_eq!(
+        world.cluster.state(&plugin.key("busy", "web")).desired,
+        DesiredState::Awake
+    );
     assert_eq!(world.cluster.outcome(&plugin.key("busy", "web")), "InUse");
 }
 
@@ -292,7 +298,7 @@ async fn a_failing_set_scale_is_shown_and_asked_again() {
     assert_eq!(world.cluster.written("record"), 1, "but written once");
     *plugin.broken.lock().unwrap() = None;
     minutes(1).await;
-    assert_eq!(world.cluster.state(&key).wish, Wish::Asleep);
+    assert_eq!(world.cluster.state(&key).desired, DesiredState::Asleep);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 
 use crate::fakes::Answer;
 use crate::harness::*;
@@ -117,14 +117,14 @@ async fn a_process_that_dies_at_any_moment_is_continued() {
             names.map(|name| plugin.key("shop", name)),
             "killed after {moment}"
         );
-        let wishes = names.map(|name| world.cluster.state(&plugin.key("shop", name)).wish);
+        let desired_states = names.map(|name| world.cluster.state(&plugin.key("shop", name)).desired);
         assert_eq!(
-            wishes,
-            [Wish::Asleep, Wish::Asleep, Wish::Awake],
+            desired_states,
+            [DesiredState::Asleep, DesiredState::Asleep, DesiredState::Awake],
             "killed after {moment}"
         );
         let outcomes = names.map(|name| world.cluster.outcome(&plugin.key("shop", name)));
         assert_eq!(outcomes, ["Idle", "Idle", "InUse"], "killed after {moment}");
-        assert!(world.cluster.written("sleep") == 2, "each wish was made once");
+        assert!(world.cluster.written("sleep") == 2, "each request was made once");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dormouse_model::Phase;
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 
 use crate::harness::*;
 
@@ -22,7 +22,7 @@ async fn the_window_of_ten_thousand_is_met_within_two_seconds_and_nothing_is_wri
     assert_eq!(world.cluster.keys().len(), TARGETS);
     // All are observed, one after the other over a minute.
     for key in world.cluster.keys() {
-        assert_eq!(world.cluster.state(&key).wish, Wish::Observed);
+        assert_eq!(world.cluster.state(&key).desired, DesiredState::Observed);
     }
     let begun = world.cluster.now();
     for (place, key) in world.cluster.keys().iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dormouse_model::Shards;
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 
 use crate::fakes::Answer;
 use crate::harness::*;
@@ -69,7 +69,10 @@ async fn a_shard_that_is_lost_is_dropped_before_the_next_write() {
     world.shards.send_replace(Shards::of(2, [0]));
     minutes(2).await;
     assert_eq!(plugin.slept(), ["default/web"]);
-    assert_eq!(world.cluster.state(&plugin.key("shop", "web")).wish, Wish::Awake);
+    assert_eq!(
+        world.cluster.state(&plugin.key("shop", "web")).desired,
+        DesiredState::Awake
+    );
     assert_eq!(world.cluster.outcome(&plugin.key("shop", "web")), "");
 }
 
@@ -88,8 +91,11 @@ async fn a_set_scale_under_way_for_a_lost_shard_is_dropped() {
     world.shards.send_replace(Shards::of(2, [1]));
     pass(Duration::from_secs(10)).await;
     assert_eq!(
-        world.cluster.state(&plugin.key("default", "web")).wish,
-        Wish::Awake
+        world.cluster.state(&plugin.key("default", "web")).desired,
+        DesiredState::Awake
     );
-    assert_eq!(world.cluster.state(&plugin.key("shop", "web")).wish, Wish::Asleep);
+    assert_eq!(
+        world.cluster.state(&plugin.key("shop", "web")).desired,
+        DesiredState::Asleep
+    );
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dormouse_model::{Owner, OwnerKind, Phase, Routing};
 use dormouse_plugin::types::{Resource, ResourceState};
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::{Route, SleeperSpec, StoodIn, Wake};
 
 use crate::fakes::{Answer, lock};
@@ -58,14 +58,14 @@ async fn field_02_what_joins_is_taken_in_in_every_phase(#[case] phase: Phase) {
     world.run(&[&plugin]);
     minutes(1).await;
     let key = plugin.key("shop", "web");
-    let wish = if phase.is_away() {
-        Wish::Asleep
+    let desired = if phase.is_away() {
+        DesiredState::Asleep
     } else {
-        Wish::Awake
+        DesiredState::Awake
     };
     world
         .cluster
-        .edit_state(&key, |state| (state.phase, state.wish) = (phase, wish));
+        .edit_state(&key, |state| (state.phase, state.desired) = (phase, desired));
     plugin.list(vec![Resource {
         services: vec!["second".into(), "web".into()],
         ..web()
@@ -84,7 +84,7 @@ async fn field_02_what_is_taken_away_is_restored_by_a_wake_and_then_left_out() {
     minutes(1).await;
     let key = plugin.key("shop", "web");
     world.cluster.edit_state(&key, |state| {
-        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep)
+        (state.phase, state.desired) = (Phase::Asleep, DesiredState::Asleep)
     });
     plugin.list(vec![Resource {
         services: vec!["other".into()],
@@ -112,7 +112,7 @@ async fn field_02_a_service_that_is_gone_wakes_nobody() {
     minutes(1).await;
     let key = plugin.key("shop", "web");
     world.cluster.edit_state(&key, |state| {
-        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep)
+        (state.phase, state.desired) = (Phase::Asleep, DesiredState::Asleep)
     });
     lock(&world.cluster.no_services).insert("web".into());
     plugin.list(vec![Resource {
@@ -168,7 +168,10 @@ async fn field_04_what_is_at_zero_without_us_is_put_to_sleep_without_asking_rule
     let plugin = world.plugin("workloads", vec![born]);
     world.run(&[&plugin]);
     minutes(2).await;
-    assert_eq!(world.cluster.state(&plugin.key("shop", "web")).wish, Wish::Asleep);
+    assert_eq!(
+        world.cluster.state(&plugin.key("shop", "web")).desired,
+        DesiredState::Asleep
+    );
     assert_eq!(world.cluster.written("look at zero"), 1, "once");
 }
 
@@ -254,7 +257,7 @@ async fn a_plugin_that_recovers_says_so_on_what_sleeps_too() {
     minutes(1).await;
     let key = plugin.key("shop", "web");
     world.cluster.edit_state(&key, |state| {
-        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep)
+        (state.phase, state.desired) = (Phase::Asleep, DesiredState::Asleep)
     });
     plugin.fail(error("panicked"));
     minutes(1).await;
@@ -339,7 +342,7 @@ async fn a_sleeper_of_the_version_before_is_taken_over_as_it_is() {
         };
     });
     world.cluster.edit_state(&key, |state| {
-        (state.phase, state.wish, state.epoch) = (Phase::Asleep, Wish::Asleep, 7);
+        (state.phase, state.desired, state.epoch) = (Phase::Asleep, DesiredState::Asleep, 7);
     });
     let before = world.cluster.state(&key);
     world.cluster.forget_writes();
@@ -384,7 +387,7 @@ async fn what_is_still_diverted_is_woken_by_the_protocol_whatever_its_source_lis
     minutes(1).await;
     let key = plugin.key("shop", "web");
     world.cluster.edit_state(&key, |state| {
-        (state.phase, state.wish) = (Phase::Asleep, Wish::Asleep);
+        (state.phase, state.desired) = (Phase::Asleep, DesiredState::Asleep);
     });
     plugin.list(vec![Resource {
         state: ResourceState::Asleep,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use dormouse_model::{Phase, ScaleEvent, ScaleEventKind};
 use dormouse_plugin::types::{Resource, Rule};
 use dormouse_sleepers::DemandEntry;
-use dormouse_sleepers::lifecycle::{Look, Wish};
+use dormouse_sleepers::lifecycle::{DesiredState, TrafficCheck};
 use jiff::SignedDuration;
 use rstest::rstest;
 
@@ -24,8 +24,8 @@ async fn a_look_that_nobody_disturbs_ends_in_sleep() {
     minutes(1).await;
     let key = plugin.key("shop", "web");
     assert_eq!(
-        world.cluster.state(&key).wish,
-        Wish::Awake,
+        world.cluster.state(&key).desired,
+        DesiredState::Awake,
         "just declared: left alone for a moment"
     );
     assert_eq!(world.cluster.outcome(&key), "NoData");
@@ -36,7 +36,7 @@ async fn a_look_that_nobody_disturbs_ends_in_sleep() {
     );
 
     minutes(1).await;
-    assert_eq!(world.cluster.state(&key).wish, Wish::Observed);
+    assert_eq!(world.cluster.state(&key).desired, DesiredState::Observed);
     world.cluster.carry_through();
     minutes(14).await;
     assert!(plugin.slept().is_empty(), "the window is not over");
@@ -69,8 +69,8 @@ async fn a_look_that_is_disturbed_ends_and_waits_longer(#[case] demand: DemandEn
     minutes(1).await;
     let state = world.cluster.state(&key);
     assert_eq!(
-        (state.wish, state.epoch, state.look.disturbed),
-        (Wish::Awake, 1, 1)
+        (state.desired, state.epoch, state.traffic_check.disturbed),
+        (DesiredState::Awake, 1, 1)
     );
     assert!(state.reason.contains(text), "{}", state.reason);
     assert!(plugin.slept().is_empty());
@@ -119,8 +119,8 @@ async fn unknown_demand_is_not_idle(#[case] answer: Option<&str>) {
     assert!(plugin.slept().is_empty());
     assert_eq!(world.cluster.outcome(&key), "Error");
     assert_eq!(
-        world.cluster.state(&key).wish,
-        Wish::Observed,
+        world.cluster.state(&key).desired,
+        DesiredState::Observed,
         "and it is no demand either"
     );
 }
@@ -152,7 +152,7 @@ async fn a_look_waits_for_its_time() {
     let key = plugin.key("shop", "web");
     let not_before = Some(world.cluster.now() + SignedDuration::from_mins(20));
     world.cluster.edit_state(&key, |state| {
-        state.look = Look {
+        state.traffic_check = TrafficCheck {
             disturbed: 3,
             not_before,
         }
@@ -238,7 +238,10 @@ async fn a_look_that_nothing_asks_for_any_more_ends() {
     world.cluster.carry_through();
     plugin.list(vec![resource("shop", "web", vec![custom("cpu", 5, "0")])]);
     minutes(1).await;
-    assert_eq!(world.cluster.state(&plugin.key("shop", "web")).wish, Wish::Awake);
+    assert_eq!(
+        world.cluster.state(&plugin.key("shop", "web")).desired,
+        DesiredState::Awake
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::opening::{self, Opening};
 use super::parting;
 use crate::client::{
-    Client, Door, Idleness, Parting, Patience, Peek, Place, Socket, Streams, Verdict, leave, tune,
+    Client, ConnectionPermit, IdleTimeouts, Idleness, ListenerKind, Parting, Peek, Socket, Streams, Verdict,
+    leave, tune,
 };
 use crate::forward::Body;
 use crate::forward::headers::client_address;
@@ -42,21 +43,21 @@ pub(crate) fn serve(
     inner: Arc<Inner>,
     mut stream: TcpStream,
     peer: IpAddr,
-    door: Door,
-    place: Arc<Place>,
+    listener: ListenerKind,
+    place: Arc<ConnectionPermit>,
 ) -> impl Future<Output = ()> + Send {
     async move {
         tune(&stream);
         let idleness = Idleness::new();
-        let entry = inner.connections.enter(door, &idleness);
+        let entry = inner.connections.enter(listener, &idleness);
         if inner.is_draining() {
             entry.signal.drain();
         }
         // What has arrived before a drain is served; a client that said nothing loses nothing.
         let opening = tokio::select! {
             biased;
-            opening = Box::pin(opening::read(&inner, &mut stream, door)) => opening,
-            () = entry.signal.told() => {
+            opening = Box::pin(opening::read(&inner, &mut stream, listener)) => opening,
+            () = entry.signal.ended() => {
                 if entry.signal.replaces() {
                     inner.metrics.ended(End::Idle);
                 }
@@ -72,7 +73,7 @@ pub(crate) fn serve(
                 let client = splice::Client {
                     stream,
                     peer,
-                    door,
+                    listener,
                     place,
                 };
                 return Box::pin(splice::serve(inner, client, begun, target)).await;
@@ -82,7 +83,7 @@ pub(crate) fn serve(
         peek.give_up_after(Some(inner.config.send_timeout));
         let streams = h2.then(|| Streams::new(inner.config.send_timeout, &inner.metrics));
         let client = Arc::new(Client {
-            door,
+            listener,
             address: client_address(peer),
             trusted: inner.config.forwarding.trusted.contains(peer),
             peer,
@@ -210,8 +211,8 @@ async fn drive(
             timer.as_mut().reset(Instant::now());
         }
         while timer.as_mut().poll(cx).is_ready() {
-            let patience = patience(inner);
-            match client.idleness.judge(&patience, heads) {
+            let timeouts = timeouts(inner);
+            match client.idleness.judge(&timeouts, heads) {
                 Verdict::Until(next) => timer.as_mut().reset(next),
                 Verdict::Dawdling => {
                     inner.metrics.ended(End::Head);
@@ -228,7 +229,7 @@ async fn drive(
                 Verdict::Idle if drained => return Poll::Ready(None),
                 Verdict::Idle => {
                     client.signal.drain();
-                    timer.as_mut().reset(Instant::now() + patience.head);
+                    timer.as_mut().reset(Instant::now() + timeouts.head);
                 }
             }
         }
@@ -254,8 +255,8 @@ async fn drive(
 }
 
 /// How long a client may take.
-fn patience(inner: &Inner) -> Patience {
-    Patience {
+fn timeouts(inner: &Inner) -> IdleTimeouts {
+    IdleTimeouts {
         head: inner.config.header_timeout,
         idle: inner.config.idle_timeout,
         send: inner.config.send_timeout,

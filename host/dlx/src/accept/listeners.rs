@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff;
-use crate::client::{Door, Full};
+use crate::client::{Full, ListenerKind};
 use crate::observe::End;
 use crate::serve::Inner;
 
@@ -38,18 +38,23 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until told to stop. Who comes in needs a place; while somebody waits for one, who comes behind waits in the kernel.
-pub(crate) async fn accept(inner: Arc<Inner>, listener: TcpListener, door: Door, stop: CancellationToken) {
+pub(crate) async fn accept(
+    inner: Arc<Inner>,
+    socket: TcpListener,
+    listener: ListenerKind,
+    stop: CancellationToken,
+) {
     let share = inner.places.share();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
             () = stop.cancelled() => return,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 if let Some(unsaid) = inner.accept_failures_logged.allow() {
-                    tracing::warn!(%error, ?door, unsaid, "accepting a connection failed");
+                    tracing::warn!(%error, ?listener, unsaid, "accepting a connection failed");
                 }
                 inner.connections.relieve(|_| true);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -57,14 +62,18 @@ pub(crate) async fn accept(inner: Arc<Inner>, listener: TcpListener, door: Door,
             }
         };
         let place = tokio::select! {
-            place = inner.places.take(door, &share, peer.ip(), &inner.connections) => place,
+            place = inner.places.take(listener, &share, peer.ip(), &inner.connections) => place,
             () = stop.cancelled() => return,
         };
         match place {
             Ok(place) => {
-                inner
-                    .tasks
-                    .spawn(super::serve(Arc::clone(&inner), stream, peer.ip(), door, place));
+                inner.tasks.spawn(super::serve(
+                    Arc::clone(&inner),
+                    stream,
+                    peer.ip(),
+                    listener,
+                    place,
+                ));
             }
             Err(full) => {
                 inner.metrics.ended(match full {
@@ -90,7 +99,9 @@ pub(crate) async fn keep_ports(inner: Arc<Inner>, stop: CancellationToken) {
             let keep = wanted.contains(port);
             if !keep {
                 stop.cancel();
-                inner.connections.drain(|door| door == Door::Port(*port));
+                inner
+                    .connections
+                    .drain(|listener| listener == ListenerKind::Port(*port));
             }
             keep
         });
@@ -134,7 +145,7 @@ async fn keep_port(inner: Arc<Inner>, port: u16, stop: CancellationToken) {
     drop(failed);
     let _open = Shown::new(&inner.metrics.ports_open);
     tracing::debug!(%address, "a DLX port is open");
-    accept(Arc::clone(&inner), listener, Door::Port(port), stop).await;
+    accept(Arc::clone(&inner), listener, ListenerKind::Port(port), stop).await;
     tracing::debug!(%address, "a DLX port is closed");
 }
 

@@ -14,11 +14,11 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::Door;
+use crate::client::ListenerKind;
 use crate::forward::headers::PROBE_PATH;
 use crate::route;
 use crate::serve::Inner;
-use crate::{AppProtocol, Target};
+use crate::{AppProtocol, RouteTarget};
 
 /// What an HTTP/2 client says first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -53,14 +53,17 @@ pub(crate) enum Opening {
     /// HTTP, with the bytes that were read.
     Http { begun: Bytes, h2: bool },
     /// Any other protocol, with the bytes that were read.
-    Tcp { begun: BytesMut, target: Arc<Target> },
+    Tcp {
+        begun: BytesMut,
+        target: Arc<RouteTarget>,
+    },
 }
 
 /// Reads until it is clear what the client speaks.
-pub(crate) async fn read(inner: &Inner, stream: &mut TcpStream, door: Door) -> Opening {
-    let target = match door {
-        Door::Main => None,
-        Door::Port(port) => route::by_port(&inner.routes.load(), port)
+pub(crate) async fn read(inner: &Inner, stream: &mut TcpStream, listener: ListenerKind) -> Opening {
+    let target = match listener {
+        ListenerKind::Main => None,
+        ListenerKind::Port(port) => route::by_port(&inner.routes.load(), port)
             .ok()
             .map(|routed| routed.target),
     };

@@ -73,7 +73,7 @@ fn tell(client: &Client, rescue: &Rescue, metrics: &Metrics) {
     tracing::debug!(
         target: "dormouse_dlx::access",
         client = %client.peer,
-        door = ?client.door,
+        listener = ?client.listener,
         status = rescue.status().as_u16(),
         reason = rescue.reason(),
     );

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 
-use super::{Door, Idleness};
+use super::{Idleness, ListenerKind};
 use crate::lock;
 
 const GRACEFUL: u8 = 1;
@@ -35,7 +35,7 @@ impl Signal {
     }
 
     /// Waits until it is told to end.
-    pub(crate) async fn told(&self) {
+    pub(crate) async fn ended(&self) {
         self.raised(GRACEFUL | CUT).await;
     }
 
@@ -96,19 +96,19 @@ pub(crate) struct Connections {
 
 #[derive(Debug)]
 struct Open {
-    door: Door,
+    listener: ListenerKind,
     signal: Arc<Signal>,
     idleness: Arc<Idleness>,
 }
 
 impl Connections {
-    pub(crate) fn enter(self: &Arc<Self>, door: Door, idleness: &Arc<Idleness>) -> Entry {
+    pub(crate) fn enter(self: &Arc<Self>, listener: ListenerKind, idleness: &Arc<Idleness>) -> Entry {
         let (id, signal) = (
             self.next.fetch_add(1, Ordering::Relaxed),
             Arc::new(Signal::default()),
         );
         let open = Open {
-            door,
+            listener,
             signal: Arc::clone(&signal),
             idleness: Arc::clone(idleness),
         };
@@ -120,19 +120,19 @@ impl Connections {
         }
     }
 
-    pub(crate) fn drain(&self, which: impl Fn(Door) -> bool) {
+    pub(crate) fn drain(&self, which: impl Fn(ListenerKind) -> bool) {
         lock(&self.open)
             .values()
-            .filter(|open| which(open.door))
+            .filter(|open| which(open.listener))
             .for_each(|open| open.signal.drain());
     }
 
     /// Ends some that are not needed, because places are short: those that have been without a request for longest, else some
     /// whose clients may have gone. A part at a time, so that looking for them is cheap for each of those that need a place.
-    pub(crate) fn relieve(&self, which: impl Fn(Door) -> bool) {
+    pub(crate) fn relieve(&self, which: impl Fn(ListenerKind) -> bool) {
         let open = lock(&self.open);
         let most = open.len() / RELIEF + 1;
-        let candidates = || open.values().filter(|open| which(open.door));
+        let candidates = || open.values().filter(|open| which(open.listener));
         let mut idle: Vec<_> = candidates()
             .filter_map(|open| Some((open.idleness.resting()?, &open.signal)))
             .collect();

@@ -55,7 +55,7 @@ pub(crate) enum Verdict {
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct IdleTimeouts {
     /// For a head.
     pub(crate) head: Duration,
     /// Without a request.
@@ -182,13 +182,13 @@ impl Idleness {
     }
 
     /// `heads`: whether a head that has begun has a time of its own.
-    pub(crate) fn judge(&self, patience: &Patience, heads: bool) -> Verdict {
-        let Patience {
+    pub(crate) fn judge(&self, timeouts: &IdleTimeouts, heads: bool) -> Verdict {
+        let IdleTimeouts {
             head,
             idle,
             send,
             half_closed,
-        } = *patience;
+        } = *timeouts;
         let at = |millis: u64| self.born + Duration::from_millis(millis);
         let blocked = self.blocked.load(Ordering::Relaxed);
         if blocked > 0 && Instant::now() >= at(blocked) + send {
@@ -229,7 +229,7 @@ impl Idleness {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUTS: IdleTimeouts = IdleTimeouts {
         head: Duration::from_secs(10),
         idle: Duration::from_secs(90),
         send: Duration::from_secs(60),
@@ -237,7 +237,7 @@ mod tests {
     };
 
     fn judge(idleness: &Idleness) -> Verdict {
-        idleness.judge(&PATIENCE, true)
+        idleness.judge(&TIMEOUTS, true)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
-//! Places for client connections: in all, for each door, and for each address.
+//! ConnectionPermits for client connections: in all, for each listener, and for each address.
 //!
 //! A place is taken once a client is there, so a listener that nobody uses holds none. When there is none left, connections
 //! without a request give theirs up, those that have been idle longest first, then those whose clients may have gone. If none
-//! can, the newcomer waits, and whoever comes behind it at that door waits in the kernel. Only so many may wait; beyond that a
+//! can, the newcomer waits, and whoever comes behind it at that listener waits in the kernel. Only so many may wait; beyond that a
 //! newcomer is reset, because the descriptors that it would wait with belong to others.
 
 use std::collections::HashMap;
@@ -13,23 +13,23 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Connections, Door};
+use super::{Connections, ListenerKind};
 use crate::{Limits, lock};
 
-/// Newcomers that wait for a place, over all doors.
+/// Newcomers that wait for a place, over all listeners.
 const WAITING: usize = 32;
 /// How often it is looked for somebody who could give up its place, while a newcomer waits.
 const RELIEF: Duration = Duration::from_millis(100);
 
 /// A place among the open connections.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionPermit {
     _permits: [OwnedSemaphorePermit; 2],
     _address: Option<AtAddress>,
     open: Gauge,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.open.dec();
     }
@@ -44,32 +44,32 @@ pub(crate) enum Full {
     All,
 }
 
-/// Places for client connections.
+/// ConnectionPermits for client connections.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionPermits {
     all: Arc<Semaphore>,
     waiting: Semaphore,
-    per_door: usize,
+    per_listener: usize,
     addresses: Addresses,
     open: Gauge,
 }
 
-impl Places {
+impl ConnectionPermits {
     pub(crate) fn new(limits: &Limits, open: &Gauge) -> Self {
         let all = limits.connections.min(Semaphore::MAX_PERMITS);
         Self {
             all: Arc::new(Semaphore::new(all)),
             waiting: Semaphore::new(WAITING),
-            // One door cannot use up what the others need.
-            per_door: all - all / 4,
+            // One listener cannot use up what the others need.
+            per_listener: all - all / 4,
             addresses: Addresses::new(limits.connections_per_client),
             open: open.clone(),
         }
     }
 
-    /// The share of one door.
+    /// The share of one listener.
     pub(crate) fn share(&self) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(self.per_door))
+        Arc::new(Semaphore::new(self.per_listener))
     }
 
     /// A place for a client that has come in.
@@ -78,27 +78,27 @@ impl Places {
     /// Says who is full.
     pub(crate) async fn take(
         &self,
-        door: Door,
+        listener: ListenerKind,
         share: &Arc<Semaphore>,
         peer: IpAddr,
         connections: &Connections,
-    ) -> Result<Arc<Place>, Full> {
+    ) -> Result<Arc<ConnectionPermit>, Full> {
         let address = self.addresses.enter(peer).map_err(|()| Full::Address)?;
-        let at_door = Arc::clone(share).try_acquire_owned();
+        let at_listener = Arc::clone(share).try_acquire_owned();
         let in_all = Arc::clone(&self.all).try_acquire_owned();
-        if let (Ok(at_door), Ok(in_all)) = (at_door, in_all) {
-            return Ok(self.place([at_door, in_all], address));
+        if let (Ok(at_listener), Ok(in_all)) = (at_listener, in_all) {
+            return Ok(self.place([at_listener, in_all], address));
         }
         let _waiting = self.waiting.try_acquire().map_err(|_| Full::All)?;
         let permits = async {
-            let at_door = Arc::clone(share).acquire_owned().await;
+            let at_listener = Arc::clone(share).acquire_owned().await;
             let in_all = Arc::clone(&self.all).acquire_owned().await;
-            at_door.and_then(|at_door| Ok([at_door, in_all?]))
+            at_listener.and_then(|at_listener| Ok([at_listener, in_all?]))
         };
         let mut permits = std::pin::pin!(permits);
         loop {
-            let of_door = share.available_permits() == 0;
-            connections.relieve(|candidate| !of_door || candidate == door);
+            let of_listener = share.available_permits() == 0;
+            connections.relieve(|candidate| !of_listener || candidate == listener);
             if let Ok(permits) = tokio::time::timeout(RELIEF, &mut permits).await {
                 return permits
                     .map(|permits| self.place(permits, address))
@@ -107,9 +107,9 @@ impl Places {
         }
     }
 
-    fn place(&self, permits: [OwnedSemaphorePermit; 2], address: Option<AtAddress>) -> Arc<Place> {
+    fn place(&self, permits: [OwnedSemaphorePermit; 2], address: Option<AtAddress>) -> Arc<ConnectionPermit> {
         self.open.inc();
-        Arc::new(Place {
+        Arc::new(ConnectionPermit {
             _permits: permits,
             _address: address,
             open: self.open.clone(),
@@ -209,29 +209,29 @@ mod tests {
             ..Limits::default()
         };
         let open = Gauge::default();
-        let (places, connections) = (Places::new(&limits, &open), Connections::default());
+        let (places, connections) = (ConnectionPermits::new(&limits, &open), Connections::default());
         let peer: IpAddr = "10.0.0.1".parse().unwrap();
         let (one, two) = (places.share(), places.share());
         let mut taken = Vec::new();
         for _ in 0..3 {
             taken.push(
                 places
-                    .take(Door::Port(1), &one, peer, &connections)
+                    .take(ListenerKind::Port(1), &one, peer, &connections)
                     .await
                     .unwrap(),
             );
         }
-        let more = places.take(Door::Port(1), &one, peer, &connections);
+        let more = places.take(ListenerKind::Port(1), &one, peer, &connections);
         let more = tokio::time::timeout(Duration::from_secs(1), more).await;
-        assert!(more.is_err(), "a door has three quarters");
+        assert!(more.is_err(), "a listener has three quarters");
         taken.push(
             places
-                .take(Door::Port(2), &two, peer, &connections)
+                .take(ListenerKind::Port(2), &two, peer, &connections)
                 .await
                 .unwrap(),
         );
         assert_eq!(open.get(), 4);
-        let next = places.take(Door::Port(2), &two, peer, &connections);
+        let next = places.take(ListenerKind::Port(2), &two, peer, &connections);
         let mut next = Box::pin(next);
         assert!(futures::poll!(&mut next).is_pending());
         taken.remove(0);

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use crate::cluster::ingress_paths::{self, NginxHosts};
 use crate::cluster::resolve::{Backend, Question, Resolver};
 use crate::route::patterns::compile;
-use crate::{AppProtocol, HostPath, PathMatch, TargetKey};
+use crate::{AppProtocol, HostPath, PathMatch, RouteTargetKey};
 
 /// What is to be known of a target besides its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +31,10 @@ pub(super) struct Facts {
 /// Every route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    pub(super) targets: BTreeMap<TargetKey, Facts>,
-    pub(super) ports: Vec<(u16, TargetKey)>,
-    pub(super) hosts: Vec<(HostPath, TargetKey, Option<TargetKey>)>,
-    pub(super) names: Vec<(String, String, TargetKey)>,
+    pub(super) targets: BTreeMap<RouteTargetKey, Facts>,
+    pub(super) ports: Vec<(u16, RouteTargetKey)>,
+    pub(super) hosts: Vec<(HostPath, RouteTargetKey, Option<RouteTargetKey>)>,
+    pub(super) names: Vec<(String, String, RouteTargetKey)>,
     /// Paths of Ingresses that cannot be routed, as `namespace/name host path`.
     pub(super) unclear: Vec<String>,
     /// Services whose annotation is no span of time, as `namespace/name` and its text.
@@ -93,7 +93,7 @@ struct Draft<'a> {
     /// The Sleeper that lists a Service.
     by_service: HashMap<(String, String), Arc<Sleeper>>,
     /// Where a resource's requests go.
-    by_name: HashMap<SleeperKey, TargetKey>,
+    by_name: HashMap<SleeperKey, RouteTargetKey>,
 }
 
 impl Draft<'_> {
@@ -169,8 +169,8 @@ impl Draft<'_> {
         })
     }
 
-    fn target(&mut self, sleeper: &Sleeper, service: &str, port: u16) -> TargetKey {
-        let key = TargetKey {
+    fn target(&mut self, sleeper: &Sleeper, service: &str, port: u16) -> RouteTargetKey {
+        let key = RouteTargetKey {
             namespace: sleeper.namespace().unwrap_or_default(),
             sleeper: sleeper.name_any(),
             uid: sleeper.uid().unwrap_or_default(),

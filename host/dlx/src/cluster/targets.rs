@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use crate::cluster::plan::{Facts, Plan};
 use crate::cluster::view::{answers, view};
-use crate::{EndpointsView, Ledger, PortRoute, Routes, Target, TargetKey, TargetSpec};
+use crate::{DemandCounters, EndpointsView, PortRoute, RouteTarget, RouteTargetKey, RouteTargetSpec, Routes};
 
 pub(super) struct Targets {
     source: Source,
-    ledger: Ledger,
-    entries: BTreeMap<TargetKey, Entry>,
+    demand_counters: DemandCounters,
+    entries: BTreeMap<RouteTargetKey, Entry>,
     index: Index,
 }
 
@@ -31,17 +31,17 @@ struct Source {
 #[derive(Default)]
 struct Index {
     /// By namespace and name.
-    by_sleeper: HashMap<(String, String), BTreeSet<TargetKey>>,
+    by_sleeper: HashMap<(String, String), BTreeSet<RouteTargetKey>>,
     /// By namespace and name.
-    by_service: HashMap<(String, String), BTreeSet<TargetKey>>,
+    by_service: HashMap<(String, String), BTreeSet<RouteTargetKey>>,
     /// By the labels that their Services select, or selected before they were parked.
-    by_selector: SelectorIndex<TargetKey>,
+    by_selector: SelectorIndex<RouteTargetKey>,
     /// By namespace and name of a pod that is an endpoint; one that is labelled anew has to be noticed too.
-    by_pod: HashMap<(String, String), BTreeSet<TargetKey>>,
+    by_pod: HashMap<(String, String), BTreeSet<RouteTargetKey>>,
 }
 
 impl Index {
-    fn add(&mut self, key: &TargetKey) {
+    fn add(&mut self, key: &RouteTargetKey) {
         self.by_sleeper
             .entry(of_sleeper(key))
             .or_default()
@@ -52,7 +52,7 @@ impl Index {
             .insert(key.clone());
     }
 
-    fn remove(&mut self, key: &TargetKey, pods: &BTreeSet<String>) {
+    fn remove(&mut self, key: &RouteTargetKey, pods: &BTreeSet<String>) {
         take(&mut self.by_sleeper, &of_sleeper(key), key);
         take(&mut self.by_service, &of_service(key), key);
         self.by_selector.set(key, Vec::new());
@@ -61,7 +61,7 @@ impl Index {
         }
     }
 
-    fn pods_changed(&mut self, key: &TargetKey, before: &BTreeSet<String>, now: &BTreeSet<String>) {
+    fn pods_changed(&mut self, key: &RouteTargetKey, before: &BTreeSet<String>, now: &BTreeSet<String>) {
         for pod in before.difference(now) {
             take(&mut self.by_pod, &(key.namespace.clone(), pod.clone()), key);
         }
@@ -72,16 +72,20 @@ impl Index {
     }
 }
 
-fn of_sleeper(key: &TargetKey) -> (String, String) {
+fn of_sleeper(key: &RouteTargetKey) -> (String, String) {
     (key.namespace.clone(), key.sleeper.clone())
 }
 
-fn of_service(key: &TargetKey) -> (String, String) {
+fn of_service(key: &RouteTargetKey) -> (String, String) {
     (key.namespace.clone(), key.service.clone())
 }
 
 /// Takes a key out of a set, and the set out of the map when it is empty.
-fn take(map: &mut HashMap<(String, String), BTreeSet<TargetKey>>, at: &(String, String), key: &TargetKey) {
+fn take(
+    map: &mut HashMap<(String, String), BTreeSet<RouteTargetKey>>,
+    at: &(String, String),
+    key: &RouteTargetKey,
+) {
     if let Some(keys) = map.get_mut(at) {
         keys.remove(key);
         if keys.is_empty() {
@@ -92,7 +96,7 @@ fn take(map: &mut HashMap<(String, String), BTreeSet<TargetKey>>, at: &(String, 
 
 struct Entry {
     facts: Facts,
-    target: Arc<Target>,
+    target: Arc<RouteTarget>,
     sender: watch::Sender<Arc<EndpointsView>>,
     /// Pods that are endpoints now.
     pods: BTreeSet<String>,
@@ -105,7 +109,7 @@ impl Targets {
         caches: Arc<Caches>,
         endpoints: ServiceEndpoints,
         drain_grace: Duration,
-        ledger: Ledger,
+        demand_counters: DemandCounters,
     ) -> Self {
         let source = Source {
             caches,
@@ -114,7 +118,7 @@ impl Targets {
         };
         Self {
             source,
-            ledger,
+            demand_counters,
             entries: BTreeMap::new(),
             index: Index::default(),
         }
@@ -135,12 +139,14 @@ impl Targets {
             match self.entries.get_mut(key) {
                 Some(entry) if entry.facts == *facts => {}
                 Some(entry) => {
-                    entry.target = Target::new(&self.ledger, spec(key, facts, entry.sender.subscribe()));
+                    entry.target =
+                        RouteTarget::new(&self.demand_counters, spec(key, facts, entry.sender.subscribe()));
                     entry.facts = facts.clone();
                 }
                 None => {
                     let sender = watch::Sender::new(Arc::default());
-                    let target = Target::new(&self.ledger, spec(key, facts, sender.subscribe()));
+                    let target =
+                        RouteTarget::new(&self.demand_counters, spec(key, facts, sender.subscribe()));
                     let facts = facts.clone();
                     let mut entry = Entry {
                         facts,
@@ -161,7 +167,7 @@ impl Targets {
 
     fn table(&self, plan: &Plan) -> Routes {
         let mut routes = Routes::default();
-        let target = |key: &TargetKey| self.entries.get(key).map(|entry| Arc::clone(&entry.target));
+        let target = |key: &RouteTargetKey| self.entries.get(key).map(|entry| Arc::clone(&entry.target));
         for (port, key) in &plan.ports {
             if let Some(target) = target(key) {
                 routes.add_port(*port, PortRoute { target });
@@ -217,7 +223,7 @@ impl Targets {
         }
     }
 
-    fn refresh(&mut self, keys: BTreeSet<TargetKey>) {
+    fn refresh(&mut self, keys: BTreeSet<RouteTargetKey>) {
         for key in keys {
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.refresh(&self.source, &key, &mut self.index);
@@ -227,7 +233,7 @@ impl Targets {
 }
 
 impl Index {
-    fn select(&mut self, caches: &Caches, key: &TargetKey) {
+    fn select(&mut self, caches: &Caches, key: &RouteTargetKey) {
         let service = caches.services.get(&key.namespace, &key.service);
         // What is damaged is no error here: the cluster's own view of endpoints reports it.
         let selector = service.and_then(|service| original_selector(&service).ok().flatten());
@@ -238,7 +244,7 @@ impl Index {
 
 impl Entry {
     /// Tells the data plane what is new, if anything is.
-    fn refresh(&mut self, source: &Source, key: &TargetKey, index: &mut Index) {
+    fn refresh(&mut self, source: &Source, key: &RouteTargetKey, index: &mut Index) {
         let sleeper = source.caches.sleepers.get(&key.namespace, &key.sleeper);
         let state = sleeper
             .as_ref()
@@ -272,8 +278,12 @@ impl Entry {
     }
 }
 
-fn spec(key: &TargetKey, facts: &Facts, endpoints: watch::Receiver<Arc<EndpointsView>>) -> TargetSpec {
-    TargetSpec {
+fn spec(
+    key: &RouteTargetKey,
+    facts: &Facts,
+    endpoints: watch::Receiver<Arc<EndpointsView>>,
+) -> RouteTargetSpec {
+    RouteTargetSpec {
         key: key.clone(),
         owner: facts.owner.clone(),
         wake: facts.wake,

@@ -7,7 +7,7 @@ use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::{Answers, SleeperState};
 use jiff::Timestamp;
 
-use crate::{EndpointsView, Failure};
+use crate::{EndpointsView, FailedWake};
 
 /// What is known of a target's endpoints.
 ///
@@ -34,7 +34,7 @@ pub(super) fn view(
     let answers = answers(state, now, drain_grace);
     let counts = |pod: &&PodEndpoint| match state.phase {
         Phase::Asleep => false,
-        Phase::Waking if !state.at_zero => false,
+        Phase::Waking if !state.zero_observed => false,
         _ => answers.is_none_or(|answers| answers.include(pod.created)),
     };
     EndpointsView {
@@ -43,7 +43,7 @@ pub(super) fn view(
         direct,
         fresh: answers.is_some(),
         epoch: state.epoch,
-        failure: state.current_wake_failure().map(|failure| Failure {
+        failure: state.current_wake_failure().map(|failure| FailedWake {
             cause: failure.message.clone(),
             at: failure.at,
         }),
@@ -77,10 +77,10 @@ mod tests {
             .to_vec()
     }
 
-    fn state(phase: Phase, at_zero: bool) -> SleeperState {
+    fn state(phase: Phase, zero_observed: bool) -> SleeperState {
         SleeperState {
             phase,
-            at_zero,
+            zero_observed,
             epoch: 7,
             wake_started: Some(at(100)),
             ..SleeperState::default()
@@ -100,12 +100,12 @@ mod tests {
             (Phase::Waking, true, (false, false, 1)),
             (Phase::Ready, true, (false, false, 1)),
         ];
-        for (phase, at_zero, expected) in table {
-            let seen = view(&state(phase, at_zero), &pods(), at(101), Duration::ZERO);
+        for (phase, zero_observed, expected) in table {
+            let seen = view(&state(phase, zero_observed), &pods(), at(101), Duration::ZERO);
             assert_eq!(
                 (seen.asleep, seen.direct, seen.ready.len()),
                 expected,
-                "{phase:?} {at_zero}"
+                "{phase:?} {zero_observed}"
             );
             assert_eq!(seen.epoch, 7);
         }
@@ -113,15 +113,15 @@ mod tests {
 
     #[test]
     fn field_11_pods_that_come_back_from_zero_are_fresh() {
-        for (phase, at_zero, fresh) in [
+        for (phase, zero_observed, fresh) in [
             (Phase::Waking, true, true),
             (Phase::Ready, true, true),
             (Phase::Waking, false, false),
             (Phase::Awake, true, false),
             (Phase::Observing, true, false),
         ] {
-            let seen = view(&state(phase, at_zero), &pods(), at(101), Duration::ZERO);
-            assert_eq!(seen.fresh, fresh, "{phase:?} {at_zero}");
+            let seen = view(&state(phase, zero_observed), &pods(), at(101), Duration::ZERO);
+            assert_eq!(seen.fresh, fresh, "{phase:?} {zero_observed}");
         }
     }
 

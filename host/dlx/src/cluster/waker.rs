@@ -8,12 +8,13 @@ use dormouse_kubernetes::Objects;
 use dormouse_model::{FieldPath, Phase};
 use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
 use dormouse_plugin::{GuestError, PluginError, PluginSet};
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::{
-    Caches, Cluster, ConditionUpdate, DesiredState, SleeperKey, StatusRecorder, Wake, WishError, api,
+    Caches, Cluster, ConditionUpdate, DesiredStateError, DesiredStateWriter, SleeperKey, StatusRecorder,
+    Wake, api,
 };
 
-use crate::{Target, WakeError, Waker};
+use crate::{RouteTarget, WakeError, Waker};
 
 /// How long the news of an accepted wake may take to come back through the API server, before pods that are still listed are
 /// used all the same.
@@ -24,7 +25,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) struct ClusterWaker {
     caches: Arc<Caches>,
-    desired: DesiredState,
+    desired: DesiredStateWriter,
     status: StatusRecorder,
     objects: Objects,
     plugins: Arc<PluginSet>,
@@ -41,15 +42,15 @@ impl ClusterWaker {
         }
     }
 
-    async fn ask(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
+    async fn ask(&self, target: &RouteTarget, reason: &str) -> Result<ScaleOutcome, WakeError> {
         match target.wake {
-            Wake::Lifecycle => self.wish(target, reason).await,
+            Wake::Lifecycle => self.request(target, reason).await,
             Wake::Owner => self.ask_owner(target, reason).await,
         }
     }
 
     /// Only the owner knows how; whoever waits has a deadline.
-    async fn ask_owner(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
+    async fn ask_owner(&self, target: &RouteTarget, reason: &str) -> Result<ScaleOutcome, WakeError> {
         let failed = |text: String| WakeError::Failed(text);
         let Some(name) = target.owner.as_plugin() else {
             return Err(failed(format!("{} cannot wake anything", target.owner)));
@@ -69,10 +70,10 @@ impl ClusterWaker {
     }
 
     /// What the Sleeper names, Dormouse restores itself, whatever becomes of the owner.
-    async fn wish(&self, target: &Target, reason: &str) -> Result<ScaleOutcome, WakeError> {
-        match self.desired.wish_wake(&sleeper_key(target), reason).await {
+    async fn request(&self, target: &RouteTarget, reason: &str) -> Result<ScaleOutcome, WakeError> {
+        match self.desired.request_wake(&sleeper_key(target), reason).await {
             Ok(_) => Ok(ScaleOutcome::Accepted),
-            Err(error @ WishError::Cluster(_)) => Err(WakeError::Transient(error.to_string())),
+            Err(error @ DesiredStateError::Cluster(_)) => Err(WakeError::Transient(error.to_string())),
             Err(error) => Err(WakeError::Failed(error.to_string())),
         }
     }
@@ -83,7 +84,7 @@ impl ClusterWaker {
         while self.plugins.may_come(plugin) && changes.changed().await.is_ok() {}
     }
 
-    async fn carry_through(&self, target: &Target, outcome: ScaleOutcome) -> Result<(), WakeError> {
+    async fn carry_through(&self, target: &RouteTarget, outcome: ScaleOutcome) -> Result<(), WakeError> {
         match outcome {
             ScaleOutcome::Done | ScaleOutcome::Accepted => {}
             ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
@@ -104,8 +105,8 @@ impl ClusterWaker {
         self.is_begun(target)
     }
 
-    /// A wish that was accepted and shows nowhere is no wake: whoever waits is told, and it is asked again while requests are held.
-    fn is_begun(&self, target: &Target) -> Result<(), WakeError> {
+    /// A request that was accepted and shows nowhere is no wake: whoever waits is told, and it is asked again while requests are held.
+    fn is_begun(&self, target: &RouteTarget) -> Result<(), WakeError> {
         let sleeper = self
             .caches
             .sleepers
@@ -113,7 +114,7 @@ impl ClusterWaker {
         let Some(state) = sleeper.and_then(|sleeper| Some(sleeper.status.as_ref()?.state.clone())) else {
             return Ok(());
         };
-        if state.wish == Wish::Awake || !state.phase.is_away() || target.wake == Wake::Owner {
+        if state.desired == DesiredState::Awake || !state.phase.is_away() || target.wake == Wake::Owner {
             return Ok(());
         }
         Err(WakeError::Transient(format!(
@@ -124,7 +125,7 @@ impl ClusterWaker {
 
     /// Waits until the wake shows in the target's own view: until then the view may list pods of a workload that has been
     /// scaled to zero in the meantime.
-    async fn wait_for_view(&self, target: &Target) {
+    async fn wait_for_view(&self, target: &RouteTarget) {
         let mut views = target.endpoints.clone();
         let before = views.borrow().epoch;
         let shown = views.wait_for(|view| !view.asleep || view.epoch > before);
@@ -133,8 +134,8 @@ impl ClusterWaker {
         }
     }
 
-    /// Looks at the field until it is as wished. The caller's deadline ends it.
-    async fn watch(&self, target: &Target, condition: &FieldCondition) -> Result<(), WakeError> {
+    /// Looks at the field until it is as desired. The caller's deadline ends it.
+    async fn watch(&self, target: &RouteTarget, condition: &FieldCondition) -> Result<(), WakeError> {
         let object = &condition.object;
         let key = object.in_namespace(&target.key.namespace);
         let mut pause = FIRST_LOOK;
@@ -162,7 +163,7 @@ impl ClusterWaker {
     }
 
     /// Puts the cause on the Sleeper, where people look. Nobody waits for that.
-    fn record(&self, target: &Target, error: &WakeError) {
+    fn record(&self, target: &RouteTarget, error: &WakeError) {
         let (caches, status) = (Arc::clone(&self.caches), self.status.clone());
         let (key, message) = (sleeper_key(target), error.to_string());
         // Whoever reads of a failure gives up on the wake.
@@ -188,7 +189,7 @@ impl ClusterWaker {
 
 #[async_trait]
 impl Waker for ClusterWaker {
-    async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError> {
+    async fn wake(&self, target: &RouteTarget, reason: &str) -> Result<(), WakeError> {
         let answer = self.ask(target, reason).await;
         let (namespace, service) = (&target.key.namespace, &target.key.service);
         tracing::debug!(target: "dormouse_dlx::wake", namespace, service, step = "wake accepted");
@@ -203,7 +204,7 @@ impl Waker for ClusterWaker {
     }
 }
 
-fn sleeper_key(target: &Target) -> SleeperKey {
+fn sleeper_key(target: &RouteTarget) -> SleeperKey {
     SleeperKey::new(target.owner.clone(), &target.key.namespace, &target.resource)
 }
 

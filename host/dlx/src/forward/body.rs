@@ -9,7 +9,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::Metrics;
 use crate::client::{Idleness, Stall};
-use crate::ledger::Counted;
+use crate::demand_counters::Counted;
 use crate::pool::{Http1, Load};
 
 /// What is given back when a response has ended, one way or another.

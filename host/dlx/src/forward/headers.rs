@@ -13,12 +13,12 @@ use http::{Uri, Version};
 
 use super::authority;
 use super::framing::{self, Codings};
-use crate::client::Door;
+use crate::client::ListenerKind;
 use crate::connect::Wire;
-use crate::forwarded::{Forwarding, Sender};
+use crate::forwarded::{Forwarding, Peer};
 use crate::hop::Marks;
 use crate::rescue::{REASON, Rescue};
-use crate::{AppProtocol, Target};
+use crate::{AppProtocol, RouteTarget};
 
 /// Asks a DLX port whether it stands in for the Sleeper with this uid.
 pub const PROBE: HeaderName = HeaderName::from_static(PROBE_HEADER);
@@ -39,8 +39,9 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// What to speak with the workload. On a DLX port what the client speaks, because awake it speaks to the pods themselves; what
 /// comes by the main listener was translated by an Ingress already, as it likes.
-pub(crate) fn wire(request: &Parts, door: Door, target: &Target, grpc: bool) -> Wire {
-    let meant_for_pods = matches!(door, Door::Port(_)) || grpc || target.protocol == AppProtocol::H2c;
+pub(crate) fn wire(request: &Parts, listener: ListenerKind, target: &RouteTarget, grpc: bool) -> Wire {
+    let meant_for_pods =
+        matches!(listener, ListenerKind::Port(_)) || grpc || target.protocol == AppProtocol::H2c;
     if request.version == Version::HTTP_2 && meant_for_pods {
         Wire::H2
     } else {
@@ -89,7 +90,7 @@ pub(crate) fn rewrite_request(request: &mut Parts, outgoing: Outgoing<'_>) -> Re
     request.headers.remove(PROXY_AUTHORIZATION);
     // Answered here, when the body is first asked for.
     request.headers.remove(EXPECT);
-    let sender = Sender {
+    let sender = Peer {
         address: client,
         trusted,
         version: request.version,

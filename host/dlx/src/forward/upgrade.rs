@@ -9,9 +9,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Place;
-use crate::copy::{Activity, Patience, copy};
-use crate::ledger::Counted;
+use crate::client::ConnectionPermit;
+use crate::copy::{Activity, CopyTimeouts, copy};
+use crate::demand_counters::Counted;
 use crate::pool::Load;
 use crate::upload::Upload;
 
@@ -21,7 +21,7 @@ pub(crate) struct Tunnel {
     client: OnUpgrade,
     workload: OnUpgrade,
     activity: Arc<Activity>,
-    patience: Patience,
+    timeouts: CopyTimeouts,
 }
 
 impl Tunnel {
@@ -34,13 +34,13 @@ impl Tunnel {
         client: OnUpgrade,
         response: &mut Response<Incoming>,
         activity: Arc<Activity>,
-        patience: Patience,
+        timeouts: CopyTimeouts,
     ) -> Self {
         Self {
             client,
             workload: hyper::upgrade::on(response),
             activity,
-            patience,
+            timeouts,
         }
     }
 
@@ -49,7 +49,7 @@ impl Tunnel {
         self,
         _counted: Counted,
         _load: Load,
-        _place: Arc<Place>,
+        _place: Arc<ConnectionPermit>,
         closed: CancellationToken,
     ) {
         let work = async {
@@ -60,7 +60,7 @@ impl Tunnel {
                 &mut workload,
                 Bytes::new(),
                 &self.activity,
-                self.patience,
+                self.timeouts,
             )
             .await;
             if let Err(error) = copied {

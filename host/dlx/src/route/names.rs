@@ -8,7 +8,7 @@ use http::{HeaderValue, Uri};
 
 use super::Choice;
 use super::normal::climbs;
-use crate::Target;
+use crate::RouteTarget;
 use crate::rescue::Rescue;
 
 #[derive(Debug, Default)]
@@ -21,26 +21,26 @@ pub(super) struct Names {
 
 #[derive(Clone, Debug)]
 enum Entry {
-    Target(Arc<Target>),
+    RouteTarget(Arc<RouteTarget>),
     /// More than one goes by that name.
     Ambiguous,
 }
 
 impl Names {
-    pub(super) fn add(&mut self, namespace: &str, name: &str, target: Arc<Target>) {
-        let put = |entry: &mut Entry, target: &Arc<Target>| {
-            if !matches!(entry, Entry::Target(known) if Arc::ptr_eq(known, target)) {
+    pub(super) fn add(&mut self, namespace: &str, name: &str, target: Arc<RouteTarget>) {
+        let put = |entry: &mut Entry, target: &Arc<RouteTarget>| {
+            if !matches!(entry, Entry::RouteTarget(known) if Arc::ptr_eq(known, target)) {
                 *entry = Entry::Ambiguous;
             }
         };
         self.full
             .entry((namespace.to_owned(), name.to_owned()))
             .and_modify(|entry| put(entry, &target))
-            .or_insert_with(|| Entry::Target(Arc::clone(&target)));
+            .or_insert_with(|| Entry::RouteTarget(Arc::clone(&target)));
         self.bare
             .entry(name.to_owned())
             .and_modify(|entry| put(entry, &target))
-            .or_insert_with(|| Entry::Target(target));
+            .or_insert_with(|| Entry::RouteTarget(target));
     }
 
     /// Reads `one`, `one,two`, `ns/one,ns/two`.
@@ -60,7 +60,7 @@ impl Names {
         })
     }
 
-    fn one(&self, name: &str) -> Result<Arc<Target>, Rescue> {
+    fn one(&self, name: &str) -> Result<Arc<RouteTarget>, Rescue> {
         if name.is_empty() {
             return Err(Rescue::Malformed("a target name is empty"));
         }
@@ -69,7 +69,7 @@ impl Names {
             None => self.bare.get(name),
         };
         match entry {
-            Some(Entry::Target(target)) => Ok(Arc::clone(target)),
+            Some(Entry::RouteTarget(target)) => Ok(Arc::clone(target)),
             Some(Entry::Ambiguous) => Err(Rescue::Malformed(
                 "the target name is ambiguous; name it as namespace/name",
             )),

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Client;
-use crate::admit::Place;
+use crate::admit::AdmissionPermit;
 use crate::client::leave;
 use crate::connect::{Upstream, open_tcp};
 use crate::gate::Dialled;
@@ -22,7 +22,7 @@ use crate::pick::{Turn, pick};
 use crate::pool::{Endpoint, Load};
 use crate::rescue::Rescue;
 use crate::serve::Inner;
-use crate::{Metrics, Target};
+use crate::{Metrics, RouteTarget};
 
 /// A connection to a pod.
 pub(super) struct Passed {
@@ -36,7 +36,7 @@ pub(super) async fn connect(
     inner: &Inner,
     client: &Client,
     said: usize,
-    target: &Arc<Target>,
+    target: &Arc<RouteTarget>,
 ) -> Result<Passed, Rescue> {
     let failed = match at_once(inner, target).await {
         Ok(passed) => return Ok(passed),
@@ -64,7 +64,7 @@ pub(super) async fn connect(
 }
 
 /// Without waiting: it is awake, and a pod accepts at the first attempt. Else the endpoint that did not.
-async fn at_once(inner: &Inner, target: &Arc<Target>) -> Result<Passed, Option<Arc<Endpoint>>> {
+async fn at_once(inner: &Inner, target: &Arc<RouteTarget>) -> Result<Passed, Option<Arc<Endpoint>>> {
     let view = target.view();
     if !view.open() {
         return Err(None);
@@ -110,7 +110,7 @@ fn dial(
 ///
 /// A client that has ended its own direction right behind what it said may wait for an answer, or may be gone: it is held for a
 /// bounded time and is the first to give up its place. One that has said nothing, or ends later, is gone.
-async fn leaves(inner: &Inner, client: &TcpStream, said: usize, place: &mut Place) -> Rescue {
+async fn leaves(inner: &Inner, client: &TcpStream, said: usize, place: &mut AdmissionPermit) -> Rescue {
     let since = Instant::now();
     let left = || {
         inner.metrics.ended(End::Left);

@@ -82,7 +82,7 @@ impl Shop {
         let main = server.local_addr();
         let shutdown = CancellationToken::new();
         tokio::spawn(server.run(shutdown.clone()));
-        tokio::spawn(controller.run(dlx.ledger().clone(), shutdown.clone()));
+        tokio::spawn(controller.run(dlx.demand_counters().clone(), shutdown.clone()));
         for role in [Role::Leader, Role::Waker] {
             tokio::spawn(world.cluster.controller(role).run(shutdown.clone()));
         }
@@ -117,12 +117,12 @@ impl Shop {
     }
 
     async fn sleep(&self) {
-        eventually("the wish is taken", || async {
+        eventually("the request is taken", || async {
             let world = &self.world;
             world
                 .cluster
                 .desired()
-                .wish_sleep(&world.key, "test")
+                .request_sleep(&world.key, "test")
                 .await
                 .is_ok()
         })
@@ -211,11 +211,11 @@ async fn a_wake_that_no_plugin_can_carry_out_is_503_and_is_written_on_the_sleepe
 async fn a_request_while_only_looked_at_is_forwarded_and_ends_the_look() {
     let shop = Shop::open().await;
     let epoch = shop.state().epoch;
-    eventually("the wish is taken", || async {
+    eventually("the request is taken", || async {
         shop.world
             .cluster
             .desired()
-            .wish_observe(&shop.world.key, "look")
+            .request_observation(&shop.world.key, "look")
             .await
             .is_ok()
     })

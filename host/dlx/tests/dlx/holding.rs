@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dormouse_dlx::{EndpointsView, Failure, Limits, ReleaseRamp};
+use dormouse_dlx::{EndpointsView, FailedWake, Limits, ReleaseRamp};
 use http::Response;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -303,8 +303,8 @@ async fn a_plugin_that_keeps_failing_is_not_hammered() {
     );
 }
 
-fn cause(cause: &str) -> Failure {
-    Failure {
+fn cause(cause: &str) -> FailedWake {
+    FailedWake {
         cause: cause.into(),
         at: jiff::Timestamp::now(),
     }

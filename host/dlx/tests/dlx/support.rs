@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_dlx::{
-    AppProtocol, Dlx, DlxConfig, EndpointsView, Ledger, Metrics, PortRoute, RouteTable, Routes, Target,
-    TargetKey, TargetSpec, WakeError, Waker,
+    AppProtocol, DemandCounters, Dlx, DlxConfig, EndpointsView, Metrics, PortRoute, RouteTable, RouteTarget,
+    RouteTargetKey, RouteTargetSpec, Routes, WakeError, Waker,
 };
 use dormouse_sleepers::{DemandEntry, DemandReport};
 use tokio::net::TcpStream;
@@ -64,7 +64,7 @@ impl Scripts {
 
 #[async_trait]
 impl Waker for Scripts {
-    async fn wake(&self, target: &Target, _reason: &str) -> Result<(), WakeError> {
+    async fn wake(&self, target: &RouteTarget, _reason: &str) -> Result<(), WakeError> {
         struct Running(Arc<AtomicUsize>);
         impl Drop for Running {
             fn drop(&mut self) {
@@ -86,7 +86,7 @@ pub fn failed(cause: &str) -> Result<(), WakeError> {
 
 /// A target that the test moves about.
 pub struct Workload {
-    pub target: Arc<Target>,
+    pub target: Arc<RouteTarget>,
     pub view: watch::Sender<Arc<EndpointsView>>,
 }
 
@@ -121,7 +121,7 @@ pub struct World {
     pub main: SocketAddr,
     pub wakes: Arc<Scripts>,
     pub routes: Arc<RouteTable>,
-    pub ledger: Ledger,
+    pub demand_counters: DemandCounters,
     pub registry: prometheus_client::registry::Registry,
     pub shutdown: CancellationToken,
     pub serving: JoinHandle<()>,
@@ -155,7 +155,7 @@ impl World {
         metrics.register(&mut registry);
         let waker: Arc<dyn Waker> = wakes.clone();
         let dlx = Dlx::new(config, Arc::clone(&routes), waker, metrics);
-        let ledger = dlx.ledger().clone();
+        let demand_counters = dlx.demand_counters().clone();
         let server = dlx.bind().unwrap();
         let (main, shutdown) = (server.local_addr(), CancellationToken::new());
         let serving = tokio::spawn(server.run(shutdown.clone()));
@@ -164,7 +164,7 @@ impl World {
             main,
             wakes,
             routes,
-            ledger,
+            demand_counters,
             registry,
             shutdown,
             serving,
@@ -179,17 +179,17 @@ impl World {
         &self,
         name: &str,
         view: EndpointsView,
-        change: impl FnOnce(&mut TargetSpec),
+        change: impl FnOnce(&mut RouteTargetSpec),
     ) -> Workload {
         let (sender, endpoints) = watch::channel(Arc::new(view));
-        let key = TargetKey {
+        let key = RouteTargetKey {
             namespace: "ns".into(),
             sleeper: name.into(),
             uid: format!("uid-{name}"),
             service: name.into(),
             port: 80,
         };
-        let mut spec = TargetSpec {
+        let mut spec = RouteTargetSpec {
             key,
             owner: dormouse_model::Owner::plugin("test"),
             wake: dormouse_sleepers::Wake::Lifecycle,
@@ -201,7 +201,7 @@ impl World {
         };
         change(&mut spec);
         Workload {
-            target: Target::new(&self.ledger, spec),
+            target: RouteTarget::new(&self.demand_counters, spec),
             view: sender,
         }
     }

@@ -31,7 +31,7 @@ impl World {
             dlx_service: Some(("dormouse".into(), "dormouse-dlx".into())),
             ingresses: false,
             timings: Timings {
-                farewell: Duration::from_secs(1),
+                finalize: Duration::from_secs(1),
                 drain_grace: Duration::from_millis(50),
                 relist: Duration::from_millis(50),
                 unproven: Duration::from_millis(50),

@@ -36,7 +36,7 @@ fn merge_map(live: &mut Value, patch: &Map<String, Value>, path: &mut Vec<String
     }
     let live = crate::value::object(live);
     for (k, v) in patch {
-        // The order of elements is a wish of `kubectl apply` that nothing here depends on.
+        // The order of elements matters to `kubectl apply` only. Nothing here depends on it.
         if k.starts_with('$') {
             continue;
         }

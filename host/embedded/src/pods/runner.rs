@@ -29,7 +29,7 @@ pub(crate) const NODE: &str = "embedded";
 pub(crate) struct Runner {
     pub core: Arc<Core>,
     pub pod: watch::Receiver<Arc<Value>>,
-    /// The pod is gone from the API without a farewell.
+    /// The pod is gone from the API without a finalize.
     pub gone: CancellationToken,
     ns: String,
     name: String,
@@ -102,7 +102,7 @@ impl Runner {
             biased;
             () = self.stopped() => false,
             () = self.deleted() => {
-                self.farewell();
+                self.finalize();
                 false
             }
             () = sleep(d) => true,
@@ -151,7 +151,7 @@ impl Runner {
                                 at: now(),
                             };
                             self.report(&view);
-                            return self.farewell();
+                            return self.finalize();
                         }
                         End::Stopped => return,
                         End::Exited(code) => (
@@ -181,7 +181,7 @@ impl Runner {
                 self.report(&view);
                 tokio::select! {
                     () = self.stopped() => {}
-                    () = self.deleted() => self.farewell(),
+                    () = self.deleted() => self.finalize(),
                 }
                 return;
             }
@@ -218,7 +218,7 @@ impl Runner {
                 },
             }
             if is_deleting(&self.current()) {
-                self.farewell();
+                self.finalize();
                 return false;
             }
         }
@@ -241,7 +241,7 @@ impl Runner {
     }
 
     /// Removes the pod from the API: its containers have stopped.
-    fn farewell(&self) {
+    fn finalize(&self) {
         let Some(rt) = self.core.store.kind("pods") else {
             return;
         };

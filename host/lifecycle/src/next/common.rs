@@ -32,7 +32,7 @@ pub(super) fn after(from: Option<Timestamp>, now: Timestamp, span: Duration) -> 
 
 /// A wake that the protocol itself asks for.
 pub(super) fn wake(seen: &Observation, timings: &Timings, reason: &str) -> Next {
-    match request_wake(&seen.state, seen.now, reason, timings.look, seen.seed) {
+    match request_wake(&seen.state, seen.now, reason, timings.traffic_check, seen.seed) {
         Ok(state) => Next::Act(vec![Step::SetState(Box::new(state))]),
         Err(_) => settled(),
     }

@@ -9,19 +9,19 @@ use super::common::{
 };
 use super::waking::{awake, recover};
 use super::{Next, Step, Timings, WaitReason};
-use crate::{Demand, Listed, Observation, Selector, Service, Wish, Zero};
+use crate::{Demand, DesiredState, Listed, Observation, Selector, Service, Zero};
 
 /// ## Awake => (Diverting / Awake)
 ///
 /// Wished observed or asleep. With a DLX that is ready and a DLX port for each Service port it begins to divert. What cannot be diverted
-/// takes the wish back, with the reason.
+/// takes the desired state back, with the reason.
 pub(super) fn begin(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
     if let Some(next) = recover(seen) {
         return next;
     }
     if let Some(why) = seen.obstacle() {
         return act_state(seen, |state| {
-            state.wish = Wish::Awake;
+            state.desired = DesiredState::Awake;
             state.reason = why;
         });
     }
@@ -131,17 +131,17 @@ pub(super) fn diverting(seen: &Observation, timings: &Timings) -> Next {
 
 /// ## Observing => (Draining / Waking)
 ///
-/// All traffic goes through the DLX, and the pods are as they were. Only a wish to sleep goes on from here.
-pub(super) fn observing(seen: &Observation, timings: &Timings, wish: Wish) -> Next {
+/// All traffic goes through the DLX, and the pods are as they were. Only a request to sleep goes on from here.
+pub(super) fn observing(seen: &Observation, timings: &Timings, desired: DesiredState) -> Next {
     if let Some(next) = keep_diverted(seen, timings) {
         return next;
     }
-    match wish {
-        Wish::Asleep => {
+    match desired {
+        DesiredState::Asleep => {
             let (now, reason) = (seen.now, seen.state.reason.clone());
             act_state(seen, |state| state.enter(Phase::Draining, now, reason))
         }
-        Wish::Observed | Wish::Awake => settled(),
+        DesiredState::Observed | DesiredState::Awake => settled(),
     }
 }
 
@@ -188,7 +188,7 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
             let (now, reason) = (seen.now, seen.state.reason.clone());
             act_state(seen, |state| {
                 state.replicas = replicas;
-                state.at_zero = false;
+                state.zero_observed = false;
                 state.pods_gone = false;
                 state.slept = Some(now);
                 state.enter(Phase::Asleep, now, reason);
@@ -199,9 +199,9 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
 
 /// ## Asleep => Waking
 ///
-/// Workloads are scaled to zero, and kept there. From then on replicas above zero are somebody else's wish, and a wake.
+/// Workloads are scaled to zero, and kept there. From then on replicas above zero are somebody else's scaling, and a wake.
 pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
-    if seen.state.at_zero
+    if seen.state.zero_observed
         && let Some(workload) = workloads(seen).find(|workload| workload.replicas > 0)
     {
         let who = format!(
@@ -242,9 +242,9 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
             None => Next::Act(downs),
         };
     }
-    if !seen.state.at_zero || (!seen.state.pods_gone && !seen.pods_left) {
+    if !seen.state.zero_observed || (!seen.state.pods_gone && !seen.pods_left) {
         return act_state(seen, |state| {
-            state.at_zero = true;
+            state.zero_observed = true;
             state.pods_gone = !seen.pods_left;
         });
     }

@@ -10,8 +10,10 @@ use super::common::{
     wanted_replicas, workloads,
 };
 use super::{Next, Step, Timings, WaitReason};
-use crate::look::spread;
-use crate::{Listed, Observation, Selector, Service, WakeFailure, Wish, Workload, WorkloadReplicas, Zero};
+use crate::traffic_check::spread;
+use crate::{
+    DesiredState, Listed, Observation, Selector, Service, WakeFailure, Workload, WorkloadReplicas, Zero,
+};
 
 /// How often the record of a wake that waits for a person is renewed.
 const FAILURE_REFRESH: Duration = Duration::from_secs(1);
@@ -39,7 +41,7 @@ pub(super) fn awake(seen: &Observation, timings: &Timings) -> Next {
 
 /// The ports of what has been awake for long are for others: there are only so many.
 fn give_ports_back(seen: &Observation, timings: &Timings) -> Option<Next> {
-    if seen.state.ports.is_empty() || seen.state.wish != Wish::Awake {
+    if seen.state.ports.is_empty() || seen.state.desired != DesiredState::Awake {
         return None;
     }
     let left = after(
@@ -68,9 +70,9 @@ pub(super) fn recover(seen: &Observation) -> Option<Next> {
         && down(seen).count() == workloads(seen).count();
     let now = seen.now;
     Some(act_state(seen, |state| {
-        // Nothing that was decided before can be taken for this turn's.
+        // Nothing that was decided before can be taken for this generation's.
         state.epoch = state.epoch.max(seen.carried).saturating_add(1);
-        state.at_zero = true;
+        state.zero_observed = true;
         state.pods_gone = false;
         state.replicas = workloads(seen)
             .map(|workload| WorkloadReplicas {
@@ -83,11 +85,11 @@ pub(super) fn recover(seen: &Observation) -> Option<Next> {
         }
         let why = "its Sleeper was lost while it was asleep";
         if whole {
-            state.wish = Wish::Asleep;
+            state.desired = DesiredState::Asleep;
             state.slept = Some(now);
             state.enter(Phase::Asleep, now, why);
         } else {
-            state.wish = Wish::Awake;
+            state.desired = DesiredState::Awake;
             state.wake_started = Some(now);
             state.wake_failure = None;
             state.enter(Phase::Waking, now, why);
@@ -174,7 +176,7 @@ fn failed(seen: &Observation, message: String) -> Next {
     })
 }
 
-/// What every wake does first, a farewell included: nothing of the old turn can be carried out afterwards.
+/// What every wake does first, a finalize included: nothing of the old generation can be carried out afterwards.
 pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     let mut steps = restores(seen);
     steps.extend(
@@ -186,10 +188,10 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
             }),
     );
     let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
-    if at_zero && !seen.state.at_zero {
-        // Its pods may still look ready although they are going away. Remember that before they are wished back.
+    if at_zero && !seen.state.zero_observed {
+        // Its pods may still look ready although they are going away. Remember that before they are scaled up.
         let mut state = seen.state.clone();
-        state.at_zero = true;
+        state.zero_observed = true;
         steps.push(Step::SetState(Box::new(state)));
     } else {
         steps.extend(revivals(seen));
@@ -232,10 +234,10 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
     act_state(seen, |state| {
         state.replicas.clear();
         state.selectors.clear();
-        state.at_zero = false;
+        state.zero_observed = false;
         state.pods_gone = false;
-        if state.look.disturbed == 0 {
-            state.look = timings.look.settled(now, spread(seen.seed, state.epoch));
+        if state.traffic_check.disturbed == 0 {
+            state.traffic_check = timings.traffic_check.settled(now, spread(seen.seed, state.epoch));
         }
         let reason = state.reason.clone();
         state.enter(Phase::Awake, now, reason);
@@ -264,7 +266,7 @@ fn behind(seen: &Observation, timings: &Timings) -> Option<Next> {
 /// ## Any phase, deleted => Waking => gone
 ///
 /// A deleted Sleeper leaves nothing parked and nothing at zero.
-pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
+pub(super) fn finalize(seen: &Observation, timings: &Timings) -> Next {
     match seen.state.phase {
         Phase::Awake | Phase::Ready => {
             if let Some(next) = recover(seen).or_else(|| lost(seen)) {
@@ -291,7 +293,7 @@ pub(super) fn farewell(seen: &Observation, timings: &Timings) -> Next {
     if let Some(next) = not_listed_long_enough(seen, timings) {
         return repairs(seen).unwrap_or(next);
     }
-    let patience = after(seen.state.since, seen.now, timings.farewell);
+    let patience = after(seen.state.since, seen.now, timings.finalize);
     // Listed pods may be those of before the sleep, on their way out.
     let unready = seen.state.phase == Phase::Waking && pods_wanted(seen) && !seen.ready_pod;
     if unready && own_slices(seen).next().is_some() && seen.now < patience {
@@ -330,8 +332,8 @@ fn forget(seen: &Observation, timings: &Timings) -> Next {
     }
 }
 
-/// Slices that are about to go, but not yet: they follow the DLX too, and they take on the new turn, so that a late
-/// delete of an earlier turn loses.
+/// Slices that are about to go, but not yet: they follow the DLX too, and they take on the new generation, so that a late
+/// delete of an earlier generation loses.
 pub(super) fn stale_leftovers(seen: &Observation) -> Vec<Step> {
     if seen.dlx.ready.is_empty() {
         return Vec::new();
@@ -391,9 +393,9 @@ fn stand_in_again(seen: &Observation) -> Option<Next> {
     }
     let now = seen.now;
     Some(act_state(seen, |state| {
-        state.wish = Wish::Asleep;
+        state.desired = DesiredState::Asleep;
         state.replicas.clear();
-        (state.at_zero, state.pods_gone) = (false, false);
+        (state.zero_observed, state.pods_gone) = (false, false);
         state.enter(Phase::Diverting, now, "scaled to zero by somebody else");
     }))
 }

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Demand, DivertedPort, Dlx, KeptSelector, Listed, LookPolicy, Next, Observation, OwnSlice, Selector,
-    Service, SleeperState, Step, Timings, Undivertible, WaitReason, Wish, Workload, WorkloadReplicas, Zero,
-    next,
+    Demand, DesiredState, DivertedPort, Dlx, KeptSelector, Listed, Next, Observation, OwnSlice, Selector,
+    Service, SleeperState, Step, Timings, TrafficCheckPolicy, Undivertible, WaitReason, Workload,
+    WorkloadReplicas, Zero, next,
 };
 use dormouse_model::{ObjectRef, Phase};
 use jiff::{SignedDuration, Timestamp};
@@ -51,12 +51,12 @@ pub fn timings() -> Timings {
         outage_grace: Duration::from_secs(120),
         give_up: Duration::from_secs(60),
         dlx_absence: Duration::from_secs(5),
-        farewell: Duration::from_secs(30),
+        finalize: Duration::from_secs(30),
         relist: Duration::from_secs(1),
         unproven: Duration::from_secs(3),
         decision_limit: Duration::from_secs(30),
         port_grace: Duration::from_secs(300),
-        look: LookPolicy {
+        traffic_check: TrafficCheckPolicy {
             settle: Duration::from_secs(10),
             longest: Duration::from_secs(1800),
         },
@@ -132,10 +132,10 @@ pub fn port(service: &str, dlx_port: u16) -> DivertedPort {
 }
 
 /// A state in `phase` for ten seconds.
-pub fn state(phase: Phase, wish: Wish) -> SleeperState {
+pub fn state(phase: Phase, desired: DesiredState) -> SleeperState {
     let mut state = SleeperState {
         phase,
-        wish,
+        desired,
         epoch: EPOCH,
         since: Some(ago(10)),
         reason: "because".into(),
@@ -153,7 +153,7 @@ pub fn state(phase: Phase, wish: Wish) -> SleeperState {
             workload: web(),
             replicas: 3,
         }];
-        state.at_zero = true;
+        state.zero_observed = true;
         state.pods_gone = phase == Phase::Asleep;
         state.slept = Some(ago(100));
     }
@@ -164,11 +164,11 @@ pub fn state(phase: Phase, wish: Wish) -> SleeperState {
 }
 
 /// Everything as the phase leaves it when it is done, just before the next one begins.
-pub fn seen(phase: Phase, wish: Wish) -> Observation {
+pub fn seen(phase: Phase, desired: DesiredState) -> Observation {
     let mut seen = Observation {
         now: now(),
         seed: 0,
-        state: state(phase, wish),
+        state: state(phase, desired),
         deleting: false,
         readiness_timeout: Duration::from_secs(120),
         restore_replicas: None,
@@ -233,7 +233,7 @@ pub fn stale_slice() -> OwnSlice {
     OwnSlice {
         addresses: vec![IpAddr::V4(Ipv4Addr::new(127, 0, 9, 99))],
         ports: vec![],
-        turn: None,
+        generation: None,
     }
 }
 
@@ -261,7 +261,7 @@ pub fn phase_after(seen: &Observation) -> Phase {
 /// It turns round: the wake that the protocol itself asks for, with its reason.
 pub fn rolls_back(seen: &Observation) -> String {
     let state = written(seen);
-    assert_eq!((state.phase, state.wish), (Phase::Waking, Wish::Awake));
+    assert_eq!((state.phase, state.desired), (Phase::Waking, DesiredState::Awake));
     assert_eq!(state.epoch, seen.state.epoch + 1, "a wake raises the epoch");
     assert_eq!(state.wake_started, Some(seen.now));
     assert_eq!(state.since, Some(seen.now));

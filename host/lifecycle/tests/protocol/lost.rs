@@ -1,7 +1,7 @@
 //! State that is lost is derived again from what is left on the objects.
 
 use dormouse_lifecycle::{
-    Next, Observation, Selector, SleeperState, Step, WaitReason, Wish, WorkloadReplicas, next,
+    DesiredState, Next, Observation, Selector, SleeperState, Step, WaitReason, WorkloadReplicas, next,
 };
 use dormouse_model::Phase;
 use rstest::rstest;
@@ -10,7 +10,7 @@ use crate::fixture::*;
 
 /// A new Sleeper beside what a phase of the old one left.
 fn anew(phase: Phase) -> Observation {
-    let mut seen = seen(phase, Wish::Asleep);
+    let mut seen = seen(phase, DesiredState::Asleep);
     seen.state = SleeperState::default();
     seen.carried = EPOCH;
     seen.workloads[0].fence = None;
@@ -33,10 +33,13 @@ fn to_restore() -> Vec<WorkloadReplicas> {
 #[test]
 fn chaos_1_a_new_sleeper_goes_on_sleeping() {
     let state = written(&anew(Phase::Asleep));
-    assert_eq!((state.phase, state.wish), (Phase::Asleep, Wish::Asleep));
-    assert!(state.epoch > EPOCH, "nothing of before fits this turn");
+    assert_eq!(
+        (state.phase, state.desired),
+        (Phase::Asleep, DesiredState::Asleep)
+    );
+    assert!(state.epoch > EPOCH, "nothing of before fits this generation");
     assert_eq!(state.replicas, to_restore());
-    assert!(state.at_zero);
+    assert!(state.zero_observed);
     assert_eq!(state.selectors[0].labels, labels());
 }
 
@@ -54,7 +57,7 @@ fn chaos_1_what_had_begun_to_wake_wakes() {
     let mut seen = anew(Phase::Asleep);
     seen.services[0].selector = Some(Selector::Pods(labels()));
     let state = written(&seen);
-    assert_eq!((state.phase, state.wish), (Phase::Waking, Wish::Awake));
+    assert_eq!((state.phase, state.desired), (Phase::Waking, DesiredState::Awake));
     assert!(state.epoch > EPOCH);
     assert_eq!(state.replicas, to_restore());
     assert_eq!(state.wake_started, Some(now()));
@@ -70,10 +73,12 @@ fn chaos_1_what_was_diverted_only_is_given_back(
 }
 
 #[rstest]
-fn chaos_1_a_status_that_was_wiped_is_no_different(#[values(Wish::Observed, Wish::Asleep)] wish: Wish) {
+fn chaos_1_a_status_that_was_wiped_is_no_different(
+    #[values(DesiredState::Observed, DesiredState::Asleep)] desired: DesiredState,
+) {
     let mut seen = anew(Phase::Asleep);
     give_slice(&mut seen);
-    seen.state.wish = wish;
+    seen.state.desired = desired;
     assert_eq!(phase_after(&seen), Phase::Asleep);
 }
 
@@ -90,14 +95,14 @@ fn chaos_1_a_sleeper_that_goes_at_once_restores_what_an_earlier_one_left() {
 
 #[test]
 fn chaos_1_zero_without_any_mark_is_somebody_elses() {
-    let mut seen = seen(Phase::Awake, Wish::Awake);
+    let mut seen = seen(Phase::Awake, DesiredState::Awake);
     seen.workloads[0].replicas = 0;
     assert!(settled(&seen));
 }
 
 #[test]
 fn the_epoch_does_not_begin_below_what_objects_carry() {
-    let mut seen = seen(Phase::Awake, Wish::Asleep);
+    let mut seen = seen(Phase::Awake, DesiredState::Asleep);
     seen.state.ports = vec![port("web", 20_000)];
     seen.carried = EPOCH + 7;
     let state = written(&seen);
@@ -110,17 +115,17 @@ fn the_epoch_does_not_begin_below_what_objects_carry() {
 fn field_18_a_selector_that_is_known_from_elsewhere_is_kept_again(
     #[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut seen = seen(phase, Wish::Asleep);
+    let mut seen = seen(phase, DesiredState::Asleep);
     seen.services[0].kept = false;
     assert_eq!(steps(&seen), [Step::ParkSelector("web".into())]);
 }
 
 #[test]
 fn field_18_selectors_are_recorded_before_they_are_parked() {
-    let mut seen = seen(Phase::Awake, Wish::Asleep);
+    let mut seen = seen(Phase::Awake, DesiredState::Asleep);
     seen.state.ports = vec![port("web", 20_000)];
     assert_eq!(written(&seen).selectors[0].labels, labels());
-    let mut asleep = crate::fixture::seen(Phase::Asleep, Wish::Asleep);
+    let mut asleep = crate::fixture::seen(Phase::Asleep, DesiredState::Asleep);
     asleep.state.selectors.clear();
     assert_eq!(
         written(&asleep).selectors[0].service,
@@ -133,17 +138,17 @@ fn field_18_selectors_are_recorded_before_they_are_parked() {
 fn field_18_what_cannot_be_derived_wakes_with_what_to_do(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut seen = seen(phase, Wish::Asleep);
+    let mut seen = seen(phase, DesiredState::Asleep);
     seen.services[0].selector = Some(Selector::Lost);
     assert!(rolls_back(&seen).contains("set the selector by hand"));
 }
 
 #[test]
 fn chaos_4_replicas_return_and_whoever_waits_is_told_at_once() {
-    let mut seen = seen(Phase::Asleep, Wish::Asleep);
+    let mut seen = seen(Phase::Asleep, DesiredState::Asleep);
     seen.services[0].selector = Some(Selector::Lost);
     seen.state.phase = Phase::Waking;
-    seen.state.wish = Wish::Awake;
+    seen.state.desired = DesiredState::Awake;
     seen.state.wake_started = Some(now());
     assert_eq!(steps(&seen), [Step::Scale(web(), 3)]);
     seen.workloads[0].replicas = 3;
@@ -175,7 +180,7 @@ fn a_selector_that_is_lost_is_never_passed_over_in_silence(
     #[values(Phase::Awake, Phase::Ready, Phase::Waking)] phase: Phase,
     #[values(false, true)] deleting: bool,
 ) {
-    let mut seen = seen(phase, Wish::Awake);
+    let mut seen = seen(phase, DesiredState::Awake);
     seen.deleting = deleting;
     seen.services[0].selector = Some(Selector::Lost);
     for _ in 0..4 {
@@ -200,7 +205,7 @@ fn a_selector_that_is_lost_is_never_passed_over_in_silence(
 fn a_port_of_an_older_claim_is_replaced(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut seen = seen(phase, Wish::Asleep);
+    let mut seen = seen(phase, DesiredState::Asleep);
     seen.lost_ports = vec![20_000];
     assert_eq!(
         steps(&seen),

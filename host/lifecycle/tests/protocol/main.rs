@@ -5,14 +5,14 @@
     reason = "a test may stop at the first surprise"
 )]
 
-mod farewell;
+mod desired_state;
+mod finalize;
 mod fixture;
-mod looks;
 mod lost;
 mod ownership;
 mod phases;
 mod ports;
 mod sleeping;
 mod table;
+mod traffic_check;
 mod waking;
-mod wishes;

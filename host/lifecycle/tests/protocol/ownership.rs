@@ -1,6 +1,6 @@
 //! Two Sleepers that name one thing: who owns it, and what the other one does, in every phase.
 
-use dormouse_lifecycle::{Claimant, Precedence, Rival, Selector, Step, WaitReason, Wish, owner};
+use dormouse_lifecycle::{Claimant, DesiredState, Precedence, Rival, Selector, Step, WaitReason, owner};
 use dormouse_model::{ObjectRef, Phase};
 use proptest::prelude::*;
 use rstest::rstest;
@@ -166,7 +166,7 @@ fn rival() -> Rival {
 fn field_a_the_loser_turns_back_wherever_it_stands(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut seen = seen(phase, Wish::Asleep);
+    let mut seen = seen(phase, DesiredState::Asleep);
     seen.rival = Some(rival());
     assert!(rolls_back(&seen).contains("web.other"));
 }
@@ -175,17 +175,19 @@ fn field_a_the_loser_turns_back_wherever_it_stands(
 fn author_02_what_left_its_grant_turns_back_wherever_it_stands(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut seen = seen(phase, Wish::Asleep);
+    let mut seen = seen(phase, DesiredState::Asleep);
     seen.denied = Some("plugin workloads is not granted to".into());
     assert!(rolls_back(&seen).contains("is not granted"));
 }
 
 #[rstest]
-fn field_a_a_wish_of_the_loser_is_refused_with_the_owner(#[values(Wish::Observed, Wish::Asleep)] wish: Wish) {
-    let mut seen = seen(Phase::Awake, wish);
+fn field_a_a_wish_of_the_loser_is_refused_with_the_owner(
+    #[values(DesiredState::Observed, DesiredState::Asleep)] desired: DesiredState,
+) {
+    let mut seen = seen(Phase::Awake, desired);
     seen.rival = Some(rival());
     let state = written(&seen);
-    assert_eq!((state.phase, state.wish), (Phase::Awake, Wish::Awake));
+    assert_eq!((state.phase, state.desired), (Phase::Awake, DesiredState::Awake));
     assert!(state.reason.contains("web.other"), "{}", state.reason);
 }
 
@@ -211,11 +213,11 @@ fn field_a_nobody_writes_what_another_one_holds(
         Phase::Ready
     )]
     phase: Phase,
-    #[values(Wish::Awake, Wish::Observed, Wish::Asleep)] wish: Wish,
+    #[values(DesiredState::Awake, DesiredState::Observed, DesiredState::Asleep)] desired: DesiredState,
     #[values(false, true)] loses: bool,
     #[values(false, true)] deleting: bool,
 ) {
-    let mut seen = seen(phase, wish);
+    let mut seen = seen(phase, desired);
     hold(&mut seen);
     seen.rival = loses.then(rival);
     seen.deleting = deleting;
@@ -227,7 +229,7 @@ fn field_a_nobody_writes_what_another_one_holds(
 
 #[test]
 fn field_a_the_loser_that_is_awake_is_settled_beside_what_another_one_parked() {
-    let mut seen = seen(Phase::Awake, Wish::Awake);
+    let mut seen = seen(Phase::Awake, DesiredState::Awake);
     hold(&mut seen);
     seen.rival = Some(rival());
     assert!(settled(&seen));
@@ -235,7 +237,7 @@ fn field_a_the_loser_that_is_awake_is_settled_beside_what_another_one_parked() {
 
 #[test]
 fn the_owner_waits_for_what_the_other_one_gives_back() {
-    let mut seen = seen(Phase::Diverting, Wish::Asleep);
+    let mut seen = seen(Phase::Diverting, DesiredState::Asleep);
     hold(&mut seen);
     assert!(matches!(waits(&seen), (WaitReason::Held(what), Some(_)) if what.contains("web.other")));
     seen.state.since = Some(ago(60));
@@ -246,10 +248,10 @@ fn the_owner_waits_for_what_the_other_one_gives_back() {
 fn a_service_with_pods_of_somebody_else_is_not_taken_from_them(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut diverted = seen(phase, Wish::Asleep);
+    let mut diverted = seen(phase, DesiredState::Asleep);
     diverted.services[0].foreign = Some("Deployment web-canary".into());
     assert!(rolls_back(&diverted).contains("Deployment web-canary"));
-    let mut begins = seen(Phase::Awake, Wish::Asleep);
+    let mut begins = seen(Phase::Awake, DesiredState::Asleep);
     begins.services[0].foreign = Some("Deployment web-canary".into());
     assert!(written(&begins).reason.contains("Deployment web-canary"));
 }

@@ -1,7 +1,7 @@
 //! What is checked at the door is checked all the time: the same repairs in every phase.
 
 use dormouse_lifecycle::{
-    DivertedPort, Family, Listed, Observation, Selector, Step, Undivertible, WaitReason, Wish,
+    DesiredState, DivertedPort, Family, Listed, Observation, Selector, Step, Undivertible, WaitReason,
     WorkloadReplicas, Zero,
 };
 use dormouse_model::Phase;
@@ -13,12 +13,12 @@ const AWAY: [Phase; 4] = [Phase::Diverting, Phase::Observing, Phase::Draining, P
 
 /// As [`seen`], but a wake has not brought a pod yet.
 fn seen_without_pods(phase: Phase) -> Observation {
-    let wish = if AWAY.contains(&phase) {
-        Wish::Asleep
+    let desired = if AWAY.contains(&phase) {
+        DesiredState::Asleep
     } else {
-        Wish::Awake
+        DesiredState::Awake
     };
-    let mut seen = seen(phase, wish);
+    let mut seen = seen(phase, desired);
     seen.ready_pod = false;
     seen.services[0].listed = Listed::Nothing;
     seen
@@ -89,7 +89,7 @@ fn chaos_2_a_port_for_which_no_dlx_port_is_left_wakes_with_the_cause(#[case] pha
 
 #[test]
 fn chaos_2_no_dlx_port_that_is_left_holds_up_a_wake_that_is_over() {
-    let mut renamed = seen(Phase::Waking, Wish::Awake);
+    let mut renamed = seen(Phase::Waking, DesiredState::Awake);
     renamed.services[0].ports = vec![("web".into(), 80)];
     assert_eq!(phase_after(&renamed), Phase::Ready);
 }
@@ -109,7 +109,7 @@ fn chaos_2_a_deleted_sleeper_follows_its_services_too() {
 #[case::draining(Phase::Draining)]
 #[case::asleep(Phase::Asleep)]
 fn field_02_a_service_that_appears_is_diverted_like_the_others(#[case] phase: Phase) {
-    let mut two = seen(phase, Wish::Asleep);
+    let mut two = seen(phase, DesiredState::Asleep);
     let mut second = service("second", Selector::Pods(labels()));
     second.listed = Listed::Nothing;
     two.services.push(second);
@@ -154,7 +154,7 @@ fn field_02_a_service_that_appears_during_a_wake_leads_to_the_dlx_until_there_ar
 #[case::asleep(Phase::Asleep)]
 fn field_16_what_cannot_be_diverted_any_more_wakes_with_the_cause(#[case] phase: Phase) {
     for why in UNDIVERTIBLE {
-        let mut edited = seen(phase, Wish::Asleep);
+        let mut edited = seen(phase, DesiredState::Asleep);
         for selector in [Selector::Stranded(labels(), why), Selector::Undivertible(why)] {
             edited.services[0].selector = Some(selector);
             assert!(rolls_back(&edited).contains(why.explain()));
@@ -164,7 +164,7 @@ fn field_16_what_cannot_be_diverted_any_more_wakes_with_the_cause(#[case] phase:
 
 #[test]
 fn field_16_a_stranded_selector_is_restored_by_the_wake() {
-    let mut edited = seen(Phase::Waking, Wish::Awake);
+    let mut edited = seen(Phase::Waking, DesiredState::Awake);
     edited.services[0].selector = Some(Selector::Stranded(labels(), Undivertible::NotTcp));
     assert_eq!(steps(&edited), [Step::RestoreSelector("web".into())]);
 }
@@ -173,7 +173,7 @@ fn field_16_a_stranded_selector_is_restored_by_the_wake() {
 #[case(Undivertible::ExternalName)]
 #[case(Undivertible::NoSelector)]
 fn field_16_the_dlx_does_not_wait_in_a_service_that_will_never_list_pods(#[case] why: Undivertible) {
-    let mut edited = seen(Phase::Ready, Wish::Awake);
+    let mut edited = seen(Phase::Ready, DesiredState::Awake);
     edited.services[0].selector = Some(Selector::Undivertible(why));
     edited.services[0].listed = Listed::Nothing;
     edited.services[0].relisted = true;
@@ -182,7 +182,7 @@ fn field_16_the_dlx_does_not_wait_in_a_service_that_will_never_list_pods(#[case]
 
 #[test]
 fn field_16_only_addresses_of_its_family_stand_in_for_a_service() {
-    let mut seen = seen(Phase::Asleep, Wish::Asleep);
+    let mut seen = seen(Phase::Asleep, DesiredState::Asleep);
     seen.dlx.ready.push("fd00::1".parse().unwrap());
     seen.services[0]
         .answers
@@ -206,13 +206,13 @@ fn field_16_only_addresses_of_its_family_stand_in_for_a_service() {
 
 #[test]
 fn chaos_3_pods_that_come_after_there_were_none_need_no_age() {
-    let mut asleep = seen(Phase::Asleep, Wish::Asleep);
+    let mut asleep = seen(Phase::Asleep, DesiredState::Asleep);
     asleep.state.pods_gone = false;
     asleep.pods_left = true;
     assert!(settled(&asleep), "pods of before may be on their way out");
     asleep.pods_left = false;
     let mut state = written(&asleep);
-    assert!(state.at_zero && state.pods_gone);
+    assert!(state.zero_observed && state.pods_gone);
 
     // Scaled up by hand within the second before the wake.
     state.phase = Phase::Waking;
@@ -230,12 +230,12 @@ fn chaos_3_pods_that_come_after_there_were_none_need_no_age() {
 
 #[test]
 fn field_04_what_was_at_zero_without_us_is_recorded_as_zero_and_woken_to_one() {
-    let mut drained = seen(Phase::Draining, Wish::Asleep);
+    let mut drained = seen(Phase::Draining, DesiredState::Asleep);
     drained.workloads[0].replicas = 0;
     let state = written(&drained);
     assert_eq!((state.phase, state.replicas[0].replicas), (Phase::Asleep, 0));
 
-    let mut woken = seen(Phase::Waking, Wish::Awake);
+    let mut woken = seen(Phase::Waking, DesiredState::Awake);
     woken.state.replicas = state.replicas;
     woken.workloads[0].replicas = 0;
     assert_eq!(steps(&woken), [Step::Scale(web(), 1)]);
@@ -247,7 +247,7 @@ fn field_04_what_was_at_zero_without_us_is_recorded_as_zero_and_woken_to_one() {
 #[case::ours(3, true)]
 #[case::not_ours(0, false)]
 fn field_04_an_uninstall_scales_up_only_what_we_scaled_down(#[case] recorded: i32, #[case] revives: bool) {
-    let mut leaving = seen(Phase::Waking, Wish::Awake);
+    let mut leaving = seen(Phase::Waking, DesiredState::Awake);
     leaving.deleting = true;
     leaving.workloads[0].replicas = 0;
     leaving.state.replicas = vec![WorkloadReplicas {
@@ -261,7 +261,7 @@ fn field_04_an_uninstall_scales_up_only_what_we_scaled_down(#[case] recorded: i3
 #[test]
 fn field_04_turned_off_stays_off() {
     // Stood in for, and then the setting changed.
-    let mut asleep = seen(Phase::Asleep, Wish::Asleep);
+    let mut asleep = seen(Phase::Asleep, DesiredState::Asleep);
     asleep.workloads[0].zero = Zero::Off;
     assert!(
         settled(&asleep),
@@ -270,7 +270,7 @@ fn field_04_turned_off_stays_off() {
     asleep.state.replicas[0].replicas = 0;
     assert!(rolls_back(&asleep).contains("turned off"));
 
-    let mut waking = seen(Phase::Waking, Wish::Awake);
+    let mut waking = seen(Phase::Waking, DesiredState::Awake);
     waking.workloads[0].replicas = 0;
     waking.workloads[0].zero = Zero::Off;
     waking.state.replicas[0].replicas = 0;
@@ -284,17 +284,20 @@ fn field_04_turned_off_stays_off() {
 
 #[test]
 fn field_04_scaled_to_zero_while_waking_comes_back_for_those_who_wait() {
-    let mut waking = seen(Phase::Waking, Wish::Awake);
+    let mut waking = seen(Phase::Waking, DesiredState::Awake);
     waking.workloads[0].replicas = 0;
     assert_eq!(steps(&waking), [Step::Scale(web(), 3)]);
 }
 
 #[test]
 fn field_04_scaled_to_zero_before_the_dlx_has_left_it_stays() {
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     ready.workloads[0].replicas = 0;
     let state = written(&ready);
-    assert_eq!((state.phase, state.wish), (Phase::Diverting, Wish::Asleep));
+    assert_eq!(
+        (state.phase, state.desired),
+        (Phase::Diverting, DesiredState::Asleep)
+    );
     ready.workloads[0].zero = Zero::Off;
     ready.services[0].relisted = true;
     assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())]);

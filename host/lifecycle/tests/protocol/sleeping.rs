@@ -1,8 +1,8 @@
 //! Awake to Asleep.
 
 use dormouse_lifecycle::{
-    Demand, Dlx, KeptSelector, Listed, Observation, Selector, Service, Step, Undivertible, WaitReason, Wish,
-    WorkloadReplicas,
+    Demand, DesiredState, Dlx, KeptSelector, Listed, Observation, Selector, Service, Step, Undivertible,
+    WaitReason, WorkloadReplicas,
 };
 use dormouse_model::Phase;
 use rstest::rstest;
@@ -13,12 +13,12 @@ use crate::fixture::*;
 
 #[test]
 fn awake_and_wished_awake_is_settled() {
-    assert!(settled(&seen(Phase::Awake, Wish::Awake)));
+    assert!(settled(&seen(Phase::Awake, DesiredState::Awake)));
 }
 
 #[test]
 fn awake_takes_back_what_came_too_late() {
-    let mut late = seen(Phase::Awake, Wish::Awake);
+    let mut late = seen(Phase::Awake, DesiredState::Awake);
     late.services[0].own_slice = Some(stale_slice());
     assert_eq!(steps(&late), [Step::DeleteSlice("web".into())]);
 
@@ -45,8 +45,8 @@ fn awake_takes_back_what_came_too_late() {
 }
 
 #[rstest]
-fn a_wish_begins_with_ports(#[values(Wish::Observed, Wish::Asleep)] wish: Wish) {
-    let mut awake = seen(Phase::Awake, wish);
+fn a_wish_begins_with_ports(#[values(DesiredState::Observed, DesiredState::Asleep)] desired: DesiredState) {
+    let mut awake = seen(Phase::Awake, desired);
     awake.services[0].ports = vec![("http".into(), 80), ("grpc".into(), 90)];
     let wanted = [
         ("web".to_owned(), "http".to_owned(), 80),
@@ -64,8 +64,8 @@ fn a_wish_begins_with_ports(#[values(Wish::Observed, Wish::Asleep)] wish: Wish) 
     awake.services[0].ports.pop();
     let state = written(&awake);
     assert_eq!(
-        (state.phase, state.wish, state.epoch),
-        (Phase::Diverting, wish, EPOCH)
+        (state.phase, state.desired, state.epoch),
+        (Phase::Diverting, desired, EPOCH)
     );
     assert_eq!(state.since, Some(now()));
 }
@@ -77,12 +77,12 @@ fn a_wish_begins_with_ports(#[values(Wish::Observed, Wish::Asleep)] wish: Wish) 
 #[case(Undivertible::NotTcp, "not TCP")]
 #[case(Undivertible::NodeLocal, "internalTrafficPolicy")]
 fn a_service_that_cannot_be_diverted_keeps_it_awake(#[case] why: Undivertible, #[case] text: &str) {
-    let mut awake = seen(Phase::Awake, Wish::Asleep);
+    let mut awake = seen(Phase::Awake, DesiredState::Asleep);
     awake.services.push(service("odd", Selector::Undivertible(why)));
     let state = written(&awake);
     assert_eq!(
-        (state.wish, state.phase, state.epoch),
-        (Wish::Awake, Phase::Awake, EPOCH)
+        (state.desired, state.phase, state.epoch),
+        (DesiredState::Awake, Phase::Awake, EPOCH)
     );
     assert!(
         state.reason.contains("Service odd") && state.reason.contains(text),
@@ -95,14 +95,14 @@ fn a_service_that_cannot_be_diverted_keeps_it_awake(#[case] why: Undivertible, #
 fn a_service_that_turns_undivertible_rolls_back(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut diverted = seen(phase, Wish::Asleep);
+    let mut diverted = seen(phase, DesiredState::Asleep);
     diverted.services[0].selector = Some(Selector::Undivertible(Undivertible::Headless));
     assert!(rolls_back(&diverted).contains("headless"));
 }
 
 #[test]
 fn without_a_dlx_nothing_begins() {
-    let mut awake = seen(Phase::Awake, Wish::Asleep);
+    let mut awake = seen(Phase::Awake, DesiredState::Asleep);
     awake.dlx = dlx(&[]);
     assert_eq!(waits(&awake), (WaitReason::NoDlx, None));
 
@@ -118,7 +118,7 @@ fn without_a_dlx_nothing_begins() {
 #[case::none(vec![])]
 #[case::missing(vec![Service { selector: None, ..service("web", Selector::Pods(labels())) }])]
 fn without_services_no_dlx_is_needed(#[case] services: Vec<Service>) {
-    let mut seen = seen(Phase::Awake, Wish::Asleep);
+    let mut seen = seen(Phase::Awake, DesiredState::Asleep);
     seen.services = services;
     seen.dlx = dlx(&[]);
     for (phase, then) in [
@@ -140,7 +140,7 @@ fn without_services_no_dlx_is_needed(#[case] services: Vec<Service>) {
 // Diverting: answers, slices, selectors, endpoints
 
 fn diverting() -> Observation {
-    let mut diverting = seen(Phase::Diverting, Wish::Asleep);
+    let mut diverting = seen(Phase::Diverting, DesiredState::Asleep);
     diverting.services.push(service("api", Selector::Pods(labels())));
     diverting.state.selectors.push(KeptSelector {
         service: "api".into(),
@@ -224,19 +224,19 @@ fn a_slice_of_an_earlier_turn_is_written_again() {
     let mut seen = diverting();
     give_slice(&mut seen);
     let slice = seen.services[0].own_slice.as_mut().unwrap();
-    slice.turn = slice.turn.map(|turn| turn - 2);
+    slice.generation = slice.generation.map(|generation| generation - 2);
     assert_eq!(steps(&seen), [Step::WriteSlice("web".into())]);
 }
 
 #[test]
 fn the_slice_names_every_dlx_and_port_in_order() {
-    let mut seen = seen(Phase::Diverting, Wish::Asleep);
+    let mut seen = seen(Phase::Diverting, DesiredState::Asleep);
     seen.dlx.ready.reverse();
     seen.state.ports = vec![port("web", 20_000), port("other", 20_001)];
     let wanted = seen.wanted_slice(&seen.services[0]);
     assert_eq!(wanted.addresses, dlx(&[1, 2]).ready);
     assert_eq!(wanted.ports, [("http".to_owned(), 20_000)]);
-    assert_eq!(wanted.turn, Some(2 * EPOCH + 1));
+    assert_eq!(wanted.generation, Some(2 * EPOCH + 1));
 }
 
 #[rstest]
@@ -266,7 +266,7 @@ fn late(seen: &Observation) -> Observation {
 
 #[test]
 fn what_is_complete_goes_on_however_late() {
-    let mut complete = seen(Phase::Diverting, Wish::Asleep);
+    let mut complete = seen(Phase::Diverting, DesiredState::Asleep);
     complete.state.since = Some(ago(10_000));
     assert_eq!(
         phase_after(&complete),
@@ -279,11 +279,11 @@ fn what_is_complete_goes_on_however_late() {
 
 #[test]
 fn a_look_stays_in_observing_and_a_sleep_goes_on() {
-    assert!(settled(&seen(Phase::Observing, Wish::Observed)));
-    let state = written(&seen(Phase::Observing, Wish::Asleep));
+    assert!(settled(&seen(Phase::Observing, DesiredState::Observed)));
+    let state = written(&seen(Phase::Observing, DesiredState::Asleep));
     assert_eq!(
-        (state.phase, state.since, state.wish),
-        (Phase::Draining, Some(now()), Wish::Asleep)
+        (state.phase, state.since, state.desired),
+        (Phase::Draining, Some(now()), DesiredState::Asleep)
     );
 }
 
@@ -294,14 +294,14 @@ fn slices_follow_the_dlx(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
     #[values(&[1][..], &[2, 3], &[1, 2, 3])] ready: &[u8],
 ) {
-    let mut diverted = seen(phase, Wish::Asleep);
+    let mut diverted = seen(phase, DesiredState::Asleep);
     diverted.dlx = dlx(ready);
     assert_eq!(steps(&diverted), [Step::WriteSlice("web".into())]);
 }
 
 #[rstest]
 fn who_does_not_answer_joins_later(#[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase) {
-    let mut diverted = seen(phase, Wish::Asleep);
+    let mut diverted = seen(phase, DesiredState::Asleep);
     let before = dormouse_lifecycle::next(&diverted, &timings());
     diverted.dlx = dlx(&[1, 2, 3]);
     refuse(&mut diverted.services[0], 3);
@@ -330,9 +330,9 @@ fn while_nobody_answers_the_slice_stays_as_it_is(#[values(Phase::Observing, Phas
     let mut astray = seen(
         phase,
         if phase == Phase::Asleep {
-            Wish::Asleep
+            DesiredState::Asleep
         } else {
-            Wish::Observed
+            DesiredState::Observed
         },
     );
     astray.dlx = dlx(&[3]);
@@ -358,7 +358,7 @@ fn while_nobody_answers_the_slice_stays_as_it_is(#[values(Phase::Observing, Phas
 fn when_nobody_answers_for_long_it_wakes(
     #[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut astray = seen(phase, Wish::Asleep);
+    let mut astray = seen(phase, DesiredState::Asleep);
     astray.dlx = dlx(&[3]);
     refuse(&mut astray.services[0], 3);
     astray.unanswered_since = Some(ago(5));
@@ -378,7 +378,7 @@ fn only_those_are_asked_whose_answer_matters(
     #[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
     let asked = |seen: &Observation| seen.to_ask(&seen.services[0]);
-    let mut seen = seen(phase, Wish::Asleep);
+    let mut seen = seen(phase, DesiredState::Asleep);
     assert_eq!(asked(&seen), dlx(&[]).ready, "all are in the slice");
     seen.dlx = dlx(&[2, 3]);
     assert_eq!(asked(&seen), dlx(&[3]).ready);
@@ -416,7 +416,7 @@ fn only_those_are_asked_whose_answer_matters(
 fn a_selector_that_gitops_put_back_is_parked_again(
     #[values(Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut reverted = seen(phase, Wish::Asleep);
+    let mut reverted = seen(phase, DesiredState::Asleep);
     reverted.services[0].selector = Some(Selector::Pods(labels()));
     assert_eq!(steps(&reverted), [Step::ParkSelector("web".into())]);
 
@@ -429,7 +429,7 @@ fn a_selector_that_gitops_put_back_is_parked_again(
 fn a_new_service_port_gets_a_dlx_port(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut grown = seen(phase, Wish::Asleep);
+    let mut grown = seen(phase, DesiredState::Asleep);
     grown.services[0].ports.push(("metrics".into(), 9_090));
     assert_eq!(
         steps(&grown),
@@ -441,7 +441,7 @@ fn a_new_service_port_gets_a_dlx_port(
 fn without_a_dlx_it_wakes_after_a_moment(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    let mut alone = seen(phase, Wish::Asleep);
+    let mut alone = seen(phase, DesiredState::Asleep);
     alone.dlx = Dlx {
         ready: vec![],
         absent_since: Some(ago(4)),
@@ -473,7 +473,7 @@ fn draining(
     #[case] demand: Demand,
     #[case] expected: Result<&str, (WaitReason, Option<i64>)>,
 ) {
-    let mut draining = seen(Phase::Draining, Wish::Asleep);
+    let mut draining = seen(Phase::Draining, DesiredState::Asleep);
     draining.state.since = Some(ago(seconds));
     draining.services[0].listed = listed;
     draining.demand = demand;
@@ -485,10 +485,10 @@ fn draining(
 
 #[test]
 fn nothing_is_taken_away_before_nodes_have_caught_up_with_an_outage() {
-    let mut awake = seen(Phase::Awake, Wish::Asleep);
+    let mut awake = seen(Phase::Awake, DesiredState::Asleep);
     let mut parking = diverting();
     give_slice(&mut parking);
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     for seen in [&mut awake, &mut parking, &mut ready] {
         seen.last_outage = Some(ago(119));
     }
@@ -514,7 +514,7 @@ fn nothing_is_taken_away_before_nodes_have_caught_up_with_an_outage() {
 
 #[test]
 fn pods_stay_until_nodes_have_caught_up_with_an_outage() {
-    let mut draining = seen(Phase::Draining, Wish::Asleep);
+    let mut draining = seen(Phase::Draining, DesiredState::Asleep);
     draining.state.since = Some(ago(100));
     draining.last_outage = Some(ago(119));
     assert_eq!(waits(&draining), (WaitReason::CatchingUp, Some(in_secs(1))));
@@ -534,9 +534,9 @@ fn pods_stay_until_nodes_have_caught_up_with_an_outage() {
 /// Somebody may have put a selector back just before the outage.
 #[test]
 fn nothing_is_scaled_down_before_nodes_have_caught_up_with_an_outage() {
-    let mut asleep = seen(Phase::Asleep, Wish::Asleep);
+    let mut asleep = seen(Phase::Asleep, DesiredState::Asleep);
     asleep.workloads[0].replicas = 3;
-    asleep.state.at_zero = false;
+    asleep.state.zero_observed = false;
     asleep.last_outage = Some(ago(119));
     assert_eq!(waits(&asleep), (WaitReason::CatchingUp, Some(in_secs(1))));
     asleep.last_outage = Some(ago(120));
@@ -545,7 +545,7 @@ fn nothing_is_scaled_down_before_nodes_have_caught_up_with_an_outage() {
 
 #[test]
 fn asleep_records_what_to_restore() {
-    let mut drained = seen(Phase::Draining, Wish::Asleep);
+    let mut drained = seen(Phase::Draining, DesiredState::Asleep);
     drained.state.since = Some(ago(5));
     drained.workloads = vec![
         workload("web", 3),
@@ -561,7 +561,7 @@ fn asleep_records_what_to_restore() {
     ];
     let state = written(&drained);
     assert_eq!(
-        (state.phase, state.slept, state.at_zero),
+        (state.phase, state.slept, state.zero_observed),
         (Phase::Asleep, Some(now()), false)
     );
     let recorded: Vec<_> = state
@@ -580,14 +580,14 @@ fn asleep_records_what_to_restore() {
 
 #[test]
 fn asleep_scales_down_then_notes_zero_then_rests() {
-    let mut asleep = seen(Phase::Asleep, Wish::Asleep);
-    asleep.state.at_zero = false;
+    let mut asleep = seen(Phase::Asleep, DesiredState::Asleep);
+    asleep.state.zero_observed = false;
     asleep.workloads[0].replicas = 3;
     assert_eq!(steps(&asleep), [Step::Scale(web(), 0)]);
 
     asleep.workloads[0].replicas = 0;
     let state = written(&asleep);
-    assert!(state.at_zero && state.phase == Phase::Asleep);
+    assert!(state.zero_observed && state.phase == Phase::Asleep);
 
     asleep.state = state;
     assert!(settled(&asleep));
@@ -595,8 +595,8 @@ fn asleep_scales_down_then_notes_zero_then_rests() {
 
 #[test]
 fn a_workload_that_appears_is_recorded_before_it_is_scaled_down() {
-    let mut asleep = seen(Phase::Asleep, Wish::Asleep);
-    asleep.state.at_zero = false;
+    let mut asleep = seen(Phase::Asleep, DesiredState::Asleep);
+    asleep.state.zero_observed = false;
     asleep.workloads.push(workload("new", 4));
     let state = written(&asleep);
     let new = WorkloadReplicas {
@@ -615,7 +615,7 @@ fn a_workload_that_appears_is_recorded_before_it_is_scaled_down() {
 
 #[test]
 fn who_scales_it_up_by_hand_wakes_it() {
-    let mut scaled = seen(Phase::Asleep, Wish::Asleep);
+    let mut scaled = seen(Phase::Asleep, DesiredState::Asleep);
     scaled.workloads[0].replicas = 1;
     assert_eq!(
         rolls_back(&scaled),
@@ -630,27 +630,30 @@ fn who_scales_it_up_by_hand_wakes_it() {
 
     scaled.workloads[0].exists = false;
     scaled.dlx = dlx(&[1, 2]);
-    assert!(settled(&scaled), "what is being deleted is nobody's wish");
+    assert!(settled(&scaled), "what is being deleted counts for nobody");
 }
 
-// wish and phase that do not go together
+// desired states and phases that do not go together
 
 #[rstest]
 fn a_wish_for_awake_that_was_edited_by_hand_is_a_wake(
     #[values(Phase::Diverting, Phase::Observing, Phase::Draining, Phase::Asleep)] phase: Phase,
 ) {
-    assert_eq!(rolls_back(&seen(phase, Wish::Awake)), "the wish was set to Awake");
+    assert_eq!(
+        rolls_back(&seen(phase, DesiredState::Awake)),
+        "the desired state was set to Awake"
+    );
 }
 
 #[rstest]
 fn a_wish_to_sleep_that_was_edited_into_a_wake_loses(
     #[values(Phase::Waking, Phase::Ready)] phase: Phase,
-    #[values(Wish::Observed, Wish::Asleep)] wish: Wish,
+    #[values(DesiredState::Observed, DesiredState::Asleep)] desired: DesiredState,
 ) {
-    let edited = seen(phase, wish);
+    let edited = seen(phase, desired);
     let state = written(&edited);
     assert_eq!(
-        (state.wish, state.phase, state.epoch),
-        (Wish::Awake, phase, EPOCH)
+        (state.desired, state.phase, state.epoch),
+        (DesiredState::Awake, phase, EPOCH)
     );
 }

@@ -7,8 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use dormouse_lifecycle::{
-    Allocation, DivertedPort, Family, Listed, Next, Observation, PortRange, Precedence, Rival, Selector,
-    Service, SleeperState, Step, Undivertible, WaitReason, Wish, Zero, allocate, next, request_sleep,
+    Allocation, DesiredState, DivertedPort, Family, Listed, Next, Observation, PortRange, Precedence, Rival,
+    Selector, Service, SleeperState, Step, Undivertible, WaitReason, Zero, allocate, next, request_sleep,
 };
 use dormouse_model::Phase;
 use jiff::Timestamp;
@@ -55,7 +55,7 @@ enum Fault {
     StatusWiped,
     RecordsWiped,
     PortsWiped,
-    WishEdited(Wish),
+    WishEdited(DesiredState),
     OneDlxGoes,
     DlxReplaced,
     NoDlx,
@@ -102,9 +102,9 @@ fn faults() -> Vec<Fault> {
         Fault::StatusWiped,
         Fault::RecordsWiped,
         Fault::PortsWiped,
-        Fault::WishEdited(Wish::Awake),
-        Fault::WishEdited(Wish::Observed),
-        Fault::WishEdited(Wish::Asleep),
+        Fault::WishEdited(DesiredState::Awake),
+        Fault::WishEdited(DesiredState::Observed),
+        Fault::WishEdited(DesiredState::Asleep),
         Fault::OneDlxGoes,
         Fault::DlxReplaced,
         Fault::NoDlx,
@@ -135,12 +135,12 @@ struct World {
 
 impl World {
     fn new(phase: Phase) -> Self {
-        let wish = match phase {
-            Phase::Awake | Phase::Waking | Phase::Ready => Wish::Awake,
-            Phase::Observing => Wish::Observed,
-            _ => Wish::Asleep,
+        let desired = match phase {
+            Phase::Awake | Phase::Waking | Phase::Ready => DesiredState::Awake,
+            Phase::Observing => DesiredState::Observed,
+            _ => DesiredState::Asleep,
         };
-        let mut seen = seen(phase, wish);
+        let mut seen = seen(phase, desired);
         if phase == Phase::Asleep {
             seen.workloads[0].noted = Some(3);
         }
@@ -247,7 +247,7 @@ impl World {
                 seen.state.wake_started = None;
             }
             Fault::PortsWiped => seen.state.ports.clear(),
-            Fault::WishEdited(wish) => seen.state.wish = wish,
+            Fault::WishEdited(desired) => seen.state.desired = desired,
             Fault::OneDlxGoes => seen.dlx.ready.truncate(1),
             Fault::DlxReplaced => seen.dlx = dlx(&[7, 8]),
             Fault::NoDlx => {
@@ -323,7 +323,7 @@ impl World {
             .filter(|workload| workload.exists)
             .peekable();
         let all_zero = there.peek().is_some() && there.all(zero);
-        let ask = state.phase == Phase::Awake && state.wish != Wish::Asleep && all_zero;
+        let ask = state.phase == Phase::Awake && state.desired != DesiredState::Asleep && all_zero;
         if !ask || self.seen.deleting || self.seen.obstacle().is_some() {
             return false;
         }
@@ -506,7 +506,7 @@ impl World {
             }
             // Whoever waits is told so.
             Phase::Waking if seen.state.current_wake_failure().is_some() => None,
-            Phase::Ready if self.never_ready && seen.state.wish == Wish::Awake => None,
+            Phase::Ready if self.never_ready && seen.state.desired == DesiredState::Awake => None,
             phase => Some(format!("it came to rest in {phase:?}")),
         }
     }

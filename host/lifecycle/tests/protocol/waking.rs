@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Dlx, Listed, Observation, Selector, Step, Undivertible, WaitReason, WakeFailure, Wish, Workload, Zero,
+    DesiredState, Dlx, Listed, Observation, Selector, Step, Undivertible, WaitReason, WakeFailure, Workload,
+    Zero,
 };
 use dormouse_model::Phase;
 use rstest::rstest;
@@ -12,9 +13,9 @@ use crate::fixture::*;
 
 /// Right after a wake of a resource that was asleep.
 fn woken() -> Observation {
-    let mut woken = seen(Phase::Asleep, Wish::Asleep);
+    let mut woken = seen(Phase::Asleep, DesiredState::Asleep);
     woken.state.phase = Phase::Waking;
-    woken.state.wish = Wish::Awake;
+    woken.state.desired = DesiredState::Awake;
     // Woken so soon that nobody saw its pods go.
     woken.state.pods_gone = false;
     woken.state.wake_started = Some(ago(1));
@@ -42,7 +43,7 @@ fn selectors_first_then_replicas_then_the_slices_turn() {
 
     give_slice(&mut woken);
     assert_eq!(
-        woken.services[0].own_slice.as_ref().unwrap().turn,
+        woken.services[0].own_slice.as_ref().unwrap().generation,
         Some(2 * EPOCH)
     );
     assert_eq!(
@@ -60,7 +61,7 @@ fn selectors_first_then_replicas_then_the_slices_turn() {
 
 #[test]
 fn a_service_that_was_not_parked_yet_is_fenced() {
-    let mut rolled = seen(Phase::Waking, Wish::Awake);
+    let mut rolled = seen(Phase::Waking, DesiredState::Awake);
     rolled.services[0].fence = Some(EPOCH - 1);
     assert_eq!(steps(&rolled), [Step::FenceService("web".into(), EPOCH)]);
     rolled.services[0].fence = None;
@@ -75,7 +76,7 @@ fn a_service_that_was_not_parked_yet_is_fenced() {
 #[case::this(Some(EPOCH), false)]
 #[case::newer(Some(EPOCH + 1), false)]
 fn a_workload_that_was_not_scaled_down_yet_is_fenced(#[case] fence: Option<i64>, #[case] fences: bool) {
-    let mut rolled = seen(Phase::Waking, Wish::Awake);
+    let mut rolled = seen(Phase::Waking, DesiredState::Awake);
     rolled.workloads[0].fence = fence;
     if fences {
         assert_eq!(steps(&rolled), [Step::Fence(web(), EPOCH)]);
@@ -86,7 +87,7 @@ fn a_workload_that_was_not_scaled_down_yet_is_fenced(#[case] fence: Option<i64>,
 
 #[test]
 fn a_workload_that_was_never_to_be_scaled_down_needs_no_fence() {
-    let mut looked_at = seen(Phase::Waking, Wish::Awake);
+    let mut looked_at = seen(Phase::Waking, DesiredState::Awake);
     looked_at.state.replicas.clear();
     looked_at.workloads[0].fence = None;
     assert_eq!(phase_after(&looked_at), Phase::Ready);
@@ -95,12 +96,12 @@ fn a_workload_that_was_never_to_be_scaled_down_needs_no_fence() {
 #[test]
 fn zero_is_noted_before_it_is_undone() {
     let mut woken = woken();
-    woken.state.at_zero = false;
+    woken.state.zero_observed = false;
     let steps = steps(&woken);
     let [Step::RestoreSelector(_), Step::SetState(state)] = &steps[..] else {
         panic!("{steps:?}")
     };
-    assert!(state.at_zero, "pods of before may still look ready");
+    assert!(state.zero_observed, "pods of before may still look ready");
     assert_eq!((state.phase, state.epoch), (Phase::Waking, EPOCH));
 }
 
@@ -149,7 +150,7 @@ fn each_workload_by_itself() {
 
 #[test]
 fn without_any_workload_there_is_nothing_to_wait_for() {
-    let mut gone = seen(Phase::Waking, Wish::Awake);
+    let mut gone = seen(Phase::Waking, DesiredState::Awake);
     gone.workloads[0].exists = false;
     gone.ready_pod = false;
     assert_eq!(phase_after(&gone), Phase::Ready);
@@ -162,7 +163,7 @@ fn without_any_workload_there_is_nothing_to_wait_for() {
 
 #[test]
 fn a_wake_that_takes_too_long_is_noted_once_and_goes_on() {
-    let mut slow = seen(Phase::Waking, Wish::Awake);
+    let mut slow = seen(Phase::Waking, DesiredState::Awake);
     slow.ready_pod = false;
     slow.readiness_timeout = Duration::from_millis(90_500);
     slow.state.wake_started = Some(ago(60));
@@ -179,8 +180,8 @@ fn a_wake_that_takes_too_long_is_noted_once_and_goes_on() {
     };
     assert_eq!(state.wake_failure, Some(failure));
     assert_eq!(
-        (state.phase, state.wish, state.epoch),
-        (Phase::Waking, Wish::Awake, EPOCH)
+        (state.phase, state.desired, state.epoch),
+        (Phase::Waking, DesiredState::Awake, EPOCH)
     );
     assert!(state.current_wake_failure().is_some());
 
@@ -198,7 +199,7 @@ fn a_wake_that_takes_too_long_is_noted_once_and_goes_on() {
 
 #[test]
 fn the_failure_of_an_older_wake_is_history() {
-    let mut slow = seen(Phase::Waking, Wish::Awake);
+    let mut slow = seen(Phase::Waking, DesiredState::Awake);
     slow.ready_pod = false;
     slow.state.wake_started = Some(ago(1_000));
     slow.state.wake_failure = Some(WakeFailure {
@@ -217,9 +218,9 @@ fn the_failure_of_an_older_wake_is_history() {
 #[case::still(true, 9, true)]
 #[case::what_is_still_there_was_kept(true, 10, false)]
 #[case::never_at_zero(false, 0, false)]
-fn pods_from_before_the_wake(#[case] at_zero: bool, #[case] seconds: i64, #[case] ignored: bool) {
-    let mut state = state(Phase::Waking, Wish::Awake);
-    state.at_zero = at_zero;
+fn pods_from_before_the_wake(#[case] zero_observed: bool, #[case] seconds: i64, #[case] ignored: bool) {
+    let mut state = state(Phase::Waking, DesiredState::Awake);
+    state.zero_observed = zero_observed;
     let started = "2026-03-01T12:00:00.9Z".parse().unwrap();
     state.wake_started = Some(started);
     let later = started + jiff::SignedDuration::from_secs(seconds);
@@ -234,7 +235,7 @@ fn pods_from_before_the_wake(#[case] at_zero: bool, #[case] seconds: i64, #[case
 
 #[test]
 fn the_dlx_leaves_each_service_once_its_pods_are_listed() {
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     ready.services.push(service("api", Selector::Pods(labels())));
     ready.state.ports.push(port("api", 20_001));
     ready.services[1].own_slice = Some(stale_slice());
@@ -257,7 +258,7 @@ fn the_dlx_leaves_each_service_once_its_pods_are_listed() {
 
 #[test]
 fn what_is_listed_right_after_a_wake_may_be_about_to_go() {
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     ready.state.since = Some(now());
     assert_eq!(waits(&ready), (WaitReason::NotListed, Some(in_secs(3))));
     ready.services[0].relisted = true;
@@ -286,7 +287,7 @@ fn what_is_listed_right_after_a_wake_may_be_about_to_go() {
 
 #[test]
 fn the_slice_of_a_service_that_is_gone_goes_too() {
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     ready.services[0].selector = None;
     ready.services[0].listed = Listed::Nothing;
     assert_eq!(steps(&ready), [Step::DeleteSlice("web".into())]);
@@ -294,14 +295,14 @@ fn the_slice_of_a_service_that_is_gone_goes_too() {
 
 #[test]
 fn a_selector_that_was_parked_too_late_is_restored() {
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     park(&mut ready);
     assert_eq!(steps(&ready), [Step::RestoreSelector("web".into())]);
 }
 
 #[test]
 fn who_turned_it_off_is_not_waited_for() {
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     ready.workloads[0].replicas = 0;
     ready.workloads[0].zero = Zero::Off;
     ready.services[0].listed = Listed::Nothing;
@@ -310,14 +311,14 @@ fn who_turned_it_off_is_not_waited_for() {
 
 #[test]
 fn awake_forgets_what_it_remembered() {
-    let mut ready = seen(Phase::Ready, Wish::Awake);
+    let mut ready = seen(Phase::Ready, DesiredState::Awake);
     ready.services[0].own_slice = None;
     let state = written(&ready);
     assert_eq!(
-        (state.phase, state.since, state.wish),
-        (Phase::Awake, Some(now()), Wish::Awake)
+        (state.phase, state.since, state.desired),
+        (Phase::Awake, Some(now()), DesiredState::Awake)
     );
-    assert!(state.replicas.is_empty() && !state.at_zero);
+    assert!(state.replicas.is_empty() && !state.zero_observed);
     assert_eq!(
         state.ports, ready.state.ports,
         "late connections still find their target"
@@ -327,7 +328,7 @@ fn awake_forgets_what_it_remembered() {
 
 #[rstest]
 fn while_it_wakes_the_slices_follow_the_dlx(#[values(Phase::Waking, Phase::Ready)] phase: Phase) {
-    let mut waking = seen(phase, Wish::Awake);
+    let mut waking = seen(phase, DesiredState::Awake);
     waking.ready_pod = false;
     waking.services[0].listed = Listed::Nothing;
     waking.dlx = dlx(&[3]);
@@ -341,7 +342,7 @@ fn while_it_wakes_the_slices_follow_the_dlx(#[values(Phase::Waking, Phase::Ready
 
 #[test]
 fn an_awake_one_gives_its_ports_back_once_no_node_can_lead_to_them() {
-    let mut awake = seen(Phase::Awake, Wish::Awake);
+    let mut awake = seen(Phase::Awake, DesiredState::Awake);
     awake.state.ports = vec![port("web", 20_001)];
     awake.state.since = Some(ago(10));
     assert_eq!(waits(&awake), (WaitReason::Settled, Some(in_secs(290))));
@@ -354,10 +355,10 @@ fn an_awake_one_gives_its_ports_back_once_no_node_can_lead_to_them() {
     let state = written(&awake);
     assert!(state.ports.is_empty() && state.phase == Phase::Awake, "{state:?}");
     // What is about to be diverted keeps them.
-    awake.state.wish = Wish::Observed;
+    awake.state.desired = DesiredState::Observed;
     assert!(!written(&awake).ports.is_empty());
     // So does what a DLX is still behind.
-    awake.state.wish = Wish::Awake;
+    awake.state.desired = DesiredState::Awake;
     give_slice(&mut awake);
     assert!(!steps(&awake).iter().any(|step| matches!(step, Step::SetState(_))));
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dormouse_lifecycle::{
-    Claimant, Demand, Dlx, Epoch, Listed, LookPolicy, Observation, OwnSlice, Selector, Service, SleeperState,
-    Timings, Workload, Zero, owner,
+    Claimant, Demand, Dlx, Epoch, Listed, Observation, OwnSlice, Selector, Service, SleeperState, Timings,
+    TrafficCheckPolicy, Workload, Zero, owner,
 };
 use dormouse_model::ObjectRef;
 use jiff::{SignedDuration, Timestamp};
@@ -21,12 +21,12 @@ pub fn timings() -> Timings {
         outage_grace: Duration::from_secs(10),
         give_up: Duration::from_secs(20),
         dlx_absence: Duration::from_secs(3),
-        farewell: Duration::from_secs(10),
+        finalize: Duration::from_secs(10),
         relist: Duration::from_secs(1),
         unproven: Duration::from_secs(1),
         decision_limit: Duration::from_secs(20),
         port_grace: Duration::from_secs(30),
-        look: LookPolicy {
+        traffic_check: TrafficCheckPolicy {
             settle: Duration::from_secs(1),
             longest: Duration::from_secs(60),
         },
@@ -112,7 +112,7 @@ pub struct Cluster {
     pub demand: Demand,
     pub node: Node,
     versions: u64,
-    /// The replicas that the workloads' controllers believe to be wished.
+    /// The replicas that the workloads' controllers believe to be desired.
     believed: Vec<i32>,
     /// How long the workloads' controllers have not looked.
     unsynced: SignedDuration,
@@ -266,12 +266,12 @@ impl Cluster {
         self.services[index].listed = listed;
     }
 
-    /// The workloads' controllers learn what is wished.
+    /// The workloads' controllers learn what is desired.
     pub fn watch_workloads(&mut self) {
         self.believed = self.workloads.iter().map(|workload| workload.replicas).collect();
     }
 
-    /// The workloads' controllers create and remove pods, as they believe is wished.
+    /// The workloads' controllers create and remove pods, as they believe is desired.
     pub fn sync_workloads(&mut self) {
         self.unsynced = SignedDuration::ZERO;
         for (index, replicas) in self.believed.iter().enumerate() {
@@ -413,8 +413,8 @@ impl Cluster {
         self.workloads[index].replicas = replicas;
     }
 
-    /// Changes the Sleeper's state, as a wish does.
-    pub fn wish(&mut self, change: impl FnOnce(&SleeperState, Timestamp) -> Option<SleeperState>) -> bool {
+    /// Changes the Sleeper's state, as a new desired state does.
+    pub fn request(&mut self, change: impl FnOnce(&SleeperState, Timestamp) -> Option<SleeperState>) -> bool {
         let (now, version) = (self.now, self.version());
         let Some(sleeper) = &mut self.sleeper else {
             return false;
@@ -471,7 +471,7 @@ impl Cluster {
                 family: None,
                 ports: vec![(String::new(), 80)],
                 own_slice: service.slice.as_ref().map(|slice| OwnSlice {
-                    turn: slice.content.turn.filter(|_| mine(slice.owner.1)),
+                    generation: slice.content.generation.filter(|_| mine(slice.owner.1)),
                     ..slice.content.clone()
                 }),
                 listed: if service.listed {
@@ -524,13 +524,13 @@ impl Cluster {
             });
         let fences = objects.services.iter().map(|service| &service.fences);
         let fences = fences.chain(objects.workloads.iter().map(|workload| &workload.fences));
-        let turns = objects
+        let generations = objects
             .services
             .iter()
-            .filter_map(|service| service.slice.as_ref()?.content.turn);
+            .filter_map(|service| service.slice.as_ref()?.content.generation);
         let carried = fences
             .flat_map(|fences| fences.values().copied())
-            .chain(turns.map(|turn| turn / 2))
+            .chain(generations.map(|generation| generation / 2))
             .max();
         let mut seen = Observation {
             now: self.now,

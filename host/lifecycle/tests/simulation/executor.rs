@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use dormouse_lifecycle::{DivertedPort, Next, Observation, Step, Wish, next};
+use dormouse_lifecycle::{DesiredState, DivertedPort, Next, Observation, Step, next};
 use dormouse_model::Phase;
 use jiff::{SignedDuration, Timestamp};
 
@@ -97,7 +97,7 @@ impl Executor {
         let unanswered = seen.unanswered().is_some();
         self.unanswered_since = unanswered.then(|| self.unanswered_since.unwrap_or(seen.now));
         seen.unanswered_since = self.unanswered_since;
-        if self.role == Role::Waker && (seen.state.wish != Wish::Awake || seen.deleting) {
+        if self.role == Role::Waker && (seen.state.desired != DesiredState::Awake || seen.deleting) {
             return;
         }
         if let Next::Act(steps) = next(&seen, &timings()) {

@@ -1,4 +1,4 @@
-//! The protocol in a small cluster: two executors with stale views, crashes between any two steps, wishes at any time.
+//! The protocol in a small cluster: two executors with stale views, crashes between any two steps, new desired states at any time.
 //!
 //! The cluster offers what Kubernetes offers, no more: compare-and-set on one object at a time, controllers that lag, pods
 //! that take their time. What must hold is checked after every single event.

@@ -65,7 +65,7 @@ fn play(world: &mut World, events: &[Event]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The other executor wakes up and carries out what it decided long ago; then all is as wished again.
+/// The other executor wakes up and carries out what it decided long ago; then all is as desired again.
 fn late(world: &mut World) -> Result<(), TestCaseError> {
     for _ in 0..4 {
         world.apply(&Event::Step(1)).map_err(fail("a late step"))?;
@@ -77,7 +77,7 @@ fn late(world: &mut World) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(cases(3_000, FAILED))]
 
-    /// A Service always has somebody behind it, nothing old is carried out, and it ends as wished.
+    /// A Service always has somebody behind it, nothing old is carried out, and it ends as desired.
     #[test]
     fn it_ends_as_wished(setting in setting(), events in prop::collection::vec(event(), 0..80)) {
         let mut world = World::new(setting.0, setting.1, setting.2);
@@ -88,7 +88,7 @@ proptest! {
 
     /// Deleting the Sleeper at any moment leaves nothing parked, no slice and nothing at zero.
     #[test]
-    fn a_farewell_leaves_nothing_behind(
+    fn finalizing_leaves_nothing_behind(
         setting in setting(),
         before in prop::collection::vec(event(), 0..50),
         after in prop::collection::vec(event(), 0..20),

@@ -1,6 +1,6 @@
 //! Cases that once went wrong, as the simulation found them.
 
-use dormouse_lifecycle::Wish;
+use dormouse_lifecycle::DesiredState;
 use dormouse_model::Phase;
 
 use crate::executor::Role;
@@ -49,7 +49,7 @@ fn the_story_without_disturbance() {
     play(&mut world, &[WishSleep]);
     run_to(&mut world, 0, Phase::Asleep);
     world.settle().unwrap();
-    assert_eq!(world.state().wish, Wish::Asleep);
+    assert_eq!(world.state().desired, DesiredState::Asleep);
     assert!(world.cluster.pods.is_empty());
 
     play(&mut world, &[WishWake]);
@@ -94,7 +94,7 @@ fn a_late_slice_after_a_whole_wake_is_taken_back() {
     );
 }
 
-/// As above, but no DLX is ready any more and sleep is wished again: the slice would send traffic to nobody.
+/// As above, but no DLX is ready any more and sleep is desired again: the slice would send traffic to nobody.
 #[test]
 fn a_late_slice_is_taken_back_even_if_sleep_is_wished_and_no_dlx_is_ready() {
     let mut world = leaders();
@@ -140,7 +140,7 @@ fn pods_that_are_about_to_go_are_not_taken_for_woken_ones() {
     // The phase was entered in an undisturbed round; now the scale-down alone, which the controller learns of.
     play(&mut world, &[Observe(0), Step(0), WatchWorkloads]);
     assert_eq!(world.cluster.workloads[0].replicas, 0);
-    assert!(!world.state().at_zero && !world.cluster.pods.is_empty());
+    assert!(!world.state().zero_observed && !world.cluster.pods.is_empty());
     play(&mut world, &[WishWake]);
     for _ in 0..6 {
         play(
@@ -211,7 +211,7 @@ fn a_late_scale_down_after_a_whole_wake() {
 
 /// Deleted in the one phase that is neither waking nor awake.
 #[test]
-fn a_farewell_in_ready_comes_to_an_end() {
+fn finalizing_in_ready_comes_to_an_end() {
     let mut world = leaders();
     play(&mut world, &[WishSleep]);
     run_to(&mut world, 0, Phase::Asleep);
@@ -222,9 +222,9 @@ fn a_farewell_in_ready_comes_to_an_end() {
     assert!(world.cluster.sleeper.is_none());
 }
 
-/// Of two Services, pods are listed for one only: a farewell leaves that one first.
+/// Of two Services, pods are listed for one only: a finalize leaves that one first.
 #[test]
-fn a_farewell_leaves_each_service_when_its_pods_are_listed() {
+fn finalizing_leaves_each_service_when_its_pods_are_listed() {
     let mut world = leaders();
     play(
         &mut world,
@@ -259,9 +259,9 @@ fn slices_that_are_about_to_be_emptied_are_not_taken_for_new_ones() {
     world.settle().unwrap();
 }
 
-/// The same for a farewell.
+/// The same for a finalize.
 #[test]
-fn a_farewell_does_not_trust_slices_that_are_about_to_be_emptied() {
+fn finalizing_does_not_trust_slices_that_are_about_to_be_emptied() {
     let mut world = leaders();
     play(&mut world, &[WishSleep]);
     run_to(&mut world, 0, Phase::Diverting);
@@ -280,9 +280,9 @@ fn a_farewell_does_not_trust_slices_that_are_about_to_be_emptied() {
     assert!(world.cluster.sleeper.is_none());
 }
 
-/// A farewell right after a scale-down that no controller has acted on: the old pods are ready and listed, but not for long.
+/// A finalize right after a scale-down that no controller has acted on: the old pods are ready and listed, but not for long.
 #[test]
-fn a_farewell_does_not_trust_pods_that_are_about_to_go() {
+fn finalizing_does_not_trust_pods_that_are_about_to_go() {
     let mut world = leaders();
     play(&mut world, &[WishSleep]);
     run_to(&mut world, 0, Phase::Asleep);

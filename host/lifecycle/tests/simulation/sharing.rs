@@ -1,6 +1,6 @@
 //! Two Sleepers that name the same things: one owns, and the other one never gets in its way.
 
-use dormouse_lifecycle::{Wish, request_observation, request_sleep, request_wake};
+use dormouse_lifecycle::{DesiredState, request_observation, request_sleep, request_wake};
 use dormouse_model::Phase;
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ enum Event {
     Run(usize, u8),
     Crash(usize),
     Sleep(usize),
-    Look(usize),
+    TrafficCheck(usize),
     Wake(usize),
     Delete(usize),
     Revert(usize),
@@ -113,17 +113,17 @@ impl World {
             // Not even the door is asked: whoever asks may have an old view of the other one.
             Event::Sleep(which) => {
                 self.cluster.focus(*which);
-                self.cluster.wish(|state, _| request_sleep(state, "idle").ok());
+                self.cluster.request(|state, _| request_sleep(state, "idle").ok());
             }
-            Event::Look(which) => {
+            Event::TrafficCheck(which) => {
                 self.cluster.focus(*which);
                 self.cluster
-                    .wish(|state, _| request_observation(state, "a look").ok());
+                    .request(|state, _| request_observation(state, "a look").ok());
             }
             Event::Wake(which) => {
                 self.cluster.focus(*which);
                 self.cluster
-                    .wish(|state, now| request_wake(state, now, "a request", LOOK, 7).ok());
+                    .request(|state, now| request_wake(state, now, "a request", LOOK, 7).ok());
             }
             Event::Delete(which) => {
                 self.cluster.focus(*which);
@@ -222,7 +222,7 @@ impl World {
                     let view = self.cluster.clone();
                     if self.cluster.rival(&view).is_none() {
                         self.writes +=
-                            usize::from(self.cluster.wish(|state, _| request_sleep(state, "idle").ok()));
+                            usize::from(self.cluster.request(|state, _| request_sleep(state, "idle").ok()));
                     }
                 }
                 self.round(which)?;
@@ -271,7 +271,7 @@ fn event(forced: bool) -> impl Strategy<Value = Event> {
         8 => (who(), 1_u8..12).prop_map(|(who, rounds)| Event::Run(who, rounds)),
         1 => who().prop_map(Event::Crash),
         4 => which().prop_map(Event::Sleep),
-        2 => which().prop_map(Event::Look),
+        2 => which().prop_map(Event::TrafficCheck),
         3 => which().prop_map(Event::Wake),
         1 => which().prop_map(Event::Delete),
         2 => which().prop_map(Event::Declare),
@@ -378,7 +378,7 @@ fn field_a_the_younger_leaves_alone_what_the_older_parked() {
     world.apply(&Event::Sleep(1)).unwrap();
     world.settle(false).unwrap();
     let loser = world.sleeper(1).unwrap().state;
-    assert_eq!((loser.phase, loser.wish), (Phase::Awake, Wish::Awake));
+    assert_eq!((loser.phase, loser.desired), (Phase::Awake, DesiredState::Awake));
     assert!(loser.reason.contains("s0"), "{}", loser.reason);
     assert_eq!(world.writes - before, 1, "one refusal");
 }

@@ -1,7 +1,7 @@
 //! A cluster, its executors, what happens to them, and what must hold.
 
 use dormouse_lifecycle::{
-    Demand, LookPolicy, SleeperState, Wish, request_observation, request_sleep, request_wake,
+    Demand, DesiredState, SleeperState, TrafficCheckPolicy, request_observation, request_sleep, request_wake,
 };
 use dormouse_model::Phase;
 use jiff::SignedDuration;
@@ -33,7 +33,7 @@ pub enum Event {
     WatchServices,
     /// The endpoints controller acts on what it learnt.
     SyncService(usize),
-    /// The workloads' controllers learn what is wished.
+    /// The workloads' controllers learn what is desired.
     WatchWorkloads,
     /// The workloads' controllers act on what they learnt.
     SyncWorkloads,
@@ -59,15 +59,15 @@ pub enum Event {
 pub struct World {
     pub cluster: Cluster,
     pub executors: [Executor; 2],
-    /// The last accepted wish was a wake.
+    /// The last accepted desired state was a wake.
     pub woken: bool,
     /// Nobody but Dormouse changed what it relies on; otherwise a Service may be without pods for other reasons.
-    pub farewell_over: bool,
+    pub finalize_over: bool,
     /// Steps that were carried out.
     pub writes: u64,
 }
 
-pub const LOOK: LookPolicy = LookPolicy {
+pub const LOOK: TrafficCheckPolicy = TrafficCheckPolicy {
     settle: std::time::Duration::from_secs(1),
     longest: std::time::Duration::from_secs(60),
 };
@@ -78,7 +78,7 @@ impl World {
             cluster: Cluster::new(workloads, dlx),
             executors: [Executor::new(Role::Leader), Executor::new(second)],
             woken: false,
-            farewell_over: false,
+            finalize_over: false,
             writes: 0,
         }
     }
@@ -113,21 +113,21 @@ impl World {
             }
             Event::Crash(who) => self.executors[*who].crash(),
             Event::WishSleep => {
-                if self.cluster.wish(|state, _| request_sleep(state, "idle").ok()) {
+                if self.cluster.request(|state, _| request_sleep(state, "idle").ok()) {
                     self.woken = false;
                 }
             }
             Event::WishObserve => {
                 if self
                     .cluster
-                    .wish(|state, _| request_observation(state, "a look").ok())
+                    .request(|state, _| request_observation(state, "a look").ok())
                 {
                     self.woken = false;
                 }
             }
             Event::WishWake => {
                 self.cluster
-                    .wish(|state, now| request_wake(state, now, "a request", LOOK, 7).ok());
+                    .request(|state, now| request_wake(state, now, "a request", LOOK, 7).ok());
                 self.woken = true;
             }
             Event::Tick(millis) => self.cluster.tick(SignedDuration::from_millis(i64::from(*millis))),
@@ -142,7 +142,7 @@ impl World {
                 let index = index % self.cluster.workloads.len();
                 // Not while a scale-down may have been written but not noted: see `SleeperState::pods_since`.
                 let state = self.state();
-                if state.phase == Phase::Awake || (state.phase == Phase::Asleep && state.at_zero) {
+                if state.phase == Phase::Awake || (state.phase == Phase::Asleep && state.zero_observed) {
                     self.cluster.scale_by_hand(index, 3);
                 }
             }
@@ -203,8 +203,8 @@ impl World {
         if let Some(sleeper) = &self.cluster.sleeper
             && sleeper.deleting
         {
-            let patience = SignedDuration::try_from(timings().farewell).unwrap_or_default();
-            self.farewell_over |= sleeper
+            let patience = SignedDuration::try_from(timings().finalize).unwrap_or_default();
+            self.finalize_over |= sleeper
                 .state
                 .since
                 .is_some_and(|since| self.cluster.now >= since + patience);
@@ -218,7 +218,7 @@ impl World {
                 ));
             }
             if let Some(what) = self.cluster.led_astray(index)
-                && !self.farewell_over
+                && !self.finalize_over
             {
                 return Err(format!(
                     "Service {} {what} in phase {:?}",
@@ -230,7 +230,7 @@ impl World {
         Ok(())
     }
 
-    /// Without new wishes, everything ends up as wished, in a bounded number of rounds, and then nobody writes any more.
+    /// Without new requests, everything ends up as desired, in a bounded number of rounds, and then nobody writes any more.
     pub fn settle(&mut self) -> Result<(), String> {
         self.cluster.demand = Demand::None;
         const ROUNDS: usize = 120;
@@ -265,7 +265,7 @@ impl World {
         Ok(())
     }
 
-    /// What is not as wished, if anything.
+    /// What is not as desired, if anything.
     pub fn unsettled(&self) -> Option<String> {
         let parked = self.cluster.services.iter().any(|service| service.parked);
         let unparked = self.cluster.services.iter().any(|service| !service.parked);
@@ -309,8 +309,8 @@ impl World {
                 format!("{state:?}, not parked {unparked}, slices stale {stale}, replicas wrong {wrong}")
             })
         };
-        if self.cluster.dlx.is_empty() || state.wish == Wish::Awake {
-            let kept = state.wish == Wish::Awake && !state.ports.is_empty();
+        if self.cluster.dlx.is_empty() || state.desired == DesiredState::Awake {
+            let kept = state.desired == DesiredState::Awake && !state.ports.is_empty();
             return if state.phase == Phase::Awake && !kept {
                 restored()
             } else {
@@ -320,10 +320,10 @@ impl World {
         if self.woken {
             return Some(format!("the wake was lost: {state:?}"));
         }
-        match state.wish {
-            Wish::Awake => None,
-            Wish::Observed => diverted(Phase::Observing, down),
-            Wish::Asleep => diverted(Phase::Asleep, up || !state.at_zero),
+        match state.desired {
+            DesiredState::Awake => None,
+            DesiredState::Observed => diverted(Phase::Observing, down),
+            DesiredState::Asleep => diverted(Phase::Asleep, up || !state.zero_observed),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dormouse_model::Phase;
 use dormouse_plugin::types::{ResourceId, ScaleOutcome};
 use dormouse_plugin::{ClusterServices, GuestError, HostServices, LifecycleError, PluginError, PluginSet};
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::{Config, SleeperKey, SleeperStatus};
 use dormouse_testing::{PATIENCE, Setup, World};
 use tokio::time::Instant;
@@ -75,14 +75,14 @@ async fn a_guest_wishes_its_own_resources_asleep_and_awake() {
         [ScaleOutcome::Accepted]
     );
     let state = guests.stored(&key).state;
-    assert_eq!((state.wish, state.epoch), (Wish::Asleep, 0));
+    assert_eq!((state.desired, state.epoch), (DesiredState::Asleep, 0));
 
     assert_eq!(
         good.set_scale(&web, 1, "a request").await.unwrap(),
         [ScaleOutcome::Accepted]
     );
     let state = guests.stored(&key).state;
-    assert_eq!((state.wish, state.epoch), (Wish::Awake, 1));
+    assert_eq!((state.desired, state.epoch), (DesiredState::Awake, 1));
 
     // One that nobody declared, and one of another plugin.
     let services = ClusterServices::new(&guests.world.cluster);

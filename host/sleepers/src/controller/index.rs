@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dormouse_kubernetes::SelectorIndex;
-use dormouse_lifecycle::Wish;
+use dormouse_lifecycle::DesiredState;
 use dormouse_model::Phase;
 use kube::ResourceExt;
 
@@ -172,15 +172,17 @@ pub(crate) fn wants(sleeper: &Sleeper, role: Role) -> bool {
     if sleeper.spec.scales_itself() {
         return deleting && role == Role::Leader;
     }
-    let (wish, phase) = sleeper
+    let (desired, phase) = sleeper
         .status
         .as_ref()
-        .map(|status| (status.state.wish, status.state.phase))
+        .map(|status| (status.state.desired, status.state.phase))
         .unwrap_or_default();
     match role {
         // Ports are given back some time after a wake.
-        Role::Leader => deleting || wish != Wish::Awake || phase != Phase::Awake || has_ports(sleeper),
-        Role::Waker => !deleting && wish == Wish::Awake && phase != Phase::Awake,
+        Role::Leader => {
+            deleting || desired != DesiredState::Awake || phase != Phase::Awake || has_ports(sleeper)
+        }
+        Role::Waker => !deleting && desired == DesiredState::Awake && phase != Phase::Awake,
     }
 }
 
@@ -207,7 +209,7 @@ mod tests {
     use crate::api::{SleeperSpec, SleeperStatus};
     use dormouse_lifecycle::SleeperState;
 
-    fn sleeper(services: &[&str], wish: Wish, phase: Phase) -> Sleeper {
+    fn sleeper(services: &[&str], desired: DesiredState, phase: Phase) -> Sleeper {
         let spec = SleeperSpec {
             services: services.iter().map(|name| (*name).to_owned()).collect(),
             ..SleeperSpec::default()
@@ -215,7 +217,7 @@ mod tests {
         let mut sleeper = Sleeper::new("s", spec);
         sleeper.metadata.namespace = Some("a".into());
         let state = SleeperState {
-            wish,
+            desired,
             phase,
             ..SleeperState::default()
         };
@@ -232,12 +234,12 @@ mod tests {
         let name = ("a".to_owned(), "s".to_owned());
         index.update(
             &name,
-            Some(&sleeper(&["web", "api"], Wish::Asleep, Phase::Asleep)),
+            Some(&sleeper(&["web", "api"], DesiredState::Asleep, Phase::Asleep)),
         );
         assert_eq!(index.of_service("a", "api"), vec![name.clone()]);
         assert_eq!(index.of_service("b", "api"), []);
         assert_eq!(index.active(), vec![name.clone()]);
-        index.update(&name, Some(&sleeper(&["web"], Wish::Awake, Phase::Awake)));
+        index.update(&name, Some(&sleeper(&["web"], DesiredState::Awake, Phase::Awake)));
         assert_eq!(index.of_service("a", "api"), []);
         assert_eq!(index.of_service("a", "web"), vec![name.clone()]);
         assert_eq!(index.active(), []);
@@ -247,18 +249,24 @@ mod tests {
 
     #[test]
     fn a_waker_minds_wakes_only() {
-        assert!(wants(&sleeper(&["web"], Wish::Awake, Phase::Waking), Role::Waker));
-        assert!(!wants(
-            &sleeper(&["web"], Wish::Asleep, Phase::Draining),
+        assert!(wants(
+            &sleeper(&["web"], DesiredState::Awake, Phase::Waking),
             Role::Waker
         ));
-        assert!(!wants(&sleeper(&["web"], Wish::Awake, Phase::Awake), Role::Waker));
+        assert!(!wants(
+            &sleeper(&["web"], DesiredState::Asleep, Phase::Draining),
+            Role::Waker
+        ));
+        assert!(!wants(
+            &sleeper(&["web"], DesiredState::Awake, Phase::Awake),
+            Role::Waker
+        ));
         assert!(wants(
-            &sleeper(&["web"], Wish::Asleep, Phase::Awake),
+            &sleeper(&["web"], DesiredState::Asleep, Phase::Awake),
             Role::Leader
         ));
         assert!(
-            !wants(&sleeper(&[], Wish::Asleep, Phase::Asleep), Role::Leader),
+            !wants(&sleeper(&[], DesiredState::Asleep, Phase::Asleep), Role::Leader),
             "scaled by its platform"
         );
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_kubernetes::{Change, WatchedKind};
-use dormouse_lifecycle::Wish;
+use dormouse_lifecycle::DesiredState;
 use dormouse_model::{Phase, Shards};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -263,9 +263,9 @@ impl Schedule {
         let Some(sleeper) = known.filter(|_| self.role == Role::Waker && !self.moved.contains(name)) else {
             return false;
         };
-        let wish = sleeper.status.as_ref().map(|status| status.state.wish);
+        let desired = sleeper.status.as_ref().map(|status| status.state.desired);
         let ready = self.dlx.endpoints().addresses;
-        !matches!(wish, None | Some(Wish::Awake))
+        !matches!(desired, None | Some(DesiredState::Awake))
             && !sleeper.spec.services.iter().any(|service| {
                 let own = self.caches.own_slice(&name.0, service);
                 own.is_some_and(|own| is_stale(&own, &ready))

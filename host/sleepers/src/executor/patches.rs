@@ -14,7 +14,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    FENCE, FENCE_LABEL, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper, TURN,
+    FENCE, FENCE_LABEL, GENERATION, MANAGED_BY, PARKED_LABEL, PARKED_SELECTOR, PARKED_WORKLOADS, Sleeper,
 };
 use crate::slices::own_slice_name;
 use crate::stamps::{as_label, restamped, stamped};
@@ -31,7 +31,9 @@ pub(crate) fn slice(
     let all_six = !wanted.addresses.is_empty() && wanted.addresses.iter().all(std::net::IpAddr::is_ipv6);
     let uid = sleeper.uid().unwrap_or_default();
     let labels = [(SERVICE_NAME_LABEL, service), (MANAGED_BY_LABEL, MANAGED_BY)];
-    let turn = wanted.turn.map(|turn| (TURN.to_owned(), stamped(turn, &uid)));
+    let generation = wanted
+        .generation
+        .map(|generation| (GENERATION.to_owned(), stamped(generation, &uid)));
     EndpointSlice {
         metadata: ObjectMeta {
             name: Some(own_slice_name(service)),
@@ -42,7 +44,7 @@ pub(crate) fn slice(
                     .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                     .collect(),
             ),
-            annotations: Some(turn.into_iter().collect()),
+            annotations: Some(generation.into_iter().collect()),
             owner_references: Some(vec![OwnerReference {
                 api_version: Sleeper::api_version(&()).into_owned(),
                 kind: Sleeper::kind(&()).into_owned(),

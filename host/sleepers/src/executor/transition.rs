@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dormouse_kubernetes::EventType;
-use dormouse_lifecycle::{SleeperState, Wish};
+use dormouse_lifecycle::{DesiredState, SleeperState};
 use dormouse_model::Phase;
 
 use crate::api::condition;
@@ -36,7 +36,10 @@ impl TransitionReport {
             ));
             report.event = Some((EventType::Warning, "WakeFailed", failure.message.clone()));
         }
-        if old.wish != Wish::Awake && new.wish == Wish::Awake && new.phase == Phase::Awake {
+        if old.desired != DesiredState::Awake
+            && new.desired == DesiredState::Awake
+            && new.phase == Phase::Awake
+        {
             report.conditions.push(ConditionUpdate::bad(
                 condition::DIVERTIBLE,
                 "Undivertible",
@@ -123,16 +126,16 @@ mod tests {
 
     #[test]
     fn a_refusal_names_its_cause() {
-        let wished = SleeperState {
-            wish: Wish::Asleep,
+        let requested = SleeperState {
+            desired: DesiredState::Asleep,
             ..SleeperState::default()
         };
         let refused = SleeperState {
-            wish: Wish::Awake,
+            desired: DesiredState::Awake,
             reason: "Service web is headless".into(),
-            ..wished.clone()
+            ..requested.clone()
         };
-        let report = TransitionReport::of(&wished, &refused, None);
+        let report = TransitionReport::of(&requested, &refused, None);
         assert_eq!(
             report.event.map(|(_, reason, text)| (reason, text)),
             Some(("Refused", refused.reason))
@@ -144,7 +147,7 @@ mod tests {
     fn field_16_a_wake_for_a_service_that_cannot_be_diverted_any_more_names_it() {
         let asleep = SleeperState {
             phase: Phase::Asleep,
-            wish: Wish::Asleep,
+            desired: DesiredState::Asleep,
             ..SleeperState::default()
         };
         let waking = SleeperState {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::each_once;
 use super::pods::scale_selector;
-use crate::api::{AT_ZERO, FENCE, Sleeper, TURN};
+use crate::api::{AT_ZERO, FENCE, GENERATION, Sleeper};
 use crate::caches::Caches;
 use crate::dlx::DlxReplicas;
 use crate::dlx_ports::PortAllocator;
@@ -194,11 +194,11 @@ fn highest_epoch(objects: &ObservedObjects) -> Epoch {
             .service
             .iter()
             .flat_map(|service| stamps(service.annotations(), FENCE).map(|(epoch, _)| epoch));
-        let turns = observed
+        let generations = observed
             .own
             .iter()
-            .flat_map(|own| stamps(own.annotations(), TURN).map(|(turn, _)| turn / 2));
-        fences.chain(turns).collect::<Vec<_>>()
+            .flat_map(|own| stamps(own.annotations(), GENERATION).map(|(generation, _)| generation / 2));
+        fences.chain(generations).collect::<Vec<_>>()
     });
     // A number that somebody made up must not exhaust the epochs.
     let sane = |epoch: &Epoch| (0..Epoch::MAX / 4).contains(epoch);
@@ -258,7 +258,7 @@ fn own_slice(slice: &EndpointSlice, uid: &str) -> OwnSlice {
     OwnSlice {
         addresses: addresses(std::iter::once(slice), |_, _| true),
         ports,
-        turn: stamp(slice.annotations(), TURN, uid),
+        generation: stamp(slice.annotations(), GENERATION, uid),
     }
 }
 
@@ -274,10 +274,10 @@ mod tests {
         let wanted = OwnSlice {
             addresses: vec!["127.0.0.2".parse().unwrap(), "127.0.0.3".parse().unwrap()],
             ports: vec![("a".into(), 20002), ("b".into(), 20001)],
-            turn: Some(3),
+            generation: Some(3),
         };
         let written = crate::executor::slice(&sleeper, "web", &wanted, &BTreeMap::new());
         assert_eq!(own_slice(&written, "u"), wanted);
-        assert_eq!(own_slice(&written, "other").turn, None);
+        assert_eq!(own_slice(&written, "other").generation, None);
     }
 }

@@ -16,8 +16,8 @@ use dormouse_kubernetes::{
     ClusterError, CustomMetric, Leadership, LeadershipConfig, MetricValue, ObjectError, Outages, Scope,
 };
 use dormouse_model::{ObjectRef, Phase};
-use dormouse_sleepers::lifecycle::Wish;
-use dormouse_sleepers::{Cluster, Config, Declared, SleeperKey, SleeperSpec, WishError};
+use dormouse_sleepers::lifecycle::DesiredState;
+use dormouse_sleepers::{Cluster, Config, Declared, DesiredStateError, SleeperKey, SleeperSpec};
 use http::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -156,9 +156,9 @@ async fn a_wake_wins_over_writers_that_are_faster_five_times() {
         }
         None
     });
-    let wished = cluster.desired().wish_wake(&key(), "a request").await.unwrap();
+    let requested = cluster.desired().request_wake(&key(), "a request").await.unwrap();
     assert_eq!(
-        (wished.epoch, wished.phase, wished.changed),
+        (requested.epoch, requested.phase, requested.changed),
         (8, Phase::Waking, true)
     );
     let stored = mock.get(SLEEPER).unwrap();
@@ -176,15 +176,15 @@ async fn a_stale_cache_never_says_that_there_is_nothing_to_do() {
         SLEEPER,
         sleeper(&json!({"phase": "Asleep", "wish": "Asleep", "epoch": 1})),
     );
-    let wished = cluster.desired().wish_wake(&key(), "a request").await.unwrap();
-    assert!(wished.changed && wished.epoch == 2, "{wished:?}");
+    let requested = cluster.desired().request_wake(&key(), "a request").await.unwrap();
+    assert!(requested.changed && requested.epoch == 2, "{requested:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn waking_what_is_awake_succeeds_without_a_write() {
     let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "epoch": 1})).await;
-    let wished = cluster.desired().wish_wake(&key(), "a request").await.unwrap();
-    assert!(!wished.changed);
+    let requested = cluster.desired().request_wake(&key(), "a request").await.unwrap();
+    assert!(!requested.changed);
     assert_eq!(mock.count(&Method::PUT, ""), 0);
 }
 
@@ -205,7 +205,7 @@ async fn a_wake_outlasts_an_api_server_that_fails_for_a_while() {
     assert!(
         cluster
             .desired()
-            .wish_wake(&key(), "a request")
+            .request_wake(&key(), "a request")
             .await
             .unwrap()
             .changed
@@ -213,21 +213,21 @@ async fn a_wake_outlasts_an_api_server_that_fails_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wishes_that_cannot_be_are_told_apart() {
+async fn desired_states_that_cannot_be_are_told_apart() {
     let mock = Mock::default();
     let headless =
         json!({"metadata": {"namespace": "shop"}, "spec": {"clusterIP": "None", "selector": {"app": "web"}}});
     mock.put(SERVICE, headless);
     mock.put(SLEEPER, sleeper(&json!({"phase": "Awake", "wish": "Awake"})));
     let cluster = cluster(&mock).await;
-    let refused = cluster.desired().wish_sleep(&key(), "idle").await;
+    let refused = cluster.desired().request_sleep(&key(), "idle").await;
     assert!(
-        matches!(&refused, Err(WishError::Unsupported(text)) if text.contains("headless")),
+        matches!(&refused, Err(DesiredStateError::Unsupported(text)) if text.contains("headless")),
         "{refused:?}"
     );
     let unknown = SleeperKey::of_plugin("workloads", "shop", "other");
     assert!(
-        matches!(cluster.desired().wish_sleep(&unknown, "idle").await, Err(WishError::Unknown(key)) if key == unknown)
+        matches!(cluster.desired().request_sleep(&unknown, "idle").await, Err(DesiredStateError::Unknown(key)) if key == unknown)
     );
 }
 
@@ -239,8 +239,8 @@ async fn sleep_does_not_win_over_a_wake_that_the_cache_has_not_seen() {
         sleeper(&json!({"phase": "Waking", "wish": "Awake", "epoch": 2})),
     );
     assert!(matches!(
-        cluster.desired().wish_sleep(&key(), "idle").await,
-        Err(WishError::Superseded)
+        cluster.desired().request_sleep(&key(), "idle").await,
+        Err(DesiredStateError::Superseded)
     ));
     assert_eq!(mock.get(SLEEPER).unwrap()["status"]["wish"], "Awake");
 }
@@ -270,16 +270,16 @@ async fn with_an_older_one_of(mock: &Mock, plugin: &str) -> Cluster {
 async fn the_older_one_owns_the_service(#[case] plugin: &str, #[case] said: &str) {
     let mock = Mock::default();
     let cluster = with_an_older_one_of(&mock, plugin).await;
-    let refused = cluster.desired().wish_sleep(&key(), "idle").await;
+    let refused = cluster.desired().request_sleep(&key(), "idle").await;
     assert!(
-        matches!(&refused, Err(WishError::Unsupported(text)) if text.contains(said)),
+        matches!(&refused, Err(DesiredStateError::Unsupported(text)) if text.contains(said)),
         "{refused:?}"
     );
     let older = SleeperKey::of_plugin(plugin, "shop", "old");
     assert!(
         cluster
             .desired()
-            .wish_sleep(&older, "idle")
+            .request_sleep(&older, "idle")
             .await
             .unwrap()
             .changed
@@ -354,10 +354,13 @@ async fn a_request_that_is_never_answered_ends_at_its_deadline() {
         },
     );
     let begun = tokio::time::Instant::now();
-    let wished = silent.desired().wish_wake(&key(), "a request").await;
+    let requested = silent.desired().request_wake(&key(), "a request").await;
     assert!(
-        matches!(wished, Err(WishError::Cluster(ClusterError::Timeout { .. }))),
-        "{wished:?}"
+        matches!(
+            requested,
+            Err(DesiredStateError::Cluster(ClusterError::Timeout { .. }))
+        ),
+        "{requested:?}"
     );
     assert!(
         begun.elapsed() <= cluster.config().request_timeout * 5,
@@ -565,17 +568,17 @@ async fn a_leader_that_is_cut_off_steps_down_before_another_may_take_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wishes_leave_the_rest_of_the_status_alone() {
+async fn desired_states_leave_the_rest_of_the_status_alone() {
     let (mock, cluster) = with_sleeper(&json!({"phase": "Awake", "wish": "Awake", "lastDecision": {"at": "now", "outcome": "Idle", "inputs": []}})).await;
     cluster
         .desired()
-        .wish_sleep(&key(), "idle for 15m")
+        .request_sleep(&key(), "idle for 15m")
         .await
         .unwrap();
     let stored = mock.get(SLEEPER).unwrap();
     assert_eq!(
         stored["status"]["wish"],
-        serde_json::to_value(Wish::Asleep).unwrap()
+        serde_json::to_value(DesiredState::Asleep).unwrap()
     );
     assert_eq!(stored["status"]["lastDecision"]["outcome"], "Idle");
 }

@@ -1,7 +1,7 @@
 //! What Dormouse wrote and reads back is taken away, edited or replaced by garbage.
 
 use dormouse_model::Phase;
-use dormouse_sleepers::lifecycle::Wish;
+use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::{Role, Sleeper, api};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ async fn chaos_1_a_new_sleeper_goes_on_where_one_that_was_removed_by_force_was()
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
     for _ in 0..2 {
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         let before = epoch(&*world.until_asleep().await);
         let uid = world
             .cluster
@@ -70,7 +70,7 @@ async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
     ] {
         let world = World::new().await;
         let _dlx = Dlx::start(&world).await;
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         let first = if goal == Phase::Waking {
             Phase::Asleep
         } else {
@@ -81,7 +81,7 @@ async fn chaos_1_in_no_phase_is_a_service_left_to_nobody() {
             for _ in 0..2 {
                 step(&world, &world.cluster, Role::Leader).await;
             }
-            world.wish_wake("a request").await;
+            world.request_wake("a request").await;
             step(&world, &world.cluster, Role::Leader).await;
         }
         world.remove_by_force().await;
@@ -98,7 +98,7 @@ async fn chaos_1_what_nobody_declares_anew_is_restored_all_the_same() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     world.remove_by_force().await;
     world.until_restored().await;
@@ -112,7 +112,7 @@ async fn chaos_1_a_status_that_was_wiped_is_derived_again() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_without_pods().await;
     let name = world.key.object_name();
     let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
@@ -137,7 +137,7 @@ async fn field_18_a_parked_annotation_that_is_lost_is_written_again_and_a_reques
     let _leader = run_controller(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     for garbage in [Value::Null, json!("odd"), json!("{}"), json!("[]")] {
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
         let annotations = json!({"metadata": {"annotations": {api::PARKED_SELECTOR: garbage}}});
         patch(&world, "services", "web", annotations.clone()).await;
@@ -161,7 +161,7 @@ async fn field_18_a_parked_annotation_that_is_lost_is_written_again_and_a_reques
 async fn field_18_without_any_copy_the_workload_tells_which_pods() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     step_until(&world, &[&world.cluster], Role::Leader, Phase::Observing, |_| {}).await;
     let name = world.key.object_name();
     let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
@@ -200,7 +200,7 @@ async fn whatever_else_is_edited_while_it_sleeps_a_request_wakes_it() {
         (
             "endpointslices",
             "web-dormouse",
-            json!({"metadata": {"annotations": {api::TURN: "odd"}}}),
+            json!({"metadata": {"annotations": {api::GENERATION: "odd"}}}),
         ),
         (
             "endpointslices",
@@ -234,14 +234,14 @@ async fn whatever_else_is_edited_while_it_sleeps_a_request_wakes_it() {
         ),
     ];
     for (plural, name, edit) in edits {
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
         patch(&world, plural, name, edit.clone()).await;
         world.until_answered().await;
         world
             .until("awake", |s| {
                 let state = s.status.clone().unwrap_or_default().state;
-                (state.phase, state.wish) == (Phase::Awake, Wish::Awake)
+                (state.phase, state.desired) == (Phase::Awake, DesiredState::Awake)
             })
             .await;
         world.until_restored().await;

@@ -56,7 +56,7 @@ fn somebody_is_behind_the_service(world: &World) {
 
 /// Somebody comes, and wakers carry it out in turn, up to this phase. At no moment is nobody behind the Service.
 async fn somebody_comes(world: &World, by: &[&Cluster], goal: Phase) {
-    world.wish_wake("somebody came").await;
+    world.request_wake("somebody came").await;
     step_until(world, by, Role::Waker, goal, somebody_is_behind_the_service).await;
 }
 
@@ -65,7 +65,7 @@ async fn a_workload_goes_to_sleep_and_is_woken() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     let sleeper = world.until_asleep().await;
     assert_eq!(world.replicas(), 0);
     let service = world.service();
@@ -87,7 +87,7 @@ async fn a_workload_goes_to_sleep_and_is_woken() {
     assert_eq!(slice["ports"][0]["port"], u64::from(state.ports[0].dlx_port));
     assert_eq!(state.replicas[0].replicas, 2);
 
-    world.wish_wake("somebody came").await;
+    world.request_wake("somebody came").await;
     let sleeper = world.until_awake().await;
     world.assert_restored();
     let state = sleeper.status.clone().unwrap().state;
@@ -112,7 +112,7 @@ async fn any_process_goes_on_where_another_died_between_two_steps() {
     let other = world.another_process().await;
     let both = [&world.cluster, &other];
     for _ in 0..2 {
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         step_until(
             &world,
             &both,
@@ -135,7 +135,7 @@ async fn a_wake_turns_round_a_sleep_at_every_step() {
     let _dlx = Dlx::start(&world).await;
     // The further it gets, the more there is to undo.
     for steps in 0..14 {
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         let mut left = steps;
         while left > 0 {
             match step(&world, &world.cluster, Role::Leader).await {
@@ -164,7 +164,7 @@ async fn two_wakers_make_one_write_from_zero() {
     });
     for cycle in 1..=3 {
         let leader = run_controller(&world.cluster, Role::Leader);
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
         drop(leader);
         let _wakers = (
@@ -172,8 +172,8 @@ async fn two_wakers_make_one_write_from_zero() {
             run_controller(&other, Role::Waker),
         );
         let (one, two) = tokio::join!(
-            world.cluster.desired().wish_wake(&world.key, "one"),
-            other.desired().wish_wake(&world.key, "two"),
+            world.cluster.desired().request_wake(&world.key, "one"),
+            other.desired().request_wake(&world.key, "two"),
         );
         assert_eq!(
             (one.unwrap().epoch, two.unwrap().epoch),
@@ -201,7 +201,7 @@ async fn two_wakers_make_one_write_from_zero() {
 async fn a_scale_down_and_a_parking_that_come_after_a_wake_lose() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     let name = world.key.object_name();
     let mut parking = None;
     let begun = tokio::time::Instant::now();
@@ -249,7 +249,7 @@ async fn a_sleeper_that_is_retired_leaves_everything_as_it_was() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     world.cluster.declarations().retire(&world.key).await.unwrap();
     world
@@ -267,7 +267,7 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     world.api.inject(Fault {
         verb: "update".into(),
@@ -276,7 +276,7 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
         message: "exceeded quota".into(),
         ..Fault::default()
     });
-    let wished = world.wish_wake("somebody came").await;
+    let requested = world.request_wake("somebody came").await;
     let sleeper = world
         .until("failed", |s| {
             s.status
@@ -286,12 +286,12 @@ async fn a_refused_scale_up_is_told_and_the_wake_goes_on_when_it_is_allowed() {
         .await;
     let status = sleeper.status.clone().unwrap();
     let failure = status.state.wake_failure.unwrap();
-    assert_eq!(failure.epoch, wished.epoch);
+    assert_eq!(failure.epoch, requested.epoch);
     assert!(failure.message.contains("exceeded quota"), "{}", failure.message);
     let condition = status.conditions.iter().find(|c| c.type_ == "Wakeable").unwrap();
     assert_eq!(condition.status, "False");
     world.api.clear_faults();
-    world.wish_wake("again").await;
+    world.request_wake("again").await;
     let sleeper = world.until_awake().await;
     let status = sleeper.status.clone().unwrap();
     assert_eq!(status.state.wake_failure, None);
@@ -318,7 +318,7 @@ async fn requests_to_a_sleeping_service_are_all_answered() {
     );
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     for _ in 0..3 {
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
         let requests: Vec<_> = (0..30).map(|_| tokio::spawn(request(address))).collect();
         for answer in requests {
@@ -336,7 +336,7 @@ async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     let cluster = world.cluster.clone();
     let key = world.key.clone();
-    // Whenever it is awake, somebody wishes it asleep; every request that comes to the DLX wakes it.
+    // Whenever it is awake, somebody asks that it sleeps; every request that comes to the DLX wakes it.
     let cycles = tokio::spawn(async move {
         let mut sleeps = 0;
         while sleeps < 8 {
@@ -346,9 +346,9 @@ async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
                 .is_some_and(|sleeper| phase(&sleeper) == Phase::Awake)
                 && cluster
                     .desired()
-                    .wish_sleep(&key, "idle")
+                    .request_sleep(&key, "idle")
                     .await
-                    .is_ok_and(|wished| wished.changed)
+                    .is_ok_and(|requested| requested.changed)
             {
                 sleeps += 1;
             }
@@ -369,8 +369,8 @@ async fn no_request_is_lost_while_it_goes_to_sleep_and_wakes() {
         }
     }
     assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
-    // The last wish may have found nobody.
-    world.wish_wake("the end").await;
+    // The last request may have found nobody.
+    world.request_wake("the end").await;
     world.until_awake().await;
     world.assert_restored();
 }
@@ -380,7 +380,7 @@ async fn without_any_dlx_what_sleeps_is_woken() {
     let world = World::new().await;
     let dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     dlx.vanish(&world);
     let sleeper = world.until_awake().await;
@@ -394,7 +394,7 @@ async fn a_service_that_leads_to_a_dlx_that_is_gone_is_repaired_without_a_leader
     let first = Dlx::start(&world).await;
     {
         let _leader = run_controller(&world.cluster, Role::Leader);
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
     }
     assert_eq!(world.behind_the_service(), [first.address.to_string()]);
@@ -430,7 +430,7 @@ async fn so_is_one_that_leads_to_some_that_are_gone() {
     let both = [only[0].clone(), second.address.to_string()];
     {
         let _leader = run_controller(&world.cluster, Role::Leader);
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
         dlx.list_with(&world, &[second.address]);
         world.until_behind_the_service(&both).await;
@@ -457,7 +457,7 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
     let late = dlx.another(&world).await;
     dlx.list_with(&world, &[late.address]);
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until("diverting", |s| phase(s) == Phase::Diverting).await;
     let begun = tokio::time::Instant::now();
     let address = world.api.service_address("shop", "web", PORT).unwrap();
@@ -471,7 +471,7 @@ async fn nothing_leads_to_a_dlx_that_does_not_know_the_sleeper() {
     late.learn();
     // A request that the DLX answered has turned it round.
     world.until("awake", |s| phase(s) == Phase::Awake).await;
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     let mut both = [dlx.address, late.address];
     both.sort_unstable();
@@ -486,7 +486,7 @@ async fn when_nobody_who_is_left_answers_it_wakes() {
     let dlx = Dlx::start(&world).await;
     let deaf = dlx.another(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
 
     // The only one that is ready does not know the Sleeper, and never will.
@@ -504,7 +504,7 @@ async fn demand_at_the_last_moment_keeps_it_awake() {
     let dlx = Dlx::start(&world).await;
     dlx.held.store(3, std::sync::atomic::Ordering::SeqCst);
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world
         .until("woken", |s| s.status.as_ref().is_some_and(|s| s.state.epoch == 1))
         .await;
@@ -530,11 +530,11 @@ async fn a_write_whose_answer_is_lost_is_neither_lost_nor_done_twice() {
                 ..Fault::default()
             });
         }
-        // The wish itself may be hit; it is asked again as the autoscaler would.
+        // The request itself may be hit; it is asked again as the autoscaler would.
         while world
             .cluster
             .desired()
-            .wish_sleep(&world.key, "idle")
+            .request_sleep(&world.key, "idle")
             .await
             .is_err()
         {}
@@ -542,7 +542,7 @@ async fn a_write_whose_answer_is_lost_is_neither_lost_nor_done_twice() {
         while world
             .cluster
             .desired()
-            .wish_wake(&world.key, "somebody came")
+            .request_wake(&world.key, "somebody came")
             .await
             .is_err()
         {}

@@ -1,7 +1,9 @@
 //! What a plugin may put to sleep, and what nobody may.
 
 use dormouse_model::{ObjectRef, Phase};
-use dormouse_sleepers::{Cluster, Config, Declared, Role, SleepGrant, SleeperKey, SleeperSpec, WishError};
+use dormouse_sleepers::{
+    Cluster, Config, Declared, DesiredStateError, Role, SleepGrant, SleeperKey, SleeperSpec,
+};
 
 use crate::step_until;
 use dormouse_testing::{Dlx, World, config, workload};
@@ -46,9 +48,9 @@ async fn label(world: &World, tier: Option<&str>) {
         .unwrap();
 }
 
-fn refused(wished: Result<dormouse_sleepers::Wished, WishError>) -> String {
-    match wished {
-        Err(WishError::Denied(why)) => why,
+fn refused(requested: Result<dormouse_sleepers::Requested, DesiredStateError>) -> String {
+    match requested {
+        Err(DesiredStateError::Denied(why)) => why,
         other => panic!("{other:?}"),
     }
 }
@@ -58,14 +60,14 @@ async fn author_02_only_what_its_grant_names_goes_to_sleep_and_stays_there() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let cluster = with(&world, vec![granted()]).await;
-    let why = refused(cluster.desired().wish_sleep(&world.key, "idle").await);
+    let why = refused(cluster.desired().request_sleep(&world.key, "idle").await);
     assert!(why.contains("plugins.workloads.grants.lifecycle"), "{why}");
-    refused(cluster.desired().wish_observe(&world.key, "a look").await);
+    refused(cluster.desired().request_observation(&world.key, "a look").await);
     let nothing = with(&world, Vec::new()).await;
-    refused(nothing.desired().wish_sleep(&world.key, "idle").await);
+    refused(nothing.desired().request_sleep(&world.key, "idle").await);
 
     label(&world, Some("web")).await;
-    cluster.desired().wish_sleep(&world.key, "idle").await.unwrap();
+    cluster.desired().request_sleep(&world.key, "idle").await.unwrap();
     step_until(&world, &[&cluster], Role::Leader, Phase::Asleep, |_| {}).await;
 
     // It leaves the grant: it is woken, and says why.
@@ -82,7 +84,7 @@ async fn author_02_only_what_its_grant_names_goes_to_sleep_and_stays_there() {
             .contains("is not granted"),
         "{sleeper:#}"
     );
-    refused(cluster.desired().wish_sleep(&world.key, "idle").await);
+    refused(cluster.desired().request_sleep(&world.key, "idle").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,9 +141,9 @@ spec:
             spec,
         };
         cluster.declarations().declare(&declared).await.unwrap();
-        let why = refused(cluster.desired().wish_sleep(&key, "idle").await);
+        let why = refused(cluster.desired().request_sleep(&key, "idle").await);
         assert!(why.contains(said), "{why}");
-        let why = refused(cluster.desired().wish_observe(&key, "a look").await);
+        let why = refused(cluster.desired().request_observation(&key, "a look").await);
         assert!(why.contains(said), "{why}");
     }
     let service = dormouse_model::ObjectKey {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dormouse_model::Phase;
-use dormouse_sleepers::lifecycle::{PortRange, Undivertible, Wish};
+use dormouse_sleepers::lifecycle::{DesiredState, PortRange, Undivertible};
 use dormouse_sleepers::{Config, Role};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ async fn chaos_2_a_port_for_which_no_dlx_port_is_left_wakes_and_says_so() {
     .await;
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     let ports = json!([
         {"name": "http", "port": 8080, "targetPort": "http"},
@@ -53,7 +53,7 @@ async fn field_16_a_family_that_the_dlx_has_not_wakes_and_says_so() {
     let world = World::new().await;
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     patch(
         &world,
@@ -77,7 +77,7 @@ async fn field_16_a_parked_service_that_lost_its_selector_too_is_restored() {
     let _dlx = Dlx::start(&world).await;
     {
         let _leader = run_controller(&world.cluster, Role::Leader);
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
     }
     let both = json!({
@@ -110,7 +110,7 @@ async fn what_is_settled_is_left_alone() {
             .map(|request| format!("{} {} {}", request.verb, request.resource, request.status))
             .collect::<Vec<_>>()
     };
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_without_pods().await;
     // A request is listed a moment after what it did is seen.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -118,7 +118,7 @@ async fn what_is_settled_is_left_alone() {
     assert!(!before.is_empty(), "nothing is counted");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(writes(), before, "asleep");
-    world.wish_wake("somebody").await;
+    world.request_wake("somebody").await;
     world.until_awake().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = writes();
@@ -181,7 +181,7 @@ fn edits() -> Vec<(&'static str, &'static str, Value)> {
 
 /// As far as it comes on its way to a phase, one step after the other.
 async fn bring_to(world: &World, goal: Phase) {
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     let wakes = matches!(goal, Phase::Waking | Phase::Ready);
     let first = if wakes { Phase::Asleep } else { goal };
     step_until(world, &[&world.cluster], Role::Leader, first, |_| {}).await;
@@ -190,7 +190,7 @@ async fn bring_to(world: &World, goal: Phase) {
         for _ in 0..2 {
             step(world, &world.cluster, Role::Leader).await;
         }
-        world.wish_wake("a request").await;
+        world.request_wake("a request").await;
         step(world, &world.cluster, Role::Leader).await;
         if goal == Phase::Ready {
             step_until(world, &[&world.cluster], Role::Leader, goal, |_| {}).await;
@@ -207,14 +207,14 @@ async fn edited_while(phase: Phase) {
         patch(&world, plural, name, edit.clone()).await;
         let _leader = run_controller(&world.cluster, Role::Leader);
         let restored = async {
-            // The wish to sleep may still be under way; then a request ends it.
+            // The request to sleep may still be under way; then a request ends it.
             loop {
                 world.until_answered().await;
                 let sleeper = world.cluster.caches().sleeper(&world.key).unwrap();
                 let unparked = world.service()["spec"]["selector"] == json!({"app": "web"});
                 let awake = dormouse_testing::phase(&sleeper) == Phase::Awake;
                 let state = sleeper.status.clone().unwrap_or_default().state;
-                if awake && state.wish == Wish::Awake && unparked && world.own_slice().is_none() {
+                if awake && state.desired == DesiredState::Awake && unparked && world.own_slice().is_none() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dormouse_model::Phase;
-use dormouse_sleepers::lifecycle::Wish;
-use dormouse_sleepers::{Role, Sleeper, WishError, api::condition};
+use dormouse_sleepers::lifecycle::DesiredState;
+use dormouse_sleepers::{DesiredStateError, Role, Sleeper, api::condition};
 
 use dormouse_testing::traffic::request;
 use dormouse_testing::{Dlx, PORT, World, phase, run_controller};
@@ -33,7 +33,7 @@ fn writes(world: &World) -> usize {
 
 fn asleep(sleeper: &Sleeper) -> bool {
     let state = sleeper.status.clone().unwrap_or_default().state;
-    state.phase == Phase::Asleep && state.at_zero
+    state.phase == Phase::Asleep && state.zero_observed
 }
 
 fn undivertible(sleeper: &Sleeper, part: &str) -> bool {
@@ -54,17 +54,20 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
     let address = world.api.service_address("shop", "web", PORT).unwrap();
     world.until_of(&younger, "known", |_| true).await;
     for _ in 0..3 {
-        world.wish_sleep("idle").await;
+        world.request_sleep("idle").await;
         world.until_asleep().await;
-        let refused = world.cluster.desired().wish_sleep(&younger, "idle").await;
+        let refused = world.cluster.desired().request_sleep(&younger, "idle").await;
         assert!(
-            matches!(&refused, Err(WishError::Unsupported(why)) if why.contains("web.workloads")),
+            matches!(&refused, Err(DesiredStateError::Unsupported(why)) if why.contains("web.workloads")),
             "{refused:?}"
         );
         // One that saw neither of the two being asked comes past the door. It goes no further.
-        let wish = serde_json::json!({"status": {"wish": "Asleep"}});
+        let desired = serde_json::json!({"status": {"wish": "Asleep"}});
         let sleepers = kube::Api::<Sleeper>::namespaced(world.cluster.client().clone(), "shop");
-        let (params, patch) = (kube::api::PatchParams::default(), kube::api::Patch::Merge(&wish));
+        let (params, patch) = (
+            kube::api::PatchParams::default(),
+            kube::api::Patch::Merge(&desired),
+        );
         sleepers
             .patch_status(&younger.object_name(), &params, &patch)
             .await
@@ -74,7 +77,9 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
             .await;
         world
             .until_of(&younger, "awake", |s| {
-                s.status.as_ref().is_some_and(|s| s.state.wish == Wish::Awake)
+                s.status
+                    .as_ref()
+                    .is_some_and(|s| s.state.desired == DesiredState::Awake)
             })
             .await;
         assert_eq!(phase(&loser), Phase::Awake);
@@ -89,14 +94,14 @@ async fn author_01_two_plugins_on_one_workload_never_fight_and_the_other_takes_o
         world.until_awake().await;
     }
     // The owner goes while it is asleep, and nobody edits anything.
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
     world.cluster.declarations().retire(&world.key).await.unwrap();
     let begun = tokio::time::Instant::now();
     while world
         .cluster
         .desired()
-        .wish_sleep(&younger, "idle")
+        .request_sleep(&younger, "idle")
         .await
         .is_err()
     {
@@ -117,7 +122,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests() {
     let _dlx = Dlx::start(&world).await;
     let _leader = run_controller(&world.cluster, Role::Leader);
     let address = world.api.service_address("shop", "web", PORT).unwrap();
-    world.wish_sleep("idle").await;
+    world.request_sleep("idle").await;
     world.until_asleep().await;
 
     world.api.apply_yaml(CANARY).unwrap();
@@ -129,8 +134,9 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests() {
     world.until_awake().await;
     let begun = tokio::time::Instant::now();
     loop {
-        let refused = world.cluster.desired().wish_sleep(&world.key, "idle").await;
-        if matches!(&refused, Err(WishError::Unsupported(why)) if why.contains("Deployment web-canary")) {
+        let refused = world.cluster.desired().request_sleep(&world.key, "idle").await;
+        if matches!(&refused, Err(DesiredStateError::Unsupported(why)) if why.contains("Deployment web-canary"))
+        {
             break;
         }
         assert!(begun.elapsed() < dormouse_testing::PATIENCE, "{refused:?}");

@@ -12,7 +12,7 @@ fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn sleep(pairs: &[(&str, &str)]) -> Sleep {
     match read(&annotations(pairs)) {
-        Ok(Wish::Sleep(sleep)) => sleep,
+        Ok(Request::Sleep(sleep)) => sleep,
         other => panic!("{pairs:?}: {other:?}"),
     }
 }
@@ -66,7 +66,7 @@ fn who_does_not_ask_is_not_opted_in() {
         ),
         ("paused false alone", &[("dormouse.dev/paused", "false")]),
     ] {
-        assert_eq!(read(&annotations(pairs)), Ok(Wish::None), "{what}");
+        assert_eq!(read(&annotations(pairs)), Ok(Request::None), "{what}");
     }
 }
 
@@ -80,7 +80,7 @@ fn paused_wins() {
         ],
         &[("dormouse.dev/paused", "true"), ("dormouse.dev/services", "web")],
     ] {
-        assert_eq!(read(&annotations(pairs)), Ok(Wish::Paused), "{pairs:?}");
+        assert_eq!(read(&annotations(pairs)), Ok(Request::Paused), "{pairs:?}");
     }
 }
 

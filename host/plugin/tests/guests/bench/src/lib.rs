@@ -37,13 +37,13 @@ impl Guest for Bench {
         replicas: u32,
         reason: String,
     ) -> Result<Vec<ScaleOutcome>, PluginError> {
-        let wish = |id: &ResourceId| match replicas {
+        let desired = |id: &ResourceId| match replicas {
             0 => lifecycle::sleep(id, &reason),
             _ => lifecycle::wake(id, &reason),
         };
         Ok(resources
             .iter()
-            .map(|id| match wish(id) {
+            .map(|id| match desired(id) {
                 Ok(()) => ScaleOutcome::Accepted,
                 Err(error) => ScaleOutcome::Failed(PluginError::Transient(format!("{error:?}"))),
             })

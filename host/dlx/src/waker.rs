@@ -12,23 +12,23 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use crate::ledger::ResourceState;
+use crate::demand_counters::ResourceState;
 use crate::wakes::{Flight, WakeError, Wakes, backoff};
-use crate::{Metrics, Target, lock};
+use crate::{Metrics, RouteTarget, lock};
 
 /// Wakes resources.
 #[async_trait]
 pub trait Waker: Send + Sync + 'static {
-    /// Asks for the target's resource to be awake. `Ok` means that the wish was accepted: from then on a request may go to
+    /// Asks for the target's resource to be awake. `Ok` means that the request was accepted: from then on a request may go to
     /// any endpoint that the target's view lists. May be dropped at any await, and may be asked again at any time.
-    async fn wake(&self, target: &Target, reason: &str) -> Result<(), WakeError>;
+    async fn wake(&self, target: &RouteTarget, reason: &str) -> Result<(), WakeError>;
 }
 
 impl ResourceState {
     /// Joins the wake that is under way, or begins one. None: one for this epoch was accepted a moment ago.
     pub(crate) fn wake(
         self: &Arc<Self>,
-        target: &Arc<Target>,
+        target: &Arc<RouteTarget>,
         epoch: i64,
         waker: &Arc<dyn Waker>,
         timeout: Duration,
@@ -42,9 +42,9 @@ impl ResourceState {
 
     /// Begins a wake that nobody waits for; None when one is under way or was accepted a moment ago. So there is one at most,
     /// however many ask, and it ends with its timeout.
-    pub(crate) fn wake_aside(
+    pub(crate) fn wake_in_background(
         self: &Arc<Self>,
-        target: &Arc<Target>,
+        target: &Arc<RouteTarget>,
         epoch: i64,
         waker: &Arc<dyn Waker>,
         timeout: Duration,
@@ -59,7 +59,7 @@ impl ResourceState {
 
     /// Nobody waits for the wake under way any longer, because what it was for has happened: it comes to its end aside, so
     /// that it is counted and what it still has to do is done.
-    pub(crate) fn land_aside(&self) {
+    pub(crate) fn finish_in_background(&self) {
         let mut wakes = lock(&self.wakes);
         if let Some(flight) = wakes.under_way() {
             tokio::spawn(flight);
@@ -70,7 +70,7 @@ impl ResourceState {
     fn begin(
         self: &Arc<Self>,
         wakes: &mut Wakes,
-        target: &Arc<Target>,
+        target: &Arc<RouteTarget>,
         epoch: i64,
         waker: &Arc<dyn Waker>,
         timeout: Duration,
@@ -117,7 +117,7 @@ impl ResourceState {
 /// Wakes, again and again while it fails for now only. When the time is up the last cause is the outcome.
 async fn attempt(
     waker: &dyn Waker,
-    target: &Target,
+    target: &RouteTarget,
     reason: &str,
     timeout: Duration,
 ) -> Result<(), WakeError> {
@@ -152,7 +152,7 @@ mod tests {
 
     #[async_trait]
     impl Waker for Slow {
-        async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), WakeError> {
+        async fn wake(&self, _target: &RouteTarget, _reason: &str) -> Result<(), WakeError> {
             tokio::time::sleep(Duration::from_millis(10)).await;
             Ok(())
         }
@@ -170,7 +170,7 @@ mod tests {
             let mut waiting = Box::pin(flight);
             assert!(waiting.as_mut().now_or_never().is_none(), "it takes a moment");
             if seen {
-                target.state.land_aside();
+                target.state.finish_in_background();
             }
             drop(waiting);
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -187,7 +187,7 @@ mod tests {
 
     #[async_trait]
     impl Waker for NeverNow {
-        async fn wake(&self, _target: &Target, _reason: &str) -> Result<(), WakeError> {
+        async fn wake(&self, _target: &RouteTarget, _reason: &str) -> Result<(), WakeError> {
             tokio::time::sleep(Duration::from_secs(10)).await;
             Err(WakeError::Transient("no answer".to_owned()))
         }

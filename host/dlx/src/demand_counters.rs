@@ -17,13 +17,13 @@ use crate::{Metrics, lock};
 
 /// Where demand is written down. One for each process: whatever routes lead to a Sleeper, its counts are the same.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub struct DemandCounters {
     states: Arc<Mutex<States>>,
     /// Connections to pods that may be opened.
     upstreams: Arc<Semaphore>,
 }
 
-impl Default for Ledger {
+impl Default for DemandCounters {
     fn default() -> Self {
         Self::new(Semaphore::MAX_PERMITS)
     }
@@ -51,7 +51,7 @@ impl States {
     }
 }
 
-impl Ledger {
+impl DemandCounters {
     /// One whose targets have this many connections to their pods in all.
     pub(crate) fn new(upstreams: usize) -> Self {
         Self {
@@ -279,12 +279,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn demand_is_counted_while_it_lasts_and_remembered_afterwards() {
-        let (ledger, metrics) = (Ledger::default(), Arc::new(Metrics::default()));
-        let state = ledger.state("ns", "app");
-        assert_eq!(ledger.report(), DemandReport::default(), "nobody ever asked");
+        let (demand_counters, metrics) = (DemandCounters::default(), Arc::new(Metrics::default()));
+        let state = demand_counters.state("ns", "app");
+        assert_eq!(
+            demand_counters.report(),
+            DemandReport::default(),
+            "nobody ever asked"
+        );
         let mut counted = state.enter(Stage::Held, &metrics);
-        let report = |ledger: &Ledger| {
-            let [only] = &ledger.report_of("ns", "app").sleepers[..] else {
+        let report = |demand_counters: &DemandCounters| {
+            let [only] = &demand_counters.report_of("ns", "app").sleepers[..] else {
                 panic!("one")
             };
             (
@@ -295,25 +299,25 @@ mod tests {
                 only.idle_millis,
             )
         };
-        assert_eq!(report(&ledger), (1, 0, 0, 1, Some(0)));
+        assert_eq!(report(&demand_counters), (1, 0, 0, 1, Some(0)));
         counted.advance(Stage::InFlight);
         assert_eq!(
-            (report(&ledger), metrics.in_flight.get()),
+            (report(&demand_counters), metrics.in_flight.get()),
             ((0, 1, 0, 1, Some(0)), 1)
         );
         counted.advance(Stage::Upgraded);
         assert_eq!(
-            (report(&ledger), metrics.upgraded.get()),
+            (report(&demand_counters), metrics.upgraded.get()),
             ((0, 0, 1, 1, Some(0)), 1)
         );
         tokio::time::advance(Duration::from_secs(3)).await;
         drop(counted);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(report(&ledger), (0, 0, 0, 1, Some(2000)));
+        assert_eq!(report(&demand_counters), (0, 0, 0, 1, Some(2000)));
         assert_eq!((metrics.in_flight.get(), metrics.upgraded.get()), (0, 0));
         drop(state);
         assert_eq!(
-            ledger.report(),
+            demand_counters.report(),
             DemandReport::default(),
             "a resource that is gone is forgotten"
         );
@@ -321,8 +325,10 @@ mod tests {
 
     #[test]
     fn a_report_of_one_names_no_other_and_what_is_gone_is_forgotten_in_time() {
-        let (ledger, metrics) = (Ledger::default(), Arc::new(Metrics::default()));
-        let held: Vec<_> = (0..100).map(|n| ledger.state("ns", &format!("s{n}"))).collect();
+        let (demand_counters, metrics) = (DemandCounters::default(), Arc::new(Metrics::default()));
+        let held: Vec<_> = (0..100)
+            .map(|n| demand_counters.state("ns", &format!("s{n}")))
+            .collect();
         let _asked = held[7].enter(Stage::Held, &metrics);
         let _asked_too = held[8].enter(Stage::Held, &metrics);
         let named = |report: DemandReport| {
@@ -332,19 +338,19 @@ mod tests {
                 .map(|of| of.sleeper)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(named(ledger.report()), ["s7", "s8"]);
-        assert_eq!(named(ledger.report_of("ns", "s8")), ["s8"]);
+        assert_eq!(named(demand_counters.report()), ["s7", "s8"]);
+        assert_eq!(named(demand_counters.report_of("ns", "s8")), ["s8"]);
         assert_eq!(
-            ledger.report_of("ns", "s9"),
+            demand_counters.report_of("ns", "s9"),
             DemandReport::default(),
             "nobody asked"
         );
-        assert_eq!(ledger.report_of("other", "s8"), DemandReport::default());
+        assert_eq!(demand_counters.report_of("other", "s8"), DemandReport::default());
         drop(held);
         for n in 0..1000 {
-            drop(ledger.state("more", &format!("s{n}")));
+            drop(demand_counters.state("more", &format!("s{n}")));
         }
-        let known = lock(&ledger.states).known.len();
+        let known = lock(&demand_counters.states).known.len();
         assert!(known <= 300, "{known} are remembered, and 2 are held");
     }
 }

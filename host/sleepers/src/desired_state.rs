@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dormouse_kubernetes::{ClusterError, optional};
 use dormouse_lifecycle::{
-    LookPolicy, Refused, Selector, SleeperState, Zero, also_leads_to, request_observation, request_sleep,
-    request_wake,
+    Refused, Selector, SleeperState, TrafficCheckPolicy, Zero, also_leads_to, request_observation,
+    request_sleep, request_wake,
 };
 use dormouse_model::Phase;
 use thiserror::Error;
@@ -22,10 +22,10 @@ use crate::requeue::Requeues;
 use crate::services::selector;
 use crate::writer::{Edit, SleeperWriter};
 
-/// A wish that was taken.
+/// A request that was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wished {
-    /// The epoch that the wish belongs to.
+pub struct Requested {
+    /// The epoch that the desired state belongs to.
     pub epoch: i64,
     /// The phase after it.
     pub phase: Phase,
@@ -33,20 +33,20 @@ pub struct Wished {
     pub changed: bool,
 }
 
-/// What [`DesiredState::wish_stand_in`] found.
+/// What [`DesiredStateWriter::request_stand_in`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoodIn {
     /// It has replicas.
     NotAtZero,
-    /// It is wished asleep. False: it was so already.
-    Wished(bool),
+    /// It is to sleep. False: it was so already.
+    Requested(bool),
     /// It was turned off, and is left so.
     TurnedOff,
 }
 
-/// Why a wish was not taken.
+/// Why a desired state was not taken.
 #[derive(Clone, Debug, Error)]
-pub enum WishError {
+pub enum DesiredStateError {
     /// No such Sleeper.
     #[error("there is no Sleeper for {0}")]
     Unknown(SleeperKey),
@@ -64,7 +64,7 @@ pub enum WishError {
     Cluster(#[from] ClusterError),
 }
 
-impl From<PermissionError> for WishError {
+impl From<PermissionError> for DesiredStateError {
     fn from(error: PermissionError) -> Self {
         match error {
             PermissionError::Denied(why) => Self::Denied(why),
@@ -75,7 +75,7 @@ impl From<PermissionError> for WishError {
 
 /// Writes the desired state of Sleepers, after it has checked that the resource may and can be so. Cheap to clone.
 #[derive(Clone)]
-pub struct DesiredState {
+pub struct DesiredStateWriter {
     pub(crate) caches: Arc<Caches>,
     pub(crate) writer: SleeperWriter,
     pub(crate) requeues: Requeues,
@@ -84,32 +84,36 @@ pub struct DesiredState {
     pub(crate) ownership: Ownership,
     pub(crate) dlx: DlxReplicas,
     /// When and how long the DLX observes the traffic of a resource.
-    pub(crate) look: LookPolicy,
+    pub(crate) traffic_check: TrafficCheckPolicy,
 }
 
-impl DesiredState {
-    /// Wishes a resource asleep.
+impl DesiredStateWriter {
+    /// Asks that a resource goes to sleep.
     ///
     /// # Errors
-    /// [`WishError`].
-    pub async fn wish_sleep(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
+    /// [`DesiredStateError`].
+    pub async fn request_sleep(
+        &self,
+        key: &SleeperKey,
+        reason: &str,
+    ) -> Result<Requested, DesiredStateError> {
         self.check(key).await?;
-        self.wish(key, |state| match request_sleep(state, reason) {
+        self.request(key, |state| match request_sleep(state, reason) {
             Ok(next) => Ok(Some(next)),
             Err(Refused::Already) => Ok(None),
-            Err(Refused::Waking) => Err(WishError::Superseded),
+            Err(Refused::Waking) => Err(DesiredStateError::Superseded),
         })
         .await
     }
 
-    /// Wishes a resource asleep that somebody else scaled to zero, so that the DLX stands in, unless zero means that it was turned
+    /// Asks that a resource goes to sleep that somebody else scaled to zero, so that the DLX stands in, unless zero means that it was turned
     /// off. Its workloads are read from the API server.
     ///
     /// # Errors
-    /// [`WishError`].
-    pub async fn wish_stand_in(&self, key: &SleeperKey) -> Result<StoodIn, WishError> {
+    /// [`DesiredStateError`].
+    pub async fn request_stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError> {
         let observed = match self.observer.observe(&key.namespace, &key.object_name()).await {
-            Err(ClusterError::NotFound { .. }) => return Err(WishError::Unknown(key.clone())),
+            Err(ClusterError::NotFound { .. }) => return Err(DesiredStateError::Unknown(key.clone())),
             observed => observed?,
         };
         let workloads = &observed.observation().workloads;
@@ -120,55 +124,59 @@ impl DesiredState {
         if existing.iter().any(|workload| workload.zero == Zero::Off) {
             if observed.observation().state.phase != Phase::Awake {
                 // Nothing is restored by that; only the DLX leaves.
-                self.wish_wake(key, "it was turned off by somebody else, and is left so")
+                self.request_wake(key, "it was turned off by somebody else, and is left so")
                     .await?;
             }
             return Ok(StoodIn::TurnedOff);
         }
-        let wished = self.wish_sleep(key, "scaled to zero by somebody else").await?;
-        Ok(StoodIn::Wished(wished.changed))
+        let requested = self.request_sleep(key, "scaled to zero by somebody else").await?;
+        Ok(StoodIn::Requested(requested.changed))
     }
 
-    /// Wishes that the DLX steps into the traffic of a resource and counts.
+    /// Asks that the DLX steps into the traffic of a resource and counts.
     ///
     /// # Errors
-    /// [`WishError`].
-    pub async fn wish_observe(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
+    /// [`DesiredStateError`].
+    pub async fn request_observation(
+        &self,
+        key: &SleeperKey,
+        reason: &str,
+    ) -> Result<Requested, DesiredStateError> {
         self.check(key).await?;
-        self.wish(key, |state| match request_observation(state, reason) {
+        self.request(key, |state| match request_observation(state, reason) {
             Ok(next) => Ok(Some(next)),
             Err(Refused::Already) => Ok(None),
-            Err(Refused::Waking) => Err(WishError::Superseded),
+            Err(Refused::Waking) => Err(DesiredStateError::Superseded),
         })
         .await
     }
 
-    /// Wishes a resource awake. Wins over any sleep that has not finished: a conflict is tried again. No-op when it is awake or waking.
+    /// Asks that a resource wakes. Wins over any sleep that has not finished: a conflict is tried again. No-op when it is awake or waking.
     ///
     /// # Errors
-    /// [`WishError::Unknown`], or [`WishError::Cluster`] when the API server cannot be reached.
-    pub async fn wish_wake(&self, key: &SleeperKey, reason: &str) -> Result<Wished, WishError> {
-        let (look, seed) = (self.look, seed(&key.namespace, &key.object_name()));
-        let wished = self
-            .wish(key, |state| {
-                Ok(request_wake(state, jiff::Timestamp::now(), reason, look, seed).ok())
+    /// [`DesiredStateError::Unknown`], or [`DesiredStateError::Cluster`] when the API server cannot be reached.
+    pub async fn request_wake(&self, key: &SleeperKey, reason: &str) -> Result<Requested, DesiredStateError> {
+        let (traffic_check, seed) = (self.traffic_check, seed(&key.namespace, &key.object_name()));
+        let requested = self
+            .request(key, |state| {
+                Ok(request_wake(state, jiff::Timestamp::now(), reason, traffic_check, seed).ok())
             })
             .await?;
-        if !wished.changed && wished.phase == Phase::Waking {
+        if !requested.changed && requested.phase == Phase::Waking {
             // Somebody is waiting for a wake that may be in a pause after a failure.
             self.requeues.requeue(&key.namespace, &key.object_name());
         }
-        Ok(wished)
+        Ok(requested)
     }
 
     /// Whether a resource may be put to sleep, and can be.
-    async fn check(&self, key: &SleeperKey) -> Result<(), WishError> {
+    async fn check(&self, key: &SleeperKey) -> Result<(), DesiredStateError> {
         let known = match self.caches.sleeper(key) {
             Some(known) => known,
             // Declared a moment ago.
             None => match optional(self.writer.fetch(&key.namespace, &key.object_name()).await)? {
                 Some(found) => Arc::new(found),
-                None => return Err(WishError::Unknown(key.clone())),
+                None => return Err(DesiredStateError::Unknown(key.clone())),
             },
         };
         self.permission.check(&known).await?;
@@ -177,7 +185,7 @@ impl DesiredState {
 
     /// Whether all Services of a Sleeper can be diverted, as far as the caches show. It is checked again in every phase
     /// ([`dormouse_lifecycle::Observation::obstacle`]); checking first spares writes that would only be taken back.
-    fn divertible(&self, key: &SleeperKey) -> Result<(), WishError> {
+    fn divertible(&self, key: &SleeperKey) -> Result<(), DesiredStateError> {
         let Some(sleeper) = self.caches.sleeper(key) else {
             return Ok(());
         };
@@ -186,7 +194,8 @@ impl DesiredState {
             let Some(service) = self.caches.services.get(&key.namespace, name) else {
                 continue;
             };
-            let unsupported = |why: &str| Err(WishError::Unsupported(format!("Service {name} {why}")));
+            let unsupported =
+                |why: &str| Err(DesiredStateError::Unsupported(format!("Service {name} {why}")));
             let selector = selector(&service, &dlx);
             if let Some(why) = selector.obstacle() {
                 return unsupported(why.explain());
@@ -199,19 +208,19 @@ impl DesiredState {
             }
         }
         match self.ownership.rival(&sleeper) {
-            Some(rival) => Err(WishError::Unsupported(rival.explain())),
+            Some(rival) => Err(DesiredStateError::Unsupported(rival.explain())),
             None => Ok(()),
         }
     }
 
-    async fn wish(
+    async fn request(
         &self,
         key: &SleeperKey,
-        ask: impl Fn(&SleeperState) -> Result<Option<SleeperState>, WishError>,
-    ) -> Result<Wished, WishError> {
+        ask: impl Fn(&SleeperState) -> Result<Option<SleeperState>, DesiredStateError>,
+    ) -> Result<Requested, DesiredStateError> {
         let done = self
             .writer
-            .edit::<_, WishError>(key, true, |sleeper| {
+            .edit::<_, DesiredStateError>(key, true, |sleeper| {
                 let status = sleeper.status.clone().unwrap_or_default();
                 // The protocol wakes one that is being deleted anyway.
                 let next = match sleeper.metadata.deletion_timestamp {
@@ -219,20 +228,20 @@ impl DesiredState {
                     None => ask(&status.state)?,
                 };
                 Ok(match next {
-                    None => Edit::Keep(wished(&status.state, false)),
+                    None => Edit::Keep(requested(&status.state, false)),
                     Some(state) => {
-                        let wished = wished(&state, true);
-                        Edit::Write(Box::new(SleeperStatus { state, ..status }), wished)
+                        let requested = requested(&state, true);
+                        Edit::Write(Box::new(SleeperStatus { state, ..status }), requested)
                     }
                 })
             })
             .await?;
-        done.ok_or_else(|| WishError::Unknown(key.clone()))
+        done.ok_or_else(|| DesiredStateError::Unknown(key.clone()))
     }
 }
 
-fn wished(state: &SleeperState, changed: bool) -> Wished {
-    Wished {
+fn requested(state: &SleeperState, changed: bool) -> Requested {
+    Requested {
         epoch: state.epoch,
         phase: state.phase,
         changed,

@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::Epoch;
 
-/// How looks at a workload went, and when the next one is due.
+/// How the last traffic checks of a workload went, and when the next one is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Look {
-    /// Looks in a row that ended because somebody needed the workload.
+pub struct TrafficCheck {
+    /// Checks in a row that ended because somebody needed the workload.
     pub disturbed: u32,
-    /// No look before this moment.
+    /// No check before this moment.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
 }
 
-/// How long to leave a workload alone between looks: `settle`, doubled for every disturbed look, at most `longest`.
-/// A fifth is taken off or added by `seed`, so that many workloads do not look at once.
+/// How long to leave a workload alone between checks: `settle`, doubled for every disturbed check, at most `longest`.
+/// A fifth is taken off or added by `seed`, so that many workloads are not checked at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LookPolicy {
-    /// Wait after a wake or an update before the first look.
+pub struct TrafficCheckPolicy {
+    /// Wait after a wake or an update before the first check.
     pub settle: Duration,
-    /// Longest wait between looks.
+    /// Longest wait between checks.
     pub longest: Duration,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn spread(seed: u64, epoch: Epoch) -> u64 {
     seed.wrapping_add(epoch.unsigned_abs())
 }
 
-impl Default for LookPolicy {
+impl Default for TrafficCheckPolicy {
     fn default() -> Self {
         Self {
             settle: Duration::from_secs(10),
@@ -45,11 +45,11 @@ impl Default for LookPolicy {
     }
 }
 
-impl LookPolicy {
-    /// The look after one that was disturbed at `now`.
-    pub fn disturbed(&self, look: Look, now: Timestamp, seed: u64) -> Look {
-        let disturbed = look.disturbed.saturating_add(1);
-        Look {
+impl TrafficCheckPolicy {
+    /// The check after one that was disturbed at `now`.
+    pub fn disturbed(&self, traffic_check: TrafficCheck, now: Timestamp, seed: u64) -> TrafficCheck {
+        let disturbed = traffic_check.disturbed.saturating_add(1);
+        TrafficCheck {
             disturbed,
             not_before: Some(
                 now.saturating_add(self.wait(disturbed, seed))
@@ -58,9 +58,9 @@ impl LookPolicy {
         }
     }
 
-    /// The first look after a wake that completed at `now`.
-    pub fn settled(&self, now: Timestamp, seed: u64) -> Look {
-        Look {
+    /// The first check after a wake that completed at `now`.
+    pub fn settled(&self, now: Timestamp, seed: u64) -> TrafficCheck {
+        TrafficCheck {
             disturbed: 0,
             not_before: Some(now.saturating_add(self.wait(0, seed)).unwrap_or(Timestamp::MAX)),
         }
