@@ -81,7 +81,7 @@ impl ActivationTrigger {
 }
 
 /// Whether a target is active, and how many replicas that means. Between its bounds an active target keeps its replicas: how many
-/// it needs is for its metrics to say.
+/// it needs is for its metrics to say ([`ScaleDecision::refined_by`]).
 ///
 /// One active trigger is enough. A trigger without a value never makes a target inactive, and neither does having no trigger.
 pub fn activate(
@@ -140,6 +140,8 @@ fn replicas(
                 (Some(inactive), None)
             } else if policy.idle_replicas.is_none() && current < inactive {
                 (Some(inactive), limit(LimitKind::MinReplicas, current, inactive))
+            } else if policy.idle_replicas.is_some() {
+                (Some(current), limit(LimitKind::Idle, current, current))
             } else {
                 (Some(current), None)
             }

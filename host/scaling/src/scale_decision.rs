@@ -30,7 +30,7 @@ pub enum Activity {
     Active,
     /// Every input says that nothing does.
     Inactive,
-    /// Nothing does as far as is known, but an input is missing or failed.
+    /// Not known: an input is missing, has failed, or was not looked at.
     Unknown,
 }
 
@@ -109,6 +109,8 @@ pub enum LimitKind {
     FailedMetric,
     /// Activity that was not long enough ago.
     Cooldown,
+    /// Not being active, at the number of replicas for that.
+    Idle,
     /// A fixed number in place of metrics that fail.
     Fallback,
     /// A pause that somebody asked for.
@@ -132,6 +134,7 @@ impl LimitKind {
             Self::MissingSamples => "MissingSamples",
             Self::FailedMetric => "FailedMetric",
             Self::Cooldown => "Cooldown",
+            Self::Idle => "Idle",
             Self::Fallback => "Fallback",
             Self::Pause => "Paused",
             Self::Disabled => "ScalingDisabled",
@@ -153,6 +156,7 @@ impl fmt::Display for LimitKind {
             Self::MissingSamples => "pods without a usable sample",
             Self::FailedMetric => "a metric that failed",
             Self::Cooldown => "the cooldown",
+            Self::Idle => "not being active",
             Self::Fallback => "the fallback",
             Self::Pause => "a pause",
             Self::Disabled => "scaling being disabled at zero replicas",
@@ -234,6 +238,31 @@ impl ScaleDecision {
     /// Whether the number of replicas changes.
     pub fn rescales(&self) -> bool {
         self.replicas.is_some_and(|replicas| replicas != self.current)
+    }
+
+    /// Whether this decision, one about activity, leaves the number of replicas to metrics: it does not change it, and nobody wants the
+    /// target to stay as it is.
+    pub fn leaves_to_metrics(&self) -> bool {
+        let stays = |limit: &Limit| {
+            matches!(
+                limit.kind,
+                LimitKind::Pause | LimitKind::Idle | LimitKind::Fallback
+            )
+        };
+        self.current > 0 && !self.rescales() && !self.limits.iter().any(stays)
+    }
+
+    /// This decision about activity, or what the metrics say where it leaves the number to them.
+    pub fn refined_by(self, metrics: Self) -> Self {
+        if !self.leaves_to_metrics() {
+            return self;
+        }
+        Self {
+            activity: self.activity,
+            inputs: self.inputs.into_iter().chain(metrics.inputs).collect(),
+            limits: self.limits.into_iter().chain(metrics.limits).collect(),
+            ..metrics
+        }
     }
 
     /// What the idle rules say about a target that has `current` replicas: none if it is idle, else as many as before.
