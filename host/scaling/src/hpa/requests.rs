@@ -102,7 +102,6 @@ fn of_all_containers(pod: &Pod, resource: &str) -> Option<Quantity> {
         let own = amount(&init.container.requests, resource);
         if init.sidecar {
             sidecars = sum(sidecars, own);
-            starting = starting.max(sidecars);
         } else {
             starting = starting.max(sum(sidecars, own));
         }

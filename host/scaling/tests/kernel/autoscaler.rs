@@ -1,14 +1,17 @@
 //! What the decisions of an autoscaler say, in words and as data.
 
-use dormouse_model::{Behavior, MetricSpec};
+use dormouse_model::{Behavior, MetricSpec, Quantity};
 use dormouse_scaling::hpa::{
-    ComputeError, ConditionStatus, MetricError, MetricReading, Readiness, ReplicaCalculator, Tolerances,
+    Autoscaler, ComputeError, ConditionStatus, Conditions, ContainerUsage, History, MetricError,
+    MetricReading, Observed, ObservedScale, PodSample, Readiness, ReplicaCalculator, Settings, Tolerances,
+    default_metrics, reconcile,
 };
 use dormouse_scaling::{
     Activity, Comparison, Decision, Input, KeepReason, Limit, LimitKind, Request, Rule, Sample, ScaleDecision,
 };
 use rstest::rstest;
 
+use crate::anything::ready_pods;
 use crate::fixture::{MINUTE, backlog, now, round};
 
 fn behavior(json: &str) -> Behavior {
@@ -101,6 +104,51 @@ fn a_metric_that_fails_holds_what_the_others_would_lower() {
         (active.status, &*active.reason),
         (ConditionStatus::False, "FailedGetExternalMetric")
     );
+}
+
+/// A target can only come back from zero by a metric that is known without pods, so only then the condition says that it may.
+#[rstest]
+#[case::by_an_external_metric(backlog("5"), 0, "ScaledToZero")]
+#[case::by_what_the_pods_use(default_metrics().remove(0), 0, "NotScaledToZero")]
+#[case::although_it_should_have_one(backlog("5"), 1, "NotScaledToZero")]
+fn scaled_to_zero_is_what_can_come_back(#[case] metric: MetricSpec, #[case] min: i32, #[case] reason: &str) {
+    let at_once = behavior(r#"{"scaleDown":{"stabilizationWindowSeconds":0}}"#);
+    let pods = ready_pods(3);
+    let idle = pods.iter().map(|pod| PodSample {
+        pod: pod.name.clone(),
+        timestamp: now(),
+        window: MINUTE,
+        containers: vec![ContainerUsage {
+            name: "main".into(),
+            usage: [("cpu".to_owned(), Quantity::ZERO)].into(),
+        }],
+    });
+    let idle: Vec<_> = idle.collect();
+    let reading = match metric {
+        MetricSpec::External { .. } => MetricReading::Values(&[0]),
+        _ => MetricReading::Usage(&idle),
+    };
+    let autoscaler = Autoscaler {
+        min_replicas: Some(min),
+        max_replicas: 10,
+        metrics: &[metric],
+        behavior: Some(&at_once),
+    };
+    let observed = Observed {
+        scale: ObservedScale {
+            spec_replicas: 3,
+            status_replicas: 3,
+            has_selector: true,
+        },
+        pods: &pods,
+        readings: &[reading],
+        conditions: &Conditions::default(),
+        desired_replicas: 3,
+        now: now(),
+    };
+    let round = reconcile(&autoscaler, &Settings::default(), &observed, History::default());
+    assert_eq!(round.decision.replicas, Some(min), "{}", round.decision);
+    assert_eq!(round.conditions.scaled_to_zero.unwrap().reason, reason);
 }
 
 #[test]

@@ -8,3 +8,4 @@ mod autoscaler;
 mod fixture;
 mod memory;
 mod properties;
+mod requests;
