@@ -32,6 +32,7 @@ mod rule;
 mod saturate;
 mod scale_decision;
 mod time;
+mod utilization;
 
 pub use activation::{ActivationPolicy, ActivationSeen, ActivationTrigger, Pause, activate};
 pub use bounds::Bounds;

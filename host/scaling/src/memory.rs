@@ -1,14 +1,15 @@
 //! How many replicas the memory of pods asks for, as MemHpa decides it: by what they use of their limits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use dormouse_model::Quantity;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::saturate::{ceil, to_i32};
+use crate::saturate::{ceil, to_i64};
 use crate::time::has_passed;
+use crate::utilization::{Amounts, Utilization, assume_opposite, contradict};
 use crate::{Activity, Bounds, Comparison, DecisionInput, Limit, LimitKind, Request, Sample, ScaleDecision};
 
 /// How far the ratio of utilization and target may be from 1.
@@ -249,94 +250,65 @@ impl MemoryPolicy {
             return Err(MemoryError::NoPods);
         }
         let limits = limits(seen.pods)?;
-        let mut used: HashMap<&str, i128> = HashMap::new();
-        for sample in seen.samples {
-            *used.entry(&sample.pod).or_default() += sample.used.nanos() / NANOS_PER_BYTE;
+        let ready: HashSet<&str> = names(seen.pods, true).collect();
+        let mut used = Amounts::new();
+        for sample in seen.samples.iter().filter(|sample| ready.contains(&*sample.pod)) {
+            let bytes = used.entry(&sample.pod).or_default();
+            *bytes = bytes.saturating_add(to_i64(sample.used.nanos() / NANOS_PER_BYTE));
         }
-        let unready: Vec<&str> = names(seen.pods.iter().filter(|pod| !pod.ready)).collect();
-        let ready: HashSet<&str> = names(seen.pods.iter().filter(|pod| pod.ready)).collect();
-        used.retain(|pod, _| ready.contains(pod));
         if used.is_empty() {
             return Err(MemoryError::NoUsableMetrics);
         }
-        let missing: Vec<&str> = ready
-            .iter()
-            .copied()
-            .filter(|pod| !used.contains_key(pod))
-            .collect();
+        let unready: Vec<&str> = names(seen.pods, false).collect();
+        let missing: Vec<&str> = ready.into_iter().filter(|pod| !used.contains_key(pod)).collect();
 
-        let (percent, ratio) = self.ratio(&used, &limits)?;
-        let result = |rebalanced_ratio, replicas, held_by| MemoryUtilization {
-            percent,
+        let utilization = Utilization::of(&used, &limits).ok_or(MemoryError::ZeroLimits)?;
+        let ratio = utilization.ratio_to(self.target_utilization);
+        let rebalance = !missing.is_empty() || (!unready.is_empty() && ratio > 1.0);
+        let rebalanced_ratio = if rebalance {
+            assume_opposite(&mut used, ratio, &missing, unready, |pod| {
+                limits.get(pod).copied().unwrap_or(0)
+            });
+            let utilization = Utilization::of(&used, &limits).ok_or(MemoryError::ZeroLimits)?;
+            Some(utilization.ratio_to(self.target_utilization))
+        } else {
+            None
+        };
+        let last = rebalanced_ratio.unwrap_or(ratio);
+        let (replicas, held_by) = if is_tolerable(last) {
+            (current, Some(LimitKind::Tolerance))
+        } else if contradict(ratio, last) {
+            (current, Some(LimitKind::MissingSamples))
+        } else {
+            (ceil(last * used.len() as f64), None)
+        };
+        Ok(MemoryUtilization {
+            percent: utilization.percent,
             ratio,
             rebalanced_ratio,
             replicas,
             held_by,
-        };
-        let rebalance_unready = !unready.is_empty() && ratio > 1.0;
-        if missing.is_empty() && !rebalance_unready {
-            return Ok(if is_tolerable(ratio) {
-                result(None, current, Some(LimitKind::Tolerance))
-            } else {
-                result(None, ceil(ratio * used.len() as f64), None)
-            });
-        }
-        // What is not known is taken to be what speaks against a change.
-        for pod in missing {
-            if ratio < 1.0 {
-                used.insert(pod, limits.get(pod).copied().unwrap_or(0));
-            } else if ratio > 1.0 {
-                used.insert(pod, 0);
-            }
-        }
-        if rebalance_unready {
-            used.extend(unready.into_iter().map(|pod| (pod, 0)));
-        }
-        let (_, rebalanced) = self.ratio(&used, &limits)?;
-        let crossed = (ratio < 1.0 && rebalanced > 1.0) || (ratio > 1.0 && rebalanced < 1.0);
-        Ok(if is_tolerable(rebalanced) {
-            result(Some(rebalanced), current, Some(LimitKind::Tolerance))
-        } else if crossed {
-            result(Some(rebalanced), current, Some(LimitKind::MissingSamples))
-        } else {
-            result(Some(rebalanced), ceil(rebalanced * used.len() as f64), None)
         })
-    }
-
-    /// What the pods use of their limits, in whole percent, and that divided by the target.
-    fn ratio(
-        &self,
-        used: &HashMap<&str, i128>,
-        limits: &HashMap<&str, i128>,
-    ) -> Result<(i32, f64), MemoryError> {
-        let (mut usage, mut limit) = (0_i128, 0_i128);
-        for (pod, bytes) in used {
-            usage += bytes;
-            limit += limits.get(pod).copied().unwrap_or(0);
-        }
-        if limit == 0 {
-            return Err(MemoryError::ZeroLimits);
-        }
-        let percent = to_i32(usage.saturating_mul(100) / limit);
-        Ok((percent, f64::from(percent) / f64::from(self.target_utilization)))
     }
 }
 
 /// The limits of each pod, in bytes.
-fn limits(pods: &[MemoryPod]) -> Result<HashMap<&str, i128>, MemoryError> {
-    let mut limits = HashMap::with_capacity(pods.len());
+fn limits(pods: &[MemoryPod]) -> Result<Amounts<'_>, MemoryError> {
+    let mut limits = Amounts::with_capacity(pods.len());
     for pod in pods {
-        let mut sum = 0_i128;
+        let mut sum = 0_i64;
         for limit in &pod.limits {
             let limit = limit.ok_or_else(|| MemoryError::ContainerWithoutLimit(pod.name.clone()))?;
-            sum += i128::from(limit.units());
+            sum = sum.saturating_add(limit.units());
         }
         limits.insert(pod.name.as_str(), sum);
     }
     Ok(limits)
 }
 
-fn names<'a>(pods: impl Iterator<Item = &'a MemoryPod>) -> impl Iterator<Item = &'a str> {
+/// The names of the pods that are ready, or of those that are not.
+fn names(pods: &[MemoryPod], ready: bool) -> impl Iterator<Item = &str> {
+    let pods = pods.iter().filter(move |pod| pod.ready == ready);
     pods.map(|pod| pod.name.as_str())
 }
 

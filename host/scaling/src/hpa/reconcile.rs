@@ -8,9 +8,7 @@ use jiff::Timestamp;
 use super::compute::{Computation, MetricReading, ObservedScale, compute, or_default};
 use super::conditions::{Condition, Conditions, Event, EventReason};
 use super::normalize::{Normalized, normalize};
-use super::{
-    ComputeError, DefaultedRules, History, Pod, Readiness, ReplicaCalculator, Tolerances, with_defaults,
-};
+use super::{ComputeError, History, Pod, Readiness, ReplicaCalculator, Tolerances, with_defaults};
 use crate::{Activity, Bounds, DecisionInput, Limit, LimitKind, ScaleDecision};
 
 /// The fewest replicas of an autoscaler that does not say.
@@ -80,13 +78,13 @@ pub struct Reconciliation {
     pub decision: ScaleDecision,
     /// `status.desiredReplicas`.
     pub desired_replicas: i32,
-    /// The conditions, if the scale can be written.
+    /// The conditions, provided that the scale can be written.
     pub conditions: Conditions,
     /// What to tell, in order.
     pub events: Vec<Event>,
     /// What the metrics say. None: they were not asked for.
     pub computation: Option<Computation>,
-    /// What to remember.
+    /// What to remember, provided that the scale can be written.
     pub history: History,
 }
 
@@ -97,14 +95,26 @@ impl Reconciliation {
     }
 }
 
-/// What is done in a round.
+/// How a round goes on from what the scale says.
 enum Step {
-    /// Nothing: somebody else has set the target to zero.
+    /// Nothing is done: somebody else has set the target to zero.
     Disabled,
-    /// The number of replicas is brought within the bounds.
+    /// The number of replicas is brought within the bounds at once.
     Correct(Limit),
     /// The metrics decide.
     Compute,
+}
+
+impl Step {
+    /// `comes_back` says that this autoscaler has set the target to zero and can tell when it is needed again.
+    fn of(current: i32, bounds: Bounds, comes_back: bool) -> Self {
+        match bounds.correction(current) {
+            _ if current == 0 && comes_back => Self::Compute,
+            _ if current == 0 => Self::Disabled,
+            Some(limit) => Self::Correct(limit),
+            None => Self::Compute,
+        }
+    }
 }
 
 /// Decides one round. Whoever calls it writes the scale if the decision [rescales](ScaleDecision::rescales).
@@ -112,83 +122,34 @@ pub fn reconcile(
     autoscaler: &Autoscaler<'_>,
     settings: &Settings,
     observed: &Observed<'_>,
-    mut history: History,
+    history: History,
 ) -> Reconciliation {
     let current = observed.scale.spec_replicas;
-    let bounds = Bounds {
-        min: autoscaler.min_replicas.unwrap_or(DEFAULT_MIN_REPLICAS),
-        max: autoscaler.max_replicas,
-    };
+    let bounds = autoscaler.bounds();
     let metrics = or_default(autoscaler.metrics);
     let works_at_zero = metrics.iter().any(MetricSpec::works_at_zero);
     let rules = autoscaler.behavior.map(with_defaults);
-    let mut conditions = observed.conditions.clone();
-    if !settings.scale_to_zero {
-        conditions.scaled_to_zero = None;
-    }
-    let scaled_to_zero = conditions.scaled_to_zero.as_ref().is_some_and(Condition::holds);
-    conditions.able_to_scale = Some(Condition::new(
-        true,
-        "SucceededGetScale",
-        "the scale of the target is known",
-    ));
-    history.begin(current, observed.now);
+    let mut round = Reconciliation::begin(settings, observed, history);
+    let scaled_to_zero = round.scaled_to_zero();
 
-    let step = match bounds.correction(current) {
-        _ if current == 0 => {
-            if scaled_to_zero && (works_at_zero || bounds.min != 0) {
-                Step::Compute
-            } else {
-                Step::Disabled
-            }
-        }
-        Some(limit) => Step::Correct(limit),
-        None => Step::Compute,
-    };
-    let mut round = Reconciliation {
-        decision: ScaleDecision {
-            current,
-            replicas: Some(current),
-            activity: Activity::Unknown,
-            inputs: Vec::new(),
-            limits: Vec::new(),
-        },
-        desired_replicas: current,
-        conditions,
-        events: Vec::new(),
-        computation: None,
-        history,
-    };
-    match step {
-        Step::Disabled => {
-            round.conditions.scaling_active = Some(Condition::new(
-                false,
-                "ScalingDisabled",
-                "the target was set to zero by somebody else",
-            ));
-            round.decision.limits.push(Limit {
-                kind: LimitKind::Disabled,
-                from: current,
-                to: current,
-            });
-        }
-        Step::Correct(limit) => {
-            round.decision.replicas = Some(limit.to);
-            round.decision.limits.push(limit);
-        }
+    match Step::of(
+        current,
+        bounds,
+        scaled_to_zero && (works_at_zero || bounds.min != 0),
+    ) {
+        // ## Disabled => the number stays zero
+        Step::Disabled => round.disable(),
+        // ## Out of bounds => the nearest bound
+        Step::Correct(limit) => round.limit(limit),
+        // ## Otherwise => what the metrics say, within windows, policies and bounds
         Step::Compute => {
             let calculator = ReplicaCalculator {
                 pods: observed.pods,
                 tolerances: Tolerances::of(autoscaler.behavior, settings.tolerance),
-                readiness: Readiness {
-                    cpu_initialization_period: settings.cpu_initialization_period,
-                    initial_readiness_delay: settings.initial_readiness_delay,
-                    now: observed.now,
-                },
+                readiness: settings.readiness(observed.now),
             };
             let computation = compute(&calculator, observed.scale, &metrics, observed.readings);
-            let decided = round.follow_metrics(&metrics, computation);
-            let Some(desired) = decided else {
+            let Some(desired) = round.follow_metrics(&metrics, computation) else {
                 round.desired_replicas = observed.desired_replicas;
                 return round;
             };
@@ -203,16 +164,96 @@ pub fn reconcile(
             );
             round.follow_limits(normalized);
             // Coming back from zero ends at the minimum at least, which policies and windows do not know.
-            if current == 0 && scaled_to_zero {
+            if current == 0 {
                 round.raise_to(bounds.min);
             }
         }
     }
-    round.finish(settings, bounds, works_at_zero, rules.as_ref(), observed.now);
+    round.finish();
+    if round.decision.rescales() {
+        let to_zero = round.desired_replicas == 0 && bounds.min == 0 && works_at_zero;
+        round.report_rescale(settings.scale_to_zero.then_some(to_zero));
+        if let Some(rules) = &rules {
+            rules.record(&mut round.history, current, round.desired_replicas, observed.now);
+        }
+    }
     round
 }
 
+impl Autoscaler<'_> {
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            min: self.min_replicas.unwrap_or(DEFAULT_MIN_REPLICAS),
+            max: self.max_replicas,
+        }
+    }
+}
+
+impl Settings {
+    fn readiness(&self, now: Timestamp) -> Readiness {
+        Readiness {
+            cpu_initialization_period: self.cpu_initialization_period,
+            initial_readiness_delay: self.initial_readiness_delay,
+            now,
+        }
+    }
+}
+
 impl Reconciliation {
+    /// A round in which nothing is decided yet.
+    fn begin(settings: &Settings, observed: &Observed<'_>, mut history: History) -> Self {
+        let current = observed.scale.spec_replicas;
+        let mut conditions = observed.conditions.clone();
+        conditions.able_to_scale = Some(Condition::new(
+            true,
+            "SucceededGetScale",
+            "the scale of the target is known",
+        ));
+        if !settings.scale_to_zero {
+            conditions.scaled_to_zero = None;
+        }
+        history.begin(current, observed.now);
+        Self {
+            decision: ScaleDecision {
+                current,
+                replicas: Some(current),
+                activity: Activity::Unknown,
+                inputs: Vec::new(),
+                limits: Vec::new(),
+            },
+            desired_replicas: current,
+            conditions,
+            events: Vec::new(),
+            computation: None,
+            history,
+        }
+    }
+
+    /// Whether it was this autoscaler that has set the target to zero, if it is there.
+    fn scaled_to_zero(&self) -> bool {
+        let condition = self.conditions.scaled_to_zero.as_ref();
+        condition.is_some_and(Condition::holds)
+    }
+
+    fn disable(&mut self) {
+        self.conditions.scaling_active = Some(Condition::new(
+            false,
+            "ScalingDisabled",
+            "the target was set to zero by somebody else",
+        ));
+        let current = self.decision.current;
+        self.limit(Limit {
+            kind: LimitKind::Disabled,
+            from: current,
+            to: current,
+        });
+    }
+
+    fn limit(&mut self, limit: Limit) {
+        self.decision.replicas = Some(limit.to);
+        self.decision.limits.push(limit);
+    }
+
     /// Takes over what the metrics say. None: nothing can be decided.
     fn follow_metrics(&mut self, metrics: &[MetricSpec], computation: Computation) -> Option<i32> {
         let proposals = metrics.iter().zip(&computation.proposals);
@@ -284,8 +325,7 @@ impl Reconciliation {
 
     fn raise_to(&mut self, min: i32) {
         if let Some(from) = self.decision.replicas.filter(|replicas| *replicas < min) {
-            self.decision.replicas = Some(min);
-            self.decision.limits.push(Limit {
+            self.limit(Limit {
                 kind: LimitKind::MinReplicas,
                 from,
                 to: min,
@@ -293,50 +333,35 @@ impl Reconciliation {
         }
     }
 
-    /// Reports a change of the number of replicas, if there is one.
-    fn finish(
-        &mut self,
-        settings: &Settings,
-        bounds: Bounds,
-        works_at_zero: bool,
-        rules: Option<&DefaultedRules>,
-        now: Timestamp,
-    ) {
-        let current = self.decision.current;
-        let replicas = self.decision.replicas.unwrap_or(current);
+    /// Settles what is decided.
+    fn finish(&mut self) {
+        let replicas = self.decision.replicas.unwrap_or(self.decision.current);
+        self.desired_replicas = replicas;
         self.decision.activity = match self.computation {
             Some(_) if replicas > 0 => Activity::Active,
             Some(_) => Activity::Inactive,
             None => Activity::Unknown,
         };
-        self.desired_replicas = replicas;
-        if !self.decision.rescales() {
-            return;
-        }
+    }
+
+    /// Reports that the number of replicas changes. `to_zero` says whether it becomes zero and may come back, if that is to be
+    /// remembered.
+    fn report_rescale(&mut self, to_zero: Option<bool>) {
         let message = self.decision.to_string();
         self.conditions.able_to_scale = Some(Condition::new(true, "SucceededRescale", message.clone()));
         self.events.push(Event {
             reason: EventReason::SuccessfulRescale,
             message,
         });
-        if settings.scale_to_zero {
-            let to_zero = current > 0 && replicas == 0 && bounds.min == 0 && works_at_zero;
-            self.conditions.scaled_to_zero = Some(if to_zero {
-                Condition::new(
-                    true,
-                    "ScaledToZero",
-                    "this autoscaler has scaled the target to zero",
-                )
-            } else {
-                Condition::new(
-                    false,
-                    "NotScaledToZero",
-                    "this autoscaler has not scaled the target to zero",
-                )
-            });
-        }
-        if let Some(rules) = rules {
-            rules.record(&mut self.history, current, replicas, now);
-        }
+        let Some(to_zero) = to_zero else { return };
+        let (reason, message) = if to_zero {
+            ("ScaledToZero", "this autoscaler has scaled the target to zero")
+        } else {
+            (
+                "NotScaledToZero",
+                "this autoscaler has not scaled the target to zero",
+            )
+        };
+        self.conditions.scaled_to_zero = Some(Condition::new(to_zero, reason, message));
     }
 }

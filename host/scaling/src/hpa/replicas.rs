@@ -6,7 +6,8 @@ use super::pods::{Pod, PodGroups, Readiness};
 use super::usage::{self, PodSample, PodValue, Usage};
 use super::{MetricError, Tolerances, requests};
 use crate::LimitKind;
-use crate::saturate::{ceil, to_i32, to_i64};
+use crate::saturate::{ceil, to_i64};
+use crate::utilization::{Amounts, Utilization, assume_opposite, contradict};
 
 /// The only resource whose samples do not count while a pod starts up.
 const CPU: &str = "cpu";
@@ -52,10 +53,7 @@ pub struct ReplicaCalculator<'a> {
 /// What the usage of pods is measured by.
 enum Goal<'a> {
     /// Percent of their requests, which are in milli-units.
-    Utilization {
-        percent: i32,
-        requests: HashMap<&'a str, i64>,
-    },
+    Utilization { percent: i32, requests: Amounts<'a> },
     /// An average, in milli-units.
     Average(i64),
 }
@@ -230,7 +228,7 @@ impl ReplicaCalculator<'_> {
     fn per_pod<'a>(
         &'a self,
         current: i32,
-        mut usages: HashMap<&str, Usage>,
+        mut usages: HashMap<&'a str, Usage>,
         is_cpu: bool,
         goal: impl FnOnce() -> Result<Goal<'a>, MetricError>,
     ) -> Result<Proposal, MetricError> {
@@ -243,85 +241,67 @@ impl ReplicaCalculator<'_> {
             return Err(MetricError::NoUsableMetrics);
         }
         let goal = goal()?;
-        let mut values: HashMap<&str, i64> = usages
-            .into_iter()
-            .map(|(pod, usage)| (pod, usage.value))
-            .collect();
+        let usages = usages.into_iter();
+        let values: Amounts<'a> = usages.map(|(pod, usage)| (pod, usage.value)).collect();
         let (ratio, metric) = goal.ratio(&values)?;
-        let stay = |kind| Proposal {
-            replicas: current,
-            current: metric,
-            held_by: held(kind, ratio),
+        let rebalance = !groups.missing.is_empty() || (!groups.unready.is_empty() && ratio > 1.0);
+        let (replicas, held_by) = if rebalance {
+            self.rebalanced(current, &goal, ratio, values, &groups)?
+        } else if self.tolerances.contain(ratio) {
+            (current, held(LimitKind::Tolerance, ratio))
+        } else {
+            (ceil(ratio * groups.ready as f64), None)
         };
-        let become_ = |replicas| Proposal {
+        Ok(Proposal {
             replicas,
             current: metric,
-            held_by: None,
-        };
-        let unready_count = !groups.unready.is_empty() && ratio > 1.0;
-        if groups.missing.is_empty() && !unready_count {
-            if self.tolerances.contain(ratio) {
-                return Ok(stay(LimitKind::Tolerance));
-            }
-            return Ok(become_(ceil(ratio * groups.ready as f64)));
+            held_by,
+        })
+    }
+
+    /// For what each pod uses, where some of them could turn it round.
+    fn rebalanced<'a>(
+        &self,
+        current: i32,
+        goal: &Goal<'_>,
+        ratio: f64,
+        mut values: Amounts<'a>,
+        groups: &PodGroups<'a>,
+    ) -> Result<(i32, Option<LimitKind>), MetricError> {
+        let unready = groups.unready.iter().copied();
+        assume_opposite(&mut values, ratio, &groups.missing, unready, |pod| {
+            goal.full_usage(pod)
+        });
+        let (rebalanced, _) = goal.ratio(&values)?;
+        if self.tolerances.contain(rebalanced) {
+            return Ok((current, held(LimitKind::Tolerance, rebalanced)));
         }
-        // What is not known is taken to be what speaks against a change.
-        for pod in &groups.missing {
-            if ratio < 1.0 {
-                values.insert(pod, goal.full_usage(pod));
-            } else if ratio > 1.0 {
-                values.insert(pod, 0);
-            }
+        let replicas = ceil(rebalanced * values.len() as f64);
+        let turned = (rebalanced < 1.0 && replicas > current) || (rebalanced > 1.0 && replicas < current);
+        if turned || contradict(ratio, rebalanced) {
+            return Ok((current, Some(LimitKind::MissingSamples)));
         }
-        if unready_count {
-            values.extend(groups.unready.iter().map(|pod| (*pod, 0)));
-        }
-        let (with_all, _) = goal.ratio(&values)?;
-        if self.tolerances.contain(with_all) {
-            return Ok(stay(LimitKind::Tolerance));
-        }
-        let crossed = (ratio < 1.0 && with_all > 1.0) || (ratio > 1.0 && with_all < 1.0);
-        let replicas = ceil(with_all * values.len() as f64);
-        let turned = (with_all < 1.0 && replicas > current) || (with_all > 1.0 && replicas < current);
-        if crossed || turned {
-            return Ok(stay(LimitKind::MissingSamples));
-        }
-        Ok(become_(replicas))
+        Ok((replicas, None))
     }
 }
 
 impl Goal<'_> {
     /// The ratio of what the pods use to the goal, and what they use.
-    fn ratio(&self, values: &HashMap<&str, i64>) -> Result<(f64, MetricValue), MetricError> {
+    fn ratio(&self, values: &Amounts<'_>) -> Result<(f64, MetricValue), MetricError> {
         match self {
             Self::Utilization { percent, requests } => {
-                let (mut used, mut requested, mut pods) = (0_i128, 0_i128, 0_i128);
-                for (pod, value) in values {
-                    // A sample of somebody else's pod has no request.
-                    if let Some(request) = requests.get(pod) {
-                        used += i128::from(*value);
-                        requested += i128::from(*request);
-                        pods += 1;
-                    }
-                }
-                if requested == 0 {
-                    return Err(MetricError::NoRequests);
-                }
-                let utilization = to_i32(used * 100 / requested);
+                let utilization = Utilization::of(values, requests).ok_or(MetricError::NoRequests)?;
                 let metric = MetricValue::Utilization {
-                    percent: utilization,
-                    average: to_i64(used / pods),
+                    percent: utilization.percent,
+                    average: utilization.average,
                 };
-                Ok((f64::from(utilization) / f64::from(*percent), metric))
+                Ok((utilization.ratio_to(*percent), metric))
             }
             Self::Average(target) => {
                 let used: i128 = values.values().copied().map(i128::from).sum();
-                let pods = values.len() as i128;
-                let average = to_i64(used.checked_div(pods).unwrap_or(0));
-                Ok((
-                    average as f64 / *target as f64,
-                    MetricValue::AverageValue(average),
-                ))
+                let average = to_i64(used.checked_div(values.len() as i128).unwrap_or(0));
+                let ratio = average as f64 / *target as f64;
+                Ok((ratio, MetricValue::AverageValue(average)))
             }
         }
     }

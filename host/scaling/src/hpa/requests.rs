@@ -1,12 +1,11 @@
 //! What pods request of a resource.
 
-use std::collections::HashMap;
-
 use dormouse_model::Quantity;
 
 use super::MetricError;
 use super::pods::{Container, Pod};
 use super::usage::Resources;
+use crate::utilization::Amounts;
 
 /// What each pod, or one container of each, requests of a resource, in milli-units.
 ///
@@ -17,8 +16,8 @@ pub(super) fn of_pods<'a>(
     pods: &'a [Pod],
     resource: &str,
     container: Option<&str>,
-) -> Result<HashMap<&'a str, i64>, MetricError> {
-    let mut requests = HashMap::with_capacity(pods.len());
+) -> Result<Amounts<'a>, MetricError> {
+    let mut requests = Amounts::with_capacity(pods.len());
     for pod in pods {
         let request = match container {
             Some(container) => of_container(pod, resource, container)?,
