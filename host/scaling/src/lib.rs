@@ -26,6 +26,7 @@ mod activation;
 mod bounds;
 mod decision;
 pub mod hpa;
+mod idle;
 pub mod memory;
 mod recommend;
 mod rule;

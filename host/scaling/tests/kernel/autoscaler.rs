@@ -1,6 +1,6 @@
 //! What the decisions of an autoscaler say, in words and as data.
 
-use dormouse_model::{Behavior, MetricSpec, Quantity};
+use dormouse_model::{Behavior, MetricSpec, Quantity, ScaleEventKind};
 use dormouse_scaling::hpa::{
     Autoscaler, ComputeError, ConditionStatus, Conditions, ContainerUsage, History, MetricError,
     MetricReading, Observed, ObservedScale, PodSample, Readiness, ReplicaCalculator, Settings, Tolerances,
@@ -239,10 +239,23 @@ fn idle_rules_are_one_more_way_not_to_be_active() {
         rule: input(7).rule,
         value: 7.into(),
     };
-    let in_use = ScaleDecision::of_idle(&Decision::Keep(in_use), 4);
-    assert_eq!((in_use.replicas, in_use.activity), (None, Activity::Active));
+    let in_use = Decision::Keep(in_use);
+    let up = ScaleDecision::of_idle(&in_use, 4);
+    assert_eq!((up.replicas, up.activity), (Some(4), Activity::Active));
     assert_eq!(
-        in_use.to_string(),
-        "hold at 4: requests over 10m is 7, threshold 5, active"
+        up.to_string(),
+        "stay at 4: requests over 10m is 7, threshold 5, active"
     );
+    assert_eq!(ScaleDecision::of_idle(&in_use, 0).replicas, Some(1));
+    let failed = KeepReason::Error {
+        rule: input(7).rule,
+        error: "refused".into(),
+    };
+    let failed = ScaleDecision::of_idle(&Decision::Keep(failed), 4);
+    assert_eq!((failed.replicas, failed.activity), (None, Activity::Unknown));
+    let woken = KeepReason::UndatedEvent {
+        event: ScaleEventKind::ScaleFromZeroStarted,
+    };
+    let woken = ScaleDecision::of_idle(&Decision::Keep(woken), 4);
+    assert_eq!(woken.to_string(), "hold at 4: held at 4 by the cooldown");
 }
