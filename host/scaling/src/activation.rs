@@ -6,7 +6,7 @@ use dormouse_model::Quantity;
 use jiff::Timestamp;
 
 use crate::time::has_passed;
-use crate::{Activity, Bounds, Comparison, DecisionInput, Limit, LimitKind, Request, Sample, ScaleDecision};
+use crate::{Activity, Bounds, Comparison, DecisionInput, Limit, LimitKind, Proposed, Sample, ScaleDecision};
 
 /// When a target is active, and how many replicas it has while it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +61,12 @@ pub struct ActivationSeen {
 }
 
 impl ActivationTrigger {
-    /// What it asks for by itself.
-    fn request(&self) -> Request {
+    /// What it proposes by itself.
+    fn proposes(&self) -> Proposed {
         match &self.sample {
-            Sample::Value(value) if *value > self.activation => Request::Active,
-            Sample::Value(_) => Request::Inactive,
-            Sample::NoData(_) | Sample::Error(_) => Request::Unknown,
+            Sample::Value(value) if *value > self.activation => Proposed::Active,
+            Sample::Value(_) => Proposed::Inactive,
+            Sample::NoData(_) | Sample::Error(_) => Proposed::Unknown,
         }
     }
 
@@ -75,7 +75,7 @@ impl ActivationTrigger {
             name: self.name.clone(),
             sample: self.sample.clone(),
             compared_with: Comparison::Activation(self.activation),
-            asks_for: self.request(),
+            proposes: self.proposes(),
         }
     }
 }
@@ -101,10 +101,10 @@ pub fn activate(
 }
 
 fn activity(policy: &ActivationPolicy, triggers: &[ActivationTrigger]) -> Activity {
-    let mut requests = triggers.iter().map(ActivationTrigger::request);
-    if policy.forced || requests.clone().any(|request| request == Request::Active) {
+    let mut proposals = triggers.iter().map(ActivationTrigger::proposes);
+    if policy.forced || proposals.clone().any(|proposed| proposed == Proposed::Active) {
         Activity::Active
-    } else if triggers.is_empty() || requests.any(|request| request == Request::Unknown) {
+    } else if triggers.is_empty() || proposals.any(|proposed| proposed == Proposed::Unknown) {
         Activity::Unknown
     } else {
         Activity::Inactive

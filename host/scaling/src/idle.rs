@@ -1,7 +1,7 @@
 //! What the idle rules say, as a decision about replicas.
 
 use crate::{
-    Activity, Comparison, Decision, DecisionInput, Input, KeepReason, Limit, LimitKind, Request, Sample,
+    Activity, Comparison, Decision, DecisionInput, Input, KeepReason, Limit, LimitKind, Proposed, Sample,
     ScaleDecision, Verdict,
 };
 
@@ -42,10 +42,10 @@ impl DecisionInput {
             name: input.rule.to_string(),
             sample: input.sample.clone(),
             compared_with: Comparison::Threshold(input.rule.threshold),
-            asks_for: match input.verdict() {
-                Verdict::Idle => Request::Inactive,
-                Verdict::InUse => Request::Active,
-                Verdict::NoData | Verdict::Error => Request::Unknown,
+            proposes: match input.verdict() {
+                Verdict::Idle => Proposed::Inactive,
+                Verdict::InUse => Proposed::Active,
+                Verdict::NoData | Verdict::Error => Proposed::Unknown,
             },
         }
     }

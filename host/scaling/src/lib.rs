@@ -40,4 +40,4 @@ pub use bounds::Bounds;
 pub use decision::{Decision, Input, KeepReason, Verdict, decide};
 pub use recommend::{Desired, Recommendation, Seen, Standing, recommend};
 pub use rule::{Rule, Sample};
-pub use scale_decision::{Activity, Comparison, DecisionInput, Limit, LimitKind, Request, ScaleDecision};
+pub use scale_decision::{Activity, Comparison, DecisionInput, Limit, LimitKind, Proposed, ScaleDecision};

@@ -1,6 +1,7 @@
 //! How many replicas the memory of pods asks for, as MemHpa decides it: by what they use of their limits.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::time::Duration;
 
 use dormouse_model::Quantity;
@@ -10,7 +11,7 @@ use thiserror::Error;
 use crate::saturate::{ceil, to_i64};
 use crate::time::has_passed;
 use crate::utilization::{Amounts, Utilization, assume_opposite, contradict};
-use crate::{Activity, Bounds, Comparison, DecisionInput, Limit, LimitKind, Request, Sample, ScaleDecision};
+use crate::{Activity, Bounds, Comparison, DecisionInput, Limit, LimitKind, Proposed, Sample, ScaleDecision};
 
 /// How far the ratio of utilization and target may be from 1.
 const TOLERANCE: f64 = 0.1;
@@ -55,6 +56,25 @@ pub enum Correction {
     MaxReplicas(i32),
     /// `targetUtilizationPercentage` was not in 1 to 100.
     TargetUtilization(i32),
+}
+
+impl fmt::Display for Correction {
+    /// `minReplicas is taken for 1, because it is below 1`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MinReplicas(min) => write!(f, "minReplicas is taken for {min}, because it is below 1"),
+            Self::MaxReplicas(max) => {
+                write!(
+                    f,
+                    "maxReplicas is taken for {max}, because it is below the minimum"
+                )
+            }
+            Self::TargetUtilization(percent) => write!(
+                f,
+                "targetUtilizationPercentage is taken for {percent}, because it is not in 1 to 100"
+            ),
+        }
+    }
 }
 
 /// A pod, as far as its memory matters.
@@ -224,20 +244,20 @@ impl MemoryPolicy {
     }
 
     fn input(&self, utilization: &Result<MemoryUtilization, MemoryError>) -> DecisionInput {
-        let (sample, asks_for) = match utilization {
+        let (sample, proposes) = match utilization {
             Ok(utilization) => (
                 Sample::Value(Quantity::from_nanos(
                     i128::from(utilization.percent) * 1_000_000_000,
                 )),
-                Request::Replicas(utilization.replicas),
+                Proposed::Replicas(utilization.replicas),
             ),
-            Err(error) => (Sample::Error(error.to_string()), Request::Unknown),
+            Err(error) => (Sample::Error(error.to_string()), Proposed::Unknown),
         };
         DecisionInput {
             name: "memory".to_owned(),
             sample,
             compared_with: Comparison::UtilizationOfLimits(self.target_utilization),
-            asks_for,
+            proposes,
         }
     }
 

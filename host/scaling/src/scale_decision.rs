@@ -17,9 +17,9 @@ pub struct ScaleDecision {
     pub replicas: Option<i32>,
     /// Whether anything needs it.
     pub activity: Activity,
-    /// What was read, and what each reading asks for.
+    /// What was read, and what each reading proposes.
     pub inputs: Vec<DecisionInput>,
-    /// What kept the answer from being what the inputs ask for, in the order in which it was applied.
+    /// What kept the answer from being what the inputs propose, in the order in which it was applied.
     pub limits: Vec<Limit>,
 }
 
@@ -34,7 +34,7 @@ pub enum Activity {
     Unknown,
 }
 
-/// One reading and what it asks for.
+/// One reading and what it proposes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionInput {
     /// What was read, for people: `resource cpu`.
@@ -44,7 +44,7 @@ pub struct DecisionInput {
     /// What the value is compared with.
     pub compared_with: Comparison,
     /// What follows from it alone.
-    pub asks_for: Request,
+    pub proposes: Proposed,
 }
 
 /// What a reading is compared with.
@@ -60,9 +60,9 @@ pub enum Comparison {
     Threshold(Quantity),
 }
 
-/// What a reading asks for by itself.
+/// What a reading proposes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum Proposed {
     /// So many replicas.
     Replicas(i32),
     /// To be active.
@@ -84,7 +84,7 @@ pub struct Limit {
     pub to: i32,
 }
 
-/// What keeps a target from becoming what its inputs ask for.
+/// What keeps a target from becoming what its inputs propose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LimitKind {
     /// The least number of replicas.
@@ -197,24 +197,24 @@ impl Comparison {
 }
 
 impl fmt::Display for DecisionInput {
-    /// `resource cpu is 120%, target 80% of requests, asks for 5`
+    /// `resource cpu is 120%, target 80% of requests, proposes 5`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is {}", self.name, self.sample)?;
         if matches!(self.sample, Sample::Value(_)) {
             f.write_str(self.compared_with.unit())?;
         }
         write!(f, ", {}", self.compared_with)?;
-        match self.asks_for {
-            Request::Replicas(replicas) => write!(f, ", asks for {replicas}"),
-            Request::Active => f.write_str(", active"),
-            Request::Inactive => f.write_str(", inactive"),
-            Request::Unknown => Ok(()),
+        match self.proposes {
+            Proposed::Replicas(replicas) => write!(f, ", proposes {replicas}"),
+            Proposed::Active => f.write_str(", active"),
+            Proposed::Inactive => f.write_str(", inactive"),
+            Proposed::Unknown => Ok(()),
         }
     }
 }
 
 impl fmt::Display for ScaleDecision {
-    /// `scale from 3 to 5: resource cpu is 200%, target 80% of requests, asks for 8; limited from 8 to 5 by the maximum of replicas`
+    /// `scale from 3 to 5: resource cpu is 200%, target 80% of requests, proposes 8; limited from 8 to 5 by the maximum of replicas`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.replicas {
             None => write!(f, "hold at {}", self.current)?,

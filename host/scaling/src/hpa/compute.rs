@@ -9,7 +9,7 @@ use dormouse_model::{
 use super::conditions::Event;
 use super::usage::{PodSample, PodValue};
 use super::{ComputeError, Condition, EventReason, MetricError, MetricValue, Proposal, ReplicaCalculator};
-use crate::{Comparison, DecisionInput, Request, Sample};
+use crate::{Comparison, DecisionInput, Proposed, Sample};
 
 /// Percent of the requested CPU that an autoscaler without metrics aims at.
 const DEFAULT_CPU_UTILIZATION: i32 = 80;
@@ -239,18 +239,18 @@ fn of_resource(
 impl DecisionInput {
     /// A metric and what it asks for.
     pub(super) fn of_metric(metric: &MetricSpec, proposal: &Result<Proposal, MetricError>) -> Self {
-        let (sample, asks_for) = match proposal {
+        let (sample, proposes) = match proposal {
             Ok(proposal) => (
                 Sample::Value(proposal.current.into()),
-                Request::Replicas(proposal.replicas),
+                Proposed::Replicas(proposal.replicas),
             ),
-            Err(error) => (Sample::Error(error.to_string()), Request::Unknown),
+            Err(error) => (Sample::Error(error.to_string()), Proposed::Unknown),
         };
         Self {
             name: metric.to_string(),
             sample,
             compared_with: Comparison::Target(metric.target()),
-            asks_for,
+            proposes,
         }
     }
 }

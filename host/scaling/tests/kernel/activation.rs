@@ -174,7 +174,7 @@ fn an_active_target_has_as_many_replicas_as_its_metrics_ask_for() {
     assert_eq!(
         decision.to_string(),
         "scale from 2 to 3: backlog is 6, activation 5, active; \
-         external metric backlog is 7500m, target 5 per pod, asks for 3"
+         external metric backlog is 7500m, target 5 per pod, proposes 3"
     );
 }
 

@@ -7,7 +7,8 @@ use dormouse_scaling::hpa::{
     default_metrics, reconcile,
 };
 use dormouse_scaling::{
-    Activity, Comparison, Decision, Input, KeepReason, Limit, LimitKind, Request, Rule, Sample, ScaleDecision,
+    Activity, Comparison, Decision, Input, KeepReason, Limit, LimitKind, Proposed, Rule, Sample,
+    ScaleDecision,
 };
 use rstest::rstest;
 
@@ -21,36 +22,36 @@ fn behavior(json: &str) -> Behavior {
 #[rstest]
 #[case::as_asked(
     2, &[15_000], None,
-    "scale from 2 to 3: external metric backlog is 7500m, target 5 per pod, asks for 3"
+    "scale from 2 to 3: external metric backlog is 7500m, target 5 per pod, proposes 3"
 )]
 #[case::by_the_rate_without_behavior(
     2, &[50_000], None,
-    "scale from 2 to 4: external metric backlog is 25, target 5 per pod, asks for 10; \
+    "scale from 2 to 4: external metric backlog is 25, target 5 per pod, proposes 10; \
      limited from 10 to 4 by the scale-up policies"
 )]
 #[case::by_the_maximum(
     4, &[50_000], None,
-    "scale from 4 to 8: external metric backlog is 12500m, target 5 per pod, asks for 10; \
+    "scale from 4 to 8: external metric backlog is 12500m, target 5 per pod, proposes 10; \
      limited from 10 to 8 by the maximum of replicas"
 )]
 #[case::by_the_window_that_begins_with_the_current_number(
     4, &[5_000], None,
-    "stay at 4: external metric backlog is 1250m, target 5 per pod, asks for 1; \
+    "stay at 4: external metric backlog is 1250m, target 5 per pod, proposes 1; \
      limited from 1 to 4 by the stabilization window for scaling down"
 )]
 #[case::by_the_minimum(
     4, &[0], Some(r#"{"scaleDown":{"stabilizationWindowSeconds":0}}"#),
-    "scale from 4 to 2: external metric backlog is 0, target 5 per pod, asks for 0; \
+    "scale from 4 to 2: external metric backlog is 0, target 5 per pod, proposes 0; \
      limited from 0 to 2 by the minimum of replicas"
 )]
 #[case::by_a_policy(
     8, &[0], Some(r#"{"scaleDown":{"stabilizationWindowSeconds":0,"policies":[{"type":"Pods","value":1,"periodSeconds":60}]}}"#),
-    "scale from 8 to 7: external metric backlog is 0, target 5 per pod, asks for 0; \
+    "scale from 8 to 7: external metric backlog is 0, target 5 per pod, proposes 0; \
      limited from 0 to 7 by the scale-down policies"
 )]
 #[case::by_the_tolerance(
     4, &[21_000], None,
-    "stay at 4: external metric backlog is 5250m, target 5 per pod, asks for 4; held at 4 by the tolerance"
+    "stay at 4: external metric backlog is 5250m, target 5 per pod, proposes 4; held at 4 by the tolerance"
 )]
 #[case::above_the_maximum(
     9, &[0], None,
@@ -90,7 +91,7 @@ fn a_metric_that_fails_holds_what_the_others_would_lower() {
             to: 4
         }]
     );
-    assert_eq!(round.decision.inputs[1].asks_for, Request::Unknown);
+    assert_eq!(round.decision.inputs[1].proposes, Proposed::Unknown);
     assert_eq!(
         round.error(),
         Some(&ComputeError::InvalidMetrics {

@@ -1,8 +1,8 @@
 //! What a decision about memory says.
 
 use dormouse_model::Quantity;
-use dormouse_scaling::LimitKind;
 use dormouse_scaling::memory::{MemoryOutcome, MemoryPod, MemorySample, MemorySeen, MemorySpec};
+use dormouse_scaling::{Bounds, LimitKind};
 
 use crate::fixture::{MINUTE, ago, now};
 
@@ -43,12 +43,12 @@ fn decide(current: i32, used: &[u64]) -> MemoryOutcome {
 fn a_decision_about_memory_says_what_it_follows_from() {
     assert_eq!(
         decide(1, &[500]).decision.to_string(),
-        "scale from 1 to 4: memory is 500%, target 50% of limits, asks for 10; \
+        "scale from 1 to 4: memory is 500%, target 50% of limits, proposes 10; \
          limited from 10 to 4 by the scale-up policies"
     );
     assert_eq!(
         decide(2, &[10, 10]).decision.to_string(),
-        "stay at 2: memory is 10%, target 50% of limits, asks for 1; \
+        "stay at 2: memory is 10%, target 50% of limits, proposes 1; \
          limited from 1 to 2 by the time that must pass after a rescale"
     );
     assert_eq!(
@@ -63,4 +63,27 @@ fn a_tenth_above_the_target_is_too_far() {
     assert_eq!(outcome.decision.replicas, Some(3));
     let within = decide(2, &[54, 54]);
     assert_eq!(within.decision.limits[0].kind, LimitKind::Tolerance);
+}
+
+#[test]
+fn what_is_declared_wrongly_is_corrected_aloud() {
+    let spec = MemorySpec {
+        min_replicas: Some(0),
+        max_replicas: -1,
+        target_utilization: Some(101),
+    };
+    let (policy, corrections) = spec.corrected();
+    assert_eq!(
+        (policy.bounds, policy.target_utilization),
+        (Bounds { min: 1, max: 5 }, 80)
+    );
+    let said: Vec<_> = corrections.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "minReplicas is taken for 1, because it is below 1",
+            "maxReplicas is taken for 5, because it is below the minimum",
+            "targetUtilizationPercentage is taken for 80, because it is not in 1 to 100",
+        ]
+    );
 }
