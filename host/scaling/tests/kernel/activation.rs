@@ -73,6 +73,7 @@ fn activity_follows_from_the_triggers(
 #[case::idle_replicas_are_left_for_the_minimum(3, Some(1), 1, "6", 3)]
 #[case::inactive_it_goes_to_zero_from_any_number(0, None, 7, "0", 0)]
 #[case::or_to_its_idle_replicas(3, Some(1), 7, "0", 1)]
+#[case::below_its_idle_replicas_it_stays(3, Some(2), 1, "0", 1)]
 #[case::with_a_minimum_activity_does_not_matter(3, None, 7, "0", 7)]
 #[case::but_the_minimum_does(3, None, 2, "0", 3)]
 fn the_number_follows_from_activity(
@@ -176,6 +177,14 @@ fn an_active_target_has_as_many_replicas_as_its_metrics_ask_for() {
         "scale from 2 to 3: backlog is 6, activation 5, active; \
          external metric backlog is 7500m, target 5 per pod, proposes 3"
     );
+}
+
+#[test]
+fn an_inactive_target_at_zero_stays_there_whatever_its_metrics_ask_for() {
+    let metrics = [backlog("5")];
+    let scaling = round((1, 10), None, 2, &metrics, &[MetricReading::Values(&[50_000])]).decision;
+    let decision = activate(&policy(0), &triggers(&["0"]), &seen(0)).refined_by(scaling);
+    assert_eq!(decision.replicas, Some(0));
 }
 
 #[rstest]

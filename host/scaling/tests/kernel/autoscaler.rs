@@ -2,7 +2,7 @@
 
 use dormouse_model::{Behavior, MetricSpec, Quantity, ScaleEventKind};
 use dormouse_scaling::hpa::{
-    Autoscaler, ComputeError, ConditionStatus, Conditions, ContainerUsage, History, MetricError,
+    Autoscaler, ComputeError, Condition, ConditionStatus, Conditions, ContainerUsage, History, MetricError,
     MetricReading, Observed, ObservedScale, PodSample, Readiness, ReplicaCalculator, Settings, Tolerances,
     default_metrics, reconcile,
 };
@@ -150,6 +150,35 @@ fn scaled_to_zero_is_what_can_come_back(#[case] metric: MetricSpec, #[case] min:
     let round = reconcile(&autoscaler, &Settings::default(), &observed, History::default());
     assert_eq!(round.decision.replicas, Some(min), "{}", round.decision);
     assert_eq!(round.conditions.scaled_to_zero.unwrap().reason, reason);
+}
+
+/// The condition is left from before somebody else has scaled the target up.
+#[test]
+fn having_been_at_zero_does_not_suspend_the_bounds() {
+    let conditions = Conditions {
+        scaled_to_zero: Some(Condition::new(true, "ScaledToZero", "")),
+        ..Conditions::default()
+    };
+    let autoscaler = Autoscaler {
+        min_replicas: Some(0),
+        max_replicas: 10,
+        metrics: &[backlog("5")],
+        behavior: None,
+    };
+    let observed = Observed {
+        scale: ObservedScale {
+            spec_replicas: 30,
+            status_replicas: 30,
+            has_selector: true,
+        },
+        pods: &[],
+        readings: &[MetricReading::Values(&[500_000])],
+        conditions: &conditions,
+        desired_replicas: 30,
+        now: now(),
+    };
+    let round = reconcile(&autoscaler, &Settings::default(), &observed, History::default());
+    assert_eq!((round.decision.replicas, round.computation), (Some(10), None));
 }
 
 #[test]

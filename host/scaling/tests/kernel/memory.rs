@@ -87,3 +87,13 @@ fn what_is_declared_wrongly_is_corrected_aloud() {
         ]
     );
 }
+
+#[test]
+fn a_minimum_that_is_the_maximum_is_no_mistake() {
+    let spec = MemorySpec {
+        min_replicas: Some(3),
+        max_replicas: 3,
+        target_utilization: Some(100),
+    };
+    assert_eq!(spec.corrected().1, []);
+}
