@@ -1,9 +1,11 @@
 //! One vocabulary for all crates: what things are called, how they are written and read. No behaviour beyond that, no I/O, no clock.
 
+mod behavior;
 mod bytes;
 mod duration;
 mod event;
 mod hash;
+mod metric;
 mod names;
 mod object;
 mod owner;
@@ -15,10 +17,15 @@ mod selector;
 mod shards;
 mod target;
 
+pub use behavior::{Behavior, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
 pub use bytes::{BytesError, parse_bytes};
 pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
 pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};
 pub use hash::fnv1a;
+pub use metric::{
+    ContainerResourceMetric, DescribedObject, ExternalMetric, MetricIdentifier, MetricSelector, MetricSpec,
+    MetricTarget, MetricTargetError, ObjectMetric, PodsMetric, ResourceMetric, SelectorRequirement,
+};
 pub use names::{is_dns_label, is_dns_subdomain};
 pub use object::{GroupKind, ObjectKey, ObjectRef};
 pub use owner::{Owner, OwnerKind, UnknownOwnerKind};

@@ -101,6 +101,23 @@ impl Quantity {
         i64::try_from(away_from_zero(self.nanos, NANOS / 1000)).ok()
     }
 
+    /// In milli-units like [`Self::millis`], and the largest or smallest number of 64 bits where it does not fit.
+    pub fn saturating_millis(self) -> i64 {
+        let limit = if self.is_negative() { i64::MIN } else { i64::MAX };
+        self.millis().unwrap_or(limit)
+    }
+
+    /// The nearest float, made as `Quantity.AsApproximateFloat64` makes it from the canonical form: the whole number times
+    /// the power of its suffix.
+    pub fn approximate(self) -> f64 {
+        const POWERS: [f64; 10] = [1e-9, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e9, 1e12, 1e15, 1e18];
+        if self.format == Format::BinarySi && self.nanos % NANOS == 0 {
+            return (self.nanos / NANOS) as f64;
+        }
+        let (number, power) = whole(self.nanos, 1000, POWERS.len() - 1);
+        number as f64 * POWERS[power]
+    }
+
     /// In units, rounded up (away from zero) as `Quantity.Value` does.
     pub fn units(self) -> i64 {
         // Fits: the largest quantity is the largest i64.
@@ -139,6 +156,16 @@ impl Quantity {
             ..Self::from_nanos(nanos)
         }
     }
+}
+
+/// The smallest whole number that is `number` when multiplied by a power of `step`, and that power, at most `last`.
+fn whole(mut number: i128, step: i128, last: usize) -> (i128, usize) {
+    let mut power = 0;
+    while number % step == 0 && power < last {
+        number /= step;
+        power += 1;
+    }
+    (number, power)
 }
 
 /// A quotient, rounded away from zero.
@@ -354,16 +381,11 @@ impl fmt::Display for Quantity {
         // Below 1Ki, and where there is a fraction, a binary suffix would round.
         let binary =
             self.format == Format::BinarySi && self.nanos % NANOS == 0 && self.nanos.abs() >= 1024 * NANOS;
-        let (mut number, step, last) = if binary {
-            (self.nanos / NANOS, 1024, BINARY.len() - 1)
+        let (number, power) = if binary {
+            whole(self.nanos / NANOS, 1024, BINARY.len() - 1)
         } else {
-            (self.nanos, 1000, DECIMAL.len() - 1)
+            whole(self.nanos, 1000, DECIMAL.len() - 1)
         };
-        let mut power = 0;
-        while number % step == 0 && power < last {
-            number /= step;
-            power += 1;
-        }
         match self.format {
             _ if binary => f.pad(&format!("{number}{}", BINARY[power])),
             // 10^-9 is the first power.

@@ -239,6 +239,26 @@ fn smaller_units_round_up(#[case] text: &str, #[case] millis: Option<i64>, #[cas
 }
 
 #[rstest]
+#[case("0", 0.0)]
+#[case("50m", 0.05)]
+#[case("0.35", 0.350_000_000_000_000_03)] // and 350 by a thousandth
+#[case("-1500m", -1.5)]
+#[case("1845234u", 1.845_233_999_999_999_8)] // it multiplies 1845234 by a millionth
+#[case("1Ki", 1024.0)]
+#[case("70e-3", 0.07)]
+#[case("1E", 1e18)]
+fn a_float_is_that_of_kubernetes(#[case] text: &str, #[case] float: f64) {
+    assert_eq!(quantity(text).approximate().to_bits(), float.to_bits());
+}
+
+#[test]
+fn milli_units_that_do_not_fit_are_the_largest() {
+    assert_eq!(quantity("9e18").saturating_millis(), i64::MAX);
+    assert_eq!(quantity("-9e18").saturating_millis(), i64::MIN);
+    assert_eq!(quantity("1500u").saturating_millis(), 2);
+}
+
+#[rstest]
 #[case("100m", 3, 2, Some("150m"))]
 #[case("1", 1, 3, Some("333333334n"))]
 #[case("-1", 1, 3, Some("-333333334n"))]

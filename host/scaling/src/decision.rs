@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use dormouse_model::{Quantity, ScaleEvent, ScaleEventKind, window_name};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use crate::time::after;
 use crate::{Rule, Sample};
 
 /// A rule and what was read for it.
@@ -209,11 +210,10 @@ pub fn decide(inputs: &[Input], events: &[ScaleEvent], now: Timestamp) -> Decisi
 }
 
 fn recent(events: &[ScaleEvent], window: Duration, now: Timestamp) -> Option<KeepReason> {
-    let span = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
     let debouncing = || events.iter().filter(|event| event.kind.debounces());
     let dated = debouncing()
         .filter_map(|event| Some((event.kind, event.at?)))
-        .filter(|(_, at)| now < at.saturating_add(span).unwrap_or(Timestamp::MAX))
+        .filter(|(_, at)| now < after(*at, window))
         .max_by_key(|(_, at)| *at)
         .map(|(event, at)| KeepReason::Debounced { event, at, window });
     dated.or_else(|| {

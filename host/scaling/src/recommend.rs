@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use dormouse_model::{Policy, ScaleEvent, ScaleEventKind, Target};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use crate::time::{after, span};
 use crate::{Decision, Input, KeepReason, Verdict, decide};
 
 /// What a target should be.
@@ -148,7 +149,7 @@ fn idle_for(inputs: &[Input]) -> String {
 /// or a wake. A trigger that is in use or cannot be read gives no moment.
 fn look_again(decision: &Decision, seen: &Seen<'_>) -> Option<Timestamp> {
     let debounced = match decision {
-        Decision::Keep(KeepReason::Debounced { at, window, .. }) => at.saturating_add(span(*window)).ok(),
+        Decision::Keep(KeepReason::Debounced { at, window, .. }) => Some(after(*at, *window)),
         _ => None,
     };
     let pending: Option<Vec<_>> = seen
@@ -159,8 +160,4 @@ fn look_again(decision: &Decision, seen: &Seen<'_>) -> Option<Timestamp> {
         .collect();
     let quiet = pending.unwrap_or_default().into_iter().max();
     debounced.max(quiet).filter(|moment| *moment > seen.now)
-}
-
-fn span(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
