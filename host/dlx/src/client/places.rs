@@ -1,4 +1,4 @@
-//! ConnectionPermits for client connections: in all, for each listener, and for each address.
+//! Permits for client connections: in all, for each listener, and for each address.
 //!
 //! A place is taken once a client is there, so a listener that nobody uses holds none. When there is none left, connections
 //! without a request give theirs up, those that have been idle longest first, then those whose clients may have gone. If none

@@ -129,7 +129,7 @@ async fn a_client_is_told_to_continue_only_when_somebody_is_there() {
     let pod = Pod::start(|request| async move {
         assert!(
             !request.headers().contains_key("expect"),
-            "answered at the listener"
+            "answered at once"
         );
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Response::new(text(body))

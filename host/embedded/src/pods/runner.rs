@@ -29,7 +29,7 @@ pub(crate) const NODE: &str = "embedded";
 pub(crate) struct Runner {
     pub core: Arc<Core>,
     pub pod: watch::Receiver<Arc<Value>>,
-    /// The pod is gone from the API without a finalize.
+    /// The pod is gone from the API without the usual end.
     pub gone: CancellationToken,
     ns: String,
     name: String,

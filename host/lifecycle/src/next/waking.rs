@@ -176,7 +176,7 @@ fn failed(seen: &Observation, message: String) -> Next {
     })
 }
 
-/// What every wake does first, a finalize included: nothing of the old generation can be carried out afterwards.
+/// What every wake does first, that of a Sleeper that is being deleted included: nothing of the old generation can be carried out afterwards.
 pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     let mut steps = restores(seen);
     steps.extend(

@@ -222,7 +222,7 @@ fn finalizing_in_ready_comes_to_an_end() {
     assert!(world.cluster.sleeper.is_none());
 }
 
-/// Of two Services, pods are listed for one only: a finalize leaves that one first.
+/// Of two Services, pods are listed for one only: a Sleeper that is being deleted leaves that one first.
 #[test]
 fn finalizing_leaves_each_service_when_its_pods_are_listed() {
     let mut world = leaders();
@@ -259,7 +259,7 @@ fn slices_that_are_about_to_be_emptied_are_not_taken_for_new_ones() {
     world.settle().unwrap();
 }
 
-/// The same for a finalize.
+/// The same for a Sleeper that is being deleted.
 #[test]
 fn finalizing_does_not_trust_slices_that_are_about_to_be_emptied() {
     let mut world = leaders();
@@ -280,7 +280,7 @@ fn finalizing_does_not_trust_slices_that_are_about_to_be_emptied() {
     assert!(world.cluster.sleeper.is_none());
 }
 
-/// A finalize right after a scale-down that no controller has acted on: the old pods are ready and listed, but not for long.
+/// A deletion right after a scale-down that no controller has acted on: the old pods are ready and listed, but not for long.
 #[test]
 fn finalizing_does_not_trust_pods_that_are_about_to_go() {
     let mut world = leaders();
