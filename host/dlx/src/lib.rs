@@ -8,7 +8,7 @@
 //! | route | [`route`] | which workload is meant: by DLX port, by host and path, by the target-name header |
 //! | negotiate | [`negotiate`] | how a client is kept waiting; only `hold` exists today |
 //! | admit | [`admit`] | whether there is a place in the queue, in requests and in bytes |
-//! | demand | [`demand`] | one wake for all that wait; nobody waits: no wake |
+//! | wake | [`waker`] | one wake for all that wait; nobody waits: no wake |
 //! | gate | [`gate`] | opens when the workload has an endpoint; closes the wait at its deadline |
 //! | pick | [`pick`] | the less loaded of two endpoints; the ramp that releases a burst in order |
 //! | connect | [`connect`] | dials pod addresses only, again and again until the deadline |
