@@ -110,7 +110,8 @@ fn down(seen: &Observation) -> impl Iterator<Item = &Workload> {
 
 /// ## Waking => Ready
 ///
-/// Selectors first: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself.
+/// Selectors before replicas: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself. As long as
+/// pods of before may be listed although they go, selectors stay parked: half of all connections would end at such a pod.
 pub(super) fn waking(seen: &Observation) -> Next {
     if let Some(next) = turn_back(seen) {
         return next;
@@ -130,12 +131,13 @@ pub(super) fn waking(seen: &Observation) -> Next {
         let deadline = after(seen.state.wake_started, seen.now, seen.readiness_timeout);
         if seen.now < deadline {
             let survived = seen.state.pods_survived().filter(|moment| *moment > seen.now);
-            let until = survived.map_or(deadline, |moment| moment.min(deadline));
+            let moments = [survived, leaving_until(seen)].into_iter().flatten();
+            let until = moments.fold(deadline, Timestamp::min);
             let reason = unserved(seen).map_or(WaitReason::NoReadyPod, WaitReason::Probe);
             return wait(reason, Some(until));
         }
         if seen.state.current_wake_failure().is_some() {
-            return wait(WaitReason::NoReadyPod, None);
+            return wait(WaitReason::NoReadyPod, leaving_until(seen));
         }
         let (now, seconds) = (seen.now, seen.readiness_timeout.as_secs_f64());
         return act_state(seen, |state| {
@@ -146,6 +148,9 @@ pub(super) fn waking(seen: &Observation) -> Next {
                 at: now,
             });
         });
+    }
+    if let Some(until) = leaving_until(seen) {
+        return wait(WaitReason::PodsLeaving, Some(until));
     }
     let now = seen.now;
     act_state(seen, |state| {
@@ -178,7 +183,13 @@ fn failed(seen: &Observation, message: String) -> Next {
 
 /// What every wake does first, that of a Sleeper that is being deleted included: nothing of the old generation can be carried out afterwards.
 pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
-    let mut steps = restores(seen);
+    let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
+    let newly_at_zero = at_zero && !seen.state.zero_observed;
+    // A scale-down that is still under way must have lost before pods are listed.
+    let mut steps = fences(seen);
+    if !newly_at_zero && leaving_until(seen).is_none() {
+        steps.extend(restores(seen));
+    }
     steps.extend(
         existing(seen)
             .filter(|(_, selector)| matches!(selector, Selector::Pods(_)))
@@ -187,14 +198,13 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
                 (!fenced).then(|| Step::FenceService(service.name.clone(), seen.state.epoch))
             }),
     );
-    let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
-    if at_zero && !seen.state.zero_observed {
+    if newly_at_zero {
         // Its pods may still look ready although they are going away. Remember that before they are scaled up.
         let mut state = seen.state.clone();
         state.zero_observed = true;
         steps.push(Step::SetState(Box::new(state)));
     } else {
-        steps.extend(revivals(seen));
+        steps.extend(scale_ups(seen));
     }
     (!steps.is_empty()).then_some(Next::Act(steps))
 }
@@ -284,6 +294,9 @@ pub(super) fn finalize(seen: &Observation, timings: &Timings) -> Next {
             // Who went now would leave a Service parked for ever.
             if let Some(why) = seen.lost_selector() {
                 return failed(seen, why);
+            }
+            if let Some(until) = leaving_until(seen) {
+                return repairs(seen).unwrap_or_else(|| wait(WaitReason::PodsLeaving, Some(until)));
             }
         }
         Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => {
@@ -388,7 +401,9 @@ fn stays_at_zero(seen: &Observation, workload: &Workload) -> bool {
 /// Scaled to zero by somebody else before the DLX has left: it stays, instead of leaving a Service with nobody behind it.
 fn stand_in_again(seen: &Observation) -> Option<Next> {
     let possible = own_slices(seen).next().is_some() && !seen.dlx.ready.is_empty();
-    if !possible || !all_at_zero(seen, Zero::StandIn) || seen.obstacle().is_some() {
+    // The wake has written on every workload. What does not show it was read before.
+    let is_stale = workloads(seen).any(|workload| !is_fenced(seen, workload));
+    if !possible || is_stale || !all_at_zero(seen, Zero::StandIn) || seen.obstacle().is_some() {
         return None;
     }
     let now = seen.now;
@@ -415,20 +430,31 @@ pub(super) fn leave(seen: &Observation) -> Option<Next> {
     own_slices(seen).next().map(|_| wait(WaitReason::NotListed, None))
 }
 
-/// What brings workloads back: replicas where there are none, a fence where a scale-down may still be under way.
-pub(super) fn revivals(seen: &Observation) -> Vec<Step> {
+/// Until when a Service whose selector is put back could lead to pods that are on their way out. None: it leads to none of them.
+fn leaving_until(seen: &Observation) -> Option<Timestamp> {
+    let leaving = seen.leaving_until.filter(|_| seen.state.needs_age())?;
+    (leaving > seen.now && !restores(seen).is_empty()).then_some(leaving)
+}
+
+/// Replicas for workloads that have none.
+fn scale_ups(seen: &Observation) -> impl Iterator<Item = Step> {
+    let down = workloads(seen).filter(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
+    down.map(|workload| {
+        let wanted = wanted_replicas(seen, workload, recorded(seen, workload));
+        Step::Scale(workload.object.clone(), wanted)
+    })
+}
+
+/// Whether this wake has written on the workload.
+fn is_fenced(seen: &Observation, workload: &Workload) -> bool {
+    workload.fence.is_some_and(|fence| fence >= seen.state.epoch)
+}
+
+/// Fences for workloads that are up, and for which a scale-down may still be under way.
+fn fences(seen: &Observation) -> Vec<Step> {
     workloads(seen)
-        .filter_map(|workload| {
-            let recorded = recorded(seen, workload);
-            if workload.replicas == 0 {
-                if stays_at_zero(seen, workload) {
-                    return None;
-                }
-                let wanted = wanted_replicas(seen, workload, recorded);
-                return Some(Step::Scale(workload.object.clone(), wanted));
-            }
-            let fenced = workload.fence.is_some_and(|fence| fence >= seen.state.epoch);
-            (recorded.is_some() && !fenced).then(|| Step::Fence(workload.object.clone(), seen.state.epoch))
-        })
+        .filter(|workload| workload.replicas > 0 && recorded(seen, workload).is_some())
+        .filter(|workload| !is_fenced(seen, workload))
+        .map(|workload| Step::Fence(workload.object.clone(), seen.state.epoch))
         .collect()
 }
