@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dormouse_kubernetes::pods::{PodEndpoint, is_ready};
 use dormouse_kubernetes::slices::conditions;
-use dormouse_lifecycle::{Answers, Selector};
+use dormouse_lifecycle::{Answers, Selector, SleeperState};
 use dormouse_model::LabelSelector;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -124,8 +124,14 @@ impl PodObserver {
     /// Until when pods from before the wake may be listed as ready although they go: one that runs, until it counts as kept, and one that
     /// was deleted, until controllers have heard of it.
     pub(super) fn leaving_until(&self, observed: &Observed) -> Option<Timestamp> {
-        let survived = observed.observation.state.pods_survived()?;
-        let (namespace, answers) = (observed.namespace(), self.answers(observed));
+        // Zero may be noted by the very next step, after which nothing is read anew.
+        let state = SleeperState {
+            zero_observed: true,
+            ..observed.observation.state.clone()
+        };
+        let survived = state.pods_survived()?;
+        let answers = Answers::of(&state, Timestamp::now(), self.drain_grace);
+        let namespace = observed.namespace();
         let pods = observed
             .services()
             .flat_map(|service| self.endpoints.pods_of(&namespace, service));
