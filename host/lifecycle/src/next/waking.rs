@@ -187,9 +187,10 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     let newly_at_zero = at_zero && !seen.state.zero_observed;
     // A scale-down that is still under way must have lost before pods are listed.
     let mut steps = fences(seen);
-    if !newly_at_zero && leaving_until(seen).is_none() {
-        steps.extend(restores(seen));
-    }
+    let pods_leave = newly_at_zero || leaving(seen).is_some();
+    let waits = |service: &Service| pods_leave && stands_in(seen, service);
+    let restored = parked(seen).filter(|service| !waits(service));
+    steps.extend(restored.map(|service| Step::RestoreSelector(service.name.clone())));
     steps.extend(
         existing(seen)
             .filter(|(_, selector)| matches!(selector, Selector::Pods(_)))
@@ -376,10 +377,23 @@ fn unserved(seen: &Observation) -> Option<String> {
 }
 
 pub(super) fn restores(seen: &Observation) -> Vec<Step> {
+    parked(seen)
+        .map(|service| Step::RestoreSelector(service.name.clone()))
+        .collect()
+}
+
+fn parked(seen: &Observation) -> impl Iterator<Item = &Service> {
     existing(seen)
         .filter(|(_, selector)| matches!(selector, Selector::Parked(_) | Selector::Stranded(..)))
-        .map(|(service, _)| Step::RestoreSelector(service.name.clone()))
-        .collect()
+        .map(|(service, _)| service)
+}
+
+/// Whether the slice of a Service leads to a DLX that is ready.
+fn stands_in(seen: &Observation, service: &Service) -> bool {
+    let addresses = service.own_slice.iter().flat_map(|own| &own.addresses);
+    addresses
+        .into_iter()
+        .any(|address| seen.dlx.ready.contains(address))
 }
 
 pub(super) fn own_slices(seen: &Observation) -> impl Iterator<Item = &Service> {
@@ -431,9 +445,14 @@ pub(super) fn leave(seen: &Observation) -> Option<Next> {
 }
 
 /// Until when a Service whose selector is put back could lead to pods that are on their way out. None: it leads to none of them.
+fn leaving(seen: &Observation) -> Option<Timestamp> {
+    seen.leaving_until
+        .filter(|until| seen.state.needs_age() && *until > seen.now)
+}
+
+/// Until when a selector waits for such pods. Where no DLX stands in, one that goes is better than nobody.
 fn leaving_until(seen: &Observation) -> Option<Timestamp> {
-    let leaving = seen.leaving_until.filter(|_| seen.state.needs_age())?;
-    (leaving > seen.now && !restores(seen).is_empty()).then_some(leaving)
+    leaving(seen).filter(|_| parked(seen).any(|service| stands_in(seen, service)))
 }
 
 /// Replicas for workloads that have none.

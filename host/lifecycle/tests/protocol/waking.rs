@@ -132,6 +132,17 @@ fn a_selector_stays_parked_while_pods_of_before_may_be_listed_although_they_go()
 }
 
 #[test]
+fn where_no_dlx_stands_in_a_pod_that_goes_is_better_than_nobody() {
+    let mut woken = woken();
+    woken.leaving_until = Some(in_secs(5));
+    woken.services[0].own_slice = None;
+    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
+    give_slice(&mut woken);
+    woken.dlx = dlx(&[]);
+    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
+}
+
+#[test]
 fn a_selector_goes_back_after_a_scale_down_that_is_under_way_can_not_land_any_more() {
     let mut woken = woken();
     woken.state.zero_observed = false;

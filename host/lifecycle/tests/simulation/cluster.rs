@@ -273,12 +273,16 @@ impl Cluster {
             return false;
         };
         let of = self.services[index].workload;
+        let own = self.services[index].slice.iter();
+        let mut dlx = own.flat_map(|own| &own.content.addresses);
+        // Where no DLX stands in, one that goes is better than nobody.
+        let stands_in = dlx.any(|address| self.dlx.iter().any(|last| address_of(*last) == *address));
         let zero = self.believed.get(of) == Some(&0) || self.workloads[of].replicas == 0;
         let put_to_sleep = self.workloads[of].noted.is_some();
         let kept = state.pods_survived().is_some_and(|moment| self.now >= moment);
         let before = |pod: &Pod| state.wake_started.is_some_and(|started| pod.created < started);
         let mut pods = self.pods.iter().filter(|pod| pod.workload == of);
-        zero && put_to_sleep && !kept && pods.any(|pod| pod.ready && before(pod))
+        stands_in && zero && put_to_sleep && !kept && pods.any(|pod| pod.ready && before(pod))
     }
 
     /// The workloads' controllers learn what is desired.

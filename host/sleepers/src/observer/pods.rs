@@ -246,10 +246,6 @@ mod tests {
     #[case::in_thirty_seconds(json!({"deletionTimestamp": "2026-01-01T00:00:40Z", "deletionGracePeriodSeconds": 30}), Some(10))]
     #[case::at_once(json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": 0}), Some(10))]
     #[case::with_a_grace_that_is_none(json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": -5}), Some(10))]
-    #[case::with_a_grace_before_all_time(
-        json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": i64::MAX}),
-        Some(10)
-    )]
     #[case::not(json!({}), None)]
     fn a_pod_was_deleted_its_grace_before_it_has_to_be_gone(
         #[case] metadata: Value,
