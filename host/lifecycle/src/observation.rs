@@ -452,7 +452,7 @@ impl Observation {
     }
 
     /// Whether Dormouse's slice of a Service, written for this Sleeper, names this DLX on every port.
-    fn is_named(&self, service: &Service, address: IpAddr) -> bool {
+    pub(crate) fn is_named(&self, service: &Service, address: IpAddr) -> bool {
         service.own_slice.as_ref().is_some_and(|own| {
             let ports = self.dlx_ports(service);
             own.generation.is_some()

@@ -388,12 +388,10 @@ fn parked(seen: &Observation) -> impl Iterator<Item = &Service> {
         .map(|(service, _)| service)
 }
 
-/// Whether the slice of a Service leads to a DLX that is ready.
+/// Whether the slice of a Service, written for this Sleeper, leads to a DLX that is ready and answers.
 fn stands_in(seen: &Observation, service: &Service) -> bool {
-    let addresses = service.own_slice.iter().flat_map(|own| &own.addresses);
-    addresses
-        .into_iter()
-        .any(|address| seen.dlx.ready.contains(address))
+    let mut ready = seen.dlx.ready.iter();
+    seen.has_stand_in(service) && ready.any(|address| seen.is_named(service, *address))
 }
 
 pub(super) fn own_slices(seen: &Observation) -> impl Iterator<Item = &Service> {

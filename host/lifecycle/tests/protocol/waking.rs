@@ -138,6 +138,13 @@ fn where_no_dlx_stands_in_a_pod_that_goes_is_better_than_nobody() {
     woken.services[0].own_slice = None;
     assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
     give_slice(&mut woken);
+    woken.services[0].own_slice.as_mut().unwrap().generation = None;
+    assert_eq!(
+        steps(&woken)[0],
+        Step::RestoreSelector("web".into()),
+        "it leads to a DLX that knows another Sleeper"
+    );
+    give_slice(&mut woken);
     woken.dlx = dlx(&[]);
     assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
 }

@@ -273,7 +273,9 @@ impl Cluster {
             return false;
         };
         let of = self.services[index].workload;
+        let uid = self.sleeper.as_ref().map(|sleeper| sleeper.uid);
         let own = self.services[index].slice.iter();
+        let own = own.filter(|own| Some(own.owner.1) == uid && own.content.generation.is_some());
         let mut dlx = own.flat_map(|own| &own.content.addresses);
         // Where no DLX stands in, one that goes is better than nobody.
         let stands_in = dlx.any(|address| self.dlx.iter().any(|last| address_of(*last) == *address));
