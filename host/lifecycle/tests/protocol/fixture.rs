@@ -184,7 +184,6 @@ pub fn seen(phase: Phase, desired: DesiredState) -> Observation {
         lost_ports: Vec::new(),
         no_port: None,
         pods_left: false,
-        leaving_until: None,
         ready_pod: phase != Phase::Asleep,
     };
     if matches!(
