@@ -127,10 +127,7 @@ async fn a_client_that_does_not_read_stops_the_workload() {
 async fn a_client_is_told_to_continue_only_when_somebody_is_there() {
     let world = World::new().await;
     let pod = Pod::start(|request| async move {
-        assert!(
-            !request.headers().contains_key("expect"),
-            "answered at once"
-        );
+        assert!(!request.headers().contains_key("expect"), "answered at once");
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Response::new(text(body))
     })
