@@ -56,11 +56,7 @@ async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) 
     world.run_replicas("dormouse-autoscaler", 0).await?;
     let mut reached = Vec::new();
     for step in 0..=STEPS {
-        world
-            .cluster
-            .desired()
-            .request_sleep(&world.key(ns, &name(step)), "the case says so")
-            .await?;
+        world.request_sleep(ns, &name(step)).await?;
         take(&world, ns, &name(step), Role::Leader, step).await?;
         reached.push(world.state(ns, &name(step)).await?.phase);
     }

@@ -44,11 +44,7 @@ async fn demand_in(world: &World, ns: &str, phase: Phase) -> Result<()> {
 
 async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<()> {
     let generation = world.deployment(ns, name).await?.metadata.generation;
-    world
-        .cluster
-        .desired()
-        .request_sleep(&world.key(ns, name), "the case says so")
-        .await?;
+    world.request_sleep(ns, name).await?;
     step_until(world, ns, name, phase).await?;
     // While diverting, pods and DLX share the Service, and afterwards nodes may take a moment to follow: take the way
     // through the DLX, which is where demand is noticed.

@@ -58,11 +58,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Resu
     world.until_phase(ns, name, Phase::Awake).await?;
     ensure!(world.state(ns, name).await?.epoch > epoch, "it did not wake");
     world.assert_undiverted(ns, name).await?;
-    let refused = world
-        .cluster
-        .desired()
-        .request_sleep(&world.key(ns, name), "the case says so")
-        .await;
+    let refused = world.request_sleep(ns, name).await;
     ensure!(refused.is_err(), "it was to sleep beside its canary: {refused:?}");
     let url = world.url(ns, name).await?;
     for _ in 0..20 {
@@ -76,13 +72,7 @@ async fn a_canary_beside_a_sleeper_keeps_its_requests(world: Arc<World>) -> Resu
         .await?;
     world
         .until("a sleep without the canary", async || {
-            let key = world.key(ns, name);
-            Ok(world
-                .cluster
-                .desired()
-                .request_sleep(&key, "the case says so")
-                .await
-                .ok())
+            Ok(world.request_sleep(ns, name).await.ok())
         })
         .await?;
     world.until_phase(ns, name, Phase::Asleep).await?;
@@ -104,11 +94,7 @@ async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) 
         .deploy_known(ns, "other", wanted(&[("dormouse.dev/services", "other,web")]))
         .await?;
     world.put_to_sleep(ns, name).await?;
-    let loser = world
-        .cluster
-        .desired()
-        .request_sleep(&world.key(ns, "other"), "the case says so")
-        .await;
+    let loser = world.request_sleep(ns, "other").await;
     ensure!(
         loser
             .as_ref()
@@ -136,13 +122,7 @@ async fn of_two_that_name_one_service_nobody_loses_a_request(world: Arc<World>) 
         .await?;
     world
         .until("the other one to take over", async || {
-            let key = world.key(ns, "other");
-            Ok(world
-                .cluster
-                .desired()
-                .request_sleep(&key, "the case says so")
-                .await
-                .ok())
+            Ok(world.request_sleep(ns, "other").await.ok())
         })
         .await?;
     world.until_phase(ns, "other", Phase::Asleep).await?;

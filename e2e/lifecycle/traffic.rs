@@ -92,7 +92,6 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
             },
         )
         .await?;
-    let key = world.key(ns, name);
     let traffic = Traffic::start(world.url(ns, name).await?);
     let mut slept = 0;
     for cycle in 0..20_u64 {
@@ -101,11 +100,7 @@ async fn twenty_cycles_under_fifty_requests_per_second(world: Arc<World>) -> Res
         // Sleep, with the traffic coming back at another moment of it in every cycle.
         world.until_phase(ns, name, Phase::Awake).await?;
         let before = world.state(ns, name).await?.slept;
-        world
-            .cluster
-            .desired()
-            .request_sleep(&key, "the case says so")
-            .await?;
+        world.request_sleep(ns, name).await?;
         if cycle % 4 == 3 {
             world.until_phase(ns, name, Phase::Draining).await?;
             tokio::time::sleep(Duration::from_millis(cycle * 20)).await;
@@ -133,11 +128,7 @@ async fn forced_sleeps_under_steady_traffic_lose_nothing(world: Arc<World>) -> R
     for _ in 0..10 {
         world.until_phase(ns, name, Phase::Awake).await?;
         let epoch = world.state(ns, name).await?.epoch;
-        world
-            .cluster
-            .desired()
-            .request_sleep(&world.key(ns, name), "the case says so")
-            .await?;
+        world.request_sleep(ns, name).await?;
         world
             .until("a wake", async || {
                 Ok((world.state(ns, name).await?.epoch > epoch).then_some(()))

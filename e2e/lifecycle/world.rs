@@ -7,7 +7,7 @@ use dormouse::local::{self, SYSTEM_NAMESPACE};
 use dormouse_lifecycle::{DesiredState, SleeperState};
 use dormouse_model::Phase;
 use dormouse_sleepers::api::Sleeper;
-use dormouse_sleepers::{Cluster, SleeperKey};
+use dormouse_sleepers::{Cluster, DesiredStateError, Requested, SleeperKey};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -348,16 +348,21 @@ impl World {
         Ok(ports.first().map_or(0, |port| port.dlx_port))
     }
 
-    /// Wishes it asleep until it sleeps: a request that was still on its way may turn a sleep round.
-    pub async fn fall_asleep(&self, namespace: &str, name: &str) -> Result<()> {
+    /// Asks once that it goes to sleep, as a decision of the autoscaler would.
+    pub async fn request_sleep(&self, namespace: &str, name: &str) -> Result<Requested, DesiredStateError> {
         let key = self.key(namespace, name);
+        self.cluster
+            .desired()
+            .request_sleep(&key, "the case says so")
+            .await
+    }
+
+    /// Asks that it goes to sleep until it sleeps: a request that was still on its way may turn a sleep round.
+    pub async fn fall_asleep(&self, namespace: &str, name: &str) -> Result<()> {
         self.until(&format!("{namespace}/{name} to be Asleep"), async || {
             let state = self.state(namespace, name).await?;
             if state.phase == Phase::Awake && state.desired == DesiredState::Awake {
-                self.cluster
-                    .desired()
-                    .request_sleep(&key, "the case says so")
-                    .await?;
+                self.request_sleep(namespace, name).await?;
             }
             Ok((state.phase == Phase::Asleep).then_some(()))
         })

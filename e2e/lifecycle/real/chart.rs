@@ -96,16 +96,11 @@ async fn upgrade_and_rollback_under_traffic_lose_nothing(world: Arc<World>) -> R
         helm(&world, &["rollback", RELEASE, "--wait", "--timeout", "2m"]).await
     };
     tokio::pin!(through);
-    let key = world.key(ns, name);
     let mut sleeps = 0;
     let outcome = loop {
         // Asleep or on the way there, and woken by the traffic that comes back.
         traffic.flow(false).await?;
-        world
-            .cluster
-            .desired()
-            .request_sleep(&key, "the case says so")
-            .await?;
+        world.request_sleep(ns, name).await?;
         sleeps += 1;
         let over = tokio::time::timeout(Duration::from_millis(1500), &mut through).await;
         traffic.flow(true).await?;

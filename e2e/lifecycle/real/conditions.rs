@@ -83,12 +83,7 @@ async fn a_missing_permission_is_named_on_the_sleeper_and_heals(world: Arc<World
     let told = async {
         // The authoriser hears of it a moment later.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let key = world.key(ns, name);
-        world
-            .cluster
-            .desired()
-            .request_sleep(&key, "the case says so")
-            .await?;
+        world.request_sleep(ns, name).await?;
         world
             .complaint(ns, name, "Divertible", "cannot update resource")
             .await

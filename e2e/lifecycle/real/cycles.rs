@@ -187,18 +187,13 @@ async fn workload(world: &World, ns: &str, name: &str) -> Result<()> {
 async fn a_hundred_cycles_with_a_new_connection_every_five_milliseconds(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("hundred", "web");
     workload(&world, ns, name).await?;
-    let key = world.key(ns, name);
     let traffic = Traffic::start(&world, ns, world.url(ns, name).await?).await?;
     let cycles = cycles()?;
     let mut to_zero = 0;
     for cycle in 0..cycles {
         world.until_phase(ns, name, Phase::Awake).await?;
         let before = world.state(ns, name).await?;
-        world
-            .cluster
-            .desired()
-            .request_sleep(&key, "the case says so")
-            .await?;
+        world.request_sleep(ns, name).await?;
         // In every fifth cycle the traffic never stops, and turns the sleep round wherever it is noticed.
         if cycle % 5 != 4 {
             traffic.flow(false).await?;
@@ -253,16 +248,11 @@ async fn rollout_restart(world: &World, part: &str) -> Result<()> {
 async fn restarts_of_everything_under_traffic_lose_nothing(world: Arc<World>) -> Result<()> {
     let (ns, name) = ("restarts", "web");
     workload(&world, ns, name).await?;
-    let key = world.key(ns, name);
     let traffic = Traffic::start(&world, ns, world.url(ns, name).await?).await?;
     let cycle = async |world: &World| -> Result<()> {
         world.until_phase(ns, name, Phase::Awake).await?;
         let epoch = world.state(ns, name).await?.epoch;
-        world
-            .cluster
-            .desired()
-            .request_sleep(&key, "the case says so")
-            .await?;
+        world.request_sleep(ns, name).await?;
         traffic.flow(false).await?;
         tokio::time::sleep(Duration::from_millis(900)).await;
         traffic.flow(true).await?;

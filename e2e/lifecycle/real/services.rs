@@ -233,12 +233,7 @@ async fn two_workloads_behind_one_service_are_left_alone_and_told(world: Arc<Wor
             "{name} was put to sleep all the same"
         );
     }
-    let key = world.key(ns, "blue");
-    let desired = world
-        .cluster
-        .desired()
-        .request_sleep(&key, "the case says so")
-        .await;
+    let desired = world.request_sleep(ns, "blue").await;
     ensure!(
         matches!(desired, Err(DesiredStateError::Unsupported(_))),
         "{desired:?}"
