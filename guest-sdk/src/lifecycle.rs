@@ -62,7 +62,7 @@ pub struct Sleeper {
     pub reason: String,
 }
 
-/// Wishes the resource asleep: divert its Services, drain, scale its workloads to zero.
+/// Asks that the resource goes to sleep: divert its Services, drain, scale its workloads to zero.
 ///
 /// # Errors
 /// [`Error`]; [`Error::Superseded`] when a wake is under way.
@@ -70,7 +70,7 @@ pub fn sleep(resource: &ResourceId, reason: &str) -> Result<(), Error> {
     host::sleep(resource, reason)
 }
 
-/// Wishes the resource awake. Always wins over a sleep that has not finished.
+/// Asks that the resource wakes. Always wins over a sleep that has not finished.
 ///
 /// # Errors
 /// [`Error`].

@@ -63,7 +63,7 @@ impl LeadershipConfig {
 pub struct Leadership {
     leads: watch::Receiver<bool>,
     task: tokio::task::JoinHandle<()>,
-    /// Wanted by those who always take part.
+    /// Kept open for those who always take part.
     _always: Option<watch::Sender<bool>>,
 }
 

@@ -56,26 +56,26 @@ impl Sharding {
                 Leadership::start(client.clone(), config.clone(), outages.clone(), shutdown.clone());
             return Self::of(1, vec![election], Vec::new(), metrics);
         }
-        let (mut desired_states, mut elections) = (Vec::new(), Vec::new());
+        let (mut wanted, mut elections) = (Vec::new(), Vec::new());
         for shard in 0..count {
-            let (desired, wanted) = watch::channel(false);
+            let (sender, receiver) = watch::channel(false);
             let config = LeadershipConfig {
                 name: format!("{}-{shard}", config.name),
                 ..config.clone()
             };
-            desired_states.push(desired);
+            wanted.push(sender);
             elections.push(Leadership::start_if(
                 client.clone(),
                 config,
                 outages.clone(),
-                wanted,
+                receiver,
                 shutdown.clone(),
             ));
         }
         let registry = Registry {
             leases: Api::namespaced(client.clone(), &config.namespace),
             config: config.clone(),
-            desired_states,
+            wanted,
             known: HashMap::new(),
             holder: None,
             number: 0,
@@ -150,7 +150,7 @@ struct Registry {
     leases: Api<Lease>,
     config: LeadershipConfig,
     /// By shard.
-    desired_states: Vec<watch::Sender<bool>>,
+    wanted: Vec<watch::Sender<bool>>,
     /// The numbers of others, and since when they have been so.
     known: HashMap<String, (u64, Instant)>,
     /// Who holds the main Lease, and since when it has been so.
@@ -167,7 +167,7 @@ impl Registry {
                 attempt = self.attempt() => attempt,
             };
             match attempt {
-                Ok(living) => self.request(&living),
+                Ok(living) => self.want(&living),
                 // Leases that are held are kept as long as they can be renewed.
                 Err(error) => tracing::warn!(%error, lease = self.config.name, "sharding: trying again"),
             }
@@ -182,10 +182,10 @@ impl Registry {
         }
     }
 
-    fn request(&self, living: &[String]) {
-        for (shard, desired) in self.desired_states.iter().enumerate() {
+    fn want(&self, living: &[String]) {
+        for (shard, wanted) in self.wanted.iter().enumerate() {
             let ours = assigned(living, shard) == Some(&self.config.identity);
-            desired.send_if_modified(|wanted| std::mem::replace(wanted, ours) != ours);
+            wanted.send_if_modified(|before| std::mem::replace(before, ours) != ours);
         }
     }
 
@@ -325,7 +325,7 @@ mod tests {
         Registry {
             leases: Api::namespaced(kube::Client::new(service, "default"), "default"),
             config: LeadershipConfig::new("default", "dormouse", identity),
-            desired_states: Vec::new(),
+            wanted: Vec::new(),
             known: HashMap::new(),
             holder: None,
             number: 0,

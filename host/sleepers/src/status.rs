@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mirroring_keeps_epochs_and_wishes_in_step() {
+    fn mirroring_keeps_epochs_and_desired_states_in_step() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let awake = SleeperState::default();
         assert_eq!(mirrored(&awake, Phase::Awake, "same", at(1)), None);

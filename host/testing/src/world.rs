@@ -192,7 +192,7 @@ impl World {
         declared.key
     }
 
-    /// Wishes the resource asleep.
+    /// Asks that the resource goes to sleep.
     pub async fn request_sleep(&self, reason: &str) {
         self.cluster
             .desired()
@@ -201,7 +201,7 @@ impl World {
             .unwrap();
     }
 
-    /// Wishes the resource awake.
+    /// Asks that the resource wakes.
     pub async fn request_wake(&self, reason: &str) -> Requested {
         let requested = self.cluster.desired().request_wake(&self.key, reason).await;
         requested.unwrap()

@@ -1,4 +1,4 @@
-//! Wishes and what becomes of them.
+//! Desired states and what becomes of them.
 
 use dormouse_lifecycle::{
     DesiredState, Refused, SleeperState, TrafficCheckPolicy, WakeFailure, request_observation, request_sleep,
@@ -118,6 +118,12 @@ fn what_is_remembered_survives_json() {
     let json = serde_json::to_value(&full).unwrap();
     assert_eq!(json["replicas"][0]["kind"], "Deployment");
     assert_eq!(json["ports"][0]["dlxPort"], 20_000);
+    for name in ["wish", "atZero", "look"] {
+        assert!(
+            json.get(name).is_some(),
+            "{name}: replicas of two versions share it"
+        );
+    }
     assert_eq!(serde_json::from_value::<SleeperState>(json).unwrap(), full);
     let nothing = serde_json::from_str::<SleeperState>("{}").unwrap();
     assert_eq!(
