@@ -98,12 +98,8 @@ impl DesiredStateWriter {
         reason: &str,
     ) -> Result<Requested, DesiredStateError> {
         self.check(key).await?;
-        self.request(key, |state| match request_sleep(state, reason) {
-            Ok(next) => Ok(Some(next)),
-            Err(Refused::Already) => Ok(None),
-            Err(Refused::Waking) => Err(DesiredStateError::Superseded),
-        })
-        .await
+        self.request(key, |state| accepted(request_sleep(state, reason)))
+            .await
     }
 
     /// Asks that a resource goes to sleep that somebody else scaled to zero, so that the DLX stands in, unless zero means that it was turned
@@ -143,12 +139,8 @@ impl DesiredStateWriter {
         reason: &str,
     ) -> Result<Requested, DesiredStateError> {
         self.check(key).await?;
-        self.request(key, |state| match request_observation(state, reason) {
-            Ok(next) => Ok(Some(next)),
-            Err(Refused::Already) => Ok(None),
-            Err(Refused::Waking) => Err(DesiredStateError::Superseded),
-        })
-        .await
+        self.request(key, |state| accepted(request_observation(state, reason)))
+            .await
     }
 
     /// Asks that a resource wakes. Wins over any sleep that has not finished: a conflict is tried again. No-op when it is awake or waking.
@@ -237,6 +229,15 @@ impl DesiredStateWriter {
             })
             .await?;
         done.ok_or_else(|| DesiredStateError::Unknown(key.clone()))
+    }
+}
+
+/// The state to write. None: it is so already.
+fn accepted(next: Result<SleeperState, Refused>) -> Result<Option<SleeperState>, DesiredStateError> {
+    match next {
+        Ok(next) => Ok(Some(next)),
+        Err(Refused::Already) => Ok(None),
+        Err(Refused::Waking) => Err(DesiredStateError::Superseded),
     }
 }
 
