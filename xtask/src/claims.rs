@@ -1,4 +1,4 @@
-//! What the docs name, exists: commands of xtask, subcommands and flags of the binary.
+//! What the docs name, exists: commands of xtask, subcommands and flags of the binary, names and files.
 //!
 //! The binary is known by its generated reference, which the suite `generated` compares with the binary itself.
 
@@ -10,7 +10,7 @@ use clap::CommandFactory as _;
 use crate::outcome::Outcome;
 use crate::reference::COMMAND_LINE;
 use crate::workspace::Workspace;
-use crate::{Cli, markdown, names};
+use crate::{Cli, markdown, names, paths};
 
 /// Documents in which a `--flag` alone is a flag of the binary.
 const ABOUT_THE_BINARY: &[&str] = &["docs/operations.md", "docs/concepts.md"];
@@ -39,9 +39,11 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
     }
     let (names, untrue) = names::wrong(workspace)?;
     wrong.extend(untrue);
+    let (files, missing) = paths::wrong(workspace)?;
+    wrong.extend(missing);
     if wrong.is_empty() {
         Ok(Outcome::Passed(format!(
-            "{seen} commands, flags and variables, {names} other names"
+            "{seen} commands, flags and variables, {names} other names, {files} files"
         )))
     } else {
         Ok(Outcome::Failed(format!(

@@ -20,6 +20,7 @@ mod markdown;
 mod moved;
 mod names;
 mod outcome;
+mod paths;
 mod programs;
 mod reference;
 mod suites;

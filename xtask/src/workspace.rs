@@ -139,6 +139,11 @@ impl Workspace {
 
     /// Every Markdown file of the project, sorted.
     pub fn markdown_files(&self) -> Result<Vec<PathBuf>> {
+        self.files(".md")
+    }
+
+    /// Every file of the project whose name ends so, sorted.
+    pub fn files(&self, end: &str) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
@@ -152,7 +157,7 @@ impl Workspace {
                     if name != "target" && !name.starts_with('.') {
                         folders.push(path);
                     }
-                } else if name.ends_with(".md") {
+                } else if name.ends_with(end) {
                     found.push(path);
                 }
             }

@@ -3,7 +3,7 @@
 mod connections;
 mod idleness;
 pub(crate) mod leave;
-mod places;
+mod permits;
 mod socket;
 mod stall;
 
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use connections::{Connections, Signal};
 pub(crate) use idleness::{IdleTimeouts, Idleness, Verdict};
-pub(crate) use places::{Addresses, AtAddress, ConnectionPermit, ConnectionPermits, Full};
+pub(crate) use permits::{Addresses, AtAddress, ConnectionPermit, ConnectionPermits, Full};
 pub(crate) use socket::{Parting, Peek, Socket, own_status};
 pub(crate) use stall::{Stall, Streams};
 

@@ -44,7 +44,7 @@ pub(crate) enum Full {
     All,
 }
 
-/// ConnectionPermits for client connections.
+/// Permits for client connections.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermits {
     all: Arc<Semaphore>,
