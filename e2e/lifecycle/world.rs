@@ -539,7 +539,7 @@ impl World {
             .await
     }
 
-    /// Gives a Deployment a readiness probe that fails for ever.
+    /// Gives a Deployment that sleeps a readiness probe that fails for ever. Pods of before, which would still answer, are gone then.
     pub async fn never_ready(&self, namespace: &str, name: &str) -> Result<()> {
         let probe = serde_json::json!({
             "httpGet": { "path": "/status/503", "port": 8080 },
@@ -551,7 +551,12 @@ impl World {
         Api::<Deployment>::namespaced(self.client.clone(), namespace)
             .patch(name, &PatchParams::default(), &Patch::Strategic(patch))
             .await?;
-        Ok(())
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let of_it = ListParams::default().labels(&format!("app={name}"));
+        self.until("no pod of before", async || {
+            Ok(pods.list(&of_it).await?.items.is_empty().then_some(()))
+        })
+        .await
     }
 
     /// Requests that the DLX holds for a Sleeper.

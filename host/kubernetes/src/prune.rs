@@ -114,6 +114,7 @@ impl Cached for Pod {
             labels: self.metadata.labels.take(),
             creation_timestamp: self.metadata.creation_timestamp.take(),
             deletion_timestamp: self.metadata.deletion_timestamp.take(),
+            deletion_grace_period_seconds: self.metadata.deletion_grace_period_seconds.take(),
             owner_references: self.metadata.owner_references.take().map(|mut owners| {
                 owners.retain(|owner| owner.controller == Some(true));
                 owners

@@ -119,6 +119,8 @@ pub enum WaitReason {
     DemandUnknown,
     /// No ready pod yet.
     NoReadyPod,
+    /// Pods from before the wake are on their way out, and may still be listed as ready.
+    PodsLeaving,
     /// Ready pods are not listed in the Service's slices yet.
     NotListed,
 }

@@ -51,6 +51,9 @@ pub struct Observation {
     pub no_port: Option<String>,
     /// Pods of the workloads that are not terminating may be there. Only asked for while asleep, until there are none.
     pub pods_left: bool,
+    /// Until when, at the latest, pods from before the wake may be listed as ready although they go: the cluster's controllers learn of
+    /// their end later than of a selector that finds them. None: there are none. Only asked for while waking.
+    pub leaving_until: Option<Timestamp>,
     /// A ready, non-terminating pod accepts connections. Pods created before [`SleeperState::pods_since`] do not count.
     pub ready_pod: bool,
 }
@@ -449,7 +452,7 @@ impl Observation {
     }
 
     /// Whether Dormouse's slice of a Service, written for this Sleeper, names this DLX on every port.
-    fn is_named(&self, service: &Service, address: IpAddr) -> bool {
+    pub(crate) fn is_named(&self, service: &Service, address: IpAddr) -> bool {
         service.own_slice.as_ref().is_some_and(|own| {
             let ports = self.dlx_ports(service);
             own.generation.is_some()

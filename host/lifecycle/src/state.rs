@@ -159,12 +159,12 @@ impl SleeperState {
     }
 
     /// Whether a pod may be from before the wake, so that its age has to tell.
-    fn needs_age(&self) -> bool {
+    pub(crate) fn needs_age(&self) -> bool {
         self.zero_observed && !self.pods_gone
     }
 
     /// From when on pods from before the wake count too, if they did not from the start.
-    pub(crate) fn pods_survived(&self) -> Option<Timestamp> {
+    pub fn pods_survived(&self) -> Option<Timestamp> {
         let started = self.wake_started.filter(|_| self.needs_age())?;
         started.checked_add(SURVIVAL).ok()
     }

@@ -151,8 +151,11 @@ impl Observer {
         if matches!(phase, Phase::Waking | Phase::Ready | Phase::Awake) {
             self.pods.note_relisted(&mut observed);
         }
-        if phase == Phase::Waking && !self.pods.only_unready(&observed) {
-            return None;
+        if phase == Phase::Waking {
+            if !self.pods.only_unready(&observed) {
+                return None;
+            }
+            observed.observation.leaving_until = self.pods.leaving_until(&observed);
         }
         Some(observed)
     }
@@ -193,6 +196,7 @@ impl Observer {
         }
         if phase == Phase::Waking {
             (observed.observation.ready_pod, observed.pods_undecided) = self.pods.any_ready(&observed).await;
+            observed.observation.leaving_until = self.pods.leaving_until(&observed);
         }
         observed.observation.now = Timestamp::now();
         observed

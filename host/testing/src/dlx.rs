@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use dormouse_kubernetes::ServicePort;
+use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::wire::{PROBE_ANSWER_HEADER, PROBE_PATH};
 use dormouse_sleepers::{Cluster, DemandEntry, DemandReport, SleeperKey};
 use tokio::net::TcpListener;
@@ -39,6 +40,14 @@ struct Shared {
     cluster: Cluster,
     key: SleeperKey,
     held: Arc<AtomicU64>,
+}
+
+impl Shared {
+    fn sleeps(&self) -> bool {
+        let sleeper = self.cluster.caches().sleeper(&self.key);
+        let state = sleeper.and_then(|sleeper| Some(sleeper.status.as_ref()?.state.clone()));
+        state.is_some_and(|state| state.desired == DesiredState::Asleep)
+    }
 }
 
 impl Dlx {
@@ -192,15 +201,16 @@ async fn hold(State(shared): State<Shared>, request: Request) -> Response {
 }
 
 async fn forward(shared: &Shared, path: &str) -> Option<Reply> {
-    shared
-        .cluster
-        .desired()
-        .request_wake(&shared.key, "a request")
-        .await
-        .ok()?;
     let mut changes = shared.cluster.signals().revision();
+    let desired = shared.cluster.desired();
+    let mut asked = false;
     loop {
         changes.borrow_and_update();
+        // What was asked of a Sleeper that is lost, or says nothing yet, is asked again.
+        if !asked || shared.sleeps() {
+            desired.request_wake(&shared.key, "a request").await.ok()?;
+            asked = true;
+        }
         let port = ServicePort::Number(PORT);
         for pod in shared.cluster.endpoints().get("shop", "web", &port).ready {
             if let Ok(reply) = try_get(pod.address, path).await {

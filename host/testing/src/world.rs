@@ -295,14 +295,24 @@ impl World {
     pub async fn until_restored(&self) {
         let restored =
             async || self.replicas() == 2 && self.service()["spec"]["selector"] == json!({"app": "web"});
-        assert!(soon(restored).await, "{:#}", self.service());
+        assert!(soon(restored).await, "{}", self.story());
     }
 
     /// Waits for an answer of the Service; refusals do not count.
     pub async fn until_answered(&self) {
         let address = self.address();
         let answered = async || try_get(address, "/").await.is_ok_and(|reply| reply.status == 200);
-        assert!(soon(answered).await, "{:#}", self.service());
+        assert!(soon(answered).await, "{}", self.story());
+    }
+
+    /// All that tells why a Service is not answered, for a test that fails.
+    fn story(&self) -> String {
+        let service = self.service();
+        let workload = self.api.get("deployments.apps", "shop", "web");
+        let slices = self.api.list("endpointslices.discovery.k8s.io", "shop");
+        let pods = self.api.list("pods", "shop");
+        let sleeper = self.cluster.caches().sleeper(&self.key);
+        format!("{sleeper:#?}\n{service:#}\n{workload:#?}\n{slices:#?}\n{pods:#?}")
     }
 
     /// Waits until exactly these addresses are behind the Service.

@@ -110,7 +110,8 @@ fn down(seen: &Observation) -> impl Iterator<Item = &Workload> {
 
 /// ## Waking => Ready
 ///
-/// Selectors first: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself.
+/// Selectors before replicas: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself. As long as
+/// pods of before may be listed although they go, selectors stay parked: half of all connections would end at such a pod.
 pub(super) fn waking(seen: &Observation) -> Next {
     if let Some(next) = turn_back(seen) {
         return next;
@@ -130,12 +131,13 @@ pub(super) fn waking(seen: &Observation) -> Next {
         let deadline = after(seen.state.wake_started, seen.now, seen.readiness_timeout);
         if seen.now < deadline {
             let survived = seen.state.pods_survived().filter(|moment| *moment > seen.now);
-            let until = survived.map_or(deadline, |moment| moment.min(deadline));
+            let moments = [survived, leaving_until(seen)].into_iter().flatten();
+            let until = moments.fold(deadline, Timestamp::min);
             let reason = unserved(seen).map_or(WaitReason::NoReadyPod, WaitReason::Probe);
             return wait(reason, Some(until));
         }
         if seen.state.current_wake_failure().is_some() {
-            return wait(WaitReason::NoReadyPod, None);
+            return wait(WaitReason::NoReadyPod, leaving_until(seen));
         }
         let (now, seconds) = (seen.now, seen.readiness_timeout.as_secs_f64());
         return act_state(seen, |state| {
@@ -146,6 +148,9 @@ pub(super) fn waking(seen: &Observation) -> Next {
                 at: now,
             });
         });
+    }
+    if let Some(until) = leaving_until(seen) {
+        return wait(WaitReason::PodsLeaving, Some(until));
     }
     let now = seen.now;
     act_state(seen, |state| {
@@ -178,7 +183,14 @@ fn failed(seen: &Observation, message: String) -> Next {
 
 /// What every wake does first, that of a Sleeper that is being deleted included: nothing of the old generation can be carried out afterwards.
 pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
-    let mut steps = restores(seen);
+    let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
+    let newly_at_zero = at_zero && !seen.state.zero_observed;
+    // A scale-down that is still under way must have lost before pods are listed.
+    let mut steps = fences(seen);
+    let pods_leave = newly_at_zero || leaving(seen).is_some();
+    let waits = |service: &Service| pods_leave && stands_in(seen, service);
+    let restored = parked(seen).filter(|service| !waits(service));
+    steps.extend(restored.map(|service| Step::RestoreSelector(service.name.clone())));
     steps.extend(
         existing(seen)
             .filter(|(_, selector)| matches!(selector, Selector::Pods(_)))
@@ -187,14 +199,13 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
                 (!fenced).then(|| Step::FenceService(service.name.clone(), seen.state.epoch))
             }),
     );
-    let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
-    if at_zero && !seen.state.zero_observed {
+    if newly_at_zero {
         // Its pods may still look ready although they are going away. Remember that before they are scaled up.
         let mut state = seen.state.clone();
         state.zero_observed = true;
         steps.push(Step::SetState(Box::new(state)));
     } else {
-        steps.extend(revivals(seen));
+        steps.extend(scale_ups(seen));
     }
     (!steps.is_empty()).then_some(Next::Act(steps))
 }
@@ -285,6 +296,9 @@ pub(super) fn finalize(seen: &Observation, timings: &Timings) -> Next {
             if let Some(why) = seen.lost_selector() {
                 return failed(seen, why);
             }
+            if let Some(until) = leaving_until(seen) {
+                return repairs(seen).unwrap_or_else(|| wait(WaitReason::PodsLeaving, Some(until)));
+            }
         }
         Phase::Diverting | Phase::Observing | Phase::Draining | Phase::Asleep => {
             return wake(seen, timings, "the Sleeper is being deleted");
@@ -363,10 +377,21 @@ fn unserved(seen: &Observation) -> Option<String> {
 }
 
 pub(super) fn restores(seen: &Observation) -> Vec<Step> {
+    parked(seen)
+        .map(|service| Step::RestoreSelector(service.name.clone()))
+        .collect()
+}
+
+fn parked(seen: &Observation) -> impl Iterator<Item = &Service> {
     existing(seen)
         .filter(|(_, selector)| matches!(selector, Selector::Parked(_) | Selector::Stranded(..)))
-        .map(|(service, _)| Step::RestoreSelector(service.name.clone()))
-        .collect()
+        .map(|(service, _)| service)
+}
+
+/// Whether the slice of a Service, written for this Sleeper, leads to a DLX that is ready and answers.
+fn stands_in(seen: &Observation, service: &Service) -> bool {
+    let mut ready = seen.dlx.ready.iter();
+    seen.has_stand_in(service) && ready.any(|address| seen.is_named(service, *address))
 }
 
 pub(super) fn own_slices(seen: &Observation) -> impl Iterator<Item = &Service> {
@@ -388,7 +413,9 @@ fn stays_at_zero(seen: &Observation, workload: &Workload) -> bool {
 /// Scaled to zero by somebody else before the DLX has left: it stays, instead of leaving a Service with nobody behind it.
 fn stand_in_again(seen: &Observation) -> Option<Next> {
     let possible = own_slices(seen).next().is_some() && !seen.dlx.ready.is_empty();
-    if !possible || !all_at_zero(seen, Zero::StandIn) || seen.obstacle().is_some() {
+    // The wake has written on every workload. What does not show it was read before.
+    let is_stale = workloads(seen).any(|workload| !is_fenced(seen, workload));
+    if !possible || is_stale || !all_at_zero(seen, Zero::StandIn) || seen.obstacle().is_some() {
         return None;
     }
     let now = seen.now;
@@ -415,20 +442,36 @@ pub(super) fn leave(seen: &Observation) -> Option<Next> {
     own_slices(seen).next().map(|_| wait(WaitReason::NotListed, None))
 }
 
-/// What brings workloads back: replicas where there are none, a fence where a scale-down may still be under way.
-pub(super) fn revivals(seen: &Observation) -> Vec<Step> {
+/// Until when a Service whose selector is put back could lead to pods that are on their way out. None: it leads to none of them.
+fn leaving(seen: &Observation) -> Option<Timestamp> {
+    seen.leaving_until
+        .filter(|until| seen.state.needs_age() && *until > seen.now)
+}
+
+/// Until when a selector waits for such pods. Where no DLX stands in, one that goes is better than nobody.
+fn leaving_until(seen: &Observation) -> Option<Timestamp> {
+    leaving(seen).filter(|_| parked(seen).any(|service| stands_in(seen, service)))
+}
+
+/// Replicas for workloads that have none.
+fn scale_ups(seen: &Observation) -> impl Iterator<Item = Step> {
+    let down = workloads(seen).filter(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
+    down.map(|workload| {
+        let wanted = wanted_replicas(seen, workload, recorded(seen, workload));
+        Step::Scale(workload.object.clone(), wanted)
+    })
+}
+
+/// Whether this wake has written on the workload.
+fn is_fenced(seen: &Observation, workload: &Workload) -> bool {
+    workload.fence.is_some_and(|fence| fence >= seen.state.epoch)
+}
+
+/// Fences for workloads that are up, and for which a scale-down may still be under way.
+fn fences(seen: &Observation) -> Vec<Step> {
     workloads(seen)
-        .filter_map(|workload| {
-            let recorded = recorded(seen, workload);
-            if workload.replicas == 0 {
-                if stays_at_zero(seen, workload) {
-                    return None;
-                }
-                let wanted = wanted_replicas(seen, workload, recorded);
-                return Some(Step::Scale(workload.object.clone(), wanted));
-            }
-            let fenced = workload.fence.is_some_and(|fence| fence >= seen.state.epoch);
-            (recorded.is_some() && !fenced).then(|| Step::Fence(workload.object.clone(), seen.state.epoch))
-        })
+        .filter(|workload| workload.replicas > 0 && recorded(seen, workload).is_some())
+        .filter(|workload| !is_fenced(seen, workload))
+        .map(|workload| Step::Fence(workload.object.clone(), seen.state.epoch))
         .collect()
 }

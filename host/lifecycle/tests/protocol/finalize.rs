@@ -48,7 +48,7 @@ fn waking_restores_scales_and_fences_before_the_dlx_leaves() {
     leaving.services[0].fence = None;
     assert_eq!(
         steps(&leaving),
-        [Step::FenceService("web".into(), EPOCH), Step::Fence(web(), EPOCH)]
+        [Step::Fence(web(), EPOCH), Step::FenceService("web".into(), EPOCH)]
     );
 
     leaving.services[0].fence = Some(EPOCH);

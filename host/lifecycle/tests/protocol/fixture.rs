@@ -184,6 +184,7 @@ pub fn seen(phase: Phase, desired: DesiredState) -> Observation {
         lost_ports: Vec::new(),
         no_port: None,
         pods_left: false,
+        leaving_until: None,
         ready_pod: phase != Phase::Asleep,
     };
     if matches!(

@@ -98,11 +98,79 @@ fn zero_is_noted_before_it_is_undone() {
     let mut woken = woken();
     woken.state.zero_observed = false;
     let steps = steps(&woken);
-    let [Step::RestoreSelector(_), Step::SetState(state)] = &steps[..] else {
+    let [Step::SetState(state)] = &steps[..] else {
         panic!("{steps:?}")
     };
     assert!(state.zero_observed, "pods of before may still look ready");
     assert_eq!((state.phase, state.epoch), (Phase::Waking, EPOCH));
+}
+
+// pods of before must not be listed while they go
+
+#[test]
+fn a_selector_stays_parked_while_pods_of_before_may_be_listed_although_they_go() {
+    let mut woken = woken();
+    woken.state.zero_observed = true;
+    woken.leaving_until = Some(in_secs(5));
+    assert_eq!(steps(&woken), [Step::Scale(web(), 3)], "the wake goes on");
+
+    woken.workloads[0].replicas = 3;
+    woken.workloads[0].fence = Some(EPOCH);
+    give_slice(&mut woken);
+    assert_eq!(waits(&woken), (WaitReason::NoReadyPod, Some(in_secs(5))));
+    woken.ready_pod = true;
+    assert_eq!(
+        waits(&woken),
+        (WaitReason::PodsLeaving, Some(in_secs(5))),
+        "the DLX forwards meanwhile"
+    );
+    woken.deleting = true;
+    assert_eq!(waits(&woken), (WaitReason::PodsLeaving, Some(in_secs(5))));
+
+    woken.leaving_until = None;
+    assert_eq!(steps(&woken), [Step::RestoreSelector("web".into())]);
+}
+
+#[test]
+fn where_no_dlx_stands_in_a_pod_that_goes_is_better_than_nobody() {
+    let mut woken = woken();
+    woken.leaving_until = Some(in_secs(5));
+    woken.services[0].own_slice = None;
+    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
+    give_slice(&mut woken);
+    woken.services[0].own_slice.as_mut().unwrap().generation = None;
+    assert_eq!(
+        steps(&woken)[0],
+        Step::RestoreSelector("web".into()),
+        "it leads to a DLX that knows another Sleeper"
+    );
+    give_slice(&mut woken);
+    woken.dlx = dlx(&[]);
+    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
+}
+
+#[test]
+fn a_selector_goes_back_after_a_scale_down_that_is_under_way_can_not_land_any_more() {
+    let mut woken = woken();
+    woken.state.zero_observed = false;
+    woken.workloads[0].replicas = 3;
+    woken.workloads[0].fence = None;
+    assert_eq!(
+        steps(&woken),
+        [Step::Fence(web(), EPOCH), Step::RestoreSelector("web".into())],
+        "in this order: one that fails ends it"
+    );
+}
+
+#[test]
+fn pods_that_are_gone_or_kept_hold_no_selector_back() {
+    let mut woken = woken();
+    woken.leaving_until = Some(in_secs(5));
+    woken.state.pods_gone = true;
+    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
+    woken.state.pods_gone = false;
+    woken.leaving_until = Some(now());
+    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
 }
 
 // which replicas come back

@@ -266,6 +266,27 @@ impl Cluster {
         self.services[index].listed = listed;
     }
 
+    /// Whether a Service, if its selector is put back now, leads to pods that go because of a sleep: their controller has not heard of
+    /// anything but zero, or will hear of nothing else.
+    pub fn leads_to_leaving_pods(&self, index: usize) -> bool {
+        let Some(state) = self.sleeper.as_ref().map(|sleeper| &sleeper.state) else {
+            return false;
+        };
+        let of = self.services[index].workload;
+        let uid = self.sleeper.as_ref().map(|sleeper| sleeper.uid);
+        let own = self.services[index].slice.iter();
+        let own = own.filter(|own| Some(own.owner.1) == uid && own.content.generation.is_some());
+        let mut dlx = own.flat_map(|own| &own.content.addresses);
+        // Where no DLX stands in, one that goes is better than nobody.
+        let stands_in = dlx.any(|address| self.dlx.iter().any(|last| address_of(*last) == *address));
+        let zero = self.believed.get(of) == Some(&0) || self.workloads[of].replicas == 0;
+        let put_to_sleep = self.workloads[of].noted.is_some();
+        let kept = state.pods_survived().is_some_and(|moment| self.now >= moment);
+        let before = |pod: &Pod| state.wake_started.is_some_and(|started| pod.created < started);
+        let mut pods = self.pods.iter().filter(|pod| pod.workload == of);
+        stands_in && zero && put_to_sleep && !kept && pods.any(|pod| pod.ready && before(pod))
+    }
+
     /// The workloads' controllers learn what is desired.
     pub fn watch_workloads(&mut self) {
         self.believed = self.workloads.iter().map(|workload| workload.replicas).collect();
@@ -554,6 +575,10 @@ impl Cluster {
             lost_ports: Vec::new(),
             no_port: None,
             pods_left: !objects.pods.is_empty(),
+            leaving_until: sleeper.state.pods_survived().filter(|_| {
+                let young = |pod: &Pod| since.is_none_or(|since| pod.created >= since);
+                objects.pods.iter().any(|pod| pod.ready && !young(pod))
+            }),
             ready_pod: objects
                 .pods
                 .iter()

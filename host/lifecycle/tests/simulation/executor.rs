@@ -235,6 +235,9 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
             now.parked = false;
             now.fences.insert(plan.uid, plan.seen.state.epoch);
             now.version = version;
+            if cluster.leads_to_leaving_pods(index) {
+                return Outcome::Violation(format!("{name} leads to pods that a sleep takes away"));
+            }
         }
         Step::FenceService(name, epoch) => {
             let index = position(cluster, name);

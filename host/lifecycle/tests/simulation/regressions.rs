@@ -209,6 +209,42 @@ fn a_late_scale_down_after_a_whole_wake() {
     assert_eq!(world.cluster.workloads[0].replicas, 2);
 }
 
+/// A leader has read a workload that sleeps, and reads its Sleeper when a wake has come nearly to its end: nobody has scaled to zero.
+#[test]
+fn zero_that_was_read_before_a_wake_is_nobodys_scaling() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Asleep);
+    play(&mut world, &[Run(0, 2), WishWake, ReadObjects(0)]);
+    run_to(&mut world, 1, Phase::Ready);
+    play(&mut world, &[ReadSleeper(0), Step(0)]);
+    assert_ne!(world.phase(), Phase::Diverting);
+    world.settle().unwrap();
+}
+
+/// A wake follows a sleep so closely that no controller has acted on the zero: the pods are ready, and about to go.
+#[test]
+fn a_selector_waits_for_pods_that_a_sleep_takes_away() {
+    let mut world = leaders();
+    play(&mut world, &[WishSleep]);
+    run_to(&mut world, 0, Phase::Draining);
+    for _ in 0..8 {
+        if world.phase() == Phase::Asleep && world.cluster.workloads[0].replicas == 0 {
+            break;
+        }
+        play(&mut world, &[Tick(4000), Observe(0), Step(0), Step(0), Step(0)]);
+    }
+    assert!(!world.cluster.pods.is_empty(), "nobody has acted on it");
+    play(&mut world, &[WatchWorkloads, WishWake]);
+    for _ in 0..4 {
+        play(&mut world, &[Observe(1), Step(1), Step(1), Step(1), Step(1)]);
+    }
+    assert!(world.cluster.services.iter().all(|service| service.parked));
+    assert!(world.cluster.workloads[0].replicas > 0, "the wake goes on");
+    play(&mut world, &[SyncWorkloads]);
+    world.settle().unwrap();
+}
+
 /// Deleted in the one phase that is neither waking nor awake.
 #[test]
 fn finalizing_in_ready_comes_to_an_end() {

@@ -150,7 +150,9 @@ pub(super) fn pause(
         | WaitReason::NotListed
         | WaitReason::EndpointsLeaving
         | WaitReason::Held(_) => (Some(MISSED), false),
-        WaitReason::Grace | WaitReason::CatchingUp | WaitReason::Lost => (None, false),
+        WaitReason::Grace | WaitReason::CatchingUp | WaitReason::PodsLeaving | WaitReason::Lost => {
+            (None, false)
+        }
         // A DLX that becomes ready is seen at once.
         WaitReason::NoDlx => (Some(spread(RESYNC)), false),
         WaitReason::Settled => match (role, reconciled.phase) {
