@@ -241,15 +241,13 @@ impl<K: Cached> Cache<K> {
         for gone in known.iter().filter(|old| !stays(old)) {
             self.remove(namespace, &gone.name_any());
         }
-        for mut object in objects {
-            object.prune();
-            self.put(object);
+        for object in objects {
+            self.put(pruned(object));
         }
     }
 
     /// Puts an object in. The answer is what was there before.
-    fn put(&self, object: K) -> (Option<Arc<K>>, Arc<K>) {
-        let object = Arc::new(object);
+    fn put(&self, object: Arc<K>) -> (Option<Arc<K>>, Arc<K>) {
         let mut objects = self.write();
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let names = objects.by_name.entry(namespace.clone()).or_default();
@@ -291,6 +289,12 @@ impl<K> Objects<K> {
             }
         }
     }
+}
+
+/// What is kept of an object.
+fn pruned<K: Cached>(mut object: K) -> Arc<K> {
+    object.prune();
+    Arc::new(object)
 }
 
 /// Told of every change: what was there, what is there now.
@@ -414,7 +418,7 @@ async fn reflect<K: Cached>(
     let pauses = ExponentialBackoff::from(pauses());
     let stream = watch_kind(api, watcher::Config::default()).backoff(pauses);
     let mut stream = std::pin::pin!(stream);
-    let mut fresh: Option<HashMap<(String, String), K>> = None;
+    let mut fresh = None;
     let mut told = false;
     loop {
         let event = tokio::select! {
@@ -451,15 +455,17 @@ async fn reflect<K: Cached>(
     }
 }
 
+/// What a list has told so far, by namespace and name.
+type Fresh<K> = HashMap<(String, String), Arc<K>>;
+
 fn apply<K: Cached>(
     event: Event<K>,
     cache: &Cache<K>,
-    fresh: &mut Option<HashMap<(String, String), K>>,
+    fresh: &mut Option<Fresh<K>>,
     signals: &Signals,
     hook: &Hook<K>,
 ) {
-    let put = |mut object: K| {
-        object.prune();
+    let put = |object: Arc<K>| {
         let (old, new) = cache.put(object);
         hook(old.as_ref(), Some(&new));
         if old.as_ref().is_none_or(|old| !old.same(&new)) {
@@ -476,7 +482,8 @@ fn apply<K: Cached>(
         Event::Init => *fresh = Some(HashMap::new()),
         Event::InitApply(object) => {
             let key = (object.namespace().unwrap_or_default(), object.name_any());
-            fresh.get_or_insert_default().insert(key, object);
+            // Page by page: ten thousand whole objects are several hundred megabytes, and what is kept of them would hold on to all of it.
+            fresh.get_or_insert_default().insert(key, pruned(object));
         }
         Event::InitDone => {
             let listed = fresh.take().unwrap_or_default();
@@ -493,7 +500,7 @@ fn apply<K: Cached>(
             cache.synced.send_replace(true);
             signals.revision.send_modify(|revision| *revision += 1);
         }
-        Event::Apply(object) => put(object),
+        Event::Apply(object) => put(pruned(object)),
         Event::Delete(object) => remove(&object.namespace().unwrap_or_default(), &object.name_any()),
     }
 }
@@ -514,7 +521,7 @@ mod tests {
 
     struct Fixture {
         cache: Arc<Cache<Service>>,
-        fresh: Option<HashMap<(String, String), Service>>,
+        fresh: Option<Fresh<Service>>,
         signals: Signals,
         told: broadcast::Receiver<Change>,
     }
@@ -538,6 +545,19 @@ mod tests {
                 .map(|change| change.name)
                 .collect()
         }
+    }
+
+    #[test]
+    fn a_list_under_way_holds_nothing_that_nobody_reads() {
+        let mut fixture = Fixture::new();
+        fixture.apply(Event::Init);
+        let mut whole = service("shop", "web", "1", 80);
+        whole.metadata.managed_fields = Some(vec![Default::default()]);
+        whole.status = Some(Default::default());
+        fixture.apply(Event::InitApply(whole));
+        let mut listed = fixture.fresh.iter().flatten().map(|(_, object)| object);
+        let kept = listed.next().unwrap();
+        assert_eq!((&kept.metadata.managed_fields, &kept.status), (&None, &None));
     }
 
     #[test]
@@ -621,14 +641,14 @@ mod tests {
             ("two", "web", "back"),
             ("three", "db", "back"),
         ] {
-            cache.put(pod(name, app, tier));
+            cache.put(Arc::new(pod(name, app, tier)));
         }
         assert_eq!(found("a", &[("app", "web")]), ["one", "two"]);
         assert_eq!(found("a", &[("app", "web"), ("tier", "back")]), ["two"]);
         assert!(found("a", &[("app", "web"), ("tier", "none")]).is_empty());
         assert!(found("a", &[]).is_empty(), "an empty selector selects nothing");
         assert!(found("b", &[("app", "web")]).is_empty());
-        cache.put(pod("one", "db", "front"));
+        cache.put(Arc::new(pod("one", "db", "front")));
         cache.remove("a", "two");
         assert!(found("a", &[("app", "web")]).is_empty());
         assert_eq!(found("a", &[("app", "db")]), ["one", "three"]);
