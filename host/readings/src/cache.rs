@@ -162,7 +162,8 @@ impl Cache {
         let fetch = async move {
             let Ok(_place) = tokio::time::timeout(timeout, places.acquire()).await else {
                 return Err(format!(
-                    "{concurrency} other calls took longer than {}",
+                    "not answered, since {concurrency} other calls to {} took longer than {}",
+                    request.whom(),
                     window_name(timeout)
                 ));
             };

@@ -92,6 +92,19 @@ impl Request {
         }
     }
 
+    /// Who is asked, for people.
+    pub(crate) fn whom(&self) -> String {
+        match self {
+            Self::Demand => "DLX replicas".to_owned(),
+            Self::Custom { .. } => "the custom metrics API".to_owned(),
+            Self::External { .. } => "the external metrics API".to_owned(),
+            Self::Prometheus { server, .. } => format!("Prometheus server {server}"),
+            Self::Selector { .. } | Self::Pods { .. } => "the Kubernetes API".to_owned(),
+            Self::Usage { .. } => "the resource metrics API".to_owned(),
+            Self::Scrape { .. } => "pods".to_owned(),
+        }
+    }
+
     /// Name of the server, where there are several.
     pub(crate) fn server(&self) -> &str {
         match self {

@@ -236,6 +236,42 @@ async fn calls_to_one_server_are_bounded() {
     assert_eq!(upstream.most_at_once.load(Ordering::Relaxed), 4);
 }
 
+/// A Prometheus server that accepts calls and says nothing.
+struct Hanging;
+
+#[async_trait]
+impl Upstream for Hanging {
+    async fn fetch(&self, request: &Request, _now: Timestamp) -> Result<Answer, String> {
+        if let Request::Prometheus { .. } = request {
+            std::future::pending::<()>().await;
+        }
+        let values = names().map(|name| (name, MetricValue::Value("7".to_owned())));
+        Ok(Answer::Custom(values.collect()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_source_that_hangs_hears_which_one_it_is_and_others_do_not_wait() {
+    let readings = Readings::new(Arc::new(Hanging), LIMITS, Metrics::default());
+    let ask: Vec<_> = (0..20).map(|number| query(&format!("x{number}"))).collect();
+    let other = async {
+        let begun = tokio::time::Instant::now();
+        let samples = read(&readings, &[custom("w1".to_owned())], SECOND).await;
+        (samples, begun.elapsed())
+    };
+    let (samples, other) = tokio::join!(read(&readings, &ask, SECOND), other);
+    assert_eq!(other, ([seven()].to_vec(), Duration::ZERO));
+    let waited = "not answered, since 4 other calls to Prometheus server main took longer than 10s";
+    let told = |text: &str| {
+        samples
+            .iter()
+            .filter(|sample| **sample == Sample::Error(text.to_owned()))
+            .count()
+    };
+    assert_eq!(told("no answer within 10s") + told(waited), 20, "{samples:?}");
+    assert!(told(waited) > 0, "{samples:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_is_bounded_and_counted() {
     let mut registry = Registry::default();
