@@ -6,7 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::iter::Sum;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// Longest accepted text. Kubernetes never writes more than about thirty characters.
@@ -23,8 +24,8 @@ const LARGEST: i128 = i64::MAX as i128 * NANOS;
 /// `1000m == 1`, `1Ki > 1000`. Arithmetic is that of integers, saturates at the largest quantity, and says which way it rounds.
 ///
 /// (The crate `kube_quantity` reads numbers through `f64` and takes a bare `Ki` for zero, so it is not used.)
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(into = "String")]
 pub struct Quantity {
     nanos: i128,
     /// How it was written: decides about the suffix only.
@@ -41,6 +42,39 @@ enum Format {
     BinarySi,
     /// `12e6`.
     DecimalExponent,
+}
+
+/// From a text or a number, which manifests have where a quantity needs no suffix, as Kubernetes reads it.
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber)
+    }
+}
+
+struct TextOrNumber;
+
+impl Visitor<'_> for TextOrNumber {
+    type Value = Quantity;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a quantity such as 2, \"500m\" or \"1.5Gi\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Quantity, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Quantity, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Quantity, E> {
+        self.visit_str(&number.to_string())
+    }
 }
 
 /// Why a text is not a quantity.
@@ -394,14 +428,6 @@ impl fmt::Display for Quantity {
             }
             _ => f.pad(&format!("{number}{}", DECIMAL[power])),
         }
-    }
-}
-
-impl TryFrom<String> for Quantity {
-    type Error = QuantityError;
-
-    fn try_from(text: String) -> Result<Self, QuantityError> {
-        text.parse()
     }
 }
 

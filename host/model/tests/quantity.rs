@@ -300,3 +300,24 @@ proptest! {
         prop_assert_eq!(quantity(&sum.to_string()), sum);
     }
 }
+
+#[test]
+fn json_has_texts_and_numbers() {
+    let read = |json: &str| serde_json::from_str::<Quantity>(json).map_err(|error| error.to_string());
+    for (json, text) in [
+        ("\"500m\"", "500m"),
+        ("10", "10"),
+        ("-3", "-3"),
+        ("0.5", "500m"),
+        ("1e3", "1k"),
+    ] {
+        assert_eq!(
+            read(json).map(|quantity| quantity.to_string()),
+            Ok(text.to_owned()),
+            "{json}"
+        );
+    }
+    for json in ["\"much\"", "true", "null", "[1]", "1e300"] {
+        assert!(read(json).is_err(), "{json}: {:?}", read(json));
+    }
+}
