@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AutoscalerOptions, Common, DlxOptions, Settings};
-use crate::{autoscaler, check, demo, dlx, inspect, output, process, reference, restore};
+use crate::{autoscaler, check, demo, dlx, inspect, output, process, reference, restore, simulate};
 
 /// Puts Kubernetes workloads to sleep when nobody needs them and wakes them when somebody does.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Check(check::Options),
     /// Show it all on an embedded Kubernetes on this machine
     Demo(demo::Options),
+    /// Run the scaling kernel over recorded readings and tell what would have become of a workload
+    Simulate(simulate::Options),
     /// Tools for plugin authors
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -133,6 +135,12 @@ pub fn main() -> ExitCode {
             }
             Command::Demo(options) => demo::run(options, shutdown).await,
             Command::Check(options) => interruptible(&shutdown, check::run(options)).await,
+            Command::Simulate(options) => {
+                interruptible(&shutdown, async {
+                    tokio::task::spawn_blocking(move || simulate::simulate(&options)).await?
+                })
+                .await
+            }
             Command::Plugin(PluginCommand::Inspect(options)) => {
                 interruptible(&shutdown, inspect::run(options)).await
             }

@@ -17,4 +17,5 @@ pub mod process;
 mod reference;
 pub mod requests;
 mod restore;
+mod simulate;
 mod telemetry;

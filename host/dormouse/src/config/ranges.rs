@@ -127,13 +127,17 @@ const DLX: &[Range] = &[
     range("shutdownDelay", Allowed::NoneOrBetween(MS, HOUR)),
 ];
 
-/// Options of `dormouse restore` and `dormouse check`, which are flags alone.
+/// Options of subcommands that are flags alone.
 const OTHERS: &[Range] = &[
     range("deadline", Allowed::Between(SECOND, DAY)),
     range("wakeLimit", Allowed::Between(SECOND, DAY)),
     // Bytes of `dormouse plugin compile`.
     range("memory", Allowed::Count(1 << 20, 1 << 50)),
     range("patience", Allowed::NoneOrBetween(MS, DAY)),
+    // Of `dormouse simulate`.
+    range("every", Allowed::Between(SECOND, DAY)),
+    range("sleepAfter", Allowed::Between(SECOND, DAY)),
+    range("startup", Allowed::NoneOrBetween(MS, DAY)),
 ];
 
 /// What is allowed for the keys of a section.
