@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AutoscalerOptions, Common, DlxOptions, Settings};
-use crate::{autoscaler, check, demo, dlx, inspect, output, process, reference, restore, simulate};
+use crate::{autoscaler, check, demo, dlx, explain, inspect, output, process, reference, restore, simulate};
 
 /// Puts Kubernetes workloads to sleep when nobody needs them and wakes them when somebody does.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Restore(RestoreCommand),
     /// Ask a running installation whether it is well
     Check(check::Options),
+    /// Tell where a workload stands, why, and what it waits for
+    Explain(explain::Options),
     /// Show it all on an embedded Kubernetes on this machine
     Demo(demo::Options),
     /// Run the scaling kernel over recorded readings and tell what would have become of a workload
@@ -135,6 +137,7 @@ pub fn main() -> ExitCode {
             }
             Command::Demo(options) => demo::run(options, shutdown).await,
             Command::Check(options) => interruptible(&shutdown, check::run(options)).await,
+            Command::Explain(options) => interruptible(&shutdown, explain::run(options)).await,
             Command::Simulate(options) => {
                 interruptible(&shutdown, async {
                     tokio::task::spawn_blocking(move || simulate::simulate(&options)).await?

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 mod dlx;
+mod explain;
 mod host;
 mod inspect;
 pub mod local;

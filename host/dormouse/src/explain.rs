@@ -1,0 +1,148 @@
+//! `dormouse explain`: where a workload stands, why, and what it waits for, without kubectl.
+
+mod story;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use dormouse_kubernetes::limited;
+use dormouse_sleepers::Sleeper;
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::ListParams;
+
+use crate::output;
+
+/// Longest request.
+const REQUEST: Duration = Duration::from_secs(10);
+/// Short names of kinds, as kubectl has them.
+const SHORT: [(&str, &str); 4] = [
+    ("deploy", "deployment"),
+    ("sts", "statefulset"),
+    ("svc", "service"),
+    ("rs", "replicaset"),
+];
+
+/// Options of `dormouse explain`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// What to explain, such as deployment/web, service/web or sleeper/web.workloads
+    #[arg(value_name = "KIND/NAME")]
+    what: What,
+    /// Its namespace
+    #[arg(long, short, default_value = "default")]
+    namespace: String,
+    /// kubeconfig file [default: in-cluster configuration, else the usual kubeconfig]
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig_path: Option<PathBuf>,
+}
+
+/// An object, as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct What {
+    /// In lower case and the singular.
+    kind: String,
+    name: String,
+}
+
+impl FromStr for What {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (kind, name) = text
+            .split_once('/')
+            .context("it needs a kind and a name, as in deployment/web")?;
+        ensure!(
+            !kind.is_empty() && !name.is_empty(),
+            "it needs a kind and a name, as in deployment/web"
+        );
+        let kind = kind.to_lowercase();
+        let long = SHORT.iter().find(|(short, _)| *short == kind);
+        let kind = long.map_or(kind, |(_, long)| (*long).to_owned());
+        Ok(Self {
+            kind: kind.strip_suffix('s').unwrap_or(&kind).to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl What {
+    /// Whether a Sleeper is about it.
+    fn is_of(&self, sleeper: &Sleeper) -> bool {
+        let spec = &sleeper.spec;
+        let is = |kind: &str, name: &str| kind.to_lowercase() == self.kind && name == self.name;
+        let mut objects = spec.workloads.iter().chain([&spec.object]);
+        match self.kind.as_str() {
+            "sleeper" => sleeper.metadata.name.as_deref() == Some(&self.name),
+            "service" if spec.services.contains(&self.name) => true,
+            _ => objects.any(|object| is(&object.kind, &object.name)),
+        }
+    }
+}
+
+/// Tells of each Sleeper that is about it.
+pub async fn run(options: Options) -> Result<()> {
+    let client = dormouse_kubernetes::client(options.kubeconfig_path.as_deref()).await?;
+    let (What { kind, name }, namespace) = (&options.what, &options.namespace);
+    let api: Api<Sleeper> = Api::namespaced(client, namespace);
+    let what = || format!("listing Sleepers of {namespace}");
+    let sleepers = limited(REQUEST, what, api.list(&ListParams::default())).await?;
+    let about = sleepers
+        .items
+        .iter()
+        .filter(|sleeper| options.what.is_of(sleeper));
+    let now = Timestamp::now();
+    let stories: Vec<_> = about.map(|sleeper| story::tell(sleeper, now)).collect();
+    if stories.is_empty() {
+        bail!(
+            "no Sleeper of namespace {namespace} is about {kind} {name}, so Dormouse leaves it alone. A Deployment or StatefulSet takes part \
+             with the annotation dormouse.dev/sleep-after; what is wrong with an annotation is an Event on the object, and other \
+             kinds are for their plugins to list"
+        );
+    }
+    Ok(output::answer(&stories.join("\n"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn sleeper() -> Sleeper {
+        let spec = json!({
+            "resource": "web",
+            "object": {"apiVersion": "example.com/v1", "kind": "Site", "name": "web"},
+            "workloads": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web-main"}],
+            "services": ["front"],
+        });
+        let mut sleeper = Sleeper::new("web.sites", serde_json::from_value(spec).unwrap());
+        sleeper.metadata.namespace = Some("shop".to_owned());
+        sleeper
+    }
+
+    #[rstest]
+    #[case::its_object("site/web", true)]
+    #[case::a_workload("Deployments/web-main", true)]
+    #[case::a_short_name("deploy/web-main", true)]
+    #[case::a_service("svc/front", true)]
+    #[case::itself("sleeper/web.sites", true)]
+    #[case::another_kind("deployment/web", false)]
+    #[case::another_name("svc/web", false)]
+    fn a_sleeper_is_about_all_that_it_names(#[case] what: &str, #[case] is: bool) {
+        assert_eq!(what.parse::<What>().unwrap().is_of(&sleeper()), is);
+    }
+
+    #[rstest]
+    #[case("web")]
+    #[case("deployment/")]
+    #[case("/web")]
+    fn what_is_no_object_is_refused(#[case] what: &str) {
+        let error = what.parse::<What>().unwrap_err().to_string();
+        assert!(error.contains("as in deployment/web"), "{error}");
+    }
+}
