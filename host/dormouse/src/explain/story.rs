@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    fn told(status: Value) -> String {
+    fn told(status: &Value) -> String {
         let sleeper = json!({
             "apiVersion": "dormouse.dev/v1alpha1",
             "kind": "Sleeper",
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn one_that_sleeps_says_since_when_why_and_what_wakes_it() {
-        let told = told(json!({
+        let told = told(&json!({
             "phase": "Asleep", "wish": "Asleep", "epoch": 3, "since": "2026-01-01T00:00:00Z",
             "reason": "requests over 15m is 0", "atZero": true,
             "replicas": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "replicas": 3}],
@@ -186,7 +186,7 @@ mod tests {
                 ],
             })
         };
-        let now = told(status(4));
+        let now = told(&status(4));
         assert!(
             now.contains("  problem    ReadingsAvailable (ReadingFailed): the API hangs\n"),
             "{now}"
@@ -196,13 +196,13 @@ mod tests {
             "{now}"
         );
         assert!(!now.contains("Divertible"), "{now}");
-        assert!(!told(status(3)).contains("the wake failed"));
+        assert!(!told(&status(3)).contains("the wake failed"));
     }
 
     #[test]
     fn one_that_was_declared_a_moment_ago_waits_for_a_decision() {
         assert!(
-            told(json!({})).ends_with(
+            told(&json!({})).ends_with(
                 "waits for  a decision: it sleeps when every reading is at or below its threshold\n"
             )
         );
