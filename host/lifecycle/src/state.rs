@@ -160,7 +160,14 @@ impl SleeperState {
 
     /// Whether a pod may be from before the wake, so that its age has to tell.
     pub(crate) fn needs_age(&self) -> bool {
-        self.zero_observed && !self.pods_gone
+        (self.zero_observed || self.may_be_at_zero()) && !self.pods_gone
+    }
+
+    /// Whether the wake followed a sleep, and nobody has looked yet whether that had scaled to zero.
+    pub(crate) fn may_be_at_zero(&self) -> bool {
+        self.phase == Phase::Waking
+            && !self.zero_observed
+            && self.slept.is_some_and(|slept| Some(slept) > self.wake_completed)
     }
 
     /// From when on pods from before the wake count too, if they did not from the start.

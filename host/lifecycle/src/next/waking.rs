@@ -207,6 +207,10 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     } else {
         steps.extend(scale_ups(seen));
     }
+    if steps.is_empty() && seen.state.may_be_at_zero() && !at_zero {
+        // The scale to zero has lost: its pods are as good as any.
+        return Some(act_state(seen, |state| state.slept = None));
+    }
     (!steps.is_empty()).then_some(Next::Act(steps))
 }
 

@@ -285,7 +285,7 @@ fn the_failure_of_an_older_wake_is_history() {
 #[case::just_woken(true, 0, true)]
 #[case::still(true, 9, true)]
 #[case::what_is_still_there_was_kept(true, 10, false)]
-#[case::never_at_zero(false, 0, false)]
+#[case::nobody_has_looked_yet(false, 0, true)]
 fn pods_from_before_the_wake(#[case] zero_observed: bool, #[case] seconds: i64, #[case] ignored: bool) {
     let mut state = state(Phase::Waking, DesiredState::Awake);
     state.zero_observed = zero_observed;
@@ -429,4 +429,24 @@ fn an_awake_one_gives_its_ports_back_once_no_node_can_lead_to_them() {
     awake.state.desired = DesiredState::Awake;
     give_slice(&mut awake);
     assert!(!steps(&awake).iter().any(|step| matches!(step, Step::SetState(_))));
+}
+
+#[test]
+fn pods_of_a_sleep_whose_scale_down_has_lost_are_as_good_as_any() {
+    let mut woken = woken();
+    woken.state.zero_observed = false;
+    woken.state.slept = Some(now());
+    woken.state.wake_completed = None;
+    woken.workloads[0].replicas = 3;
+    woken.workloads[0].fence = Some(EPOCH);
+    give_slice(&mut woken);
+    woken.services[0].selector = Some(Selector::Pods(labels()));
+    woken.services[0].fence = Some(EPOCH);
+    assert!(woken.state.pods_since(now()).is_some(), "nobody has looked yet");
+    let state = written(&woken);
+    assert_eq!((state.slept, state.pods_since(now())), (None, None));
+
+    woken.state.slept = Some(ago(100));
+    woken.state.wake_completed = Some(ago(50));
+    assert_eq!(woken.state.pods_since(now()), None, "that sleep is over");
 }
