@@ -118,7 +118,7 @@ pub struct SleeperState {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_completed: Option<Timestamp>,
-    /// When it last went to sleep.
+    /// When it last went to sleep. None again where a wake came before the workloads were scaled to zero.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slept: Option<Timestamp>,

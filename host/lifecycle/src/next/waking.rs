@@ -185,9 +185,10 @@ fn failed(seen: &Observation, message: String) -> Next {
 pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
     let newly_at_zero = at_zero && !seen.state.zero_observed;
-    // A scale-down that is still under way must have lost before pods are listed.
+    // A scale-down that is still under way must have lost before pods are listed. When it has, its pods are as good as any.
     let mut steps = fences(seen);
-    let pods_leave = newly_at_zero || leaving(seen).is_some();
+    let never_at_zero = !at_zero && seen.state.may_be_at_zero();
+    let pods_leave = newly_at_zero || (!never_at_zero && leaving(seen).is_some());
     let waits = |service: &Service| pods_leave && stands_in(seen, service);
     let restored = parked(seen).filter(|service| !waits(service));
     steps.extend(restored.map(|service| Step::RestoreSelector(service.name.clone())));
@@ -199,17 +200,17 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
                 (!fenced).then(|| Step::FenceService(service.name.clone(), seen.state.epoch))
             }),
     );
-    if newly_at_zero {
-        // Its pods may still look ready although they are going away. Remember that before they are scaled up.
+    if newly_at_zero || never_at_zero {
+        // Remember it before anything is scaled up: pods of before may look ready although they are going away.
         let mut state = seen.state.clone();
-        state.zero_observed = true;
+        if newly_at_zero {
+            state.zero_observed = true;
+        } else {
+            state.slept = None;
+        }
         steps.push(Step::SetState(Box::new(state)));
     } else {
         steps.extend(scale_ups(seen));
-    }
-    if steps.is_empty() && seen.state.may_be_at_zero() && !at_zero {
-        // The scale to zero has lost: its pods are as good as any.
-        return Some(act_state(seen, |state| state.slept = None));
     }
     (!steps.is_empty()).then_some(Next::Act(steps))
 }

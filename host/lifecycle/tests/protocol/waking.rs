@@ -155,11 +155,16 @@ fn a_selector_goes_back_after_a_scale_down_that_is_under_way_can_not_land_any_mo
     woken.state.zero_observed = false;
     woken.workloads[0].replicas = 3;
     woken.workloads[0].fence = None;
+    let mut steps = steps(&woken);
+    let Some(Step::SetState(state)) = steps.pop() else {
+        panic!("{steps:?}")
+    };
     assert_eq!(
-        steps(&woken),
+        steps,
         [Step::Fence(web(), EPOCH), Step::RestoreSelector("web".into())],
         "in this order: one that fails ends it"
     );
+    assert_eq!(state.slept, None, "the last of them says that it has lost");
 }
 
 #[test]

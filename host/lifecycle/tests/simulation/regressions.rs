@@ -193,7 +193,7 @@ fn pods_that_were_never_scaled_down_count_at_once() {
     let mut world = leaders();
     play(&mut world, &[WishSleep]);
     run_to(&mut world, 0, Phase::Asleep);
-    play(&mut world, &[WishWake, Run(0, 9)]);
+    play(&mut world, &[WishWake, Run(0, 6)]);
     assert_eq!(world.phase(), Phase::Awake);
 }
 
