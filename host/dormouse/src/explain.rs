@@ -43,7 +43,7 @@ pub struct Options {
 /// An object, as people name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct What {
-    /// In lower case and the singular.
+    /// See [`singular`].
     kind: String,
     name: String,
 }
@@ -61,19 +61,26 @@ impl FromStr for What {
         );
         let kind = kind.to_lowercase();
         let long = SHORT.iter().find(|(short, _)| *short == kind);
-        let kind = long.map_or(kind, |(_, long)| (*long).to_owned());
+        let kind = long.map_or(kind.as_str(), |(_, long)| long);
         Ok(Self {
-            kind: kind.strip_suffix('s').unwrap_or(&kind).to_owned(),
+            kind: singular(kind),
             name: name.to_owned(),
         })
     }
+}
+
+/// A kind in lower case, without what tells one from several: both sides of a comparison go through it, so that it may be wrong about words
+/// that end so anyway.
+fn singular(kind: &str) -> String {
+    let kind = kind.to_lowercase();
+    kind.strip_suffix('s').map(str::to_owned).unwrap_or(kind)
 }
 
 impl What {
     /// Whether a Sleeper is about it.
     fn is_of(&self, sleeper: &Sleeper) -> bool {
         let spec = &sleeper.spec;
-        let is = |kind: &str, name: &str| kind.to_lowercase() == self.kind && name == self.name;
+        let is = |kind: &str, name: &str| singular(kind) == self.kind && name == self.name;
         let mut objects = spec.workloads.iter().chain([&spec.object]);
         match self.kind.as_str() {
             "sleeper" => sleeper.metadata.name.as_deref() == Some(&self.name),
@@ -131,6 +138,7 @@ mod tests {
     #[case::a_short_name("deploy/web-main", true)]
     #[case::a_service("svc/front", true)]
     #[case::itself("sleeper/web.sites", true)]
+    #[case::a_kind_that_ends_like_several("sites/web", true)]
     #[case::another_kind("deployment/web", false)]
     #[case::another_name("svc/web", false)]
     fn a_sleeper_is_about_all_that_it_names(#[case] what: &str, #[case] is: bool) {

@@ -16,7 +16,7 @@ use dormouse_model::Quantity;
 use dormouse_scaling::hpa::{Container, Resources, Settings};
 use jiff::SignedDuration;
 
-use self::plot::Column;
+use self::plot::{Column, Drawing};
 use self::pods::Pods;
 use self::recording::Recording;
 use self::summary::Summary;
@@ -27,7 +27,7 @@ use crate::config::ranges::check_flag;
 use crate::output;
 
 /// The most rounds: every 15 s for more than a year.
-const MOST_ROUNDS: u64 = 3_000_000;
+const MOST_ROUNDS: i64 = 3_000_000;
 /// The most pods that are simulated.
 const MOST_REPLICAS: i32 = 5_000;
 /// The column that is compared with, if it is there.
@@ -129,7 +129,7 @@ pub fn simulate(options: &Options) -> Result<()> {
     let recorded = simulation
         .recorded_replicas
         .map(|column| replica_hours(&recording, column));
-    let summary = Summary::new(&target.name, target.max_replicas, &timeline, recorded);
+    let summary = Summary::new(&target.name, target.max_replicas, timeline, recorded);
     Ok(output::answer(&if options.json {
         format!("{}\n", serde_json::to_string_pretty(&summary)?)
     } else {
@@ -149,11 +149,10 @@ impl<'a> Simulation<'a> {
     fn new(options: &Options, target: &'a Target, recording: &'a Recording) -> Result<Self> {
         let every = SignedDuration::try_from(options.every.0)?;
         let (begin, end) = recording.span();
-        let rounds = end.duration_since(begin).as_secs_f64() / every.as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "a limit, not a result")]
-        let most = MOST_ROUNDS as f64;
+        // At least a second, as its range says.
+        let rounds = end.duration_since(begin).as_secs() / every.as_secs().max(1);
         ensure!(
-            rounds <= most,
+            rounds <= MOST_ROUNDS,
             "that are more than {MOST_ROUNDS} rounds: raise --every, or cut the readings"
         );
         ensure!(
@@ -204,8 +203,14 @@ impl<'a> Simulation<'a> {
         let columns: Vec<_> = columns
             .map(|(name, index)| Column { name, index: *index })
             .collect();
-        let (name, recording) = (&self.plan.target.name, self.plan.recording);
-        plot::write(path, name, timeline, recording, self.recorded_replicas, &columns)
+        let drawing = Drawing {
+            title: &self.plan.target.name,
+            timeline,
+            recording: self.plan.recording,
+            recorded_replicas: self.recorded_replicas,
+            columns: &columns,
+        };
+        drawing.write(path)
     }
 }
 

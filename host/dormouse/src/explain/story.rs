@@ -29,7 +29,7 @@ pub(super) fn tell(sleeper: &Sleeper, now: Timestamp) -> String {
     lines.add("target", &format!("Sleeper {name}, declared by {}", spec.owner()));
     for workload in &spec.workloads {
         let kept = state.replicas.iter().find(|kept| kept.workload == *workload);
-        let kept = kept.map(|kept| format!(", {} replicas when it wakes", kept.replicas));
+        let kept = kept.map(|kept| format!("; replicas when it wakes: {}", kept.replicas));
         lines.add("scales", &format!("{workload}{}", kept.unwrap_or_default()));
     }
     for service in &spec.services {
@@ -164,7 +164,7 @@ mod tests {
                 "Deployment web of shop: Asleep, for 2h 5m",
                 "  why        requests over 15m is 0",
                 "  target     Sleeper web.workloads, declared by plugin workloads",
-                "  scales     Deployment web, 3 replicas when it wakes",
+                "  scales     Deployment web; replicas when it wakes: 3",
                 "  woken by   Service front (port 80 is 20001 of the DLX)",
                 "  decision   Idle at 2026-01-01T00:00:00Z",
                 "  reading    requests over 15m is 0, threshold 0",

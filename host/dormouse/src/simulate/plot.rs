@@ -22,143 +22,131 @@ pub(super) struct Column<'a> {
     pub index: usize,
 }
 
-/// Replicas that were recorded beside the metrics, to compare with.
-pub(super) fn write(
-    path: &Path,
-    title: &str,
-    timeline: &Timeline,
-    recording: &Recording,
-    recorded_replicas: Option<usize>,
-    columns: &[Column<'_>],
-) -> Result<()> {
-    let mut svg = String::new();
-    let panels = u32::try_from(columns.len() + 1)?;
-    {
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT * panels)).into_drawing_area();
-        draw(
-            &root,
-            panels,
-            title,
-            timeline,
-            recording,
-            recorded_replicas,
-            columns,
-        )
-        .map_err(|error| anyhow!("it could not be drawn: {error}"))?;
-    }
-    std::fs::write(path, svg)?;
-    Ok(())
+/// What is drawn.
+pub(super) struct Drawing<'a> {
+    pub title: &'a str,
+    pub timeline: &'a Timeline,
+    pub recording: &'a Recording,
+    /// Replicas that were recorded beside the metrics, to compare with.
+    pub recorded_replicas: Option<usize>,
+    pub columns: &'a [Column<'a>],
 }
 
 type Point = (f64, f64);
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn draw(
-    root: &DrawingArea<SVGBackend<'_>, Shift>,
-    panels: u32,
-    title: &str,
-    timeline: &Timeline,
-    recording: &Recording,
-    recorded_replicas: Option<usize>,
-    columns: &[Column<'_>],
-) -> Drawn {
-    root.fill(&WHITE)?;
-    let (begin, end) = (timeline.begin, timeline.end);
-    let areas = root.split_evenly((usize::try_from(panels)?, 1));
-    let mut areas = areas.iter();
-    let replicas = steps(
-        timeline
+impl Drawing<'_> {
+    /// Writes it into a file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut svg = String::new();
+        self.draw(&mut svg)
+            .map_err(|error| anyhow!("it could not be drawn: {error}"))?;
+        Ok(std::fs::write(path, svg)?)
+    }
+
+    fn draw(&self, svg: &mut String) -> Drawn {
+        let panels = self.columns.len() + 1;
+        let root = SVGBackend::with_string(svg, (WIDTH, HEIGHT * u32::try_from(panels)?)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let areas = root.split_evenly((panels, 1));
+        let mut areas = areas.iter();
+        if let Some(area) = areas.next() {
+            self.draw_replicas(area)?;
+        }
+        for (area, column) in areas.zip(self.columns) {
+            let points = self.recorded(column.index);
+            let line = Line {
+                name: column.name,
+                points: &points,
+                color: RGBColor(200, 90, 20),
+            };
+            self.panel(area, column.name, &[line])?;
+        }
+        root.present()?;
+        Ok(())
+    }
+
+    fn draw_replicas(&self, area: &Area<'_>) -> Drawn {
+        // A number holds until the next: two points for each.
+        let simulated: Vec<_> = self
+            .timeline
             .spans()
-            .map(|(from, to, count)| (hours(begin, from), hours(begin, to), f64::from(count))),
-    );
-    let recorded = recorded_replicas.map(|column| recorded(recording, column, begin));
-    let simulated = Line {
-        name: "simulated",
-        points: &replicas,
-        color: BLUE,
-    };
-    let mut lines = Vec::from_iter(recorded.as_ref().map(|points| Line {
-        name: "recorded",
-        points,
-        color: RGBColor(120, 120, 120),
-    }));
-    lines.push(simulated);
-    if let Some(area) = areas.next() {
-        panel(area, &format!("{title}: replicas"), hours(begin, end), &lines)?;
-    }
-    for (area, column) in areas.zip(columns) {
-        let points = self::recorded(recording, column.index, begin);
-        let line = Line {
-            name: column.name,
-            points: &points,
-            color: RGBColor(200, 90, 20),
+            .flat_map(|(from, to, count)| [from, to].map(|at| (self.hour(at), f64::from(count))))
+            .collect();
+        let recorded = self.recorded_replicas.map(|column| self.recorded(column));
+        let recorded = recorded.as_ref().map(|points| Line {
+            name: "recorded",
+            points,
+            color: RGBColor(120, 120, 120),
+        });
+        let simulated = Line {
+            name: "simulated",
+            points: &simulated,
+            color: BLUE,
         };
-        panel(area, column.name, hours(begin, end), &[line])?;
+        let lines: Vec<_> = recorded.into_iter().chain([simulated]).collect();
+        self.panel(area, &format!("{}: replicas", self.title), &lines)
     }
-    root.present()?;
-    Ok(())
+
+    fn panel(&self, area: &Area<'_>, caption: &str, lines: &[Line<'_>]) -> Drawn {
+        let most = lines
+            .iter()
+            .flat_map(|line| line.points)
+            .map(|(_, value)| *value)
+            .fold(0.0, f64::max);
+        let hours = self.hour(self.timeline.end).max(f64::MIN_POSITIVE);
+        let mut chart = ChartBuilder::on(area)
+            .caption(caption, ("sans-serif", 16))
+            .margin(8)
+            .x_label_area_size(28)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..hours, 0.0..(most * 1.1).max(1.0))?;
+        chart
+            .configure_mesh()
+            .x_desc("hours")
+            .light_line_style(TRANSPARENT)
+            .draw()?;
+        for line in lines {
+            let color = line.color;
+            chart
+                .draw_series(LineSeries::new(
+                    line.points.iter().copied(),
+                    color.stroke_width(2),
+                ))?
+                .label(line.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
+        }
+        if lines.len() > 1 {
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::UpperLeft)
+                .background_style(WHITE)
+                .draw()?;
+        }
+        Ok(())
+    }
+
+    /// The readings of a column; of very many the largest of each group.
+    fn recorded(&self, column: usize) -> Vec<Point> {
+        let rows = &self.recording.rows;
+        let groups = rows.chunks(rows.len().div_ceil(POINTS).max(1));
+        let points = groups.filter_map(|rows| {
+            let values = rows.iter().filter_map(|row| Some((row.at, row.get(column)?)));
+            let (at, value) = values.max_by_key(|(_, value)| *value)?;
+            Some((self.hour(at), value.approximate()))
+        });
+        points.collect()
+    }
+
+    /// Hours since the begin.
+    fn hour(&self, at: Timestamp) -> f64 {
+        hours(self.timeline.begin, at)
+    }
 }
 
 struct Line<'a> {
     name: &'a str,
     points: &'a [Point],
     color: RGBColor,
-}
-
-fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, caption: &str, hours: f64, lines: &[Line<'_>]) -> Drawn {
-    let most = lines
-        .iter()
-        .flat_map(|line| line.points)
-        .map(|(_, value)| *value)
-        .fold(0.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .caption(caption, ("sans-serif", 16))
-        .margin(8)
-        .x_label_area_size(28)
-        .y_label_area_size(64)
-        .build_cartesian_2d(0.0..hours.max(f64::MIN_POSITIVE), 0.0..(most * 1.1).max(1.0))?;
-    chart
-        .configure_mesh()
-        .x_desc("hours")
-        .light_line_style(TRANSPARENT)
-        .draw()?;
-    for line in lines {
-        let drawn = chart.draw_series(LineSeries::new(
-            line.points.iter().copied(),
-            line.color.stroke_width(2),
-        ))?;
-        if lines.len() > 1 {
-            let color = line.color;
-            drawn
-                .label(line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
-        }
-    }
-    if lines.len() > 1 {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE)
-            .draw()?;
-    }
-    Ok(())
-}
-
-/// A value holds until the next: two points for each.
-fn steps(spans: impl Iterator<Item = (f64, f64, f64)>) -> Vec<Point> {
-    spans
-        .flat_map(|(from, to, value)| [(from, value), (to, value)])
-        .collect()
-}
-
-/// The readings of a column; of very many the largest of each group.
-fn recorded(recording: &Recording, column: usize, begin: Timestamp) -> Vec<Point> {
-    let group = recording.rows.len().div_ceil(POINTS).max(1);
-    let groups = recording.rows.chunks(group);
-    let points = groups.filter_map(|rows| {
-        let values = rows.iter().filter_map(|row| Some((row.at, row.get(column)?)));
-        let (at, value) = values.max_by_key(|(_, value)| *value)?;
-        Some((hours(begin, at), value.approximate()))
-    });
-    points.collect()
 }

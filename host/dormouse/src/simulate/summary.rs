@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::timeline::Timeline;
+use super::timeline::{Change, Timeline, hours};
 
 /// What became of it, in numbers.
 #[derive(Clone, Debug, Serialize)]
@@ -29,23 +29,9 @@ pub(super) struct Summary {
     changes: Vec<Change>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct Change {
-    at: Timestamp,
-    from: i32,
-    to: i32,
-    why: String,
-}
-
 impl Summary {
-    pub fn new(name: &str, most: i32, timeline: &Timeline, recorded: Option<f64>) -> Self {
+    pub fn new(name: &str, most: i32, timeline: Timeline, recorded: Option<f64>) -> Self {
         let (min_replicas, max_replicas) = timeline.range();
-        let changes = timeline.changes.iter().map(|change| Change {
-            at: change.at,
-            from: change.from,
-            to: change.to,
-            why: change.why.clone(),
-        });
         Self {
             name: name.to_owned(),
             begin: timeline.begin,
@@ -55,12 +41,12 @@ impl Summary {
             min_replicas,
             max_replicas,
             replica_hours: timeline.replica_hours(),
-            replica_hours_at_most: super::timeline::hours(timeline.begin, timeline.end) * f64::from(most),
+            replica_hours_at_most: hours(timeline.begin, timeline.end) * f64::from(most),
             replica_hours_recorded: recorded,
             hours_at_zero: timeline.hours_at_zero(),
             cold_starts: timeline.cold_starts(),
             waited_seconds: timeline.waited.as_secs_f64(),
-            changes: changes.collect(),
+            changes: timeline.changes,
         }
     }
 

@@ -50,7 +50,7 @@ impl Case {
         let recorded = simulation
             .recorded_replicas
             .map(|column| replica_hours(&recording, column));
-        serde_json::to_value(Summary::new("web", target.max_replicas, &timeline, recorded)).unwrap()
+        serde_json::to_value(Summary::new("web", target.max_replicas, timeline, recorded)).unwrap()
     }
 }
 

@@ -8,6 +8,7 @@ use dormouse_scaling::hpa::{
     Resources, Settings,
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use super::pods::Pods;
 use super::recording::{Recording, Row};
@@ -54,7 +55,7 @@ pub(super) struct Timeline {
 }
 
 /// A change of the number of replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Change {
     pub at: Timestamp,
     pub from: i32,
