@@ -45,8 +45,8 @@ struct Shared {
 impl Shared {
     fn sleeps(&self) -> bool {
         let sleeper = self.cluster.caches().sleeper(&self.key);
-        let state = sleeper.and_then(|sleeper| Some(sleeper.status.as_ref()?.state.clone()));
-        state.is_some_and(|state| state.desired == DesiredState::Asleep)
+        let status = sleeper.as_ref().and_then(|sleeper| sleeper.status.as_ref());
+        status.is_some_and(|status| status.state.desired == DesiredState::Asleep)
     }
 }
 

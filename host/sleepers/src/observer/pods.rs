@@ -242,6 +242,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_grace_beyond_all_time_was_long_ago() {
+        let metadata =
+            json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": i64::MAX});
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        assert_eq!(deleted(&pod), Some(Timestamp::MIN));
+    }
+
     #[rstest]
     #[case::in_thirty_seconds(json!({"deletionTimestamp": "2026-01-01T00:00:40Z", "deletionGracePeriodSeconds": 30}), Some(10))]
     #[case::at_once(json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": 0}), Some(10))]
