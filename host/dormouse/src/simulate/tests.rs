@@ -131,6 +131,20 @@ fn who_needs_it_wakes_it_at_once_with_the_replicas_of_before() {
 }
 
 #[test]
+fn one_that_begins_at_zero_and_may_sleep_is_asleep() {
+    let case = Case::new(
+        CPU,
+        2,
+        &readings("cpu,requests", (0..5).map(|minute| format!("1,{minute}"))),
+    );
+    let summary = case.summary("--request cpu=500m --sleep-after 15m --replicas 0");
+    assert_eq!(counts(&summary).first(), Some(&(0, 2)), "{summary:#}");
+    assert_eq!(summary["changes"][0]["at"], "1970-01-01T00:01:00Z");
+    let disabled = case.summary("--request cpu=500m --replicas 0");
+    assert_eq!(counts(&disabled), [], "somebody else has turned it off");
+}
+
+#[test]
 fn what_nobody_could_read_is_not_idle() {
     let minutes = (0..60).map(|minute| if minute < 5 { "1,5" } else { "1," }.to_owned());
     let case = Case::new(CPU, 2, &readings("cpu,requests", minutes));

@@ -85,8 +85,9 @@ pub(super) fn run(plan: &Plan<'_>, pods: Pods, replicas: i32) -> Timeline {
         plan,
         pods,
         replicas,
-        before_sleep: replicas,
-        asleep: false,
+        before_sleep: replicas.max(plan.target.min_replicas.max(1)),
+        // Without sleep it is somebody else who has set it to zero.
+        asleep: replicas == 0 && plan.sleep.is_some(),
         needed_at: begin,
         conditions: Conditions::default(),
         history: History::default(),
