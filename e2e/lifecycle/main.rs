@@ -15,6 +15,7 @@ mod phases;
 mod plain;
 mod real;
 mod rollback;
+mod scaling;
 mod sharing;
 mod status_driven;
 mod traffic;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         sharing::cases(),
         status_driven::cases(),
         metrics::cases(),
+        scaling::cases(),
         traffic::cases(),
         crashes::cases(),
         real::cases(),

@@ -116,10 +116,21 @@ async fn an_external_metric_that_nobody_knows_is_no_data(world: Arc<World>) -> R
 }
 
 /// The adapter takes values over its own port; the API server leads there.
-async fn write(world: &World, ns: &str, metric: &str, labels: &str, value: &str) -> Result<()> {
+pub async fn write(
+    world: &World,
+    ns: &str,
+    name: &str,
+    metric: &str,
+    labels: &str,
+    value: &str,
+) -> Result<()> {
+    let labels = match labels {
+        "" => String::new(),
+        labels => format!("?labels={labels}"),
+    };
     let path = format!(
         "/api/v1/namespaces/custom-metrics/services/http:custom-metrics-writer:80/proxy/write-metrics/\
-         namespaces/{ns}/deployments.apps/web/{metric}?labels={labels}"
+         namespaces/{ns}/deployments.apps/{name}/{metric}{labels}"
     );
     let request = http::Request::post(path)
         .header("content-type", "application/json")
@@ -131,7 +142,7 @@ async fn write(world: &World, ns: &str, metric: &str, labels: &str, value: &str)
 async fn the_adapter_of_custom_metrics_is_read_with_and_without_labels(world: Arc<World>) -> Result<()> {
     let ns = "adapter-custom";
     world.deploy(ns, "web", Wanted::default()).await?;
-    write(&world, ns, "requests_per_1s", "verb%3DGET", "1500m").await?;
+    write(&world, ns, "web", "requests_per_1s", "verb%3DGET", "1500m").await?;
     let read = async |metric: &str, selector: Option<&str>| {
         let wanted = CustomMetric {
             group: "apps",

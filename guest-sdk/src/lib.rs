@@ -44,6 +44,7 @@ pub mod nearest;
 mod resource;
 mod rule;
 mod scaler;
+mod scaling;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 
@@ -55,15 +56,16 @@ pub use scaler::{
     FieldCondition, GroupKind, IngressTargets, MultiTargetStrategy, Outcome, PathBackend, Scaler,
     ServiceTarget, Settings,
 };
+pub use scaling::{Goal, GoalTarget, Scaling};
 
 /// Everything that most scalers name.
 pub mod prelude {
     pub use crate::duration::{hours, minutes, seconds};
     pub use crate::kubernetes::{Service, Workload};
     pub use crate::{
-        Error, FieldCondition, IngressTargets, ObjectRef, Outcome, PathBackend, Quantity, Resource,
-        ResourceId, Result, Rule, ScaleEvent, ScaleEventKind, Scaler, ServiceTarget, Settings, State,
-        Timestamp, config, debug, duration, error, info, kubernetes, lifecycle, warn,
+        Error, FieldCondition, Goal, IngressTargets, ObjectRef, Outcome, PathBackend, Quantity, Resource,
+        ResourceId, Result, Rule, ScaleEvent, ScaleEventKind, Scaler, Scaling, ServiceTarget, Settings,
+        State, Timestamp, config, debug, duration, error, info, kubernetes, lifecycle, warn,
     };
     pub use std::time::Duration;
 }

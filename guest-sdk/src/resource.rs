@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::kubernetes::Workload;
 use crate::rule::Rule;
+use crate::scaling::Scaling;
 
 /// Which resource is meant. Together with the plugin's own name it is the identity of a Sleeper.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,6 +113,8 @@ pub struct Resource {
     pub state: State,
     /// All must hold for it to be idle. None at all: it is never idle.
     pub rules: Vec<Rule>,
+    /// How many replicas it has while it is up. None: nothing changes that.
+    pub scaling: Option<Scaling>,
     /// The last event that the plugin knows of; the host adds what it knows itself.
     pub last_event: Option<ScaleEvent>,
     /// Objects with a scale subresource that `lifecycle` scales. Empty when the platform scales by itself.
@@ -132,6 +135,7 @@ impl Resource {
             object: None,
             state: State::Awake,
             rules: Vec::new(),
+            scaling: None,
             last_event: None,
             workloads: Vec::new(),
             services: Vec::new(),
@@ -187,6 +191,12 @@ impl Resource {
     /// Adds rules.
     pub fn rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.rules.extend(rules);
+        self
+    }
+
+    /// Sets how many replicas it has while it is up.
+    pub fn scaling(mut self, scaling: Scaling) -> Self {
+        self.scaling = Some(scaling);
         self
     }
 

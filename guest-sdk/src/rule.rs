@@ -105,6 +105,9 @@ pub enum MetricSource {
     },
     /// A metric that the pods of the resource's workloads serve themselves, added up.
     Pods(PodScrape),
+    /// Requests and open connections that the DLX has for the resource right now, held ones included. It says nothing while the DLX is
+    /// not in the path. For goals only.
+    DlxConcurrency,
     /// A reading that the contract has no case for yet. A host that does not know it reads an error, which never puts
     /// anything to sleep.
     Other {

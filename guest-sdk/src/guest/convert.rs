@@ -13,8 +13,9 @@ use crate::kubernetes::{Error as KubernetesError, EventType, List, ObjectKey, Pa
 use crate::lifecycle::{Error as LifecycleError, Phase, Sleeper};
 use crate::log::Level;
 use crate::{
-    Error, FieldCondition, MetricSource, MultiTargetStrategy, ObjectRef, Outcome, PathBackend, Resource,
-    ResourceId, Rule, ScaleEvent, ScaleEventKind, ServiceTarget, Settings, State,
+    Error, FieldCondition, Goal, GoalTarget, MetricSource, MultiTargetStrategy, ObjectRef, Outcome,
+    PathBackend, Resource, ResourceId, Rule, ScaleEvent, ScaleEventKind, Scaling, ServiceTarget, Settings,
+    State,
 };
 
 /// Whole milliseconds. What is shorter than one becomes one, so that a short time does not become none.
@@ -100,35 +101,64 @@ impl From<ScaleEvent> for wit::ScaleEvent {
     }
 }
 
-impl From<Rule> for wit::Rule {
-    fn from(rule: Rule) -> Self {
-        let source = match rule.source {
-            MetricSource::ObservedTraffic => wit::MetricSource::ObservedTraffic,
-            MetricSource::Custom { name, selector } => {
-                wit::MetricSource::Custom(wit::CustomMetric { name, selector })
-            }
+impl From<MetricSource> for wit::MetricSource {
+    fn from(source: MetricSource) -> Self {
+        match source {
+            MetricSource::ObservedTraffic => Self::ObservedTraffic,
+            MetricSource::DlxConcurrency => Self::DlxConcurrency,
+            MetricSource::Custom { name, selector } => Self::Custom(wit::CustomMetric { name, selector }),
             MetricSource::External { name, selector } => {
-                wit::MetricSource::External(wit::ExternalMetric { name, selector })
+                Self::External(wit::ExternalMetric { name, selector })
             }
-            MetricSource::Resource(name) => wit::MetricSource::Resource(name),
+            MetricSource::Resource(name) => Self::Resource(name),
             MetricSource::Prometheus { server, query } => {
-                wit::MetricSource::Prometheus(wit::PrometheusQuery { server, query })
+                Self::Prometheus(wit::PrometheusQuery { server, query })
             }
-            MetricSource::Pods(scrape) => wit::MetricSource::Pods(wit::PodScrape {
+            MetricSource::Pods(scrape) => Self::Pods(wit::PodScrape {
                 port: scrape.port,
                 path: scrape.path,
                 metric: scrape.metric,
                 labels: scrape.labels,
             }),
-            MetricSource::Other { kind, parameters } => wit::MetricSource::Other(wit::OtherSource {
+            MetricSource::Other { kind, parameters } => Self::Other(wit::OtherSource {
                 kind,
                 parameters: parameters.to_string(),
             }),
-        };
+        }
+    }
+}
+
+impl From<Rule> for wit::Rule {
+    fn from(rule: Rule) -> Self {
         Self {
-            source,
+            source: rule.source.into(),
             window: millis(rule.window),
             threshold: rule.threshold.to_string(),
+        }
+    }
+}
+
+impl From<Goal> for wit::Goal {
+    fn from(goal: Goal) -> Self {
+        Self {
+            source: goal.source.into(),
+            window: goal.window.map(millis),
+            target: match goal.target {
+                GoalTarget::Value(value) => wit::GoalTarget::Value(value.to_string()),
+                GoalTarget::Average(average) => wit::GoalTarget::Average(average.to_string()),
+                GoalTarget::Utilization(percent) => wit::GoalTarget::Utilization(percent),
+            },
+        }
+    }
+}
+
+impl From<Scaling> for wit::Scaling {
+    fn from(scaling: Scaling) -> Self {
+        Self {
+            min_replicas: scaling.min_replicas,
+            max_replicas: scaling.max_replicas,
+            goals: scaling.goals.into_iter().map(Into::into).collect(),
+            behavior: scaling.behavior,
         }
     }
 }
@@ -150,6 +180,7 @@ impl TryFrom<Resource> for wit::Resource {
             object: object.into(),
             state: resource.state.into(),
             rules: resource.rules.into_iter().map(Into::into).collect(),
+            scaling: resource.scaling.map(Into::into),
             last_event: resource.last_event.map(Into::into),
             workloads: resource.workloads.into_iter().map(Into::into).collect(),
             services: resource.services,

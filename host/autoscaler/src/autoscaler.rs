@@ -157,7 +157,7 @@ impl Autoscaler {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                _ = shards.changed() => {}
+                changed = shards.changed() => if changed.is_err() { return },
                 () = work => {}
             }
         }

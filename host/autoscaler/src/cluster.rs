@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{Change, ClusterError, EventRecorder, EventType, Objects, Scope, Signals};
+use dormouse_kubernetes::{
+    ApiServer, Change, ClusterError, EventRecorder, EventType, Objects, Scope, Signals, WorkloadScale,
+};
 use dormouse_model::{FieldPath, ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
-use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::{
-    Caches, Cluster, ConditionUpdate, Declarations, Declared, DesiredStateError, DesiredStateWriter,
-    OwnerChanges, SLEEPER, Sleeper, SleeperKey, StatusRecorder, StoodIn,
+    Caches, Cluster, Declarations, Declared, DesiredStateError, DesiredStateWriter, OwnerChanges, SLEEPER,
+    Scalers, Sleeper, SleeperKey, StatusRecorder, StatusUpdate, StoodIn,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -51,6 +52,8 @@ pub(crate) struct ClusterSleepers {
     owner_changes: OwnerChanges,
     objects: Objects,
     events: EventRecorder,
+    server: ApiServer,
+    scalers: Scalers,
 }
 
 impl ClusterSleepers {
@@ -65,6 +68,8 @@ impl ClusterSleepers {
             owner_changes: cluster.owner_changes().clone(),
             objects: cluster.objects().clone(),
             events: cluster.events().clone(),
+            server: cluster.server().clone(),
+            scalers: cluster.scalers(),
         }
     }
 }
@@ -121,21 +126,26 @@ impl Sleepers for ClusterSleepers {
         self.owner_changes.subscribe()
     }
 
-    async fn record(
-        &self,
-        key: &SleeperKey,
-        decision: LastDecision,
-        conditions: &[ConditionUpdate],
-    ) -> Result<(), ClusterError> {
-        self.status.record_decision(key, decision, conditions).await
+    async fn record(&self, key: &SleeperKey, update: &StatusUpdate) -> Result<(), ClusterError> {
+        self.status.record(key, update).await
     }
 
-    async fn record_conditions(
+    async fn scale(&self, namespace: &str, workload: &ObjectRef) -> Result<WorkloadScale, ClusterError> {
+        self.server.scale(namespace, workload).await
+    }
+
+    async fn resize(
         &self,
-        key: &SleeperKey,
-        conditions: &[ConditionUpdate],
+        namespace: &str,
+        workload: &ObjectRef,
+        seen: &WorkloadScale,
+        replicas: i32,
     ) -> Result<(), ClusterError> {
-        self.status.record_conditions(key, conditions).await
+        self.server.resize(namespace, workload, seen, replicas).await
+    }
+
+    fn other_scaler(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String> {
+        self.scalers.other(key, workload)
     }
 
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_scaling::hpa::Settings;
 use jiff::Timestamp;
 
 use crate::Overrides;
@@ -19,6 +20,8 @@ pub struct Config {
     pub round_limit: Duration,
     /// How often Sleepers without an owner are looked for.
     pub sweep_interval: Duration,
+    /// What holds for all targets that their metrics scale.
+    pub scaling: Settings,
 }
 
 impl Default for Config {
@@ -28,6 +31,7 @@ impl Default for Config {
             settle: Duration::from_secs(10),
             round_limit: Duration::from_secs(300),
             sweep_interval: Duration::from_secs(60),
+            scaling: Settings::default(),
         }
     }
 }

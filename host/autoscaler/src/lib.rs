@@ -9,6 +9,8 @@
 //!   target runs twice at once, and one that hangs or fails delays no other.
 //! * `run`: one run of one target. It makes sure that there is a Sleeper, gathers readings ([`dormouse_readings`], shared with all others),
 //!   asks [`dormouse_scaling::recommend`], acts and reports.
+//! * `numbers`: what the number of replicas of a target that is up follows from, and the number, written. It loses against a sleep and
+//!   against a wake.
 //! * `act`: sleep is asked for through the source (`set-scale` to 0), so that a plugin may do it in its own way; the rest are desired states.
 //! * `report`: what is said back to the source. A plugin's targets have it on their Sleepers.
 //!
@@ -32,6 +34,7 @@ mod gather;
 mod key;
 mod line;
 mod metrics;
+mod numbers;
 mod orphans;
 mod plugins;
 mod queue;

@@ -54,6 +54,7 @@ pub struct Metrics {
     lateness: Histogram,
     sleeps: Family<OutcomeLabels, Counter>,
     looks: Family<OutcomeLabels, Counter>,
+    resizes: Family<OutcomeLabels, Counter>,
 }
 
 /// From one millisecond to about four minutes.
@@ -72,6 +73,7 @@ impl Default for Metrics {
             lateness: round_histogram(),
             sleeps: Family::default(),
             looks: Family::default(),
+            resizes: Family::default(),
         }
     }
 }
@@ -123,7 +125,22 @@ impl Metrics {
             "Times that the DLX was asked to step into traffic (begun) or out of it again (disturbed)",
             metrics.looks.clone(),
         );
+        registry.register(
+            "autoscaler_resizes",
+            "Changes of the number of replicas between one and many, by direction (up or down)",
+            metrics.resizes.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn resized(&self, owner: &Owner, from: i32, to: i32) {
+        let outcome = if to > from { "up" } else { "down" };
+        self.resizes
+            .get_or_create(&OutcomeLabels {
+                owner: owner.into(),
+                outcome,
+            })
+            .inc();
     }
 
     pub(crate) fn round(&self, owner: &Owner, outcome: &'static str, took: Duration) {

@@ -35,7 +35,7 @@ pub(crate) async fn sweep(roster: &Roster, shards: &Shards, sleepers: &dyn Sleep
     }
     futures::stream::iter(abandoned)
         .for_each_concurrent(CONCURRENCY, |(key, update)| async move {
-            if let Err(error) = sleepers.record_conditions(&key, &[update]).await {
+            if let Err(error) = sleepers.record(&key, &update.into()).await {
                 tracing::warn!(resource = %key, "a condition was not written: {error}");
             }
         })

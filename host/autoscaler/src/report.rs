@@ -3,7 +3,7 @@
 use dormouse_model::{Target, TargetKey};
 use dormouse_scaling::{Decision, Input, Sample};
 use dormouse_sleepers::api::{LastDecision, condition};
-use dormouse_sleepers::{ConditionUpdate, Sleeper};
+use dormouse_sleepers::{ConditionUpdate, Sleeper, StatusUpdate};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::Sleepers;
@@ -15,10 +15,8 @@ use crate::key::sleeper_key;
 pub struct Report {
     /// When.
     pub at: Timestamp,
-    /// What was decided and by which inputs, if anything was.
-    pub decision: Option<LastDecision>,
-    /// What holds for it, and what does not.
-    pub conditions: Vec<ConditionUpdate>,
+    /// What was decided and what holds for it.
+    pub update: StatusUpdate,
 }
 
 impl Report {
@@ -26,8 +24,7 @@ impl Report {
     pub fn of(condition: ConditionUpdate, at: Timestamp) -> Self {
         Self {
             at,
-            decision: None,
-            conditions: vec![condition],
+            update: condition.into(),
         }
     }
 }
@@ -36,21 +33,10 @@ impl Report {
 pub(crate) async fn write(sleepers: &dyn Sleepers, key: &TargetKey, report: Report) {
     let key = sleeper_key(key);
     let Some(sleeper) = sleepers.get(&key) else { return };
-    let Report {
-        at,
-        decision,
-        conditions,
-    } = report;
-    let written = match decision {
-        Some(decision) if is_worth_writing(&sleeper, &decision, &conditions, at) => {
-            sleepers.record(&key, decision, &conditions).await
-        }
-        None if conditions.iter().any(|update| is_news(&sleeper, update, at)) => {
-            sleepers.record_conditions(&key, &conditions).await
-        }
-        Some(_) | None => return,
-    };
-    if let Err(error) = written {
+    let Report { at, update } = report;
+    if is_worth_writing(&sleeper, &update, at)
+        && let Err(error) = sleepers.record(&key, &update).await
+    {
         tracing::warn!(owner = %key.owner, resource = %key, "what was decided was not recorded: {error}");
     }
 }
@@ -138,17 +124,15 @@ fn rule_in(message: &str) -> &str {
     message.split_once(": ").map_or(message, |(rule, _)| rule)
 }
 
-/// Whether a decision is worth a write: its outcome or a condition changed.
-pub(crate) fn is_worth_writing(
-    sleeper: &Sleeper,
-    decision: &LastDecision,
-    conditions: &[ConditionUpdate],
-    now: Timestamp,
-) -> bool {
-    let known = sleeper
-        .status
-        .as_ref()
-        .and_then(|status| status.last_decision.as_ref());
-    known.is_none_or(|known| known.outcome != decision.outcome)
-        || conditions.iter().any(|update| is_news(sleeper, update, now))
+/// Whether an update is worth a write: a decision or a condition changed.
+pub(crate) fn is_worth_writing(sleeper: &Sleeper, update: &StatusUpdate, now: Timestamp) -> bool {
+    let decided = match &sleeper.status {
+        Some(status) => update.is_news(status),
+        None => update.decision.is_some() || update.scaling.is_some(),
+    };
+    decided
+        || update
+            .conditions
+            .iter()
+            .any(|condition| is_news(sleeper, condition, now))
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_model::{Owner, Phase, ScaleEvent, ScaleEventKind, Target, TargetState};
+use dormouse_model::{MetricsPolicy, Owner, Phase, Policy, ScaleEvent, ScaleEventKind, Target, TargetState};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_readings::Meter;
-use dormouse_scaling::{Seen, Standing, recommend};
+use dormouse_scaling::{Scaled, ScalingHistory, Seen, Standing, recommend, to_demand};
 use dormouse_sleepers::api::condition;
 use dormouse_sleepers::lifecycle::{DesiredState, SleeperState};
-use dormouse_sleepers::{ConditionUpdate, DesiredStateError, Sleeper, StoodIn};
+use dormouse_sleepers::{ConditionUpdate, DesiredStateError, Sleeper, StatusUpdate, StoodIn};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,12 +19,15 @@ use crate::declare::declare;
 use crate::gather::gather;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
+use crate::numbers::{self, Gatherer, Numbers};
 use crate::report::{self, Report, is_news};
 use crate::sleepers::{is_going, state};
 use crate::{Sleepers, Source};
 
 /// How long what is left at zero is left alone before it is asked again whether it can be stood in for.
 const ASK_AT_ZERO_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// How long after a look at the requests that wait for what wakes the next one follows.
+const ASK_FOR_DEMAND_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 const TURNED_OFF_MEANS: &str = "somebody scaled it to zero replicas, and it is left so (dormouse.dev/at-zero, or --at-zero, is off): \
     no request wakes it; scale it up, or set dormouse.dev/at-zero to stand-in";
 
@@ -51,6 +54,8 @@ pub(crate) struct Memory {
     watched: Option<FieldCondition>,
     /// It is at zero without us, and when it was asked whether it can be stood in for.
     left_at_zero: Option<Timestamp>,
+    /// What was recommended for its number of replicas. The same as on its Sleeper, with exact times.
+    history: Option<ScalingHistory>,
 }
 
 /// How a run ended.
@@ -86,13 +91,16 @@ impl Context {
             Err(_) => return late(limit, target, memory),
         };
         let seen = Some(state(&sleeper).phase);
-        let look_again = if is_up(target, &sleeper) {
-            match self.decide(target, &sleeper, &mut memory).await {
-                Ok(look_again) => look_again,
-                Err(_) => return late(limit, target, memory),
-            }
+        let ended = if is_up(target, &sleeper) {
+            self.decide(target, &sleeper, &mut memory).await
+        } else if let Some(policy) = woken_by_demand(target, &sleeper) {
+            self.scale_up_to_demand(target, policy, &sleeper, &mut memory)
+                .await
         } else {
-            None
+            Ok(None)
+        };
+        let Ok(look_again) = ended else {
+            return late(limit, target, memory);
         };
         Ended {
             memory,
@@ -193,7 +201,15 @@ impl Context {
     ) -> Result<Option<Timestamp>, tokio::time::error::Elapsed> {
         let state = state(sleeper);
         let meter = &*self.meter;
-        let inputs = gather(target, state, meter, &self.metrics, self.clock.now()).await;
+        let (inputs, numbers) = futures::join!(
+            gather(target, state, meter, &self.metrics, self.clock.now()),
+            self.numbers(target, sleeper, memory)
+        );
+        let (numbers, unscaled) = match numbers {
+            Ok(numbers) => (numbers, None),
+            Err(update) => (None, Some(update)),
+        };
+        let readings = numbers.as_ref().map(Numbers::readings).unwrap_or_default();
         let now = self.clock.now();
         let current = self.sleepers.get(&sleeper_key(&target.key));
         if current.is_none_or(|current| stands(&current) != stands(sleeper)) {
@@ -209,6 +225,7 @@ impl Context {
                 wakes: &wakes(state),
                 observe_not_before: state.traffic_check.not_before,
                 settle: self.config.settle,
+                scale: numbers.as_ref().map(|numbers| numbers.seen(&readings)),
                 now,
             },
         );
@@ -216,47 +233,148 @@ impl Context {
         tracing::debug!(resource = %target.key, ?desired, "{decision}");
         self.metrics.decision(&self.owner, decision.outcome());
         let acted = async {
+            let mut update = StatusUpdate::default();
+            match (&recommended.scaled, &numbers) {
+                (Some(scaled), Some(numbers)) => {
+                    self.scale(target, sleeper, scaled, numbers, memory, &mut update)
+                        .await;
+                }
+                _ => update.conditions.extend(unscaled),
+            }
             let actuator: &dyn Actuator = if target.is_platform() {
                 &self.platform
             } else {
                 &self.lifecycle
             };
             let applied = actuator.apply(target, desired, &recommended.reason).await;
-            let mut conditions = Vec::new();
             match applied {
                 Ok(Applied::Watch(field)) => memory.watched = Some(field),
-                Ok(Applied::Observed) => conditions.push(ConditionUpdate::good(condition::DIVERTIBLE)),
+                Ok(Applied::Observed) => update
+                    .conditions
+                    .push(ConditionUpdate::good(condition::DIVERTIBLE)),
                 Ok(Applied::Unchanged | Applied::Asked | Applied::Awake) => {}
-                Err(error) => conditions.extend(self.failed(target, sleeper, &error).await),
+                Err(error) => update
+                    .conditions
+                    .extend(error_condition(&self.owner, target, &error)),
             }
             let readings = report::readings(&inputs);
-            if !readings.status && readings.reason == "ReadingFailed" {
-                self.warn(target, sleeper, &readings).await;
+            // Without a trigger nothing is read to learn whether it is idle, and nothing has to be said about it.
+            if !target.triggers.is_empty() || target.policy == Policy::Idle {
+                update.decision = Some(report::last_decision(decision, &inputs, now));
             }
-            conditions.push(readings);
-            if !conditions.iter().any(|update| update.kind == condition::PLUGIN) {
-                conditions.push(report::described(target));
+            update.conditions.push(readings);
+            if !update
+                .conditions
+                .iter()
+                .any(|known| known.kind == condition::PLUGIN)
+            {
+                update.conditions.push(report::described(target));
             }
-            let decision = Some(report::last_decision(decision, &inputs, now));
-            let report = Report {
-                at: now,
-                decision,
-                conditions,
-            };
-            let _place = self.writing.acquire().await;
-            self.source.report(vec![(target.key.clone(), report)]).await;
+            for condition in update.conditions.iter().filter(|known| is_told(known)) {
+                self.warn(target, sleeper, condition).await;
+            }
+            self.say(target, update, now).await;
         };
         tokio::time::timeout(self.config.round_limit, acted).await?;
         Ok(recommended.look_again)
     }
 
-    async fn failed(&self, target: &Target, sleeper: &Sleeper, error: &ActError) -> Option<ConditionUpdate> {
-        if let ActError::Cluster(error) = error {
-            tracing::warn!(owner = %self.owner, resource = %target.key, "a desired state was not written: {error}");
+    /// Everything that its number of replicas follows from; None: nothing decides it, or not now. An error says why it cannot be decided.
+    async fn numbers(
+        &self,
+        target: &Target,
+        sleeper: &Sleeper,
+        memory: &Memory,
+    ) -> Result<Option<Numbers>, ConditionUpdate> {
+        let Policy::Metrics(policy) = &target.policy else {
+            return Ok(None);
+        };
+        let gatherer = Gatherer {
+            sleepers: &*self.sleepers,
+            meter: &*self.meter,
+            metrics: &self.metrics,
+            settings: &self.config.scaling,
+        };
+        let (known, now) = (memory.history.as_ref(), self.clock.now());
+        gatherer.gather(target, policy, sleeper, known, now).await
+    }
+
+    /// Raises the number of replicas of what wakes to what the requests that wait for it need.
+    async fn scale_up_to_demand(
+        &self,
+        target: &Target,
+        policy: &MetricsPolicy,
+        sleeper: &Sleeper,
+        memory: &mut Memory,
+    ) -> Result<Option<Timestamp>, tokio::time::error::Elapsed> {
+        let work = async {
+            let Ok(Some(numbers)) = self.numbers(target, sleeper, memory).await else {
+                return;
+            };
+            let readings = numbers.readings();
+            let scaled = to_demand(policy, &numbers.seen(&readings), self.clock.now());
+            let mut update = StatusUpdate::default();
+            self.scale(target, sleeper, &scaled, &numbers, memory, &mut update)
+                .await;
+            self.say(target, update, self.clock.now()).await;
+        };
+        tokio::time::timeout(self.config.round_limit, work).await?;
+        Ok(Some(self.clock.now() + ASK_FOR_DEMAND_AGAIN))
+    }
+
+    /// Writes a number of replicas that was decided, and says so.
+    async fn scale(
+        &self,
+        target: &Target,
+        sleeper: &Sleeper,
+        scaled: &Scaled,
+        numbers: &Numbers,
+        memory: &mut Memory,
+        update: &mut StatusUpdate,
+    ) {
+        let decision = &scaled.decision;
+        let wanted = decision.replicas.filter(|_| decision.rescales());
+        update.conditions = numbers::conditions(scaled);
+        let mut resized = None;
+        if let Some(replicas) = wanted {
+            let namespace = &target.key.namespace;
+            let _place = self.writing.acquire().await;
+            match numbers
+                .resize(&*self.sleepers, namespace, state(sleeper), replicas)
+                .await
+            {
+                Ok(true) => {
+                    let (from, resource) = (decision.current, &target.key);
+                    tracing::info!(owner = %self.owner, %resource, "{decision}");
+                    self.metrics.resized(&self.owner, from, replicas);
+                    self.sleepers
+                        .tell(
+                            namespace,
+                            &target.object,
+                            false,
+                            "SuccessfulRescale",
+                            &decision.to_string(),
+                        )
+                        .await;
+                    resized = Some(self.clock.now());
+                }
+                // It is decided anew; that it was decided now changes nothing.
+                Ok(false) => return,
+                Err(failed) => {
+                    update.conditions.retain(|known| known.kind != failed.kind);
+                    update.conditions.push(failed);
+                    return;
+                }
+            }
         }
-        let update = error.condition()?;
-        self.warn(target, sleeper, &update).await;
-        Some(update)
+        memory.history = Some(scaled.history.clone());
+        update.scaling = Some(numbers::status(sleeper, scaled, resized, self.clock.now()));
+    }
+
+    async fn say(&self, target: &Target, update: StatusUpdate, at: Timestamp) {
+        let _place = self.writing.acquire().await;
+        let report = Report { at, update };
+        self.source.report(vec![(target.key.clone(), report)]).await;
     }
 
     /// An event, if a condition is news.
@@ -272,6 +390,27 @@ impl Context {
     async fn report(&self, target: &Target, update: ConditionUpdate) {
         let report = Report::of(update, self.clock.now());
         self.source.report(vec![(target.key.clone(), report)]).await;
+    }
+}
+
+/// What a failure says about its target, if it says anything.
+fn error_condition(owner: &Owner, target: &Target, error: &ActError) -> Option<ConditionUpdate> {
+    if let ActError::Cluster(error) = error {
+        tracing::warn!(%owner, resource = %target.key, "a desired state was not written: {error}");
+    }
+    error.condition()
+}
+
+/// Whether people hear of a condition by an event, too. That a reading has no data is no event: it may just not be there yet.
+fn is_told(condition: &ConditionUpdate) -> bool {
+    !condition.status && condition.reason != "NoData" && condition.reason != "InvalidDescription"
+}
+
+/// How the replicas of what wakes are decided, if requests that wait for it decide about them.
+fn woken_by_demand<'t>(target: &'t Target, sleeper: &Sleeper) -> Option<&'t MetricsPolicy> {
+    match &target.policy {
+        Policy::Metrics(policy) if numbers::wakes_by_demand(target, policy, state(sleeper)) => Some(policy),
+        Policy::Metrics(_) | Policy::Idle => None,
     }
 }
 

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::ClusterError;
+use dormouse_kubernetes::{ClusterError, WorkloadScale};
 use dormouse_model::{ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
-use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::lifecycle::SleeperState;
-use dormouse_sleepers::{ConditionUpdate, Declared, DesiredStateError, Sleeper, SleeperKey, StoodIn};
+use dormouse_sleepers::{Declared, DesiredStateError, Sleeper, SleeperKey, StatusUpdate, StoodIn};
 use futures::stream::BoxStream;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -71,20 +70,23 @@ pub trait Sleepers: Send + Sync + 'static {
     /// A number that rises when somebody changed what plugins look at, so that they should be asked again soon.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// Records a decision with its conditions.
-    async fn record(
+    /// Records what was decided, and what holds.
+    async fn record(&self, key: &SleeperKey, update: &StatusUpdate) -> Result<(), ClusterError>;
+
+    /// Reads the scale of a workload.
+    async fn scale(&self, namespace: &str, workload: &ObjectRef) -> Result<WorkloadScale, ClusterError>;
+
+    /// Sets the replicas of a workload, if nobody has changed it since its scale was read.
+    async fn resize(
         &self,
-        key: &SleeperKey,
-        decision: LastDecision,
-        conditions: &[ConditionUpdate],
+        namespace: &str,
+        workload: &ObjectRef,
+        seen: &WorkloadScale,
+        replicas: i32,
     ) -> Result<(), ClusterError>;
 
-    /// Records conditions alone.
-    async fn record_conditions(
-        &self,
-        key: &SleeperKey,
-        conditions: &[ConditionUpdate],
-    ) -> Result<(), ClusterError>;
+    /// Who else scales a workload of a Sleeper, in words for people, if somebody does.
+    fn other_scaler(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String>;
 
     /// Shows the phase of a resource that its platform scales by itself.
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError>;

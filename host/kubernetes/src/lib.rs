@@ -1,6 +1,6 @@
 //! A client of the API server for a process that watches much and writes little. It knows no Sleeper.
 //!
-//! * [`ApiServer`]: requests with a deadline and a typed error; [`client()`] and [`client_from_kubeconfig`] make its client.
+//! * [`ApiServer`]: requests with a deadline and a typed error, the scale subresource among them ([`WorkloadScale`]); [`client()`] and [`client_from_kubeconfig`] make its client.
 //! * [`Cache`]: reflectors with indexes, that tell what changed; [`Reflectors`] starts them.
 //! * [`Objects`]: objects of any kind as JSON, and lists that a watch keeps up to date.
 //! * [`MetricsApi`]: custom, external and resource metrics, and which pods are whose.
@@ -28,6 +28,7 @@ mod metrics_api;
 mod outage;
 mod prune;
 mod raw;
+mod scale;
 mod scope;
 mod selectors;
 mod server;
@@ -42,11 +43,14 @@ pub use events::{EventRecorder, EventType, shortened};
 pub use leadership::{Leadership, LeadershipConfig};
 pub use lists::{OwnersPart, Text, remove};
 pub use metrics::Metrics;
-pub use metrics_api::{CustomMetric, MetricError, MetricValue, MetricsApi, PodUsage, WorkloadPod};
+pub use metrics_api::{
+    ContainerUsage, CustomMetric, MetricError, MetricValue, MetricsApi, PodContainer, PodUsage, WorkloadPod,
+};
 pub use objects::{ObjectError, Objects};
 pub use outage::Outages;
 pub use pods::PodEndpoint;
 pub use prune::scaled_by;
+pub use scale::WorkloadScale;
 pub use scope::{Scope, own_pod};
 pub use selectors::SelectorIndex;
 pub use server::ApiServer;

@@ -17,8 +17,8 @@ use crate::raw::{parse, send};
 use crate::{ApiServer, ClusterError};
 
 pub use custom::{CustomMetric, MetricValue};
-pub use pods::WorkloadPod;
-pub use usage::PodUsage;
+pub use pods::{PodContainer, WorkloadPod};
+pub use usage::{ContainerUsage, PodUsage};
 
 /// Ten thousand values are about 4 MiB.
 const LIMIT: usize = 32 * 1024 * 1024;

@@ -21,6 +21,7 @@
 //!   a Sleeper are decided as if it did not name what another one has its hands on.
 //! * **What is lost is derived again** from what is left on the objects: a Sleeper that finds itself awake beside a parked
 //!   Service and a workload at zero goes on sleeping.
+//! * **One to many is not ours**, but where it may write is: [`may_resize`].
 //! * **Observing** is the stage between diverted and draining. A workload that is only being looked at stays there.
 
 mod answers;
@@ -29,6 +30,7 @@ mod next;
 mod observation;
 mod ownership;
 mod ports;
+mod resize;
 mod state;
 mod traffic_check;
 mod transition;
@@ -42,6 +44,7 @@ pub use observation::{
 };
 pub use ownership::{Claimant, Precedence, Rival, owner};
 pub use ports::{Allocation, Claim, PortRange, PortsExhausted, allocate};
+pub use resize::{NotNow, may_resize};
 pub use state::{
     DesiredState, DivertedPort, KeptSelector, SURVIVAL, SleeperState, WakeFailure, WorkloadReplicas,
 };

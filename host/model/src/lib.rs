@@ -17,7 +17,7 @@ mod selector;
 mod shards;
 mod target;
 
-pub use behavior::{Behavior, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
+pub use behavior::{Behavior, BehaviorError, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
 pub use bytes::{BytesError, parse_bytes};
 pub use duration::{DurationError, GoDuration, format_duration, metric_name, parse_duration, window_name};
 pub use event::{ScaleEvent, ScaleEventKind, UnknownScaleEvent};
@@ -35,4 +35,4 @@ pub use quantity::{Quantity, QuantityError};
 pub use query::{PodScrape, Query, QuerySource};
 pub use selector::{LabelSelector, SelectorError};
 pub use shards::Shards;
-pub use target::{Policy, Routing, Scale, Target, TargetKey, TargetState, Trigger};
+pub use target::{Metric, MetricsPolicy, Policy, Routing, Scale, Target, TargetKey, TargetState, Trigger};

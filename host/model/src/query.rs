@@ -34,6 +34,14 @@ pub enum Query {
         /// Since when the DLX has been in the path of all traffic. None: it is not yet, or is leaving.
         since: Option<Timestamp>,
     },
+    /// How many requests and connections the DLX has for a Sleeper right now. It says nothing while the DLX is not in the path of its
+    /// traffic.
+    Concurrency {
+        /// Namespace of the Sleeper.
+        namespace: String,
+        /// Name of the Sleeper.
+        sleeper: String,
+    },
     /// The value of one object in the custom metrics API.
     Custom {
         /// Group of the kind that the metric describes.
@@ -96,6 +104,8 @@ pub enum Query {
 pub enum QuerySource {
     /// The DLX, about the traffic that it observes.
     ObservedTraffic,
+    /// The DLX, about the requests and connections that it has right now.
+    DlxConcurrency,
     /// The custom metrics API.
     Custom,
     /// The external metrics API.
@@ -115,6 +125,7 @@ impl QuerySource {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ObservedTraffic => "observed-traffic",
+            Self::DlxConcurrency => "dlx-concurrency",
             Self::Custom => "custom",
             Self::External => "external",
             Self::Resource => "resource",

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{ObjectRef, Owner, Quantity, Query, QuerySource, ScaleEvent};
+use crate::{Behavior, MetricSpec, ObjectRef, Owner, Quantity, Query, QuerySource, ScaleEvent};
 
 /// Identity of a target: owner, namespace and name. A bare name never stands for a target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,11 +44,38 @@ pub enum Scale {
     Platform,
 }
 
-/// How what is read becomes a recommendation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How what is read becomes a recommendation. Whatever the policy, a target sleeps when every trigger is at or below its threshold
+/// for its window, and never without triggers.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// It sleeps when every trigger is at or below its threshold for its window.
+    /// Nothing decides how many replicas it has while it is up.
     Idle,
+    /// While it is up, its metrics decide how many replicas it has, as a HorizontalPodAutoscaler does.
+    Metrics(Arc<MetricsPolicy>),
+}
+
+/// What a HorizontalPodAutoscaler declares, with a query for each metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsPolicy {
+    /// The fewest replicas while it is up, at least 1.
+    pub min_replicas: i32,
+    /// The most replicas.
+    pub max_replicas: i32,
+    /// What decides. The highest proposal counts.
+    pub metrics: Vec<Metric>,
+    /// How fast it is scaled. None: the defaults of Kubernetes.
+    pub behavior: Option<Behavior>,
+}
+
+/// A metric that decides how many replicas a target has, and where it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Which metric, and what it should be.
+    pub spec: MetricSpec,
+    /// What kind of thing is asked.
+    pub source: QuerySource,
+    /// What is asked; or why nothing can be.
+    pub query: Result<Arc<Query>, String>,
 }
 
 /// Where requests go that name a target and no Service.

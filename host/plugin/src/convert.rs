@@ -4,6 +4,7 @@
 //! in the description of one resource, such as a Service name that a user mistyped in an annotation, stays with that
 //! resource ([`Resource::problem`]): one bad resource must not stop the others.
 
+mod scaling;
 mod source;
 
 use std::collections::HashMap;
@@ -144,6 +145,7 @@ pub(crate) fn resources(mut list: Vec<wit::Resource>, limit: usize) -> Listed {
                     // Nobody can tell which of the two is meant, so it stays awake.
                     if let Some(first) = listed.resources.get_mut(*taken.get()) {
                         first.rules.clear();
+                        first.scaling = None;
                         first.problem.get_or_insert_with(|| twice.to_owned());
                     }
                     listed.left_out += 1;
@@ -210,6 +212,7 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
         }
     });
     let rules = problems.keep(resource.rules, RULES, rule);
+    let scaling = problems.maybe(resource.scaling.map(scaling::scaling).transpose());
     let workloads = problems.keep(resource.workloads, MEMBERS, object_ref);
     let services = problems.keep(resource.services, MEMBERS, |name| {
         must("the Service name", &name, validate::dns_label).map(|()| name)
@@ -232,6 +235,7 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
             wit::ResourceState::Changing => ResourceState::Changing,
         },
         rules: if problem.is_some() { Vec::new() } else { rules },
+        scaling: scaling.filter(|_| problem.is_none()),
         last_event,
         workloads,
         services,
@@ -243,10 +247,7 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
 
 fn rule(rule: wit::Rule) -> Result<Rule, Garbage> {
     let source = source::source(rule.source)?;
-    let window = Duration::from_millis(rule.window);
-    if window.is_zero() || window > LONGEST_WINDOW {
-        return Err(Garbage(format!("a window of {window:?}")));
-    }
+    let window = window(rule.window)?;
     must("the threshold", &rule.threshold, |threshold| {
         validate::text(threshold, 64)
     })?;
@@ -255,6 +256,14 @@ fn rule(rule: wit::Rule) -> Result<Rule, Garbage> {
         window,
         threshold: rule.threshold,
     })
+}
+
+fn window(millis: u64) -> Result<Duration, Garbage> {
+    let window = Duration::from_millis(millis);
+    if window.is_zero() || window > LONGEST_WINDOW {
+        return Err(Garbage(format!("a window of {window:?}")));
+    }
+    Ok(window)
 }
 
 fn scale_event(event: wit::ScaleEvent) -> Result<ScaleEvent, Garbage> {
@@ -435,6 +444,7 @@ mod tests {
                 window: 60_000,
                 threshold: "0".into(),
             }],
+            scaling: None,
             last_event: None,
             workloads: Vec::new(),
             services: vec![name.into()],

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use dormouse_model::PodScrape;
-use dormouse_model::{GroupKind, ObjectRef, ScaleEvent};
+use dormouse_model::{Behavior, GroupKind, ObjectRef, ScaleEvent};
 
 use crate::GuestError;
 
@@ -74,6 +74,8 @@ pub enum MetricSource {
     },
     /// A metric that the pods serve.
     Pods(PodScrape),
+    /// What the DLX has for the resource right now.
+    DlxConcurrency,
     /// A kind of reading that this contract has no case for.
     Other {
         /// The kind.
@@ -94,6 +96,41 @@ pub struct Rule {
     pub threshold: String,
 }
 
+/// What the reading of a goal should be. Quantities are texts as the guest wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GoalTarget {
+    /// This in total.
+    Value(String),
+    /// This for each pod.
+    Average(String),
+    /// This percentage of what the pods request.
+    Utilization(i32),
+}
+
+/// A metric that decides how many replicas a resource has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goal {
+    /// Where the reading comes from.
+    pub source: MetricSource,
+    /// How far back it looks. None: not said.
+    pub window: Option<Duration>,
+    /// What it should be.
+    pub target: GoalTarget,
+}
+
+/// How many replicas a resource has while it is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaling {
+    /// The fewest, at least 1.
+    pub min_replicas: i32,
+    /// The most, at least the fewest.
+    pub max_replicas: i32,
+    /// What decides.
+    pub goals: Vec<Goal>,
+    /// How fast it is scaled.
+    pub behavior: Option<Behavior>,
+}
+
 /// One resource that a plugin looks after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
@@ -105,6 +142,8 @@ pub struct Resource {
     pub state: ResourceState,
     /// All must hold for it to be idle; none means never idle.
     pub rules: Vec<Rule>,
+    /// How many replicas it has while it is up. None: nothing changes that.
+    pub scaling: Option<Scaling>,
     /// The last scale event that the plugin knows of.
     pub last_event: Option<ScaleEvent>,
     /// What is scaled. Empty: the plugin's platform scales by itself.
@@ -115,8 +154,8 @@ pub struct Resource {
     pub readiness_timeout: Option<Duration>,
     /// Replicas that a wake restores. None: as many as before.
     pub restore_replicas: Option<u32>,
-    /// What is wrong with the plugin's description of this resource, if anything. Then `rules` is empty, so that it is
-    /// never put to sleep, and what was invalid is left out of the other fields. One bad resource spoils no other.
+    /// What is wrong with the plugin's description of this resource, if anything. Then `rules` is empty and `scaling` is none, so that it
+    /// is neither put to sleep nor scaled, and what was invalid is left out of the other fields. One bad resource spoils no other.
     pub problem: Option<String>,
 }
 

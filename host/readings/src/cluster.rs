@@ -113,10 +113,8 @@ impl Upstream for ClusterUpstream {
                     },
                 };
                 let since = oldest(now, *window).as_millisecond();
-                match self.pods.sum(pods, &scrape, since).await {
-                    Ok(measured) => Ok(Answer::Sample(measured.into())),
-                    Err(error) => Err(error.to_string()),
-                }
+                let scraped = self.pods.scrape(pods, &scrape, since).await;
+                scraped.map(Answer::Scraped).map_err(|error| error.to_string())
             }
         }
     }

@@ -6,7 +6,10 @@
 //!   its kind in a namespace, one list of pods and one of their usage all workloads of a namespace, demand at the DLX all Sleepers.
 //! * [`Upstream`]: what answers behind the cache; [`ClusterUpstream`] is a cluster with its metrics APIs.
 //! * [`Prometheus`]: instant queries to the servers that the operator configured, by name. Nobody else chooses an address.
-//! * [`Pods`]: the text that pods serve for Prometheus, read from the pods themselves and summed.
+//! * [`Pods`]: the text that pods serve for Prometheus, read from the pods themselves.
+//!
+//! What decides whether a target is idle is one number for each query ([`Meter::read`]); what decides how many replicas it has is a sample
+//! for each pod, with the pods themselves ([`Meter::measure`]). The answers behind both are the same ones.
 //!
 //! An answer is a value, no data (with what is missing), or a typed error. Everything has a deadline and a size that it
 //! may not exceed, and the number of calls at once is bounded. Redirects are not followed. What secrets say never
@@ -22,6 +25,7 @@ mod files;
 mod http;
 mod measured;
 mod metrics;
+mod metrics_reading;
 mod pods;
 mod prometheus;
 mod readings;
@@ -38,7 +42,8 @@ pub use files::FileError;
 pub use http::HttpError;
 pub use measured::Measured;
 pub use metrics::Metrics;
-pub use pods::{Pod, Pods, Scrape, ScrapeError};
+pub use metrics_reading::{Measurements, MetricSamples};
+pub use pods::{Pod, Pods, Scrape, ScrapeError, Scraped};
 pub use prometheus::{Prometheus, PrometheusError};
 pub use readings::{Meter, Readings};
 pub use request::{Answer, Request, Upstream};

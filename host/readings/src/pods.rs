@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ::http::{Request, StatusCode, header};
 use bytes::Bytes;
 use dormouse_model::Quantity;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -43,7 +43,42 @@ pub struct Scrape {
     pub wanted: Wanted,
 }
 
-/// Why there is no sum.
+/// What a pod said, or why it said nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scraped {
+    /// Name of the pod.
+    pub pod: String,
+    /// What it said.
+    pub answer: Result<Measured, ScrapeError>,
+}
+
+impl Scraped {
+    /// The sum over all pods. Every pod must have something to add: one that fails is an error, one that does not know the
+    /// metric is no data, and neither counts as zero.
+    ///
+    /// # Errors
+    /// That of the first pod that failed.
+    pub fn sum(all: &[Self]) -> Result<Measured, ScrapeError> {
+        if all.is_empty() {
+            return Ok(Measured::NoData("there is no pod to ask".to_owned()));
+        }
+        let mut values: Vec<Quantity> = Vec::with_capacity(all.len());
+        let mut missing = None;
+        for Self { pod, answer } in all {
+            match answer {
+                Ok(Measured::Value(value)) => values.push(*value),
+                Ok(Measured::NoData(why)) => missing = Some(format!("pod {pod}: {why}")),
+                Err(error) => return Err(error.clone()),
+            }
+        }
+        Ok(match missing {
+            Some(missing) => Measured::NoData(missing),
+            None => Measured::Value(values.into_iter().sum()),
+        })
+    }
+}
+
+/// Why a pod has no value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScrapeError {
     /// A pod did not answer.
@@ -108,47 +143,39 @@ impl Pods {
         }
     }
 
-    /// The sum over all pods. Every pod must have something to add: one that fails is an error, one that does not know the
-    /// metric is no data, and neither counts as zero. Samples from before `not_before` (milliseconds since 1970) are no data.
+    /// What each of these pods says, in their order. Samples from before `not_before` (milliseconds since 1970) are no data.
     ///
     /// # Errors
-    /// [`ScrapeError`], the first that is found.
-    pub async fn sum(&self, pods: &[Pod], scrape: &Scrape, not_before: i64) -> Result<Measured, ScrapeError> {
+    /// [`ScrapeError::TooManyPods`], without asking any.
+    pub async fn scrape(
+        &self,
+        pods: &[Pod],
+        scrape: &Scrape,
+        not_before: i64,
+    ) -> Result<Vec<Scraped>, ScrapeError> {
         if pods.len() > self.limits.max_pods {
             return Err(ScrapeError::TooManyPods {
                 pods: pods.len(),
                 limit: self.limits.max_pods,
             });
         }
-        if pods.is_empty() {
-            return Ok(Measured::NoData("there is no pod to ask".to_owned()));
-        }
         // Futures are collected first: a stream that maps references is beyond what the compiler can prove to be Send.
         let mut questions = Vec::with_capacity(pods.len());
         for pod in pods {
             questions.push(self.one(pod, scrape, not_before));
         }
-        let mut answers = futures::stream::iter(questions).buffer_unordered(AT_ONCE);
-        let mut values: Vec<Quantity> = Vec::with_capacity(pods.len());
-        let mut missing = None;
-        while let Some((pod, answer)) = answers.try_next().await? {
-            match answer {
-                Measured::Value(value) => values.push(value),
-                Measured::NoData(why) => missing = Some(format!("pod {pod}: {why}")),
-            }
-        }
-        match missing {
-            Some(missing) => Ok(Measured::NoData(missing)),
-            None => Ok(Measured::Value(values.into_iter().sum())),
-        }
+        let answers = futures::stream::iter(questions)
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await;
+        let scraped = pods.iter().zip(answers).map(|(pod, answer)| Scraped {
+            pod: pod.name.clone(),
+            answer,
+        });
+        Ok(scraped.collect())
     }
 
-    async fn one<'p>(
-        &self,
-        pod: &'p Pod,
-        scrape: &Scrape,
-        not_before: i64,
-    ) -> Result<(&'p str, Measured), ScrapeError> {
+    async fn one(&self, pod: &Pod, scrape: &Scrape, not_before: i64) -> Result<Measured, ScrapeError> {
         // Never closed.
         let _place = self.places.acquire().await;
         let host = SocketAddr::new(pod.address, scrape.port);
@@ -177,11 +204,10 @@ impl Pods {
             });
         }
         let answer = exposition::sum(&response.body, &scrape.wanted, not_before);
-        let answer = answer.map_err(|error| ScrapeError::Text {
+        answer.map_err(|error| ScrapeError::Text {
             pod: pod.name.clone(),
             path: scrape.path.clone(),
             error,
-        })?;
-        Ok((&pod.name, answer))
+        })
     }
 }

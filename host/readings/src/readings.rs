@@ -4,18 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::MetricValue;
-use dormouse_model::{LabelSelector, ObjectRef, PodScrape, Query};
+use dormouse_kubernetes::{MetricValue, WorkloadPod};
+use dormouse_model::{LabelSelector, ObjectRef, PodScrape, Quantity, Query};
 use dormouse_scaling::Sample;
+use dormouse_scaling::hpa::PodValue;
+use dormouse_sleepers::DemandEntry;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::cache::{Cache, Limits};
 use crate::metrics::Metrics;
+use crate::metrics_reading::{pod, usage_samples};
 use crate::request::{Answer, Request, Upstream};
-use crate::sum::{pods_to_ask, usage_of};
+use crate::sum::{pods_to_ask, ready_pods_to_ask, usage_of};
 use crate::traffic::traffic;
 use crate::view::PodView;
+use crate::{Measured, Measurements, MetricSamples, Scraped};
 
 /// Answers about traffic are this many times fresher than others: they decide whether somebody is woken.
 const TRAFFIC: u32 = 5;
@@ -30,6 +34,16 @@ pub trait Meter: Send + Sync + 'static {
     /// A sample for each query, in their order. None is older than `max_age`, counted from when it was asked for. The
     /// answer to one never waits for that to another longer than its own deadline.
     async fn read(&self, ask: &[Arc<Query>], max_age: Duration, now: Timestamp) -> Vec<Sample>;
+
+    /// What is read for each metric, in their order, with the pods that `selector` selects: those of the target whose metrics they are.
+    async fn measure(
+        &self,
+        namespace: &str,
+        selector: &LabelSelector,
+        metrics: &[Arc<Query>],
+        max_age: Duration,
+        now: Timestamp,
+    ) -> Measurements;
 }
 
 /// Reads through a cache, so that what many targets ask is asked once.
@@ -51,6 +65,39 @@ impl Meter for Readings {
     async fn read(&self, ask: &[Arc<Query>], max_age: Duration, now: Timestamp) -> Vec<Sample> {
         join_all(ask.iter().map(|query| self.sample(query, max_age, now))).await
     }
+
+    async fn measure(
+        &self,
+        namespace: &str,
+        selector: &LabelSelector,
+        metrics: &[Arc<Query>],
+        max_age: Duration,
+        now: Timestamp,
+    ) -> Measurements {
+        let request = Request::Pods {
+            namespace: namespace.to_owned(),
+        };
+        let answer = self.cache.get(request, max_age, now).await;
+        let view = match view_of(&answer.answer) {
+            Ok(view) => view,
+            Err(sample) => {
+                let why = format!("its pods: {sample}");
+                return Measurements {
+                    pods: Err(why.clone()),
+                    samples: vec![MetricSamples::Unavailable(why); metrics.len()],
+                };
+            }
+        };
+        let pods = view.matching(&[selector]);
+        let samples = metrics
+            .iter()
+            .map(|query| self.samples(query, &pods, max_age, now));
+        let samples = join_all(samples).await;
+        Measurements {
+            pods: Ok(pods.iter().map(|seen| pod(seen)).collect()),
+            samples,
+        }
+    }
 }
 
 /// Something else than what was asked for. Only a mistake in an [`Upstream`] leads here.
@@ -59,6 +106,49 @@ fn mixed_up() -> Sample {
 }
 
 impl Readings {
+    /// What is read for a metric of the target with these pods.
+    async fn samples(
+        &self,
+        query: &Query,
+        pods: &[&WorkloadPod],
+        max_age: Duration,
+        now: Timestamp,
+    ) -> MetricSamples {
+        match query {
+            Query::Usage { namespace, .. } => {
+                let request = Request::Usage {
+                    namespace: namespace.clone(),
+                };
+                match &self.cache.get(request, max_age, now).await.answer {
+                    Ok(Answer::Usage(usage)) => MetricSamples::Usage(usage_samples(pods, usage)),
+                    Ok(_) => MetricSamples::total(mixed_up()),
+                    Err(error) => MetricSamples::Unavailable(error.clone()),
+                }
+            }
+            Query::Pods { scrape, window, .. } => {
+                let asked = match ready_pods_to_ask(pods) {
+                    Ok(asked) => asked,
+                    Err(sample) => return MetricSamples::total(sample),
+                };
+                let request = Request::Scrape {
+                    pods: asked,
+                    scrape: scrape.clone(),
+                    window: *window,
+                };
+                match &self.cache.get(request, max_age, now).await.answer {
+                    Ok(Answer::Scraped(scraped)) => pod_values(scraped),
+                    Ok(_) => MetricSamples::total(mixed_up()),
+                    Err(error) => MetricSamples::Unavailable(error.clone()),
+                }
+            }
+            Query::Custom { .. } => MetricSamples::value(self.sample(query, max_age, now).await),
+            Query::Concurrency { .. }
+            | Query::Traffic { .. }
+            | Query::External { .. }
+            | Query::Prometheus { .. } => MetricSamples::total(self.sample(query, max_age, now).await),
+        }
+    }
+
     async fn sample(&self, query: &Query, max_age: Duration, now: Timestamp) -> Sample {
         match query {
             Query::Traffic {
@@ -75,6 +165,17 @@ impl Readings {
                     Ok(Answer::Demand(demand)) => {
                         let entry = demand.get(&(namespace.clone(), sleeper.clone()));
                         traffic(entry, got.asked.elapsed(), *window, *since, now)
+                    }
+                    Ok(_) => mixed_up(),
+                    Err(error) => Sample::Error(format!("demand is unknown: {error}")),
+                }
+            }
+            Query::Concurrency { namespace, sleeper } => {
+                let got = self.cache.get(Request::Demand, max_age / TRAFFIC, now).await;
+                match &got.answer {
+                    Ok(Answer::Demand(demand)) => {
+                        let entry = demand.get(&(namespace.clone(), sleeper.clone()));
+                        Sample::Value(Quantity::from(entry.map_or(0, DemandEntry::current)))
                     }
                     Ok(_) => mixed_up(),
                     Err(error) => Sample::Error(format!("demand is unknown: {error}")),
@@ -183,7 +284,10 @@ impl Readings {
             Err(error) => return Err(Sample::Error(error.clone())),
         };
         let selectors: Vec<_> = selectors.iter().collect();
-        let running = view.matching(&selectors).into_iter().filter(|pod| pod.running);
+        let running = view
+            .matching(&selectors)
+            .into_iter()
+            .filter(|pod| pod.is_running());
         Ok(usage_of(running, usage, resource, window, now))
     }
 
@@ -205,12 +309,21 @@ impl Readings {
         );
         let (selectors, view) = (selectors?, view_of(&pods.answer)?);
         let selectors: Vec<_> = selectors.iter().collect();
+        let mut current = view.matching(&selectors);
+        current.retain(|pod| pod.is_current());
         let request = Request::Scrape {
-            pods: pods_to_ask(&view.matching(&selectors))?,
+            pods: pods_to_ask(&current)?,
             scrape: scrape.clone(),
             window,
         };
-        Ok(self.whole(request, max_age, now).await)
+        Ok(match &self.cache.get(request, max_age, now).await.answer {
+            Ok(Answer::Scraped(scraped)) => match Scraped::sum(scraped) {
+                Ok(measured) => measured.into(),
+                Err(error) => Sample::Error(error.to_string()),
+            },
+            Ok(_) => mixed_up(),
+            Err(error) => Sample::Error(error.clone()),
+        })
     }
 
     async fn selectors(
@@ -241,6 +354,30 @@ fn view_of(answer: &Result<Answer, String>) -> Result<&PodView, Sample> {
         Ok(_) => Err(mixed_up()),
         Err(error) => Err(Sample::Error(error.clone())),
     }
+}
+
+/// What each pod said. Who said nothing has no value.
+fn pod_values(scraped: &[Scraped]) -> MetricSamples {
+    let values: Vec<_> = scraped
+        .iter()
+        .filter_map(|scraped| match &scraped.answer {
+            Ok(Measured::Value(value)) => Some(PodValue {
+                pod: scraped.pod.clone(),
+                value: value.saturating_millis(),
+            }),
+            Ok(Measured::NoData(_)) | Err(_) => None,
+        })
+        .collect();
+    if values.is_empty()
+        && let Some(first) = scraped.first()
+    {
+        return MetricSamples::Unavailable(match &first.answer {
+            Ok(Measured::NoData(why)) => format!("pod {}: {why}", first.pod),
+            Err(error) => error.to_string(),
+            Ok(Measured::Value(_)) => String::new(),
+        });
+    }
+    MetricSamples::PerPod(values)
 }
 
 /// The value of one object among those of all.

@@ -10,8 +10,8 @@ use dormouse_scaling::Sample;
 use dormouse_sleepers::DemandEntry;
 use jiff::Timestamp;
 
-use crate::Pod;
 use crate::view::PodView;
+use crate::{Pod, Scraped};
 
 /// One call. What is equal is asked once, whoever wants to know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ pub enum Request {
         /// The namespace.
         namespace: String,
     },
-    /// A metric of these pods, summed.
+    /// A metric of these pods.
     Scrape {
         /// The pods.
         pods: Vec<Pod>,
@@ -121,8 +121,10 @@ pub enum Answer {
     Demand(BTreeMap<(String, String), DemandEntry>),
     /// Of [`Request::Custom`], by object name. Objects without a value are missing.
     Custom(BTreeMap<String, MetricValue>),
-    /// Of [`Request::External`], [`Request::Prometheus`] and [`Request::Scrape`].
+    /// Of [`Request::External`] and [`Request::Prometheus`].
     Sample(Sample),
+    /// Of [`Request::Scrape`], for each pod.
+    Scraped(Vec<Scraped>),
     /// Of [`Request::Selector`].
     Selector(LabelSelector),
     /// Of [`Request::Pods`].

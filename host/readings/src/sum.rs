@@ -23,22 +23,34 @@ pub(crate) fn pods_to_ask(pods: &[&WorkloadPod]) -> Result<Vec<Pod>, Sample> {
     }
     let mut asked = Vec::with_capacity(pods.len());
     for pod in pods {
-        // Otherwise anybody who may annotate a workload could have any port of the node asked.
-        if pod.host_network {
-            return Err(Sample::Error(format!(
-                "pod {} is on the network of its node; pods are only scraped at addresses of their own",
-                pod.name
-            )));
+        match pod_to_ask(pod)? {
+            Some(pod) => asked.push(pod),
+            None => return Err(Sample::NoData(format!("pod {} is not ready", pod.name).into())),
         }
-        let (true, Some(address)) = (pod.ready, pod.address) else {
-            return Err(Sample::NoData(format!("pod {} is not ready", pod.name).into()));
-        };
-        asked.push(Pod {
-            name: pod.name.clone(),
-            address,
-        });
     }
     Ok(asked)
+}
+
+/// The same for a reading of each pod: who is not ready has none.
+pub(crate) fn ready_pods_to_ask(pods: &[&WorkloadPod]) -> Result<Vec<Pod>, Sample> {
+    let asked: Result<Vec<_>, _> = pods.iter().map(|pod| pod_to_ask(pod)).collect();
+    Ok(asked?.into_iter().flatten().collect())
+}
+
+/// A pod that can be asked; None for one that is not ready.
+fn pod_to_ask(pod: &WorkloadPod) -> Result<Option<Pod>, Sample> {
+    // Otherwise anybody who may annotate a workload could have any port of the node asked.
+    if pod.host_network {
+        return Err(Sample::Error(format!(
+            "pod {} is on the network of its node; pods are only scraped at addresses of their own",
+            pod.name
+        )));
+    }
+    let address = pod.address.filter(|_| pod.ready);
+    Ok(address.map(|address| Pod {
+        name: pod.name.clone(),
+        address,
+    }))
 }
 
 /// The sum over all containers of all running pods.
@@ -61,7 +73,7 @@ pub(crate) fn usage_of<'p>(
             return Sample::NoData(format!("pod {name} was not measured in the last {window}").into());
         }
         for container in &usage.containers {
-            match container.get(resource) {
+            match container.usage.get(resource) {
                 Some(amount) => amounts.push(amount.as_str()),
                 None => {
                     return Sample::NoData(format!("pod {name} was not measured for {resource}").into());
@@ -87,6 +99,8 @@ pub(crate) fn sum<'v>(what: &str, values: impl Iterator<Item = &'v str>) -> Samp
 mod tests {
     use std::collections::BTreeMap;
 
+    use dormouse_kubernetes::ContainerUsage;
+
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
@@ -107,10 +121,9 @@ mod tests {
         WorkloadPod {
             name: name.into(),
             address: Some([10, 0, 0, 1].into()),
-            running: true,
+            phase: "Running".into(),
             ready: true,
-            host_network: false,
-            labels: BTreeMap::new(),
+            ..WorkloadPod::default()
         }
     }
 
@@ -118,9 +131,13 @@ mod tests {
         PodUsage {
             pod: name.into(),
             measured: measured.map(at),
+            window: Duration::ZERO,
             containers: containers
                 .iter()
-                .map(|cpu| BTreeMap::from([("cpu".to_owned(), (*cpu).to_owned())]))
+                .map(|cpu| ContainerUsage {
+                    name: String::new(),
+                    usage: BTreeMap::from([("cpu".to_owned(), (*cpu).to_owned())]),
+                })
                 .collect(),
         }
     }

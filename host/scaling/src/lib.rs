@@ -2,9 +2,9 @@
 //!
 //! Between zero and one:
 //!
-//! * [`recommend`] says what should become of a target, and when to ask again at the latest. Its one policy so far is that of idle
-//!   targets: [`decide`] answers whether a target is idle, so that it may be put to sleep. The semantics are those of v3io's scaler,
-//!   without its defects.
+//! * [`recommend`] says what should become of a target, and when to ask again at the latest. Whether it is idle, so that it may be put to
+//!   sleep, [`decide`] answers, with the semantics of v3io's scaler and without its defects. How many replicas it has while it is up
+//!   follows from its metrics ([`hpa`]), if it has any; what later decisions need of earlier ones is a [`ScalingHistory`].
 //! * [`activate`] is KEDA's way: a trigger above its activation value, with cooldowns and a number of replicas for idle targets.
 //!
 //! Between one and many, or zero and many:
@@ -32,6 +32,8 @@ mod recommend;
 mod rule;
 mod saturate;
 mod scale_decision;
+mod scaled;
+mod scaling_history;
 mod time;
 mod utilization;
 
@@ -41,3 +43,5 @@ pub use decision::{Decision, Input, KeepReason, Verdict, decide};
 pub use recommend::{Desired, Recommendation, Seen, Standing, recommend};
 pub use rule::{Rule, Sample};
 pub use scale_decision::{Activity, Comparison, DecisionInput, Limit, LimitKind, Proposed, ScaleDecision};
+pub use scaled::{ScaleSeen, Scaled, to_demand};
+pub use scaling_history::{Recommended, Rescaled, ScalingHistory};

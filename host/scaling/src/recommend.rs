@@ -5,8 +5,9 @@ use std::time::Duration;
 use dormouse_model::{Policy, ScaleEvent, ScaleEventKind, Target};
 use jiff::Timestamp;
 
+use crate::scaled::scaled;
 use crate::time::{after, span};
-use crate::{Decision, Input, KeepReason, Verdict, decide};
+use crate::{Decision, Input, KeepReason, ScaleSeen, Scaled, Verdict, decide};
 
 /// What a target should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,8 @@ pub enum Desired {
     Zero,
     /// Up, and not on its way to zero any more.
     Activate,
+    /// Up, with so many replicas.
+    Exactly(i32),
     /// Up, with the DLX in the path of its traffic to count it.
     Observe,
     /// Up, without the DLX in the path.
@@ -57,6 +60,8 @@ pub struct Seen<'a> {
     pub observe_not_before: Option<Timestamp>,
     /// For how long its traffic is not observed after it was declared, updated or woken.
     pub settle: Duration,
+    /// What its metrics say. None: it has none, or its number of replicas is not to be decided now.
+    pub scale: Option<ScaleSeen<'a>>,
     /// The time.
     pub now: Timestamp,
 }
@@ -68,6 +73,8 @@ pub struct Recommendation {
     pub desired: Desired,
     /// Whether it is idle, and what says so.
     pub decision: Decision,
+    /// How many replicas it should have while it is up, if that was decided.
+    pub scaled: Option<Scaled>,
     /// Why it should be that, for people.
     pub reason: String,
     /// When the same question has another answer by the mere passing of time, as far as is known. Readings may change before.
@@ -76,8 +83,37 @@ pub struct Recommendation {
 
 /// Recommends what should become of a target.
 pub fn recommend(target: &Target, seen: &Seen<'_>) -> Recommendation {
-    match target.policy {
-        Policy::Idle => idle(target, seen),
+    let recommended = idle(target, seen);
+    match (&target.policy, &seen.scale) {
+        (Policy::Metrics(policy), Some(scale)) if recommended.stays_up() => {
+            recommended.scaled_to(scaled(policy, scale, seen.now))
+        }
+        (Policy::Metrics(_) | Policy::Idle, _) => recommended,
+    }
+}
+
+impl Recommendation {
+    /// Whether it leaves the target up as it is, so that its number of replicas matters.
+    fn stays_up(&self) -> bool {
+        matches!(self.desired, Desired::Hold | Desired::Activate)
+    }
+
+    /// With a number of replicas. What turns it round comes first.
+    fn scaled_to(self, scaled: Scaled) -> Self {
+        let decision = &scaled.decision;
+        let wanted = decision.replicas.filter(|_| decision.rescales());
+        match (self.desired, wanted) {
+            (Desired::Hold, Some(replicas)) => Self {
+                desired: Desired::Exactly(replicas),
+                reason: decision.to_string(),
+                scaled: Some(scaled),
+                ..self
+            },
+            _ => Self {
+                scaled: Some(scaled),
+                ..self
+            },
+        }
     }
 }
 
@@ -108,12 +144,15 @@ fn idle(target: &Target, seen: &Seen<'_>) -> Recommendation {
     let reason = match desired {
         Desired::Zero => idle_for(seen.inputs),
         Desired::Observe => "looking whether anybody needs it".to_owned(),
-        Desired::Hold | Desired::Activate | Desired::StopObserving => decision.to_string(),
+        Desired::Hold | Desired::Activate | Desired::Exactly(_) | Desired::StopObserving => {
+            decision.to_string()
+        }
     };
     Recommendation {
         desired,
         look_again: look_again(&decision, seen),
         decision,
+        scaled: None,
         reason,
     }
 }

@@ -79,6 +79,7 @@ fn seen(inputs: &[Input], standing: Standing) -> Seen<'_> {
         wakes: &[],
         observe_not_before: None,
         settle: Duration::from_secs(10),
+        scale: None,
         now: now(),
     }
 }

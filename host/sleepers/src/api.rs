@@ -2,6 +2,7 @@
 
 use dormouse_lifecycle::SleeperState;
 use dormouse_model::{ObjectRef, Owner, Phase};
+use dormouse_scaling::ScalingHistory;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -161,9 +162,38 @@ pub struct SleeperStatus {
     /// The inputs of the last decision, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_decision: Option<LastDecision>,
+    /// How many replicas it should have while it is up, if that is decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingStatus>,
     /// What needs attention.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// How many replicas a resource should have while it is up, written when something about it changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScalingStatus {
+    /// When this was decided, RFC 3339.
+    pub at: String,
+    /// Replicas that it should have.
+    pub desired_replicas: i32,
+    /// When the number was last changed, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_scale_time: Option<String>,
+    /// What the number follows from, in words for people.
+    pub decision: String,
+    /// What later decisions depend on.
+    pub history: ScalingHistory,
+}
+
+impl ScalingStatus {
+    /// Whether it says the same, but for the readings in its text.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.desired_replicas == other.desired_replicas
+            && self.last_scale_time == other.last_scale_time
+            && self.history.is_same(&other.history)
+    }
 }
 
 /// What the autoscaler saw when it last decided, written when the outcome changed.
@@ -188,4 +218,8 @@ pub mod condition {
     pub const READINGS: &str = "ReadingsAvailable";
     /// False when the owner of this resource failed.
     pub const PLUGIN: &str = "PluginHealthy";
+    /// False when the number of replicas cannot be read or written, or somebody else scales the workload.
+    pub const ABLE_TO_SCALE: &str = "AbleToScale";
+    /// False when the metrics do not say how many replicas there should be.
+    pub const SCALING_ACTIVE: &str = "ScalingActive";
 }

@@ -28,6 +28,7 @@ use crate::ownership::Ownership;
 use crate::permission::SleepPermission;
 use crate::reconciler::Reconciler;
 use crate::requeue::Requeues;
+use crate::scalers::Scalers;
 use crate::status::StatusRecorder;
 use crate::writer::SleeperWriter;
 use crate::{Config, Metrics, Role};
@@ -262,6 +263,16 @@ impl Cluster {
     /// The client.
     pub fn client(&self) -> &kube::Client {
         self.inner.server.client()
+    }
+
+    /// The API server.
+    pub fn server(&self) -> &ApiServer {
+        &self.inner.server
+    }
+
+    /// Who else scales a workload.
+    pub fn scalers(&self) -> Scalers {
+        Scalers::new(Arc::clone(&self.inner.caches), self.inner.ownership.clone())
     }
 
     /// Objects of any kind.

@@ -6,7 +6,7 @@
 //! * [`Controller`] runs the [`Reconciler`]: the [`Observer`] reads what there is, [`dormouse_lifecycle::next`] decides, the
 //!   [`Executor`] writes.
 //! * [`ServiceEndpoints`], [`DlxReplicas`], [`DemandClient`]: the pods behind Services, the replicas of the DLX, and what these report.
-//! * [`SleepPermission`]: what may be put to sleep. [`OwnerChanges`]: when plugins should be asked again.
+//! * [`SleepPermission`]: what may be put to sleep. [`Scalers`]: who else scales a workload. [`OwnerChanges`]: when plugins should be asked again.
 //! * [`Cluster`] makes and connects these parts. [`wire`]: what the autoscaler asks the DLX.
 //!
 //! Nothing is decided here. Every write is conditional on the version of the object that was read, so a conflict is a
@@ -44,6 +44,7 @@ mod permission;
 mod reconciler;
 mod requeue;
 mod role;
+mod scalers;
 mod services;
 mod since;
 mod sleep_note;
@@ -73,8 +74,9 @@ pub use owner_changes::OwnerChanges;
 pub use permission::SleepPermission;
 pub use reconciler::{ReconcileOutcome, Reconciler};
 pub use role::Role;
+pub use scalers::Scalers;
 pub use services::original_selector;
-pub use status::StatusRecorder;
+pub use status::{StatusRecorder, StatusUpdate};
 pub use wire::{DemandEntry, DemandReport};
 
 /// The lifecycle crate, whose types appear in this crate's interface.

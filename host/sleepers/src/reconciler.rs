@@ -293,7 +293,7 @@ impl Reconciler {
             self.status.record_wake_failure(&key, state.epoch, &message).await
         } else {
             let update = ConditionUpdate::bad(condition::DIVERTIBLE, "StepFailed", &message);
-            self.status.record_conditions(&key, &[update]).await
+            self.status.record(&key, &update.into()).await
         };
         if let Err(unrecorded) = recorded {
             tracing::warn!(sleeper = sleeper.name_any(), %error, %unrecorded, "an error could not be recorded");

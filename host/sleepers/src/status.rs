@@ -8,7 +8,7 @@ use dormouse_lifecycle::{DesiredState, SleeperState, WakeFailure};
 use dormouse_model::Phase;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{LastDecision, Sleeper, SleeperStatus, condition};
+use crate::api::{LastDecision, ScalingStatus, Sleeper, SleeperStatus, condition};
 use crate::caches::Caches;
 use crate::conditions::{self, ConditionUpdate};
 use crate::events::SleeperEvents;
@@ -18,6 +18,50 @@ use crate::{Metrics, SleeperKey};
 /// A failed wake with the same text is recorded again no sooner than this. A request that begins to wait needs a failure that is
 /// newer than its wait.
 const FAILURE_REFRESH: SignedDuration = SignedDuration::from_secs(1);
+
+/// What the autoscaler has to say about a Sleeper.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatusUpdate {
+    /// Whether it is idle, if that was decided.
+    pub decision: Option<LastDecision>,
+    /// How many replicas it should have, if that was decided.
+    pub scaling: Option<ScalingStatus>,
+    /// What holds for it, and what does not.
+    pub conditions: Vec<ConditionUpdate>,
+}
+
+impl From<ConditionUpdate> for StatusUpdate {
+    fn from(condition: ConditionUpdate) -> Self {
+        Self {
+            conditions: vec![condition],
+            ..Self::default()
+        }
+    }
+}
+
+impl StatusUpdate {
+    /// Whether its decisions say something new.
+    pub fn is_news(&self, known: &SleeperStatus) -> bool {
+        let outcome = |decision: &LastDecision| {
+            let last = known.last_decision.as_ref();
+            last.is_none_or(|last| last.outcome != decision.outcome)
+        };
+        let number = |scaling: &ScalingStatus| {
+            let last = known.scaling.as_ref();
+            last.is_none_or(|last| !last.is_same(scaling))
+        };
+        self.decision.as_ref().is_some_and(outcome) || self.scaling.as_ref().is_some_and(number)
+    }
+
+    fn write(&self, status: &mut SleeperStatus) {
+        if let Some(decision) = &self.decision {
+            status.last_decision = Some(decision.clone());
+        }
+        if let Some(scaling) = &self.scaling {
+            status.scaling = Some(scaling.clone());
+        }
+    }
+}
 
 /// Records in the status of Sleepers. Cheap to clone.
 #[derive(Clone)]
@@ -43,50 +87,19 @@ impl StatusRecorder {
         }
     }
 
-    /// Records what the autoscaler decided, if its outcome or a condition changed.
+    /// Records what the autoscaler decided and what holds, if something about it is new.
     ///
     /// # Errors
     /// What the API server says. A missing Sleeper is no error.
-    pub async fn record_decision(
-        &self,
-        key: &SleeperKey,
-        decision: LastDecision,
-        updates: &[ConditionUpdate],
-    ) -> Result<(), ClusterError> {
+    pub async fn record(&self, key: &SleeperKey, update: &StatusUpdate) -> Result<(), ClusterError> {
         self.writer
             .edit(key, true, |sleeper| {
-                let (mut status, changed) = with_conditions(sleeper, updates, Timestamp::now());
-                let same = status
-                    .last_decision
-                    .as_ref()
-                    .is_some_and(|last| last.outcome == decision.outcome);
-                if same && !changed {
+                let (mut status, changed) = with_conditions(sleeper, &update.conditions, Timestamp::now());
+                if !changed && !update.is_news(&status) {
                     return Ok::<_, ClusterError>(Edit::Keep(()));
                 }
-                status.last_decision = Some(decision.clone());
+                update.write(&mut status);
                 Ok(Edit::Write(Box::new(status), ()))
-            })
-            .await
-            .map(|_| ())
-    }
-
-    /// Sets conditions.
-    ///
-    /// # Errors
-    /// What the API server says. A missing Sleeper is no error.
-    pub async fn record_conditions(
-        &self,
-        key: &SleeperKey,
-        updates: &[ConditionUpdate],
-    ) -> Result<(), ClusterError> {
-        self.writer
-            .edit(key, true, |sleeper| {
-                let (status, changed) = with_conditions(sleeper, updates, Timestamp::now());
-                Ok::<_, ClusterError>(if changed {
-                    Edit::Write(Box::new(status), ())
-                } else {
-                    Edit::Keep(())
-                })
             })
             .await
             .map(|_| ())

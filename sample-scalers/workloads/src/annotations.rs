@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use dormouse_sdk::{Rule, duration, nearest};
+use dormouse_sdk::{Rule, Scaling, duration, nearest};
 use thiserror::Error;
 
 mod rules;
+mod source;
+mod targets;
 
 /// How all our annotations begin.
 pub const PREFIX: &str = "dormouse.dev/";
@@ -15,8 +17,10 @@ pub const PREFIX: &str = "dormouse.dev/";
 /// Annotations that Dormouse itself writes.
 const OF_THE_HOST: [&str; 2] = ["epoch", "parked-selector"];
 
+const REPLICAS: &str = "write a whole number from 1 up, in quotes, such as \"3\"";
+
 /// What may stand behind the prefix, and what each accepts.
-const KNOWN: [(&str, &str); 7] = [
+const KNOWN: [(&str, &str); 11] = [
     ("sleep-after", duration::ACCEPTED),
     (
         "services",
@@ -24,10 +28,11 @@ const KNOWN: [(&str, &str); 7] = [
     ),
     ("rules", rules::ACCEPTED),
     ("wake-timeout", duration::ACCEPTED),
-    (
-        "replicas",
-        "write a whole number from 1 up, in quotes, such as \"3\"",
-    ),
+    ("replicas", REPLICAS),
+    ("targets", targets::ACCEPTED),
+    ("min-replicas", REPLICAS),
+    ("max-replicas", REPLICAS),
+    ("behavior", targets::BEHAVIOR),
     ("at-zero", "write \"stand-in\" or \"off\""),
     ("paused", "write \"true\" or \"false\", in quotes"),
 ];
@@ -39,21 +44,30 @@ pub enum Request {
     None,
     /// To be left awake for now.
     Paused,
-    /// To sleep when it is idle.
-    Sleep(Sleep),
+    /// To sleep when it is idle, to be scaled, or both.
+    Managed(Managed),
 }
 
-/// How a workload sleeps.
+/// How a workload sleeps, and how many replicas it has while it is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sleep {
+pub struct Managed {
     /// Services whose traffic wakes it. None: those that select its pods.
     pub services: Option<Vec<String>>,
-    /// When it is idle.
+    /// When it is idle. None at all: it does not sleep.
     pub rules: Vec<Rule>,
+    /// How many replicas it has while it is up. None: nothing changes that.
+    pub scaling: Option<Scaling>,
     /// How long a request is held.
     pub wake_timeout: Option<Duration>,
     /// What a wake restores.
     pub replicas: Option<u32>,
+}
+
+impl Managed {
+    /// Whether it goes to sleep at all.
+    pub fn sleeps(&self) -> bool {
+        !self.rules.is_empty()
+    }
 }
 
 /// An annotation that cannot be read.
@@ -79,12 +93,30 @@ pub enum Problem {
         /// What was probably meant.
         hint: String,
     },
-    /// Others are there, but not the one that opts in.
+    /// Others are there, but none that opts in.
     #[error(
-        "annotation dormouse.dev/sleep-after is missing, and without it the others have no effect; {}",
+        "annotation dormouse.dev/sleep-after is missing, and without it or dormouse.dev/targets the others have no effect; {}",
         duration::ACCEPTED
     )]
     NotOptedIn,
+    /// One has no effect without another.
+    #[error("annotation dormouse.dev/{key} has no effect without dormouse.dev/{missing}; {accepted}")]
+    Incomplete {
+        /// Behind the prefix.
+        key: &'static str,
+        /// The one that is missing, behind the prefix.
+        missing: &'static str,
+        /// What that one accepts.
+        accepted: &'static str,
+    },
+    /// No number of replicas is allowed.
+    #[error("annotation dormouse.dev/max-replicas is {max}, below dormouse.dev/min-replicas, which is {min}")]
+    MaxBelowMin {
+        /// The fewest.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
 }
 
 /// Reads all annotations of a workload.
@@ -111,29 +143,81 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Result<Request, Vec<Probl
     );
     let wake_timeout = value(&ours, "wake-timeout", positive_duration, &mut problems);
     let replicas = value(&ours, "replicas", replicas, &mut problems);
+    let scaling = scaling(&ours, &mut problems);
     // The host reads it itself; here it only has to be right.
     let _ = value(&ours, "at-zero", at_zero, &mut problems);
     let paused = value(&ours, "paused", flag, &mut problems).unwrap_or(false);
     // While there is a typo, the one that is missing may well be the one that is misspelt.
-    if problems.is_empty() && sleep_after.is_none() && !ours.contains_key("paused") {
+    if problems.is_empty() && sleep_after.is_none() && scaling.is_none() && !ours.contains_key("paused") {
         problems.push(Problem::NotOptedIn);
+    }
+    if problems.is_empty() && sleep_after.is_none() && ours.contains_key("rules") {
+        problems.push(Problem::incomplete("rules", "sleep-after"));
     }
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(match sleep_after {
-        _ if paused => Request::Paused,
-        None => Request::None,
-        Some(sleep_after) => {
-            let rules = rules.unwrap_or_else(|| vec![Rule::observed_traffic(sleep_after)]);
-            Request::Sleep(Sleep {
-                services,
-                rules,
-                wake_timeout,
-                replicas,
-            })
+    if paused {
+        return Ok(Request::Paused);
+    }
+    if sleep_after.is_none() && scaling.is_none() {
+        return Ok(Request::None);
+    }
+    let rules = sleep_after.map_or_else(Vec::new, |sleep_after| {
+        rules.unwrap_or_else(|| vec![Rule::observed_traffic(sleep_after)])
+    });
+    Ok(Request::Managed(Managed {
+        services,
+        rules,
+        scaling,
+        wake_timeout,
+        replicas,
+    }))
+}
+
+/// How many replicas it has while it is up. `targets` and `max-replicas` belong together.
+fn scaling(ours: &BTreeMap<&str, &str>, problems: &mut Vec<Problem>) -> Option<Scaling> {
+    let before = problems.len();
+    let goals = value(ours, "targets", targets::read, problems);
+    let min = value(ours, "min-replicas", replicas, problems);
+    let max = value(ours, "max-replicas", replicas, problems);
+    let behavior = value(ours, "behavior", targets::behavior, problems);
+    if problems.len() > before {
+        return None;
+    }
+    for key in ["max-replicas", "min-replicas", "behavior"] {
+        if ours.contains_key(key) && !ours.contains_key("targets") {
+            problems.push(Problem::incomplete(key, "targets"));
         }
-    })
+    }
+    if ours.contains_key("targets") && !ours.contains_key("max-replicas") {
+        problems.push(Problem::incomplete("targets", "max-replicas"));
+    }
+    let (min, max) = (min.unwrap_or(1), max?);
+    if max < min {
+        problems.push(Problem::MaxBelowMin { min, max });
+    }
+    let mut scaling = Scaling::between(min, max).goals(goals?);
+    scaling.behavior = behavior;
+    Some(scaling)
+}
+
+impl Problem {
+    fn incomplete(key: &'static str, missing: &'static str) -> Self {
+        Self::Incomplete {
+            key,
+            missing,
+            accepted: accepted(missing),
+        }
+    }
+}
+
+/// What an annotation accepts.
+fn accepted(key: &str) -> &'static str {
+    KNOWN
+        .iter()
+        .find(|(name, _)| *name == key)
+        .map_or("", |(_, accepted)| *accepted)
 }
 
 fn unknown(ours: &BTreeMap<&str, &str>) -> Vec<Problem> {
@@ -161,10 +245,7 @@ fn value<T, E: Display>(
     match read(text) {
         Ok(value) => Some(value),
         Err(problem) => {
-            let accepted = KNOWN
-                .iter()
-                .find(|(name, _)| *name == key)
-                .map_or("", |(_, accepted)| *accepted);
+            let accepted = accepted(key);
             let mut problem = problem.to_string();
             if !problem.contains(accepted) {
                 problem = format!("{problem}; {accepted}");

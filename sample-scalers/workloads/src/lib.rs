@@ -8,6 +8,10 @@
 //!     dormouse.dev/rules: '[{"metric": "requests", "window": "10m", "threshold": "0"}]'  # default: observed traffic
 //!     dormouse.dev/wake-timeout: 2m            # how long a request is held; default: the setting of the DLX
 //!     dormouse.dev/replicas: "3"               # what a wake restores; default: as many as there were
+//!     dormouse.dev/targets: '[{"source": "resource", "resource": "cpu", "utilization": 50}]'  # scales it while it is up; opts in, too
+//!     dormouse.dev/min-replicas: "2"           # the fewest while it is up; default: 1
+//!     dormouse.dev/max-replicas: "10"          # the most
+//!     dormouse.dev/behavior: '{"scaleDown": {"stabilizationWindowSeconds": 60}}'  # as a HorizontalPodAutoscaler's
 //!     dormouse.dev/at-zero: "off"              # leave it at zero if somebody else scales it there; default: stand in
 //!     dormouse.dev/paused: "true"              # leave it awake for now
 //! ```
@@ -24,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_sdk::prelude::*;
 
-use annotations::{PREFIX, Request, Sleep};
+use annotations::{Managed, PREFIX, Request};
 use kubernetes::ObjectKey;
 
 /// The scaler.
@@ -64,8 +68,14 @@ struct Complaint {
 struct Claimant {
     workload: Workload,
     services: Vec<String>,
-    /// None: it is left awake.
-    sleep: Option<Sleep>,
+    /// None: it is left as it is.
+    managed: Option<Managed>,
+}
+
+impl Claimant {
+    fn sleeps(&self) -> bool {
+        self.managed.as_ref().is_some_and(Managed::sleeps)
+    }
 }
 
 fn discover() -> Result<Found> {
@@ -79,39 +89,42 @@ fn discover() -> Result<Found> {
     for workload in workloads {
         let neighbours = services.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
         let asked = annotations::read(&workload.metadata.annotations);
-        let sleep = match asked {
+        let managed = match asked {
             Ok(Request::None) => continue,
             Ok(Request::Paused) => None,
-            Ok(Request::Sleep(sleep)) => Some(sleep),
+            Ok(Request::Managed(managed)) => Some(managed),
             Err(problems) => {
                 found.complain_each(&workload, "InvalidAnnotation", problems);
                 None
             }
         };
-        let named = sleep.as_ref().and_then(|sleep| sleep.services.as_deref());
+        let named = managed.as_ref().and_then(|managed| managed.services.as_deref());
         let (services, problem) = choose_services(&workload, named, neighbours);
         // Somebody who stays awake anyway need not hear about Services.
-        let sleep = match problem {
-            Some(problem) if sleep.is_some() => {
+        let managed = match problem {
+            Some(problem) if managed.as_ref().is_some_and(Managed::sleeps) => {
                 found.complain(&workload, "UnsuitableService", problem);
                 None
             }
-            _ => sleep,
+            _ => managed,
         };
         claimants.push(Claimant {
             workload,
             services,
-            sleep,
+            managed,
         });
     }
     let shared = found.complain_about_shared_services(&claimants);
     for (index, claimant) in claimants.into_iter().enumerate() {
-        if let Some(sleep) = claimant.sleep
-            && !shared.contains(&index)
+        let sleeps = claimant.sleeps();
+        if let Some(managed) = claimant.managed
+            && !(sleeps && shared.contains(&index))
         {
+            // Without sleep there is no traffic to divert.
+            let services = if sleeps { claimant.services } else { Vec::new() };
             found
                 .resources
-                .push(resource(&claimant.workload, claimant.services, sleep));
+                .push(resource(&claimant.workload, services, managed));
         }
     }
     found.leave_out_namesakes();
@@ -179,11 +192,12 @@ fn choose_services(
     (names, None)
 }
 
-fn resource(workload: &Workload, services: Vec<String>, sleep: Sleep) -> Resource {
-    let mut resource = Resource::of(workload).services(services).rules(sleep.rules);
+fn resource(workload: &Workload, services: Vec<String>, managed: Managed) -> Resource {
+    let mut resource = Resource::of(workload).services(services).rules(managed.rules);
     resource.id.name = kinds::resource_name(workload);
-    resource.readiness_timeout = sleep.wake_timeout;
-    resource.restore_replicas = sleep.replicas;
+    resource.scaling = managed.scaling;
+    resource.readiness_timeout = managed.wake_timeout;
+    resource.restore_replicas = managed.replicas;
     resource
 }
 
@@ -224,7 +238,7 @@ impl Found {
         let mut shared = BTreeSet::new();
         for ((_, service), indices) in claims {
             // Nobody has to hear of it while nobody wants to sleep.
-            if indices.len() < 2 || indices.iter().all(|index| claimants[*index].sleep.is_none()) {
+            if indices.len() < 2 || !indices.iter().any(|index| claimants[*index].sleeps()) {
                 continue;
             }
             for &index in &indices {
@@ -243,7 +257,7 @@ impl Found {
                 self.complain(&claimants[index].workload, "SharedService", problem);
                 if indices
                     .iter()
-                    .any(|&other| other != index && claimants[other].sleep.is_none())
+                    .any(|&other| other != index && !claimants[other].sleeps())
                 {
                     shared.insert(index);
                 }

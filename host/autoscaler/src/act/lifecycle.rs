@@ -25,7 +25,8 @@ impl Actuator for Lifecycle {
     async fn apply(&self, target: &Target, desired: Desired, why: &str) -> Result<Applied, ActError> {
         let owner = &target.key.owner;
         match desired {
-            Desired::Hold => Ok(Applied::Unchanged),
+            // A number of replicas is written where it was read.
+            Desired::Hold | Desired::Exactly(_) => Ok(Applied::Unchanged),
             Desired::Zero => self.set_scale.to_zero(target, why).await,
             Desired::Observe => {
                 let _place = self.writing.acquire().await;

@@ -32,9 +32,11 @@ impl Actuator for Platform {
                 }
                 Ok(applied)
             }
-            Desired::Hold | Desired::Activate | Desired::Observe | Desired::StopObserving => {
-                Ok(Applied::Unchanged)
-            }
+            Desired::Hold
+            | Desired::Activate
+            | Desired::Exactly(_)
+            | Desired::Observe
+            | Desired::StopObserving => Ok(Applied::Unchanged),
         }
     }
 }

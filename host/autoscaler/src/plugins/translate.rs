@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_model::{
-    GroupKind, ObjectRef, Owner, Policy, Quantity, Query, QuerySource, Routing, Scale, Target, TargetKey,
-    TargetState, Trigger, metric_name,
+    DescribedObject, ExternalMetric, GroupKind, Metric, MetricIdentifier, MetricSpec, MetricTarget,
+    MetricsPolicy, ObjectMetric, ObjectRef, Owner, PodsMetric, Policy, Quantity, Query, QuerySource,
+    ResourceMetric, Routing, Scale, Target, TargetKey, TargetState, Trigger, metric_name,
 };
-use dormouse_plugin::types::{MetricSource, Resource, ResourceState, Rule};
+use dormouse_plugin::types::{Goal, GoalTarget, MetricSource, Resource, ResourceState, Rule, Scaling};
 use dormouse_readings::template;
 
 use crate::Effective;
@@ -15,6 +16,10 @@ use crate::key::sleeper_key;
 
 /// Longest part of a query in texts for people.
 const SHOWN: usize = 80;
+/// The longest time between two decisions about a number of replicas: that of a HorizontalPodAutoscaler.
+const METRICS_INTERVAL: Duration = Duration::from_secs(15);
+/// How far back the reading of a goal looks that does not say.
+const GOAL_WINDOW: Duration = Duration::from_secs(60);
 
 /// A resource of a plugin as a target.
 pub(super) fn target(owner: &Owner, resource: Resource, routing: Routing, effective: &Effective) -> Target {
@@ -23,12 +28,22 @@ pub(super) fn target(owner: &Owner, resource: Resource, routing: Routing, effect
         namespace: resource.id.namespace.clone(),
         name: resource.id.name.clone(),
     };
-    let triggers = resource
-        .rules
-        .iter()
-        .map(|rule| trigger(&key, &resource, rule, effective.metrics_resource.as_ref()));
+    let asker = Asker {
+        key: &key,
+        resource: &resource,
+        metrics_resource: effective.metrics_resource.as_ref(),
+    };
+    let triggers = resource.rules.iter().map(|rule| asker.trigger(rule)).collect();
+    let policy = match &resource.scaling {
+        Some(scaling) => Policy::Metrics(Arc::new(asker.policy(scaling))),
+        None => Policy::Idle,
+    };
+    let every = match policy {
+        Policy::Idle => effective.scale_interval,
+        Policy::Metrics(_) => effective.scale_interval.min(METRICS_INTERVAL),
+    };
     Target {
-        triggers: triggers.collect(),
+        triggers,
         key,
         object: resource.object,
         state: match resource.state {
@@ -44,8 +59,8 @@ pub(super) fn target(owner: &Owner, resource: Resource, routing: Routing, effect
         },
         wake_on: resource.services,
         routing,
-        policy: Policy::Idle,
-        every: effective.scale_interval,
+        policy,
+        every,
         last_event: resource.last_event,
         readiness_timeout: resource.readiness_timeout,
         restore_replicas: resource.restore_replicas,
@@ -53,100 +68,235 @@ pub(super) fn target(owner: &Owner, resource: Resource, routing: Routing, effect
     }
 }
 
-fn trigger(
-    key: &TargetKey,
-    resource: &Resource,
-    rule: &Rule,
-    metrics_resource: Option<&GroupKind>,
-) -> Trigger {
-    let threshold = rule.threshold.parse::<Quantity>();
-    let query = match &threshold {
-        Ok(threshold) => query(key, resource, rule, *threshold, metrics_resource),
-        Err(error) => Err(format!("the threshold is wrong: {error}")),
-    };
-    Trigger {
-        name: describe(&rule.source),
-        source: source(&rule.source),
-        query: query.map(Arc::new),
-        window: rule.window,
-        threshold: threshold.unwrap_or(Quantity::ZERO),
+/// Turns what a resource names into questions.
+struct Asker<'a> {
+    key: &'a TargetKey,
+    resource: &'a Resource,
+    metrics_resource: Option<&'a GroupKind>,
+}
+
+impl Asker<'_> {
+    fn trigger(&self, rule: &Rule) -> Trigger {
+        let threshold = rule.threshold.parse::<Quantity>();
+        let query = match &threshold {
+            Ok(threshold) => self.query(rule, *threshold),
+            Err(error) => Err(format!("the threshold is wrong: {error}")),
+        };
+        Trigger {
+            name: describe(&rule.source),
+            source: source(&rule.source),
+            query: query.map(Arc::new),
+            window: rule.window,
+            threshold: threshold.unwrap_or(Quantity::ZERO),
+        }
+    }
+
+    fn policy(&self, scaling: &Scaling) -> MetricsPolicy {
+        MetricsPolicy {
+            min_replicas: scaling.min_replicas,
+            max_replicas: scaling.max_replicas,
+            metrics: scaling.goals.iter().map(|goal| self.metric(goal)).collect(),
+            behavior: scaling.behavior.clone(),
+        }
+    }
+
+    fn metric(&self, goal: &Goal) -> Metric {
+        let spec = metric_spec(self.resource, goal);
+        let (spec, query) = match spec {
+            Ok(spec) => (spec, self.goal_query(goal).map(Arc::new)),
+            // It takes part, and says why it cannot be read.
+            Err(why) => (unreadable(goal), Err(why)),
+        };
+        Metric {
+            spec,
+            source: source(&goal.source),
+            query,
+        }
+    }
+
+    /// What to ask for a rule; an error for what cannot be asked.
+    fn query(&self, rule: &Rule, threshold: Quantity) -> Result<Query, String> {
+        let window = rule.window;
+        match &rule.source {
+            MetricSource::ObservedTraffic => {
+                if !threshold.is_zero() {
+                    return Err("the threshold of observed traffic must be 0".to_owned());
+                }
+                if self.resource.services.is_empty() {
+                    return Err("it has no Service whose traffic could be observed".to_owned());
+                }
+                Ok(Query::Traffic {
+                    sleeper: sleeper_key(self.key).object_name(),
+                    namespace: self.key.namespace.clone(),
+                    window,
+                    since: None,
+                })
+            }
+            MetricSource::DlxConcurrency => Err(
+                "dlx-concurrency says how many replicas there should be, not whether nobody needs any; \
+                 observed-traffic does"
+                    .to_owned(),
+            ),
+            MetricSource::Custom { name, selector } => Ok(self.custom(metric_name(name, window), selector)),
+            other => self.plain_query(other, window),
+        }
+    }
+
+    /// What to ask for a goal; an error for what cannot be asked.
+    fn goal_query(&self, goal: &Goal) -> Result<Query, String> {
+        match &goal.source {
+            MetricSource::ObservedTraffic => Err(
+                "observed-traffic says whether nobody needs it, not how many replicas it needs; dlx-concurrency does"
+                    .to_owned(),
+            ),
+            MetricSource::DlxConcurrency => Ok(Query::Concurrency {
+                namespace: self.key.namespace.clone(),
+                sleeper: sleeper_key(self.key).object_name(),
+            }),
+            MetricSource::Custom { name, selector } => {
+                let name = goal
+                    .window
+                    .map_or_else(|| name.clone(), |window| metric_name(name, window));
+                Ok(self.custom(name, selector))
+            }
+            other => self.plain_query(other, goal.window.unwrap_or(GOAL_WINDOW)),
+        }
+    }
+
+    /// What is asked in the same way for rules and for goals.
+    fn plain_query(&self, source: &MetricSource, window: Duration) -> Result<Query, String> {
+        let namespace = self.key.namespace.clone();
+        Ok(match source {
+            MetricSource::External { name, selector } => Query::External {
+                namespace,
+                metric: name.clone(),
+                selector: selector.clone(),
+            },
+            MetricSource::Resource(measured) => Query::Usage {
+                namespace,
+                workloads: workloads(self.resource)?,
+                resource: measured.clone(),
+                window,
+            },
+            MetricSource::Prometheus { server, query } => Query::Prometheus {
+                query: expand(query, &namespace, &self.resource.object.name, window)?,
+                namespace,
+                server: server.clone(),
+            },
+            MetricSource::Pods(scrape) => Query::Pods {
+                namespace,
+                workloads: workloads(self.resource)?,
+                scrape: scrape.clone(),
+                window,
+            },
+            MetricSource::Other { kind, .. } => {
+                return Err(format!(
+                    "this version of Dormouse does not know the reading {kind:?}"
+                ));
+            }
+            MetricSource::ObservedTraffic | MetricSource::DlxConcurrency | MetricSource::Custom { .. } => {
+                return Err("it is asked for in another way".to_owned());
+            }
+        })
+    }
+
+    /// The complete name of a custom metric, for the kind that it describes.
+    fn custom(&self, metric: String, selector: &Option<String>) -> Query {
+        let object = &self.resource.object;
+        let (group, kind) = match self.metrics_resource {
+            Some(resource) => (resource.group.clone(), resource.kind.clone()),
+            None => (object.group().to_owned(), object.kind.clone()),
+        };
+        // Metrics of the resource's own object go by its name; metrics of another kind by the resource's.
+        let name = if kind == object.kind {
+            &object.name
+        } else {
+            &self.key.name
+        };
+        Query::Custom {
+            object: name.clone(),
+            group,
+            kind,
+            namespace: self.key.namespace.clone(),
+            metric,
+            selector: selector.clone(),
+        }
     }
 }
 
-/// What to ask for a rule; an error for what cannot be asked.
-fn query(
-    key: &TargetKey,
-    resource: &Resource,
-    rule: &Rule,
-    threshold: Quantity,
-    metrics_resource: Option<&GroupKind>,
-) -> Result<Query, String> {
-    let namespace = key.namespace.clone();
-    let object = &resource.object;
-    let window = rule.window;
-    Ok(match &rule.source {
-        MetricSource::ObservedTraffic => {
-            if !threshold.is_zero() {
-                return Err("the threshold of observed traffic must be 0".to_owned());
-            }
-            if resource.services.is_empty() {
-                return Err("it has no Service whose traffic could be observed".to_owned());
-            }
-            Query::Traffic {
-                sleeper: sleeper_key(key).object_name(),
-                namespace,
-                window,
-                since: None,
-            }
+/// A goal as a HorizontalPodAutoscaler would declare it. What that has no word for counts as an external metric: one number.
+fn metric_spec(resource: &Resource, goal: &Goal) -> Result<MetricSpec, String> {
+    let target = metric_target(&goal.target)?;
+    let metric = |name: String| MetricIdentifier { name, selector: None };
+    let external = |name: String| MetricSpec::External {
+        external: ExternalMetric {
+            metric: metric(name),
+            target,
+        },
+    };
+    let is_utilization = matches!(target, MetricTarget::Utilization(_));
+    let is_average = matches!(target, MetricTarget::AverageValue(_));
+    match &goal.source {
+        MetricSource::Resource(name) if !matches!(target, MetricTarget::Value(_)) => {
+            Ok(MetricSpec::Resource {
+                resource: ResourceMetric {
+                    name: name.clone(),
+                    target,
+                },
+            })
         }
-        MetricSource::Custom { name, selector } => {
-            let (group, kind) = match metrics_resource {
-                Some(resource) => (resource.group.clone(), resource.kind.clone()),
-                None => (object.group().to_owned(), object.kind.clone()),
-            };
-            // Metrics of the resource's own object go by its name; metrics of another kind by the resource's.
-            let object = if kind == object.kind {
-                &object.name
-            } else {
-                &key.name
-            };
-            Query::Custom {
-                group,
-                kind,
-                namespace,
-                metric: metric_name(name, window),
-                selector: selector.clone(),
-                object: object.clone(),
-            }
+        MetricSource::Resource(_) => {
+            Err("a resource has the goal utilization or average, not value".to_owned())
         }
-        MetricSource::External { name, selector } => Query::External {
-            namespace,
-            metric: name.clone(),
-            selector: selector.clone(),
-        },
-        MetricSource::Resource(measured) => Query::Usage {
-            namespace,
-            workloads: workloads(resource)?,
-            resource: measured.clone(),
-            window,
-        },
-        MetricSource::Prometheus { server, query } => Query::Prometheus {
-            query: expand(query, &namespace, &object.name, window)?,
-            namespace,
-            server: server.clone(),
-        },
-        MetricSource::Pods(scrape) => Query::Pods {
-            namespace,
-            workloads: workloads(resource)?,
-            scrape: scrape.clone(),
-            window,
-        },
-        MetricSource::Other { kind, .. } => {
-            return Err(format!(
-                "this version of Dormouse does not know the reading {kind:?}"
-            ));
+        _ if is_utilization => Err("only a resource has the goal utilization".to_owned()),
+        MetricSource::Pods(scrape) if is_average => Ok(MetricSpec::Pods {
+            pods: PodsMetric {
+                metric: metric(scrape.metric.clone()),
+                target,
+            },
+        }),
+        MetricSource::DlxConcurrency if is_average => Ok(external(describe(&goal.source))),
+        MetricSource::Pods(_) | MetricSource::DlxConcurrency => {
+            Err(format!("{} has the goal average", describe(&goal.source)))
         }
+        MetricSource::Custom { name, .. } => Ok(MetricSpec::Object {
+            object: ObjectMetric {
+                described_object: DescribedObject {
+                    api_version: Some(resource.object.api_version.clone()),
+                    kind: resource.object.kind.clone(),
+                    name: resource.object.name.clone(),
+                },
+                metric: metric(name.clone()),
+                target,
+            },
+        }),
+        MetricSource::External { name, .. } => Ok(external(name.clone())),
+        MetricSource::Prometheus { .. } | MetricSource::ObservedTraffic | MetricSource::Other { .. } => {
+            Ok(external(describe(&goal.source)))
+        }
+    }
+}
+
+fn metric_target(target: &GoalTarget) -> Result<MetricTarget, String> {
+    let quantity = |text: &str| text.parse::<Quantity>().map_err(|error| error.to_string());
+    Ok(match target {
+        GoalTarget::Value(text) => MetricTarget::Value(quantity(text)?),
+        GoalTarget::Average(text) => MetricTarget::AverageValue(quantity(text)?),
+        GoalTarget::Utilization(percent) => MetricTarget::Utilization(*percent),
     })
+}
+
+/// What stands for a goal that cannot be read.
+fn unreadable(goal: &Goal) -> MetricSpec {
+    MetricSpec::External {
+        external: ExternalMetric {
+            metric: MetricIdentifier {
+                name: describe(&goal.source),
+                selector: None,
+            },
+            target: MetricTarget::Value(Quantity::from(1)),
+        },
+    }
 }
 
 fn expand(query: &str, namespace: &str, name: &str, window: Duration) -> Result<String, String> {
@@ -163,6 +313,7 @@ fn workloads(resource: &Resource) -> Result<Vec<ObjectRef>, String> {
 fn source(source: &MetricSource) -> QuerySource {
     match source {
         MetricSource::ObservedTraffic => QuerySource::ObservedTraffic,
+        MetricSource::DlxConcurrency => QuerySource::DlxConcurrency,
         MetricSource::Custom { .. } => QuerySource::Custom,
         MetricSource::External { .. } => QuerySource::External,
         MetricSource::Resource(_) => QuerySource::Resource,
@@ -176,6 +327,7 @@ fn source(source: &MetricSource) -> QuerySource {
 fn describe(source: &MetricSource) -> String {
     match source {
         MetricSource::ObservedTraffic => "observed traffic".to_owned(),
+        MetricSource::DlxConcurrency => "dlx-concurrency".to_owned(),
         MetricSource::Custom { name, selector } => selected(name, selector.as_deref()),
         MetricSource::External { name, selector } => {
             format!("external {}", selected(name, selector.as_deref()))

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_autoscaler::{FieldError, ResourceScaler, SleeperChange, Sleepers, SourceError};
-use dormouse_kubernetes::{ClusterError, MetricValue, PodUsage, WorkloadPod};
+use dormouse_kubernetes::{ClusterError, ContainerUsage, MetricValue, PodUsage, WorkloadPod, WorkloadScale};
 use dormouse_model::{ObjectRef, Owner, Phase, Query, Routing};
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ScaleOutcome, Settings};
-use dormouse_readings::{Answer as Answered, PodView, Request, Upstream};
+use dormouse_readings::{Answer as Answered, Measured, PodView, Request, Scraped, Upstream};
 use dormouse_scaling::Sample;
-use dormouse_sleepers::api::LastDecision;
 use dormouse_sleepers::lifecycle::{
     DesiredState, SleeperState, TrafficCheckPolicy, request_observation, request_sleep, request_wake,
 };
 use dormouse_sleepers::{
-    ConditionUpdate, Declared, DemandEntry, DesiredStateError, Sleeper, SleeperKey, SleeperStatus, StoodIn,
+    ConditionUpdate, Declared, DemandEntry, DesiredStateError, Sleeper, SleeperKey, SleeperStatus,
+    StatusUpdate, StoodIn,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -94,6 +94,12 @@ pub struct Cluster {
     pub fields: Mutex<BTreeMap<String, String>>,
     /// How long every write takes.
     pub latency: Mutex<Duration>,
+    /// Replicas of workloads (`namespace/name`), and the version of that.
+    pub scales: Mutex<BTreeMap<String, (i32, u64)>>,
+    /// What every write of a scale says.
+    pub refuses_resize: Mutex<Option<ClusterError>>,
+    /// Who else scales every workload.
+    pub other_scaler: Mutex<Option<String>>,
     /// Rises when the watch on Sleepers says something.
     pub moved: tokio::sync::watch::Sender<u64>,
 }
@@ -164,6 +170,17 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Sets the replicas of a workload, as anybody may.
+    pub fn set_replicas(&self, name: &str, replicas: i32) {
+        let mut scales = lock(&self.scales);
+        let (current, version) = scales.entry(name.to_owned()).or_default();
+        (*current, *version) = (replicas, *version + 1);
+    }
+
+    pub fn replicas(&self, name: &str) -> i32 {
+        lock(&self.scales)[name].0
     }
 
     pub fn keys(&self) -> Vec<SleeperKey> {
@@ -356,30 +373,63 @@ impl Sleepers for Cluster {
         self.changes.subscribe()
     }
 
-    async fn record(
-        &self,
-        key: &SleeperKey,
-        decision: LastDecision,
-        conditions: &[ConditionUpdate],
-    ) -> Result<(), ClusterError> {
+    async fn record(&self, key: &SleeperKey, update: &StatusUpdate) -> Result<(), ClusterError> {
         self.takes_time().await;
-        self.note("record", key);
-        self.set_conditions(key, conditions);
+        let decided = update.decision.is_some() || update.scaling.is_some();
+        self.note(if decided { "record" } else { "conditions" }, key);
+        self.set_conditions(key, &update.conditions);
         self.edit(key, |sleeper| {
-            sleeper.status.get_or_insert_default().last_decision = Some(decision)
+            let status = sleeper.status.get_or_insert_default();
+            if let Some(decision) = &update.decision {
+                status.last_decision = Some(decision.clone());
+            }
+            if let Some(scaling) = &update.scaling {
+                status.scaling = Some(scaling.clone());
+            }
         });
         Ok(())
     }
 
-    async fn record_conditions(
+    async fn scale(&self, namespace: &str, workload: &ObjectRef) -> Result<WorkloadScale, ClusterError> {
+        let name = format!("{namespace}/{}", workload.name);
+        let found = lock(&self.scales).get(&name).copied();
+        let (replicas, version) = found.ok_or(ClusterError::NotFound { what: name })?;
+        let scale = serde_json::json!({
+            "metadata": {"resourceVersion": version.to_string()},
+            "spec": {"replicas": replicas},
+            "status": {"replicas": replicas, "selector": "app=web"},
+        });
+        Ok(WorkloadScale::new(
+            serde_json::from_value(scale).expect("a scale"),
+        ))
+    }
+
+    async fn resize(
         &self,
-        key: &SleeperKey,
-        conditions: &[ConditionUpdate],
+        namespace: &str,
+        workload: &ObjectRef,
+        seen: &WorkloadScale,
+        replicas: i32,
     ) -> Result<(), ClusterError> {
         self.takes_time().await;
-        self.note("conditions", key);
-        self.set_conditions(key, conditions);
+        let name = format!("{namespace}/{}", workload.name);
+        lock(&self.writes).push(("resize", name.clone()));
+        let refusal = lock(&self.refuses_resize).clone();
+        if let Some(error) = refusal {
+            return Err(error);
+        }
+        let mut scales = lock(&self.scales);
+        let (current, version) = scales.get_mut(&name).expect("its scale was read");
+        if seen.version() != Some(version.to_string().as_str()) {
+            return Err(ClusterError::Conflict { what: name });
+        }
+        (*current, *version) = (replicas, *version + 1);
         Ok(())
+    }
+
+    fn other_scaler(&self, _key: &SleeperKey, workload: &ObjectRef) -> Option<String> {
+        let other = lock(&self.other_scaler).clone();
+        other.map(|name| format!("{name} scales {}", workload.name))
     }
 
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError> {
@@ -603,7 +653,9 @@ fn last_request(query: &Query) -> Request {
             scrape,
             window,
         },
-        Query::Traffic { .. } | Query::Custom { .. } => panic!("it has a script of its own"),
+        Query::Traffic { .. } | Query::Concurrency { .. } | Query::Custom { .. } => {
+            panic!("it has a script of its own")
+        }
     }
 }
 
@@ -664,13 +716,17 @@ impl MetricsApi {
 /// Usage of the one pod that adds up to a sample.
 fn usage(sample: Sample) -> Result<Answered, String> {
     let containers = match sample {
-        Sample::Value(value) => vec![BTreeMap::from([("cpu".to_owned(), value.to_string())])],
+        Sample::Value(value) => vec![ContainerUsage {
+            name: "app".to_owned(),
+            usage: BTreeMap::from([("cpu".to_owned(), value.to_string())]),
+        }],
         Sample::NoData(_) => Vec::new(),
         Sample::Error(error) => return Err(error),
     };
     let usage = PodUsage {
         pod: POD.into(),
         measured: Some(Timestamp::MAX),
+        window: Duration::from_secs(30),
         containers,
     };
     Ok(Answered::Usage(HashMap::from([(POD.to_owned(), usage)])))
@@ -710,10 +766,10 @@ impl Upstream for MetricsApi {
                 let pod = WorkloadPod {
                     name: POD.into(),
                     address: Some([10, 0, 0, 1].into()),
-                    running: true,
+                    phase: "Running".into(),
                     ready: true,
-                    host_network: false,
                     labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+                    ..WorkloadPod::default()
                 };
                 Ok(Answered::Pods(PodView::new(vec![pod])))
             }
@@ -728,6 +784,14 @@ impl Upstream for MetricsApi {
                 match (request, sample) {
                     (Request::Usage { .. }, sample) => usage(sample),
                     (_, Sample::Error(error)) => Err(error),
+                    (Request::Scrape { .. }, sample) => Ok(Answered::Scraped(vec![Scraped {
+                        pod: POD.into(),
+                        answer: Ok(match sample {
+                            Sample::Value(value) => Measured::Value(value),
+                            Sample::NoData(why) => Measured::NoData(why.into_owned()),
+                            Sample::Error(_) => unreachable!("an error is answered above"),
+                        }),
+                    }])),
                     (_, sample) => Ok(Answered::Sample(sample)),
                 }
             }

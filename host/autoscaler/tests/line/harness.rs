@@ -52,6 +52,7 @@ pub fn resource(namespace: &str, name: &str, rules: Vec<Rule>) -> Resource {
         object: deployment(name),
         state: ResourceState::Awake,
         rules,
+        scaling: None,
         last_event: None,
         workloads: vec![deployment(name)],
         services: vec![name.into()],

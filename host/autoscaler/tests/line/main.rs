@@ -10,6 +10,7 @@ mod leadership;
 mod many;
 mod platform;
 mod readings;
+mod scaling;
 mod settings;
 mod shards;
 mod sleepers;

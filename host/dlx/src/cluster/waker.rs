@@ -178,7 +178,7 @@ impl ClusterWaker {
                 status.record_wake_failure(&key, state.epoch, &message).await
             } else {
                 let update = ConditionUpdate::bad(api::condition::WAKEABLE, "WakeFailed", &message);
-                status.record_conditions(&key, &[update]).await
+                status.record(&key, &update.into()).await
             };
             if let Err(error) = recorded {
                 tracing::warn!(sleeper = name, %error, "a failed wake could not be recorded");

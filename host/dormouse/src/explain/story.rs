@@ -50,6 +50,16 @@ pub(super) fn tell(sleeper: &Sleeper, now: Timestamp) -> String {
             lines.add("reading", input);
         }
     }
+    if let Some(scaling) = &status.scaling {
+        lines.add(
+            "replicas",
+            &format!("{} wanted at {}", scaling.desired_replicas, scaling.at),
+        );
+        lines.add("because", &scaling.decision);
+        if let Some(changed) = &scaling.last_scale_time {
+            lines.add("changed", &format!("at {changed}"));
+        }
+    }
     for condition in status
         .conditions
         .iter()
@@ -75,22 +85,26 @@ pub(super) fn tell(sleeper: &Sleeper, now: Timestamp) -> String {
             ),
         );
     }
+    let sleeps = status.scaling.is_none() || !spec.services.is_empty() || spec.scales_itself();
     let next = if sleeper.metadata.deletion_timestamp.is_some() {
         "it is being deleted: it wakes, its Services are restored, and then it goes"
     } else {
-        next(state, spec.scales_itself())
+        next(state, spec.scales_itself(), sleeps)
     };
     lines.add("waits for", next);
     lines.text
 }
 
 /// What brings it on.
-fn next(state: &SleeperState, by_platform: bool) -> &'static str {
+fn next(state: &SleeperState, by_platform: bool, sleeps: bool) -> &'static str {
     match (state.phase, state.desired) {
         (Phase::Asleep, _) if by_platform => "a request; its platform then scales it up",
         (Phase::Asleep, _) => "a request, or somebody who scales it up",
         (Phase::Waking, _) => "a ready pod that accepts connections",
         (Phase::Ready, _) => "its Services to list the pods, so that the DLX can leave",
+        (Phase::Awake, DesiredState::Awake) if !sleeps => {
+            "its metrics: they decide how many replicas it has, and nothing puts it to sleep"
+        }
         (Phase::Awake, DesiredState::Awake) => {
             "a decision: it sleeps when every reading is at or below its threshold"
         }
@@ -146,6 +160,25 @@ mod tests {
         });
         let sleeper: Sleeper = serde_json::from_value(sleeper).unwrap();
         tell(&sleeper, "2026-01-01T02:05:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn one_that_is_scaled_says_how_many_replicas_it_should_have_and_why() {
+        let told = told(&json!({
+            "phase": "Awake", "wish": "Awake", "epoch": 0, "since": "2026-01-01T00:00:00Z", "reason": "",
+            "scaling": {
+                "at": "2026-01-01T02:00:00Z", "desiredReplicas": 5, "lastScaleTime": "2026-01-01T02:00:00Z",
+                "decision": "scale from 3 to 5: resource cpu is 80%, target 50% of requests, proposes 5",
+                "history": {"recommendations": [{"at": "2026-01-01T02:00:00Z", "replicas": 5}]},
+            },
+        }));
+        for line in [
+            "  replicas   5 wanted at 2026-01-01T02:00:00Z",
+            "  because    scale from 3 to 5: resource cpu is 80%, target 50% of requests, proposes 5",
+            "  changed    at 2026-01-01T02:00:00Z",
+        ] {
+            assert!(told.lines().any(|told| told == line), "{line}: {told}");
+        }
     }
 
     #[test]

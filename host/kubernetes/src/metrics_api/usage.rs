@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dormouse_model::parse_duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -16,8 +17,19 @@ pub struct PodUsage {
     pub pod: String,
     /// When it was measured, if it is said.
     pub measured: Option<Timestamp>,
-    /// Usage by resource (`cpu`, `memory`), Kubernetes quantities, for each container.
-    pub containers: Vec<BTreeMap<String, String>>,
+    /// Over which time before that.
+    pub window: Duration,
+    /// What each container uses.
+    pub containers: Vec<ContainerUsage>,
+}
+
+/// What a container uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerUsage {
+    /// Its name.
+    pub name: String,
+    /// Usage by resource (`cpu`, `memory`), Kubernetes quantities.
+    pub usage: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +44,8 @@ struct Item {
     #[serde(default, deserialize_with = "timestamp")]
     timestamp: Option<Timestamp>,
     #[serde(default)]
+    window: Option<String>,
+    #[serde(default)]
     containers: Vec<Container>,
 }
 
@@ -42,6 +56,8 @@ struct Metadata {
 
 #[derive(Deserialize)]
 struct Container {
+    #[serde(default)]
+    name: String,
     #[serde(default)]
     usage: BTreeMap<String, Amount>,
 }
@@ -81,11 +97,19 @@ impl MetricsApi {
             })?;
             let usage = |container: Container| {
                 let amounts = container.usage.into_iter();
-                amounts.map(|(name, amount)| (name, amount.text)).collect()
+                ContainerUsage {
+                    name: container.name,
+                    usage: amounts.map(|(name, amount)| (name, amount.text)).collect(),
+                }
             };
             let pods = list.items.into_iter().map(|item| PodUsage {
                 pod: item.metadata.name,
                 measured: item.timestamp,
+                // A window that cannot be read is none: then a sample counts as soon as its pod is ready.
+                window: item
+                    .window
+                    .and_then(|window| parse_duration(&window).ok())
+                    .unwrap_or_default(),
                 containers: item.containers.into_iter().map(usage).collect(),
             });
             Ok(pods.collect())

@@ -12,6 +12,7 @@ mod lost;
 mod ownership;
 mod phases;
 mod ports;
+mod resize;
 mod sleeping;
 mod table;
 mod traffic_check;

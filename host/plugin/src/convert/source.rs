@@ -49,6 +49,7 @@ pub(super) fn source(source: wit::MetricSource) -> Result<MetricSource, Garbage>
             }
         }
         wit::MetricSource::Pods(scrape) => MetricSource::Pods(pods(scrape)?),
+        wit::MetricSource::DlxConcurrency => MetricSource::DlxConcurrency,
         wit::MetricSource::Other(other) => {
             must("the kind of reading", &other.kind, |kind| {
                 validate::text(kind, 63)

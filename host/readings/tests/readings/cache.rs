@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_kubernetes::{MetricValue, PodUsage, WorkloadPod};
+use dormouse_kubernetes::{ContainerUsage, MetricValue, PodUsage, WorkloadPod};
 use dormouse_model::{ObjectRef, Query};
 use dormouse_readings::{Answer, Limits, Meter, Metrics, PodView, Readings, Request, Upstream};
 use dormouse_scaling::Sample;
@@ -83,7 +83,7 @@ fn pod(name: String) -> WorkloadPod {
     WorkloadPod {
         labels: BTreeMap::from([("app".to_owned(), name.clone())]),
         name,
-        running: true,
+        phase: "Running".into(),
         ready: true,
         ..WorkloadPod::default()
     }
@@ -93,7 +93,11 @@ fn usage(name: &str) -> PodUsage {
     PodUsage {
         pod: name.to_owned(),
         measured: Some(Timestamp::MAX),
-        containers: vec![BTreeMap::from([("cpu".to_owned(), "7".to_owned())])],
+        window: SECOND * 30,
+        containers: vec![ContainerUsage {
+            name: "app".to_owned(),
+            usage: BTreeMap::from([("cpu".to_owned(), "7".to_owned())]),
+        }],
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_readings::config::PodLimits;
 use dormouse_readings::exposition::Wanted;
-use dormouse_readings::{Measured, Pod, Pods, Scrape, ScrapeError};
+use dormouse_readings::{Measured, Pod, Pods, Scrape, ScrapeError, Scraped};
 use rstest::rstest;
 
 use crate::server::{Reply, Server};
@@ -37,6 +37,11 @@ fn scrape(port: u16) -> Scrape {
     }
 }
 
+async fn sum(pods_to_ask: &[Pod], scrape: &Scrape, not_before: i64) -> Result<Measured, ScrapeError> {
+    let scraped = pods().scrape(pods_to_ask, scrape, not_before).await?;
+    Scraped::sum(&scraped)
+}
+
 /// All on one server: they have one address in this test.
 fn those(count: usize) -> Vec<Pod> {
     let address: IpAddr = [127, 0, 0, 1].into();
@@ -52,7 +57,7 @@ fn those(count: usize) -> Vec<Pod> {
 async fn every_pod_counts() {
     let text = "# TYPE sessions gauge\nsessions{kind=\"ws\",a=\"1\"} 2\nsessions{kind=\"ws\",a=\"2\"} 0.5\nsessions{kind=\"x\"} 9\n";
     let server = Server::start(page(text)).await;
-    let answer = pods().sum(&those(20), &scrape(server.address.port()), 0).await;
+    let answer = sum(&those(20), &scrape(server.address.port()), 0).await;
     assert!(
         matches!(&answer, Ok(Measured::Value(value)) if value.to_string() == "50"),
         "{answer:?}"
@@ -96,8 +101,7 @@ async fn every_pod_counts() {
 async fn one_that_fails_is_an_error_and_never_zero(#[case] reply: Reply, #[case] said: &str) {
     let server = Server::start(reply).await;
     let begun = Instant::now();
-    let error = pods()
-        .sum(&those(2), &scrape(server.address.port()), 0)
+    let error = sum(&those(2), &scrape(server.address.port()), 0)
         .await
         .unwrap_err()
         .to_string();
@@ -115,19 +119,19 @@ async fn a_pod_that_does_not_know_the_metric_is_no_data() {
         ("", "no metric"),
     ] {
         let server = Server::start(page(text)).await;
-        let answer = pods().sum(&those(1), &scrape(server.address.port()), 1000).await;
+        let answer = sum(&those(1), &scrape(server.address.port()), 1000).await;
         assert!(
             matches!(&answer, Ok(Measured::NoData(why)) if why.contains(said)),
             "{text}: {answer:?}"
         );
     }
-    let nobody = pods().sum(&[], &scrape(80), 0).await;
+    let nobody = sum(&[], &scrape(80), 0).await;
     assert!(matches!(nobody, Ok(Measured::NoData(_))));
 }
 
 #[tokio::test]
 async fn what_is_not_asked_at_all() {
-    let too_many = pods().sum(&those(21), &scrape(80), 0).await;
+    let too_many = sum(&those(21), &scrape(80), 0).await;
     assert!(matches!(
         too_many,
         Err(ScrapeError::TooManyPods { pods: 21, limit: 20 })
@@ -139,7 +143,7 @@ async fn what_is_not_asked_at_all() {
             path: path.into(),
             ..scrape(server.address.port())
         };
-        let answer = pods().sum(&those(1), &elsewhere, 0).await;
+        let answer = sum(&those(1), &elsewhere, 0).await;
         assert!(matches!(answer, Err(ScrapeError::Path(_))), "{path}: {answer:?}");
     }
     assert!(server.requests.lock().unwrap().is_empty());
@@ -152,10 +156,6 @@ async fn nobody_at_the_port() {
     let port = server.address.port();
     drop(server);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let error = pods()
-        .sum(&those(1), &scrape(port), 0)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = sum(&those(1), &scrape(port), 0).await.unwrap_err().to_string();
     assert!(error.contains("Connection refused"), "{error}");
 }

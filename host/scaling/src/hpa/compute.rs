@@ -238,7 +238,7 @@ fn of_resource(
 
 impl DecisionInput {
     /// A metric and what it asks for.
-    pub(super) fn of_metric(metric: &MetricSpec, proposal: &Result<Proposal, MetricError>) -> Self {
+    pub(crate) fn of_metric(metric: &MetricSpec, proposal: &Result<Proposal, MetricError>) -> Self {
         let (sample, proposes) = match proposal {
             Ok(proposal) => (
                 Sample::Value(proposal.current.into()),

@@ -190,7 +190,7 @@ impl Autoscaler<'_> {
 }
 
 impl Settings {
-    fn readiness(&self, now: Timestamp) -> Readiness {
+    pub(crate) fn readiness(&self, now: Timestamp) -> Readiness {
         Readiness {
             cpu_initialization_period: self.cpu_initialization_period,
             initial_readiness_delay: self.initial_readiness_delay,

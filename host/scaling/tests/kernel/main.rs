@@ -8,4 +8,5 @@ mod autoscaler;
 mod fixture;
 mod memory;
 mod properties;
+mod remembered;
 mod requests;

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_kubernetes::Outages;
 use dormouse_kubernetes::services::ports;
 use dormouse_kubernetes::slices::addresses;
-use dormouse_kubernetes::{Outages, scaled_by};
 use dormouse_lifecycle::{
     Demand, Dlx, Epoch, Listed, Observation, OwnSlice, Selector, Service as ServiceState, Workload, Zero,
 };
@@ -26,6 +26,7 @@ use crate::dlx_ports::PortAllocator;
 use crate::key::seed;
 use crate::observed::{Observed, ObservedObjects, ObservedService, ObservedWorkload};
 use crate::ownership::Ownership;
+use crate::scalers::autoscaler;
 use crate::services::{family, obstacle, original_selector, selector};
 use crate::sleep_note::SleepNote;
 use crate::stamps::{stamp, stamps};
@@ -137,12 +138,7 @@ impl Assembler {
 
     /// The minimum of the HPA that scales a workload, if there is one, as far as is known.
     fn autoscaler_minimum(&self, namespace: &str, object: &ObjectRef) -> Option<i32> {
-        let scaling = scaled_by(namespace, &object.kind, &object.name);
-        let scaling = self.caches.autoscalers.with(scaling);
-        let autoscaler = scaling.iter().find(|autoscaler| {
-            let target = &autoscaler.spec.scale_target_ref;
-            target.kind == object.kind && target.name == object.name
-        })?;
+        let autoscaler = autoscaler(&self.caches, namespace, object)?;
         Some(autoscaler.spec.min_replicas.unwrap_or(1))
     }
 

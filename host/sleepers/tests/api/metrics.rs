@@ -129,9 +129,12 @@ async fn usage_is_told_for_each_container() {
     assert_eq!(mock.count(&Method::GET, "pods?labelSelector=app%3Dweb"), 1);
     let (first, second) = (&usage[0], &usage[1]);
     assert_eq!(first.measured.unwrap().to_string(), "2026-01-01T00:00:00Z");
-    assert_eq!(first.containers[0]["cpu"], "1200n");
-    assert_eq!(first.containers[1]["cpu"], "0");
+    assert_eq!(first.window, SECOND * 15);
+    assert_eq!(first.containers[0].name, "a");
+    assert_eq!(first.containers[0].usage["cpu"], "1200n");
+    assert_eq!(first.containers[1].usage["cpu"], "0");
     assert!(second.measured.is_none() && second.containers.is_empty());
+    assert_eq!(second.window, Duration::ZERO);
 }
 
 fn pod(name: &str, phase: &str, ready: bool) -> Value {
@@ -143,7 +146,7 @@ fn pod(name: &str, phase: &str, ready: bool) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pods_of_a_namespace_are_those_that_live_page_by_page() {
+async fn the_pods_of_a_namespace_are_read_page_by_page_and_those_that_go_are_marked() {
     let mock = Mock::default();
     let cluster = cluster(&mock).await;
     let mut leaving = pod("leaving", "Running", true);
@@ -175,7 +178,8 @@ async fn the_pods_of_a_namespace_are_those_that_live_page_by_page() {
         .map(|pod| {
             (
                 pod.name.as_str(),
-                pod.running,
+                pod.is_current(),
+                pod.is_running(),
                 pod.ready,
                 pod.host_network,
                 pod.labels.len(),
@@ -185,12 +189,56 @@ async fn the_pods_of_a_namespace_are_those_that_live_page_by_page() {
     assert_eq!(
         seen,
         [
-            ("ready", true, true, false, 0),
-            ("starting", false, false, false, 0),
-            ("on-node", true, true, true, 1),
+            ("ready", true, true, true, false, 0),
+            ("starting", true, false, false, false, 0),
+            ("done", false, false, false, false, 0),
+            ("failed", false, false, false, false, 0),
+            ("leaving", false, false, false, false, 0),
+            ("on-node", true, true, true, true, 1),
         ]
     );
     assert_eq!(mock.count(&Method::GET, "pods?limit=500"), 2);
+}
+
+/// What scaling needs to know of a pod beside that.
+#[tokio::test(start_paused = true)]
+async fn a_pod_tells_since_when_it_is_ready_and_what_it_requests() {
+    let mock = Mock::default();
+    let cluster = cluster(&mock).await;
+    mock.put(
+        PODS,
+        json!({"kind": "PodList", "items": [{
+            "metadata": {"name": "web-1"},
+            "spec": {
+                "containers": [{"name": "app", "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "64Mi"}}}],
+                "initContainers": [
+                    {"name": "setup"}, {"name": "proxy", "restartPolicy": "Always", "resources": {"requests": {"cpu": "10m"}}}],
+                "overhead": {"cpu": "5m"},
+            },
+            "status": {"phase": "Running", "startTime": "2026-01-01T00:00:00Z",
+                       "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:30Z"}]},
+        }]}),
+    );
+    let pods = cluster
+        .metrics_api()
+        .namespace_pods("shop", SECOND)
+        .await
+        .unwrap();
+    let [pod] = &pods[..] else { panic!("{pods:?}") };
+    assert_eq!(pod.started.unwrap().to_string(), "2026-01-01T00:00:00Z");
+    let (status, since) = pod.ready_condition.clone().unwrap();
+    assert_eq!(
+        (status.as_str(), since.to_string().as_str()),
+        ("False", "2026-01-01T00:00:30Z")
+    );
+    assert_eq!(pod.containers[0].requests["cpu"], "250m");
+    assert_eq!(pod.containers[0].limits["memory"], "64Mi");
+    let [setup, proxy] = &pod.init_containers[..] else {
+        panic!("{pod:?}")
+    };
+    assert!(!setup.sidecar && setup.requests.is_empty());
+    assert!(proxy.sidecar && proxy.requests["cpu"] == "10m");
+    assert_eq!(pod.overhead["cpu"], "5m");
 }
 
 #[tokio::test(start_paused = true)]

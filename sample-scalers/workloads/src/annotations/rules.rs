@@ -1,71 +1,18 @@
 //! The annotation `dormouse.dev/rules`: when a workload is idle.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dormouse_sdk::{MetricSource, PodScrape, Quantity, Rule, nearest};
-use serde::Deserialize;
+use dormouse_sdk::{MetricSource, Quantity, Rule};
 
-use super::positive_duration;
+use super::source::{self, Written};
 
 /// What the annotation accepts.
 pub(super) const ACCEPTED: &str = "write a JSON list such as [{\"metric\": \"requests\", \"window\": \"10m\", \"threshold\": \"0\"}] or \
      [{\"source\": \"observed-traffic\", \"window\": \"15m\"}]";
 
-/// The sources, with an example of each.
-const SOURCES: [(&str, &str); 6] = [
-    ("observed-traffic", r#"{"source": "observed-traffic"}"#),
-    (
-        "custom",
-        r#"{"source": "custom", "metric": "requests", "selector": "verb=GET"}"#,
-    ),
-    (
-        "external",
-        r#"{"source": "external", "metric": "queue_depth", "selector": "queue=orders"}"#,
-    ),
-    (
-        "resource",
-        r#"{"source": "resource", "resource": "cpu", "threshold": "50m"}"#,
-    ),
-    (
-        "prometheus",
-        r#"{"source": "prometheus", "server": "main", "query": "sum(rate(hits{app='{name}'}[{window}]))"}"#,
-    ),
-    (
-        "pods",
-        r#"{"source": "pods", "port": 9090, "path": "/metrics", "metric": "sessions", "labels": {"kind": "ws"}}"#,
-    ),
-];
-
-/// One rule as written. Which fields belong together depends on the source.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    source: Option<String>,
-    window: Option<String>,
-    threshold: Option<Threshold>,
-    metric: Option<String>,
-    selector: Option<String>,
-    resource: Option<String>,
-    server: Option<String>,
-    query: Option<String>,
-    port: Option<u16>,
-    path: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-}
-
-/// People write numbers with and without quotes.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Threshold {
-    Text(String),
-    Number(serde_json::Number),
-}
-
 /// `window` is by default that of `sleep-after`, `threshold` is by default zero.
 pub(super) fn read(text: &str, sleep_after: Option<Duration>) -> Result<Vec<Rule>, String> {
-    let written: Vec<Written> =
-        serde_json::from_str(text).map_err(|error| format!("it is not such a list: {error}"))?;
+    let written = source::list(text)?;
     if written.is_empty() {
         return Err("an empty list is never idle; leave the annotation out for observed traffic".into());
     }
@@ -73,146 +20,44 @@ pub(super) fn read(text: &str, sleep_after: Option<Duration>) -> Result<Vec<Rule
         .into_iter()
         .enumerate()
         .map(|(index, rule)| {
-            rule.understand(sleep_after)
-                .map_err(|problem| format!("rule {}: {problem}", index + 1))
+            understand(rule, sleep_after).map_err(|problem| format!("rule {}: {problem}", index + 1))
         })
         .collect()
 }
 
-impl Written {
-    fn understand(mut self, sleep_after: Option<Duration>) -> Result<Rule, String> {
-        let window = match &self.window {
-            Some(text) => positive_duration(text).map_err(|problem| format!("window: {problem}"))?,
-            // Then sleep-after has its own problem, which is reported, and any window will do.
-            None => sleep_after.unwrap_or(Duration::from_secs(1)),
-        };
-        let threshold = match self.threshold.take() {
-            Some(Threshold::Text(text)) => text.parse().map_err(|error| format!("threshold: {error}"))?,
-            Some(Threshold::Number(number)) => number
-                .to_string()
-                .parse()
-                .map_err(|error| format!("threshold: {error}"))?,
-            None => Quantity::from(0),
-        };
-        let name = match self.source.take() {
-            Some(name) => name,
-            None if self.metric.is_some() => "custom".into(),
-            None => return Err("it has no metric and no source".into()),
-        };
-        let source = self.source_of(&name).map_err(|problem| {
-            let example = SOURCES.iter().find(|(known, _)| *known == name);
-            match example {
-                Some((_, example)) => format!("{problem}; write it like {example}"),
-                None => problem,
-            }
-        })?;
-        if source == MetricSource::ObservedTraffic && !threshold.is_zero() {
-            return Err("the threshold of observed traffic must be 0".into());
-        }
-        Ok(Rule {
-            source,
-            window,
-            threshold,
-        })
+fn understand(written: Written, sleep_after: Option<Duration>) -> Result<Rule, String> {
+    let goals = [
+        ("value", &written.value),
+        ("average", &written.average),
+        ("utilization", &written.utilization),
+    ];
+    if let Some((goal, _)) = goals.iter().find(|(_, given)| given.is_some()) {
+        return Err(format!(
+            "`{goal}` says how many replicas there should be; write that in dormouse.dev/targets"
+        ));
     }
-
-    fn source_of(self, name: &str) -> Result<MetricSource, String> {
-        match name {
-            "observed-traffic" => {
-                self.only(&[])?;
-                Ok(MetricSource::ObservedTraffic)
-            }
-            "custom" => {
-                self.only(&["metric", "selector"])?;
-                Ok(MetricSource::Custom {
-                    name: metric(self.metric)?,
-                    selector: self.selector,
-                })
-            }
-            "external" => {
-                self.only(&["metric", "selector"])?;
-                Ok(MetricSource::External {
-                    name: metric(self.metric)?,
-                    selector: self.selector,
-                })
-            }
-            "resource" => {
-                self.only(&["resource"])?;
-                let letters = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-                Ok(MetricSource::Resource(named("resource", self.resource, letters)?))
-            }
-            "prometheus" => {
-                self.only(&["server", "query"])?;
-                let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-                let query = self.query.filter(|query| !query.trim().is_empty());
-                Ok(MetricSource::Prometheus {
-                    server: named("server", self.server, letters)?,
-                    query: query.ok_or("it has no query")?,
-                })
-            }
-            "pods" => {
-                self.only(&["port", "path", "metric", "labels"])?;
-                Ok(MetricSource::Pods(self.scrape()?))
-            }
-            unknown => {
-                let names = || SOURCES.iter().map(|(name, _)| *name);
-                let hint = match nearest::nearest(unknown, names()) {
-                    Some(meant) => format!("did you mean {meant}?"),
-                    None => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
-                };
-                Err(format!("source `{unknown}` is unknown; {hint}"))
-            }
-        }
+    // Without a window sleep-after has its own problem, which is reported, and any window will do.
+    let window = written
+        .window()?
+        .or(sleep_after)
+        .unwrap_or(Duration::from_secs(1));
+    let threshold = match &written.threshold {
+        Some(threshold) => threshold.quantity("threshold")?,
+        None => Quantity::from(0),
+    };
+    let source = written.source()?;
+    if source == MetricSource::ObservedTraffic && !threshold.is_zero() {
+        return Err("the threshold of observed traffic must be 0".into());
     }
-
-    fn scrape(self) -> Result<PodScrape, String> {
-        let prometheus = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-        let metric = named("metric", self.metric, prometheus)?;
-        let port = self.port.filter(|port| *port > 0).ok_or("it has no port")?;
-        let path = self.path.unwrap_or_else(|| "/metrics".into());
-        if !path.starts_with('/') || path.contains(|c: char| !c.is_ascii_graphic() || c == '#') {
-            return Err(format!("`{path}` is not a path"));
-        }
-        Ok(PodScrape {
-            port,
-            path,
-            metric,
-            labels: self.labels.unwrap_or_default().into_iter().collect(),
-        })
+    if source == MetricSource::DlxConcurrency {
+        return Err(
+            "dlx-concurrency says how many replicas there should be; write it in dormouse.dev/targets, or observed-traffic here"
+                .into(),
+        );
     }
-
-    /// What does not belong to the source would have no effect, and nobody would notice.
-    fn only(&self, fields: &[&str]) -> Result<(), String> {
-        let given = [
-            ("metric", self.metric.is_some()),
-            ("selector", self.selector.is_some()),
-            ("resource", self.resource.is_some()),
-            ("server", self.server.is_some()),
-            ("query", self.query.is_some()),
-            ("port", self.port.is_some()),
-            ("path", self.path.is_some()),
-            ("labels", self.labels.is_some()),
-        ];
-        let stray = given
-            .iter()
-            .find(|(field, given)| *given && !fields.contains(field));
-        match stray {
-            Some((field, _)) => Err(format!("`{field}` does not belong to this source")),
-            None => Ok(()),
-        }
-    }
-}
-
-fn metric(name: Option<String>) -> Result<String, String> {
-    named("metric", name, |c| {
-        c.is_ascii_alphanumeric() || "_-.:".contains(c)
+    Ok(Rule {
+        source,
+        window,
+        threshold,
     })
-}
-
-fn named(what: &str, name: Option<String>, letters: impl Fn(char) -> bool) -> Result<String, String> {
-    let name = name.ok_or_else(|| format!("it has no {what}"))?;
-    if name.is_empty() || !name.chars().all(letters) {
-        return Err(format!("`{name}` is not the name of a {what}"));
-    }
-    Ok(name)
 }

@@ -1,5 +1,5 @@
 use dormouse_sdk::duration::{minutes, seconds};
-use dormouse_sdk::{PodScrape, Quantity};
+use dormouse_sdk::{Goal, GoalTarget, MetricSource, PodScrape, Quantity};
 
 use super::*;
 
@@ -10,27 +10,28 @@ fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn sleep(pairs: &[(&str, &str)]) -> Sleep {
+fn managed(pairs: &[(&str, &str)]) -> Managed {
     match read(&annotations(pairs)) {
-        Ok(Request::Sleep(sleep)) => sleep,
+        Ok(Request::Managed(managed)) => managed,
         other => panic!("{pairs:?}: {other:?}"),
     }
 }
 
 #[test]
 fn sleep_after_is_enough() {
-    let expected = Sleep {
+    let expected = Managed {
         services: None,
         rules: vec![Rule::observed_traffic(minutes(15))],
+        scaling: None,
         wake_timeout: None,
         replicas: None,
     };
-    assert_eq!(sleep(&[("dormouse.dev/sleep-after", "15m")]), expected);
+    assert_eq!(managed(&[("dormouse.dev/sleep-after", "15m")]), expected);
 }
 
 #[test]
 fn everything_can_be_said() {
-    let all = sleep(&[
+    let all = managed(&[
         ("dormouse.dev/sleep-after", "1h30m"),
         ("dormouse.dev/services", "web, web-admin,web"),
         (
@@ -43,9 +44,10 @@ fn everything_can_be_said() {
         ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
     ]);
     let threshold: Quantity = "500m".parse().expect("a quantity");
-    let expected = Sleep {
+    let expected = Managed {
         services: Some(vec!["web".into(), "web-admin".into()]),
         rules: vec![Rule::custom("requests", minutes(10), threshold)],
+        scaling: None,
         wake_timeout: Some(minutes(2)),
         replicas: Some(3),
     };
@@ -86,7 +88,7 @@ fn paused_wins() {
 
 #[test]
 fn the_hosts_annotations_do_not_disturb() {
-    sleep(&[
+    managed(&[
         ("dormouse.dev/sleep-after", "15m"),
         ("dormouse.dev/epoch", "not ours to read"),
     ]);
@@ -121,7 +123,7 @@ fn rules_have_defaults() {
         ),
     ] {
         let pairs = [("dormouse.dev/sleep-after", "15m"), ("dormouse.dev/rules", text)];
-        assert_eq!(sleep(&pairs).rules, expected, "{text}");
+        assert_eq!(managed(&pairs).rules, expected, "{text}");
     }
 }
 
@@ -163,7 +165,7 @@ fn every_source_can_be_named() {
             ("dormouse.dev/sleep-after", "15m"),
             ("dormouse.dev/rules", text.as_str()),
         ];
-        assert_eq!(sleep(&pairs).rules, [expected], "{text}");
+        assert_eq!(managed(&pairs).rules, [expected], "{text}");
     }
 }
 
@@ -300,6 +302,214 @@ fn a_wrong_value_is_named_with_the_accepted_form() {
     }
 }
 
+fn scaling(targets: &str) -> Result<Scaling, Vec<Problem>> {
+    let pairs = annotations(&[
+        ("dormouse.dev/targets", targets),
+        ("dormouse.dev/max-replicas", "10"),
+    ]);
+    match read(&pairs)? {
+        Request::Managed(managed) => Ok(managed.scaling.expect("it is scaled")),
+        other => panic!("{targets}: {other:?}"),
+    }
+}
+
+#[test]
+fn targets_opt_in_without_sleep() {
+    let managed = managed(&[
+        (
+            "dormouse.dev/targets",
+            r#"[{"source": "resource", "resource": "cpu", "utilization": 50}, {"source": "dlx-concurrency", "average": 10}]"#,
+        ),
+        ("dormouse.dev/min-replicas", "2"),
+        ("dormouse.dev/max-replicas", "10"),
+        (
+            "dormouse.dev/behavior",
+            r#"{"scaleDown": {"stabilizationWindowSeconds": 60}}"#,
+        ),
+    ]);
+    let expected = Scaling::between(2, 10)
+        .goal(Goal::utilization("cpu", 50))
+        .goal(Goal::dlx_concurrency(10))
+        .behavior(r#"{"scaleDown": {"stabilizationWindowSeconds": 60}}"#);
+    assert_eq!(managed.scaling, Some(expected));
+    assert!(!managed.sleeps());
+}
+
+#[test]
+fn every_target_has_a_goal_that_fits_its_source() {
+    let quantity = |text: &str| text.parse::<Quantity>().expect("a quantity");
+    for (text, expected) in [
+        (
+            r#"{"source": "resource", "resource": "memory", "average": "200Mi"}"#,
+            Goal::usage("memory", quantity("200Mi")),
+        ),
+        (
+            r#"{"source": "resource", "resource": "cpu", "utilization": "75%"}"#,
+            Goal::utilization("cpu", 75),
+        ),
+        (
+            r#"{"source": "pods", "port": 9090, "metric": "sessions", "average": 20}"#,
+            Goal::pods(PodScrape::new(9090, "sessions"), 20),
+        ),
+        (
+            r#"{"metric": "requests", "window": "1m", "average": "5"}"#,
+            Goal::new(
+                MetricSource::Custom {
+                    name: "requests".into(),
+                    selector: None,
+                },
+                GoalTarget::Average(quantity("5")),
+            )
+            .window(minutes(1)),
+        ),
+        (
+            r#"{"source": "external", "metric": "queue_depth", "value": "100"}"#,
+            Goal::new(
+                MetricSource::External {
+                    name: "queue_depth".into(),
+                    selector: None,
+                },
+                GoalTarget::Value(quantity("100")),
+            ),
+        ),
+    ] {
+        let scaling = scaling(&format!("[{text}]")).expect(text);
+        assert_eq!(scaling, Scaling::between(1, 10).goal(expected), "{text}");
+    }
+}
+
+/// Every line: a target, and what the message must say.
+#[test]
+fn a_wrong_target_is_named_with_what_would_be_right() {
+    for (text, says) in [
+        (
+            r#"{"metric": "a"}"#,
+            "target 1: it does not say what the reading should be",
+        ),
+        (r#"{"metric": "a", "average": 1, "value": 1}"#, "more than one of"),
+        (
+            r#"{"metric": "a", "average": 1, "threshold": 1}"#,
+            "write that in dormouse.dev/rules",
+        ),
+        (
+            r#"{"metric": "a", "average": 0}"#,
+            "average: `0` is not above zero",
+        ),
+        (
+            r#"{"metric": "a", "average": "-1"}"#,
+            "average: `-1` is not above zero",
+        ),
+        (
+            r#"{"metric": "a", "utilization": 50}"#,
+            "only a resource has a `utilization`",
+        ),
+        (
+            r#"{"source": "resource", "resource": "cpu", "value": 5}"#,
+            "compared by `utilization` or `average`",
+        ),
+        (
+            r#"{"source": "resource", "resource": "cpu", "utilization": 0.5}"#,
+            "`0.5` is not a percentage",
+        ),
+        (r#"{"source": "dlx-concurrency", "value": 5}"#, "write `average`"),
+        (
+            r#"{"source": "pods", "port": 1, "metric": "a", "value": 5}"#,
+            "write `average`",
+        ),
+        (
+            r#"{"source": "observed-traffic", "average": 5}"#,
+            "dlx-concurrency says how much",
+        ),
+        (
+            r#"{"source": "dlx-concurency", "average": 5}"#,
+            "did you mean dlx-concurrency?",
+        ),
+        (r#"{"source": "external", "average": 5}"#, "write it like"),
+        (
+            r#"{"metric": "a", "average": 5, "window": "0s"}"#,
+            "window: it must be longer than zero",
+        ),
+    ] {
+        let problems = scaling(&format!("[{text}]")).expect_err(text);
+        let message = problems[0].to_string();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        for part in [says, "dormouse.dev/targets", targets::ACCEPTED] {
+            assert!(message.contains(part), "{message:?} does not say {part:?}");
+        }
+    }
+    for text in ["cpu", "[]", "{}"] {
+        let problems = scaling(text).expect_err(text);
+        assert!(
+            problems[0].to_string().contains("JSON list such as"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn what_belongs_together_is_asked_for_together() {
+    let targets = ("dormouse.dev/targets", r#"[{"metric": "a", "average": 1}]"#);
+    let (min, max) = (
+        ("dormouse.dev/min-replicas", "3"),
+        ("dormouse.dev/max-replicas", "2"),
+    );
+    let behavior = ("dormouse.dev/behavior", "{}");
+    let rules = ("dormouse.dev/rules", r#"[{"metric": "a"}]"#);
+    for (pairs, says) in [
+        (
+            &[targets][..],
+            "dormouse.dev/targets has no effect without dormouse.dev/max-replicas",
+        ),
+        (
+            &[min],
+            "dormouse.dev/min-replicas has no effect without dormouse.dev/targets",
+        ),
+        (
+            &[max],
+            "dormouse.dev/max-replicas has no effect without dormouse.dev/targets",
+        ),
+        (
+            &[behavior],
+            "dormouse.dev/behavior has no effect without dormouse.dev/targets",
+        ),
+        (
+            &[targets, min, max],
+            "max-replicas is 2, below dormouse.dev/min-replicas, which is 3",
+        ),
+        (
+            &[targets, max, rules],
+            "dormouse.dev/rules has no effect without dormouse.dev/sleep-after",
+        ),
+        (
+            &[targets, max, ("dormouse.dev/behavior", "[]")],
+            "it is not an object",
+        ),
+        (
+            &[targets, max, ("dormouse.dev/behavior", "slow")],
+            "it is not JSON",
+        ),
+    ] {
+        let problems = read(&annotations(pairs)).expect_err(says);
+        let message = problems[0].to_string();
+        assert!(problems.len() == 1 && message.contains(says), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_goal_in_a_rule_belongs_elsewhere() {
+    for (text, says) in [
+        (
+            r#"[{"metric": "a", "average": 1}]"#,
+            "write that in dormouse.dev/targets",
+        ),
+        (r#"[{"source": "dlx-concurrency"}]"#, "or observed-traffic here"),
+    ] {
+        let pairs = annotations(&[("dormouse.dev/sleep-after", "15m"), ("dormouse.dev/rules", text)]);
+        let problems = read(&pairs).expect_err(text);
+        assert!(problems[0].to_string().contains(says), "{problems:?}");
+    }
+}
+
 #[test]
 fn a_typo_finds_what_was_meant() {
     for (key, says) in [
@@ -308,7 +518,7 @@ fn a_typo_finds_what_was_meant() {
         ("pause", "did you mean dormouse.dev/paused?"),
         (
             "owner",
-            "known are sleep-after, services, rules, wake-timeout, replicas, at-zero, paused",
+            "known are sleep-after, services, rules, wake-timeout, replicas, targets, min-replicas, max-replicas, behavior, at-zero, paused",
         ),
     ] {
         let mut pairs = annotations(&[("dormouse.dev/sleep-after", "15m")]);

@@ -82,6 +82,7 @@ fn resource(index: usize) -> Resource {
         services: vec![name],
         readiness_timeout: None,
         restore_replicas: None,
+        scaling: None,
     }
 }
 

@@ -267,6 +267,7 @@ fn resource(name: &str) -> Resource {
         services: Vec::new(),
         readiness_timeout: None,
         restore_replicas: None,
+        scaling: None,
     }
 }
 

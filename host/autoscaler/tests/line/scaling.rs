@@ -1,0 +1,357 @@
+//! One to many: what is read, what is written, and what it loses against.
+
+use std::time::Duration;
+
+use dormouse_kubernetes::ClusterError;
+use dormouse_model::{Behavior, Phase, Query, ScalingRules};
+use dormouse_plugin::types::{Goal, GoalTarget, MetricSource, Resource, Scaling};
+use dormouse_scaling::Sample;
+use dormouse_sleepers::lifecycle::DesiredState;
+use dormouse_sleepers::{DemandEntry, SleeperKey};
+
+use crate::fakes::{Answer, lock};
+use crate::harness::*;
+
+const WEB: &str = "shop/web";
+const REQUESTS: &str = "apps/Deployment/shop/requests_per_10m";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn backlog() -> Query {
+    Query::External {
+        namespace: "shop".into(),
+        metric: "backlog".into(),
+        selector: None,
+    }
+}
+
+fn goal(source: MetricSource, average: &str) -> Goal {
+    Goal {
+        source,
+        window: None,
+        target: GoalTarget::Average(average.into()),
+    }
+}
+
+fn by_backlog() -> Scaling {
+    let source = MetricSource::External {
+        name: "backlog".into(),
+        selector: None,
+    };
+    Scaling {
+        min_replicas: 2,
+        max_replicas: 10,
+        goals: vec![goal(source, "10")],
+        behavior: None,
+    }
+}
+
+fn down_window(seconds: i32) -> Behavior {
+    Behavior {
+        scale_up: None,
+        scale_down: Some(ScalingRules {
+            stabilization_window_seconds: Some(seconds),
+            ..ScalingRules::default()
+        }),
+    }
+}
+
+fn web(scaling: Scaling) -> Resource {
+    Resource {
+        scaling: Some(scaling),
+        ..resource("shop", "web", vec![])
+    }
+}
+
+/// A line that scales `web`, which has so many replicas.
+struct Scaled {
+    world: World,
+    key: SleeperKey,
+    plugin: std::sync::Arc<crate::fakes::Plugin>,
+}
+
+impl Scaled {
+    fn new(scaling: Scaling, replicas: i32) -> Self {
+        let mut world = World::new();
+        let plugin = world.plugin("workloads", vec![web(scaling)]);
+        world.cluster.set_replicas(WEB, replicas);
+        Self {
+            key: plugin.key("shop", "web"),
+            plugin,
+            world,
+        }
+    }
+
+    fn reads(&self, backlog_is: u64) {
+        self.world
+            .api
+            .reads(&backlog(), Some(Sample::Value(backlog_is.into())));
+    }
+
+    fn run(&self) -> tokio::task::JoinHandle<()> {
+        self.world.run(&[&self.plugin])
+    }
+
+    fn replicas(&self) -> i32 {
+        self.world.cluster.replicas(WEB)
+    }
+
+    fn condition(&self, kind: &str) -> (String, String) {
+        let found = self.world.cluster.condition(&self.key, kind);
+        found.map_or_else(Default::default, |(status, reason, _)| (status, reason))
+    }
+
+    fn resizes(&self) -> usize {
+        self.world.cluster.written("resize")
+    }
+
+    fn told(&self, reason: &str) -> usize {
+        let events = lock(&self.world.cluster.events);
+        events.iter().filter(|(_, told)| told == reason).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_scales_it_within_policies_and_bounds_and_says_why() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    scaled.run();
+    pass(SECOND * 8).await;
+    assert_eq!(scaled.replicas(), 4, "twice as many, or four, in one step");
+    let status = scaled.world.cluster.status(&scaled.key);
+    let scaling = status.scaling.unwrap();
+    assert_eq!(scaling.desired_replicas, 4);
+    assert_eq!(
+        scaling.decision,
+        "scale from 2 to 4: external metric backlog is 250, target 10 per pod, proposes 50; \
+         limited from 50 to 4 by the scale-up policies"
+    );
+    assert!(scaling.last_scale_time.is_some());
+    assert_eq!(
+        status.last_decision, None,
+        "it has no rules, and nobody asks for any"
+    );
+    minutes(1).await;
+    assert_eq!(scaled.replicas(), 10);
+    assert_eq!((scaled.resizes(), scaled.told("SuccessfulRescale")), (3, 3));
+    assert_eq!(
+        scaled.condition("ScalingActive"),
+        Default::default(),
+        "it never failed"
+    );
+    let line = "dormouse_autoscaler_resizes_total{owner=\"workloads\",owner_kind=\"Plugin\",plugin=\"workloads\",outcome=\"up\"}";
+    assert_eq!(scaled.world.metric(line).as_deref(), Some("3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_long_as_nothing_changes_nothing_is_written() {
+    let scaled = Scaled::new(by_backlog(), 5);
+    scaled.reads(50);
+    scaled.run();
+    minutes(1).await;
+    scaled.world.cluster.forget_writes();
+    minutes(20).await;
+    assert!(lock(&scaled.world.cluster.writes).is_empty());
+    assert_eq!(scaled.replicas(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_out_of_bounds_is_corrected_whatever_the_metrics_say() {
+    let scaled = Scaled::new(by_backlog(), 1);
+    scaled
+        .world
+        .api
+        .reads(&backlog(), Some(Sample::Error("it broke".into())));
+    scaled.run();
+    pass(SECOND * 8).await;
+    assert_eq!(scaled.replicas(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_metric_that_fails_scales_nothing_and_is_named() {
+    let scaled = Scaled::new(by_backlog(), 5);
+    scaled
+        .world
+        .api
+        .reads(&backlog(), Some(Sample::Error("it broke".into())));
+    scaled.run();
+    minutes(5).await;
+    assert_eq!((scaled.replicas(), scaled.resizes()), (5, 0));
+    assert_eq!(
+        scaled.condition("ScalingActive"),
+        ("False".into(), "FailedGetExternalMetric".into())
+    );
+    assert_eq!(scaled.told("FailedGetExternalMetric"), 1);
+    scaled.reads(50);
+    minutes(1).await;
+    assert_eq!(scaled.condition("ScalingActive"), ("True".into(), "Ok".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_scales_is_left_to_that() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    *lock(&scaled.world.cluster.other_scaler) = Some("HorizontalPodAutoscaler web".into());
+    scaled.run();
+    minutes(2).await;
+    assert_eq!(scaled.resizes(), 0);
+    let (status, reason, message) = scaled
+        .world
+        .cluster
+        .condition(&scaled.key, "AbleToScale")
+        .unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "OtherScaler"));
+    assert!(message.contains("HorizontalPodAutoscaler web"), "{message}");
+    *lock(&scaled.world.cluster.other_scaler) = None;
+    minutes(1).await;
+    assert_eq!(scaled.condition("AbleToScale").0, "True");
+    assert!(scaled.replicas() > 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scale_that_cannot_be_written_or_read_is_named() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    *lock(&scaled.world.cluster.refuses_resize) = Some(ClusterError::NotFound { what: "gone".into() });
+    scaled.run();
+    pass(SECOND * 8).await;
+    assert_eq!(
+        scaled.condition("AbleToScale"),
+        ("False".into(), "FailedUpdateScale".into())
+    );
+    assert_eq!(scaled.replicas(), 2);
+    lock(&scaled.world.cluster.scales).clear();
+    minutes(1).await;
+    assert_eq!(
+        scaled.condition("AbleToScale"),
+        ("False".into(), "FailedGetScale".into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_loses_against_whoever_writes_first_and_is_decided_anew() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    *lock(&scaled.world.cluster.latency) = SECOND;
+    scaled.run();
+    // Its scale is read at once, and written a second later.
+    while scaled.world.cluster.written("declare") == 0 {
+        pass(Duration::from_millis(100)).await;
+    }
+    pass(Duration::from_millis(500)).await;
+    scaled.world.cluster.set_replicas(WEB, 0);
+    pass(SECOND * 2).await;
+    assert_eq!((scaled.replicas(), scaled.resizes()), (0, 1), "the sleep has won");
+    assert_eq!(scaled.told("SuccessfulRescale"), 0);
+    minutes(2).await;
+    assert_eq!(
+        (scaled.replicas(), scaled.resizes()),
+        (0, 1),
+        "zero is left to wakes"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_comes_before_any_number() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    let idle = Resource {
+        rules: vec![custom("requests", 10, "0")],
+        ..web(by_backlog())
+    };
+    scaled.plugin.list(vec![idle]);
+    scaled
+        .world
+        .api
+        .says(REQUESTS, Answer::Values(vec![("web", "0")]));
+    scaled.run();
+    minutes(1).await;
+    assert_eq!(scaled.plugin.slept(), [WEB]);
+    assert_eq!(scaled.resizes(), 0);
+}
+
+/// Whoever takes over in the middle of a stabilization window lets it end when it would have ended.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_dies_in_a_window_is_continued() {
+    let mut ends = Vec::new();
+    for dies in [None, Some(60), Some(150)] {
+        let scaling = Scaling {
+            behavior: Some(down_window(240)),
+            ..by_backlog()
+        };
+        let scaled = Scaled::new(scaling, 8);
+        scaled.reads(80);
+        let first = scaled.run();
+        minutes(6).await;
+        scaled.reads(10);
+        let mut running = first;
+        for second in 1..=600_u64 {
+            pass(SECOND).await;
+            if dies == Some(second) {
+                running.abort();
+                running = scaled.run();
+            }
+            if scaled.replicas() < 8 {
+                ends.push(second);
+                break;
+            }
+        }
+        running.abort();
+        assert!(scaled.replicas() < 8, "it never ended");
+    }
+    let [lived, early, late] = ends[..] else {
+        panic!("{ends:?}")
+    };
+    assert!((225..=255).contains(&lived), "{ends:?}");
+    for continued in [early, late] {
+        assert!(
+            continued.abs_diff(lived) <= 20,
+            "{ends:?}: one interval and the start"
+        );
+    }
+}
+
+/// Requests that wait for it bring as many replicas as they need, in one step.
+#[tokio::test(start_paused = true)]
+async fn a_queue_brings_as_many_replicas_as_it_needs() {
+    let scaling = Scaling {
+        min_replicas: 1,
+        goals: vec![goal(MetricSource::DlxConcurrency, "10")],
+        ..by_backlog()
+    };
+    let scaled = Scaled::new(scaling, 1);
+    scaled.run();
+    pass(SECOND * 8).await;
+    assert_eq!(
+        (scaled.replicas(), scaled.resizes()),
+        (1, 0),
+        "while it is awake the DLX sees nothing"
+    );
+    scaled.world.cluster.edit_state(&scaled.key, |state| {
+        (state.phase, state.desired) = (Phase::Asleep, DesiredState::Asleep);
+    });
+    scaled.world.cluster.set_replicas(WEB, 0);
+    let held = DemandEntry {
+        held: 75,
+        ..DemandEntry::default()
+    };
+    scaled.world.cluster.set_demand(&scaled.key, held);
+    minutes(1).await;
+    assert_eq!(scaled.resizes(), 0, "asleep");
+
+    let now = scaled.world.cluster.now();
+    scaled.world.cluster.edit_state(&scaled.key, |state| {
+        (state.phase, state.desired) = (Phase::Waking, DesiredState::Awake);
+        state.wake_started = Some(now);
+    });
+    scaled.world.cluster.moved.send_modify(|count| *count += 1);
+    pass(SECOND).await;
+    assert_eq!(scaled.resizes(), 0, "the wake itself brings the first one");
+    scaled.world.cluster.set_replicas(WEB, 1);
+    pass(SECOND * 2).await;
+    assert_eq!((scaled.replicas(), scaled.resizes()), (8, 1));
+    let decision = scaled.world.cluster.status(&scaled.key).scaling.unwrap().decision;
+    assert_eq!(
+        decision,
+        "scale from 1 to 8: external metric dlx-concurrency is 75, target 10 per pod, proposes 8"
+    );
+}

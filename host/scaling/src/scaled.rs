@@ -1,0 +1,141 @@
+//! How many replicas a target has while it is up, by its metrics.
+
+use dormouse_model::{MetricSpec, MetricsPolicy};
+use jiff::Timestamp;
+
+use crate::hpa::{
+    Autoscaler, Conditions, Event, MetricReading, Observed, ObservedScale, Pod, ReplicaCalculator, Settings,
+    Tolerances, compute, reconcile,
+};
+use crate::{Activity, Bounds, DecisionInput, Limit, LimitKind, ScaleDecision, ScalingHistory};
+
+/// Everything that the number of replicas follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaleSeen<'a> {
+    /// Its scale.
+    pub scale: ObservedScale,
+    /// Its pods.
+    pub pods: &'a [Pod],
+    /// The metrics that can say something now, of those that it declares.
+    pub metrics: &'a [MetricSpec],
+    /// What was read for each of them.
+    pub readings: &'a [MetricReading<'a>],
+    /// What was recommended before.
+    pub history: &'a ScalingHistory,
+    /// What holds for all targets.
+    pub settings: &'a Settings,
+}
+
+/// How many replicas a target should have while it is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// How many, and why.
+    pub decision: ScaleDecision,
+    /// What holds for it, as a HorizontalPodAutoscaler says it.
+    pub conditions: Conditions,
+    /// What to tell.
+    pub events: Vec<Event>,
+    /// What to remember, provided that the scale can be written.
+    pub history: ScalingHistory,
+}
+
+/// What the metrics of a target that is up say. Zero is not theirs to decide, in either direction.
+pub(crate) fn scaled(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestamp) -> Scaled {
+    let bounds = bounds(policy);
+    if seen.scale.spec_replicas <= 0 || seen.metrics.is_empty() {
+        return within_bounds(bounds, seen);
+    }
+    let autoscaler = Autoscaler {
+        min_replicas: Some(bounds.min),
+        max_replicas: bounds.max,
+        metrics: seen.metrics,
+        behavior: policy.behavior.as_ref(),
+    };
+    let observed = Observed {
+        scale: seen.scale,
+        pods: seen.pods,
+        readings: seen.readings,
+        conditions: &Conditions::default(),
+        desired_replicas: seen.scale.spec_replicas,
+        now,
+    };
+    let round = reconcile(&autoscaler, seen.settings, &observed, seen.history.to_history());
+    let window = seen.settings.downscale_stabilization;
+    Scaled {
+        history: ScalingHistory::of(&round.history, policy.behavior.as_ref(), window, now),
+        decision: round.decision,
+        conditions: round.conditions,
+        events: round.events,
+    }
+}
+
+/// While no metric can say anything, only the bounds count.
+fn within_bounds(bounds: Bounds, seen: &ScaleSeen<'_>) -> Scaled {
+    let current = seen.scale.spec_replicas;
+    let correction = bounds.correction(current).filter(|_| current > 0);
+    Scaled {
+        decision: ScaleDecision {
+            current,
+            replicas: correction.map(|limit| limit.to),
+            activity: Activity::Unknown,
+            inputs: Vec::new(),
+            limits: correction.into_iter().collect(),
+        },
+        conditions: Conditions::default(),
+        events: Vec::new(),
+        history: seen.history.clone(),
+    }
+}
+
+/// How many replicas a target needs that is waking, by the requests that wait for it: as if they had been there from the start, so neither
+/// windows nor policies count, and never fewer than there are.
+pub fn to_demand(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestamp) -> Scaled {
+    let current = seen.scale.spec_replicas;
+    let calculator = ReplicaCalculator {
+        pods: seen.pods,
+        tolerances: Tolerances::of(policy.behavior.as_ref(), seen.settings.tolerance),
+        readiness: seen.settings.readiness(now),
+    };
+    let mut decision = ScaleDecision {
+        current,
+        replicas: Some(current),
+        activity: Activity::Active,
+        inputs: Vec::new(),
+        limits: Vec::new(),
+    };
+    if current > 0 && !seen.metrics.is_empty() {
+        let computation = compute(&calculator, seen.scale, seen.metrics, seen.readings);
+        let proposals = seen.metrics.iter().zip(&computation.proposals);
+        decision.inputs = proposals
+            .map(|(metric, proposal)| DecisionInput::of_metric(metric, proposal))
+            .collect();
+        let wanted = computation.replicas.unwrap_or(current);
+        let bounds = bounds(policy);
+        let (replicas, kind) = if wanted > bounds.max {
+            (bounds.max, Some(LimitKind::MaxReplicas))
+        } else if wanted < bounds.min {
+            (bounds.min, Some(LimitKind::MinReplicas))
+        } else {
+            (wanted, None)
+        };
+        decision.limits.extend(kind.map(|kind| Limit {
+            kind,
+            from: wanted,
+            to: replicas,
+        }));
+        decision.replicas = Some(replicas.max(current));
+    }
+    Scaled {
+        decision,
+        conditions: Conditions::default(),
+        events: Vec::new(),
+        history: seen.history.clone(),
+    }
+}
+
+fn bounds(policy: &MetricsPolicy) -> Bounds {
+    Bounds {
+        min: policy.min_replicas.max(1),
+        max: policy.max_replicas.max(1),
+    }
+}
