@@ -168,7 +168,7 @@ async fn it_scales_as_a_horizontal_pod_autoscaler_beside_it_does(world: Arc<Worl
     tokio::time::sleep(2 * SYNC_PERIOD).await;
     let begun = Instant::now();
     let mut timelines = [Vec::<Change>::new(), Vec::new()];
-    let mut loads = [(0, "55"), (60, "28"), (130, "5")].into_iter().peekable();
+    let mut loads = [(1, "60"), (60, "28"), (130, "5")].into_iter().peekable();
     while begun.elapsed() < Duration::from_secs(200) {
         if let Some((_, load)) = loads.next_if(|(at, _)| begun.elapsed() >= Duration::from_secs(*at)) {
             for name in ["web", "twin"] {
