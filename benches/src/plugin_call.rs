@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.batches, args.calls
     );
 
-    let ids = [ResourceId::new("shop", "workload-0")];
+    let resources = [ResourceId::new("shop", "workload-0").into()];
     contest(
         args,
         "resources",
@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         |count| {
             timed(count, || {
                 runtime
-                    .block_on(plugin.set_scale(&ids, 0, "idle"))
+                    .block_on(plugin.set_scale(&resources, 0, "idle"))
                     .map(drop)
                     .map_err(Into::into)
             })

@@ -78,7 +78,7 @@ impl<S: Scaler> wit::Guest for ExportScaler<S> {
     }
 
     fn set_scale(
-        resources: Vec<wit_types::ResourceId>,
+        resources: Vec<wit_types::ResourceHandle>,
         replicas: u32,
         reason: String,
     ) -> Result<Vec<wit::ScaleOutcome>, wit_types::PluginError> {
@@ -88,7 +88,7 @@ impl<S: Scaler> wit::Guest for ExportScaler<S> {
         Ok(outcomes.into_iter().map(Into::into).collect())
     }
 
-    fn service(resource: wit_types::ResourceId) -> Result<wit::ServiceTarget, wit_types::PluginError> {
+    fn service(resource: wit_types::ResourceHandle) -> Result<wit::ServiceTarget, wit_types::PluginError> {
         install_panic_hook();
         Ok(S::default().service(&resource.into())?.into())
     }

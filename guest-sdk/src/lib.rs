@@ -50,7 +50,7 @@ pub mod testing;
 
 pub use error::{Error, Result};
 pub use jiff::Timestamp;
-pub use resource::{ObjectRef, Resource, ResourceId, ScaleEvent, ScaleEventKind, State};
+pub use resource::{ObjectRef, Resource, ResourceHandle, ResourceId, ScaleEvent, ScaleEventKind, State};
 pub use rule::{MetricSource, ParseQuantityError, PodScrape, Quantity, Rule};
 pub use scaler::{
     FieldCondition, GroupKind, IngressTargets, MultiTargetStrategy, Outcome, PathBackend, Scaler,
@@ -64,8 +64,8 @@ pub mod prelude {
     pub use crate::kubernetes::{Service, Workload};
     pub use crate::{
         Error, FieldCondition, Goal, IngressTargets, ObjectRef, Outcome, PathBackend, Quantity, Resource,
-        ResourceId, Result, Rule, ScaleEvent, ScaleEventKind, Scaler, Scaling, ServiceTarget, Settings,
-        State, Timestamp, config, debug, duration, error, info, kubernetes, lifecycle, warn,
+        ResourceHandle, ResourceId, Result, Rule, ScaleEvent, ScaleEventKind, Scaler, Scaling, ServiceTarget,
+        Settings, State, Timestamp, config, debug, duration, error, info, kubernetes, lifecycle, warn,
     };
     pub use std::time::Duration;
 }

@@ -30,23 +30,17 @@ pub enum Error {
     Other(String),
 }
 
-/// Where a resource stands between awake and asleep.
+/// Where a resource stands, coarsely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Pods answer, Dormouse is not in the path.
+    /// It serves from its pods.
     Awake,
-    /// The DLX joins the Services.
-    Diverting,
-    /// New connections go to the DLX, which forwards and counts.
-    Observing,
-    /// No new connection reaches the pods; open ones get time to end.
-    Draining,
-    /// Scaled to zero; the DLX holds whatever arrives.
+    /// It is on its way to sleep, or its traffic is looked at.
+    GoingToSleep,
+    /// It is at zero; the DLX holds whatever arrives.
     Asleep,
-    /// Selectors and replicas are being restored.
+    /// It is on its way back.
     Waking,
-    /// Pods are ready; the DLX leaves the Services.
-    Ready,
 }
 
 /// What a Sleeper says.
@@ -54,6 +48,8 @@ pub enum Phase {
 pub struct Sleeper {
     /// Where it stands.
     pub phase: Phase,
+    /// The same as the host says it, for people: `Draining`. Other versions may say it in other words.
+    pub phase_text: String,
     /// Rises by one with every wake.
     pub epoch: u64,
     /// When the phase last changed.

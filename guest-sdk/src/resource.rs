@@ -34,6 +34,22 @@ impl fmt::Display for ResourceId {
     }
 }
 
+/// A resource as a call names it: with the cookie that [`Resource::cookie`] gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceHandle {
+    /// Which.
+    pub id: ResourceId,
+    /// As the last listing said. None: it had none, or the host has not listed the resource yet.
+    pub cookie: Option<String>,
+}
+
+impl From<ResourceId> for ResourceHandle {
+    /// Without a cookie.
+    fn from(id: ResourceId) -> Self {
+        Self { id, cookie: None }
+    }
+}
+
 /// A Kubernetes object in the namespace of the resource that names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectRef {
@@ -125,6 +141,12 @@ pub struct Resource {
     pub readiness_timeout: Option<Duration>,
     /// Replicas that a wake restores. None: as many as there were.
     pub restore_replicas: Option<u32>,
+    /// When it has to be awake again: if it fell asleep before, it is woken then, to the second and whoever leads.
+    pub wake_at: Option<Timestamp>,
+    /// Why it is as it is, for people: shown with the last decision.
+    pub reason: Option<String>,
+    /// Handed back with every call about this resource. At most 4 KiB.
+    pub cookie: Option<String>,
 }
 
 impl Resource {
@@ -141,6 +163,9 @@ impl Resource {
             services: Vec::new(),
             readiness_timeout: None,
             restore_replicas: None,
+            wake_at: None,
+            reason: None,
+            cookie: None,
         }
     }
 
@@ -215,6 +240,24 @@ impl Resource {
     /// Sets how many replicas a wake restores.
     pub fn restore_replicas(mut self, replicas: u32) -> Self {
         self.restore_replicas = Some(replicas);
+        self
+    }
+
+    /// Sets when it has to be awake again.
+    pub fn wake_at(mut self, at: Timestamp) -> Self {
+        self.wake_at = Some(at);
+        self
+    }
+
+    /// Sets why it is as it is.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Sets what is handed back with every call about it.
+    pub fn cookie(mut self, cookie: impl Into<String>) -> Self {
+        self.cookie = Some(cookie.into());
         self
     }
 }

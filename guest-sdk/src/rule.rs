@@ -108,6 +108,13 @@ pub enum MetricSource {
     /// Requests and open connections that the DLX has for the resource right now, held ones included. It says nothing while the DLX is
     /// not in the path. For goals only.
     DlxConcurrency,
+    /// Nothing is read: the plugin has taken the reading itself.
+    Given {
+        /// What it is, for people: `outside Mon-Fri 08:00-18:00`.
+        name: String,
+        /// The reading.
+        value: Quantity,
+    },
     /// A reading that the contract has no case for yet. A host that does not know it reads an error, which never puts
     /// anything to sleep.
     Other {
@@ -208,6 +215,22 @@ impl Rule {
     /// A metric that the pods serve themselves at or below a threshold.
     pub fn pods(scrape: PodScrape, window: Duration, threshold: impl Into<Quantity>) -> Self {
         Self::of(MetricSource::Pods(scrape), window, threshold)
+    }
+
+    /// Idle, because the plugin knows so: once it has been left alone for the window. `name` says why, for people.
+    pub fn idle(name: impl Into<String>, window: Duration) -> Self {
+        Self::given(name, 0, window, 0)
+    }
+
+    /// A reading that the plugin has taken itself, at or below a threshold.
+    pub fn given(
+        name: impl Into<String>,
+        value: impl Into<Quantity>,
+        window: Duration,
+        threshold: impl Into<Quantity>,
+    ) -> Self {
+        let (name, value) = (name.into(), value.into());
+        Self::of(MetricSource::Given { name, value }, window, threshold)
     }
 
     /// Only series that this selector matches, as in `kubectl -l`. For custom and external metrics; others have none, and

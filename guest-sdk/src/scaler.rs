@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ObjectRef, Resource, ResourceId, Result, lifecycle};
+use crate::{Error, ObjectRef, Resource, ResourceHandle, ResourceId, Result, lifecycle};
 
 /// Decides what can sleep. Only [`resources`](Scaler::resources) has no default.
 ///
@@ -33,10 +33,10 @@ pub trait Scaler: Default + 'static {
     ///
     /// # Errors
     /// Only when nothing can be said of any resource; what concerns one is its [`Outcome::Failed`].
-    fn set_scale(&self, resources: &[ResourceId], replicas: u32, reason: &str) -> Result<Vec<Outcome>> {
+    fn set_scale(&self, resources: &[ResourceHandle], replicas: u32, reason: &str) -> Result<Vec<Outcome>> {
         Ok(resources
             .iter()
-            .map(|resource| through_lifecycle(resource, replicas, reason))
+            .map(|resource| through_lifecycle(&resource.id, replicas, reason))
             .collect())
     }
 
@@ -47,7 +47,7 @@ pub trait Scaler: Default + 'static {
     ///
     /// # Errors
     /// [`Error::UnknownResource`] when it is not one of this plugin's.
-    fn service(&self, resource: &ResourceId) -> Result<ServiceTarget> {
+    fn service(&self, resource: &ResourceHandle) -> Result<ServiceTarget> {
         // The host knows what `resources` listed; asking it anew for each resource, in each DLX, would cost a whole list each.
         let _ = resource;
         Ok(ServiceTarget::new(""))
@@ -129,6 +129,8 @@ pub enum Outcome {
     Watch(FieldCondition),
     /// This resource failed; others are not affected.
     Failed(Error),
+    /// Something that the contract has no case for yet. A host that does not know it says so on the resource, and asks again.
+    Other(String),
 }
 
 /// A condition on a field of a Kubernetes object, for the host to watch.

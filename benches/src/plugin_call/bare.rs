@@ -92,7 +92,12 @@ impl Bare {
             let guest = self.pre.instantiate_async(&mut store).await?;
             guest
                 .dormouse_plugin_scaler()
-                .call_set_scale(&mut store, &[id], 0, "idle")
+                .call_set_scale(
+                    &mut store,
+                    &[types::ResourceHandle { id, cookie: None }],
+                    0,
+                    "idle",
+                )
                 .await
         };
         timed(runtime, count, call)

@@ -14,8 +14,8 @@ use crate::lifecycle::{Error as LifecycleError, Phase, Sleeper};
 use crate::log::Level;
 use crate::{
     Error, FieldCondition, Goal, GoalTarget, MetricSource, MultiTargetStrategy, ObjectRef, Outcome,
-    PathBackend, Resource, ResourceId, Rule, ScaleEvent, ScaleEventKind, Scaling, ServiceTarget, Settings,
-    State,
+    PathBackend, Resource, ResourceHandle, ResourceId, Rule, ScaleEvent, ScaleEventKind, Scaling,
+    ServiceTarget, Settings, State,
 };
 
 /// Whole milliseconds. What is shorter than one becomes one, so that a short time does not become none.
@@ -70,7 +70,17 @@ impl From<ObjectRef> for wit::ObjectRef {
         Self {
             api_version: object.api_version,
             kind: object.kind,
+            namespace: None,
             name: object.name,
+        }
+    }
+}
+
+impl From<wit::ResourceHandle> for ResourceHandle {
+    fn from(handle: wit::ResourceHandle) -> Self {
+        Self {
+            id: handle.id.into(),
+            cookie: handle.cookie,
         }
     }
 }
@@ -106,6 +116,10 @@ impl From<MetricSource> for wit::MetricSource {
         match source {
             MetricSource::ObservedTraffic => Self::ObservedTraffic,
             MetricSource::DlxConcurrency => Self::DlxConcurrency,
+            MetricSource::Given { name, value } => Self::Given(wit::GivenReading {
+                name,
+                value: value.to_string(),
+            }),
             MetricSource::Custom { name, selector } => Self::Custom(wit::CustomMetric { name, selector }),
             MetricSource::External { name, selector } => {
                 Self::External(wit::ExternalMetric { name, selector })
@@ -134,6 +148,7 @@ impl From<Rule> for wit::Rule {
             source: rule.source.into(),
             window: millis(rule.window),
             threshold: rule.threshold.to_string(),
+            extra: Vec::new(),
         }
     }
 }
@@ -148,6 +163,7 @@ impl From<Goal> for wit::Goal {
                 GoalTarget::Average(average) => wit::GoalTarget::Average(average.to_string()),
                 GoalTarget::Utilization(percent) => wit::GoalTarget::Utilization(percent),
             },
+            extra: Vec::new(),
         }
     }
 }
@@ -159,6 +175,7 @@ impl From<Scaling> for wit::Scaling {
             max_replicas: scaling.max_replicas,
             goals: scaling.goals.into_iter().map(Into::into).collect(),
             behavior: scaling.behavior,
+            extra: Vec::new(),
         }
     }
 }
@@ -186,6 +203,10 @@ impl TryFrom<Resource> for wit::Resource {
             services: resource.services,
             readiness_timeout: resource.readiness_timeout.map(millis),
             restore_replicas: resource.restore_replicas,
+            wake_at: resource.wake_at.map(unix_millis),
+            reason: resource.reason,
+            cookie: resource.cookie,
+            extra: Vec::new(),
         })
     }
 }
@@ -218,6 +239,7 @@ impl From<Settings> for wit_scaler::ScalerSettings {
                 MultiTargetStrategy::Primary => wit_scaler::MultiTargetStrategy::Primary,
                 MultiTargetStrategy::Canary => wit_scaler::MultiTargetStrategy::Canary,
             }),
+            extra: Vec::new(),
         }
     }
 }
@@ -229,6 +251,7 @@ impl From<FieldCondition> for wit_scaler::FieldCondition {
             path: condition.path,
             ready_values: condition.ready_values,
             failed_values: condition.failed_values,
+            extra: Vec::new(),
         }
     }
 }
@@ -240,6 +263,7 @@ impl From<Outcome> for wit_scaler::ScaleOutcome {
             Outcome::Accepted => Self::Accepted,
             Outcome::Watch(condition) => Self::Watch(condition.into()),
             Outcome::Failed(error) => Self::Failed(error.into()),
+            Outcome::Other(text) => Self::Other(text),
         }
     }
 }
@@ -249,6 +273,7 @@ impl From<ServiceTarget> for wit_scaler::ServiceTarget {
         Self {
             name: target.name,
             port: target.port,
+            extra: Vec::new(),
         }
     }
 }
@@ -364,15 +389,13 @@ impl From<wit_life::Sleeper> for Sleeper {
     fn from(sleeper: wit_life::Sleeper) -> Self {
         let phase = match sleeper.phase {
             wit_life::Phase::Awake => Phase::Awake,
-            wit_life::Phase::Diverting => Phase::Diverting,
-            wit_life::Phase::Observing => Phase::Observing,
-            wit_life::Phase::Draining => Phase::Draining,
+            wit_life::Phase::GoingToSleep => Phase::GoingToSleep,
             wit_life::Phase::Asleep => Phase::Asleep,
             wit_life::Phase::Waking => Phase::Waking,
-            wit_life::Phase::Ready => Phase::Ready,
         };
         Self {
             phase,
+            phase_text: sleeper.phase_text,
             epoch: sleeper.epoch,
             since: timestamp(sleeper.since),
             reason: sleeper.reason,

@@ -223,12 +223,12 @@ fn the_defaults_are_safe() {
     let (a, b) = (ResourceId::new("a", "web"), ResourceId::new("b", "web"));
     assert_eq!(Two.settings(), Ok(Settings::default()));
     // The host takes the first Service that `resources` listed, or the one of the resource's name.
-    assert_eq!(Two.service(&a), Ok(ServiceTarget::new("")));
-    assert_eq!(Two.service(&b), Ok(ServiceTarget::new("")));
+    assert_eq!(Two.service(&a.clone().into()), Ok(ServiceTarget::new("")));
+    assert_eq!(Two.service(&b.clone().into()), Ok(ServiceTarget::new("")));
 
     host.fail_lifecycle(a.clone(), lifecycle::Error::Unsupported("headless".into()));
     let outcomes = Two
-        .set_scale(&[a.clone(), b.clone()], 0, "idle")
+        .set_scale(&[a.clone().into(), b.clone().into()], 0, "idle")
         .expect("outcomes");
     assert!(matches!(&outcomes[0], Outcome::Failed(Error::Other(text)) if text.contains("headless")));
     assert_eq!(outcomes[1], Outcome::Accepted);
@@ -244,6 +244,7 @@ fn a_sleeper_makes_its_resource_known_and_others_unknown() {
     let (known, stranger) = (ResourceId::new("a", "web"), ResourceId::new("a", "else"));
     let sleeper = Sleeper {
         phase: lifecycle::Phase::Asleep,
+        phase_text: "Asleep".into(),
         epoch: 4,
         since: Timestamp::UNIX_EPOCH,
         reason: "idle".into(),

@@ -136,12 +136,12 @@ impl Sleepers for ClusterSleepers {
 
     async fn resize(
         &self,
-        namespace: &str,
+        key: &SleeperKey,
         workload: &ObjectRef,
         seen: &WorkloadScale,
         replicas: i32,
-    ) -> Result<(), ClusterError> {
-        self.server.resize(namespace, workload, seen, replicas).await
+    ) -> Result<(), DesiredStateError> {
+        self.scalers.resize(key, workload, seen, replicas).await
     }
 
     fn other_scaler(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String> {

@@ -1,5 +1,7 @@
 //! What the number of replicas of a target follows from, gathered; and the number, written.
 
+mod remembered;
+
 use std::time::Duration;
 
 use dormouse_kubernetes::{ClusterError, WorkloadScale};
@@ -7,25 +9,27 @@ use dormouse_model::{
     LabelSelector, Metric, MetricSpec, MetricsPolicy, ObjectRef, Phase, QuerySource, Target,
 };
 use dormouse_readings::{Measurements, Meter, MetricSamples};
-use dormouse_scaling::hpa::{Condition, MetricReading, ObservedScale, Settings};
-use dormouse_scaling::{ScaleSeen, Scaled, ScalingHistory};
-use dormouse_sleepers::api::{ScalingStatus, condition};
+use dormouse_scaling::hpa::{MetricReading, ObservedScale, Settings};
+use dormouse_scaling::{Sample, ScaleSeen, Scaled, ScalingHistory};
+use dormouse_sleepers::api::condition;
 use dormouse_sleepers::lifecycle::{DesiredState, SleeperState, may_resize};
-use dormouse_sleepers::{ConditionUpdate, Sleeper};
+use dormouse_sleepers::{ConditionUpdate, DesiredStateError, Sleeper, SleeperKey};
 use jiff::Timestamp;
 
 use crate::Sleepers;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
-use crate::sleepers::state;
+use crate::sleepers::{is_going, state};
+pub(crate) use remembered::{Remembered, looked_at, status};
 
 /// What is asked of the DLX while somebody waits there may be this old.
 const FRESH: Duration = Duration::from_millis(200);
 
 /// Everything that the number of replicas of a target follows from.
 pub(crate) struct Numbers {
-    pub workload: ObjectRef,
-    pub scale: WorkloadScale,
+    workload: ObjectRef,
+    scale: WorkloadScale,
+    has_selector: bool,
     metrics: Vec<MetricSpec>,
     measured: Measurements,
     history: ScalingHistory,
@@ -50,53 +54,55 @@ impl Gatherer<'_> {
         target: &Target,
         policy: &MetricsPolicy,
         sleeper: &Sleeper,
-        known: Option<&ScalingHistory>,
+        remembered: Option<&Remembered>,
         now: Timestamp,
     ) -> Result<Option<Numbers>, ConditionUpdate> {
-        if state(sleeper).desired == DesiredState::Asleep {
+        let state = state(sleeper);
+        if state.desired == DesiredState::Asleep {
             return Ok(None);
         }
+        let unable = |reason, why: String| ConditionUpdate::bad(condition::ABLE_TO_SCALE, reason, why);
         let workload = only_workload(target)?;
         if let Some(other) = self.sleepers.other_scaler(&sleeper_key(&target.key), workload) {
-            return Err(ConditionUpdate::bad(
-                condition::ABLE_TO_SCALE,
-                "OtherScaler",
-                other,
-            ));
+            return Err(unable("OtherScaler", other));
         }
-        let state = state(sleeper);
+        let namespace = &target.key.namespace;
+        let scale = self.sleepers.scale(namespace, workload).await;
+        let scale = scale.map_err(|error| unable("FailedGetScale", error.to_string()))?;
+        let current = scale.replicas();
+        if current <= 0 {
+            return Ok(None);
+        }
         let metrics: Vec<_> = policy
             .metrics
             .iter()
             .filter(|metric| says_something(metric, state))
             .collect();
-        let namespace = &target.key.namespace;
-        let scale = self.sleepers.scale(namespace, workload).await;
-        let scale = scale.map_err(|error| {
-            ConditionUpdate::bad(condition::ABLE_TO_SCALE, "FailedGetScale", error.to_string())
-        })?;
-        if scale.replicas() <= 0 {
-            return Ok(None);
-        }
-        let selector = selector(workload, &scale)?;
-        let max_age = if is_waking(state) { FRESH } else { target.every / 2 };
-        let asked: Vec<_> = metrics
-            .iter()
-            .filter_map(|metric| metric.query.clone().ok())
-            .collect();
-        let mut measured = self
-            .meter
-            .measure(namespace, &selector, &asked, max_age, now)
-            .await;
-        if let Err(why) = &measured.pods {
-            let why = why.clone();
-            return Err(ConditionUpdate::bad(
-                condition::SCALING_ACTIVE,
-                "FailedGetPods",
-                why,
-            ));
-        }
-        measured.samples = in_order(&metrics, measured.samples);
+        let selector = scale.selector().parse::<LabelSelector>().ok();
+        let selector = selector.filter(|selector| !selector.is_empty());
+        let max_age = if state.phase == Phase::Waking {
+            FRESH
+        } else {
+            target.every / 2
+        };
+        let measured = match &selector {
+            Some(selector) => {
+                let asked: Vec<_> = metrics
+                    .iter()
+                    .filter_map(|metric| metric.query.clone().ok())
+                    .collect();
+                let measured = self
+                    .meter
+                    .measure(namespace, selector, &asked, max_age, now)
+                    .await;
+                Measurements {
+                    samples: in_order(&metrics, measured.samples),
+                    ..measured
+                }
+            }
+            // Whatever were read, nobody knows which pods it is about. Bounds hold all the same.
+            None => Measurements::default(),
+        };
         for (metric, samples) in metrics.iter().zip(&measured.samples) {
             self.metrics
                 .reading(&target.key.owner, metric.source.as_str(), samples.result());
@@ -104,30 +110,31 @@ impl Gatherer<'_> {
         Ok(Some(Numbers {
             workload: workload.clone(),
             scale,
+            has_selector: selector.is_some(),
             metrics: metrics.iter().map(|metric| metric.spec.clone()).collect(),
             measured,
-            history: history(sleeper, known, now),
+            history: remembered::history(sleeper, remembered, current, now),
             settings: *self.settings,
         }))
     }
 }
 
 impl Numbers {
-    /// Hands out what was gathered in the form in which it is decided on.
+    /// Hands out what was read in the form in which it is decided on.
     pub fn readings(&self) -> Vec<MetricReading<'_>> {
         let samples = self.measured.samples.iter();
         samples.map(MetricSamples::as_reading).collect()
     }
 
-    /// The same, with its readings.
+    /// Everything, with these readings.
     pub fn seen<'a>(&'a self, readings: &'a [MetricReading<'a>]) -> ScaleSeen<'a> {
         ScaleSeen {
             scale: ObservedScale {
                 spec_replicas: self.scale.replicas(),
                 status_replicas: self.scale.current_replicas(),
-                has_selector: true,
+                has_selector: self.has_selector,
             },
-            pods: self.measured.pods.as_deref().unwrap_or_default(),
+            pods: &self.measured.pods,
             metrics: &self.metrics,
             readings,
             history: &self.history,
@@ -139,76 +146,82 @@ impl Numbers {
     pub async fn resize(
         &self,
         sleepers: &dyn Sleepers,
-        namespace: &str,
+        key: &SleeperKey,
         state: &SleeperState,
         replicas: i32,
     ) -> Result<bool, ConditionUpdate> {
         if may_resize(Some(state), self.scale.replicas(), replicas).is_err() {
             return Ok(false);
         }
-        match sleepers
-            .resize(namespace, &self.workload, &self.scale, replicas)
-            .await
-        {
+        let written = sleepers.resize(key, &self.workload, &self.scale, replicas).await;
+        let unable = |reason, why: String| ConditionUpdate::bad(condition::ABLE_TO_SCALE, reason, why);
+        match written {
             Ok(()) => Ok(true),
             // Somebody else was first: it is decided anew.
-            Err(ClusterError::Conflict { .. }) => Ok(false),
-            Err(error) => Err(ConditionUpdate::bad(
-                condition::ABLE_TO_SCALE,
-                "FailedUpdateScale",
-                error.to_string(),
-            )),
+            Err(
+                DesiredStateError::Cluster(ClusterError::Conflict { .. }) | DesiredStateError::Unknown(_),
+            ) => Ok(false),
+            Err(DesiredStateError::Denied(why)) => Err(unable("Denied", why)),
+            Err(error) => Err(unable("FailedUpdateScale", error.to_string())),
         }
-    }
-}
-
-/// What is said of a number of replicas that was decided. `resized` is when it was changed, if it was just now.
-pub(crate) fn status(
-    sleeper: &Sleeper,
-    scaled: &Scaled,
-    resized: Option<Timestamp>,
-    now: Timestamp,
-) -> ScalingStatus {
-    let known = sleeper.status.as_ref().and_then(|status| status.scaling.as_ref());
-    let before = || known.and_then(|known| known.last_scale_time.clone());
-    ScalingStatus {
-        at: now.to_string(),
-        desired_replicas: scaled.decision.replicas.unwrap_or(scaled.decision.current),
-        last_scale_time: resized.map(|at| at.to_string()).or_else(before),
-        decision: scaled.decision.to_string(),
-        history: scaled.history.clone(),
     }
 }
 
 /// What holds after a number of replicas was decided.
 pub(crate) fn conditions(scaled: &Scaled) -> Vec<ConditionUpdate> {
-    let active = match &scaled.conditions.scaling_active {
-        Some(active) if !active.holds() => {
+    let active = scaled.conditions.scaling_active.as_ref().map(|active| {
+        if active.holds() {
+            ConditionUpdate::good(condition::SCALING_ACTIVE)
+        } else {
             ConditionUpdate::bad(condition::SCALING_ACTIVE, &*active.reason, active.message.clone())
         }
-        Some(Condition { .. }) | None => ConditionUpdate::good(condition::SCALING_ACTIVE),
-    };
-    vec![active, ConditionUpdate::good(condition::ABLE_TO_SCALE)]
+    });
+    let able = ConditionUpdate::good(condition::ABLE_TO_SCALE);
+    active.into_iter().chain([able]).collect()
 }
 
-/// Whether there is anything to decide while it wakes: somebody waits at the DLX, and a metric counts them.
-pub(crate) fn wakes_by_demand(target: &Target, policy: &MetricsPolicy, state: &SleeperState) -> bool {
+/// What holds where nothing decides a number of replicas.
+pub(crate) fn undecided() -> [ConditionUpdate; 2] {
+    [condition::SCALING_ACTIVE, condition::ABLE_TO_SCALE].map(ConditionUpdate::good)
+}
+
+/// A metric that failed, of several: where the others ask for more, that is followed, and where they ask for less it is not.
+pub(crate) fn failed_metric(scaled: &Scaled) -> Option<ConditionUpdate> {
+    let inputs = &scaled.decision.inputs;
+    inputs.iter().find_map(|input| match &input.sample {
+        Sample::Error(why) => {
+            let message = format!("{}: {why}", input.name);
+            Some(ConditionUpdate::bad(
+                condition::READINGS,
+                "ReadingFailed",
+                message,
+            ))
+        }
+        Sample::Value(_) | Sample::NoData(_) => None,
+    })
+}
+
+/// Whether there is anything to decide while it wakes: it was asleep, so somebody may wait at the DLX, and a metric counts them. A wake that
+/// has failed is left to a person.
+pub(crate) fn wakes_by_demand(target: &Target, policy: &MetricsPolicy, sleeper: &Sleeper) -> bool {
     let counts = |metric: &Metric| metric.source == QuerySource::DlxConcurrency;
-    !target.is_platform() && state.phase == Phase::Waking && policy.metrics.iter().any(counts)
+    let state = state(sleeper);
+    let has_slept = state
+        .slept
+        .is_some_and(|slept| Some(slept) > state.wake_completed);
+    !target.is_platform()
+        && !is_going(sleeper)
+        && state.phase == Phase::Waking
+        && has_slept
+        && state.current_wake_failure().is_none()
+        && policy.metrics.iter().any(counts)
 }
 
-fn is_waking(state: &SleeperState) -> bool {
-    matches!(state.phase, Phase::Waking | Phase::Ready)
-}
-
-/// The DLX counts only while it is in the path of the traffic. While it wakes, nothing else says anything yet.
+/// The DLX has all traffic only while there are no pods to connect to: when it looks at the traffic, connections that were open go past it.
+/// While a target wakes, nothing else says anything yet.
 fn says_something(metric: &Metric, state: &SleeperState) -> bool {
     let counted = metric.source == QuerySource::DlxConcurrency;
-    match state.phase {
-        Phase::Waking => counted,
-        Phase::Observing => true,
-        Phase::Awake | Phase::Diverting | Phase::Draining | Phase::Asleep | Phase::Ready => !counted,
-    }
+    counted == (state.phase == Phase::Waking)
 }
 
 fn only_workload(target: &Target) -> Result<&ObjectRef, ConditionUpdate> {
@@ -225,48 +238,14 @@ fn only_workload(target: &Target) -> Result<&ObjectRef, ConditionUpdate> {
     }
 }
 
-fn selector(workload: &ObjectRef, scale: &WorkloadScale) -> Result<LabelSelector, ConditionUpdate> {
-    let ObjectRef { kind, name, .. } = workload;
-    let bad = |why: String| ConditionUpdate::bad(condition::SCALING_ACTIVE, "InvalidSelector", why);
-    let selector: Result<LabelSelector, _> = scale.selector().parse();
-    match selector {
-        Ok(selector) if selector.is_empty() => Err(bad(format!(
-            "{kind} {name} does not say which pods are its own: its scale has no selector"
-        ))),
-        Ok(selector) => Ok(selector),
-        Err(error) => Err(bad(format!("which pods {kind} {name} has is not clear: {error}"))),
-    }
-}
-
 /// The answers for the metrics that could be asked for, among those that could not.
 fn in_order(metrics: &[&Metric], answers: Vec<MetricSamples>) -> Vec<MetricSamples> {
     let mut answers = answers.into_iter();
     let samples = metrics.iter().map(|metric| match &metric.query {
         Ok(_) => answers
             .next()
-            .unwrap_or_else(|| MetricSamples::Unavailable("it was not asked for".to_owned())),
-        Err(why) => MetricSamples::Unavailable(why.clone()),
+            .unwrap_or_else(|| MetricSamples::NoData("it was not asked for".to_owned())),
+        Err(why) => MetricSamples::Error(why.clone()),
     });
     samples.collect()
-}
-
-/// What was recommended before. What this process remembers is more exact than what is written, as long as nobody else has written. After
-/// a wake everything begins anew.
-fn history(sleeper: &Sleeper, known: Option<&ScalingHistory>, now: Timestamp) -> ScalingHistory {
-    let status = sleeper.status.as_ref();
-    let written = status.and_then(|status| status.scaling.as_ref());
-    let Some(written) = written.map(|scaling| &scaling.history) else {
-        return ScalingHistory::default();
-    };
-    let remembered = known.filter(|known| known.is_same(written));
-    let history = remembered.unwrap_or(written);
-    let last = history.recommendations.last().map(|last| last.at);
-    let woken = state(sleeper).wake_started;
-    if woken.is_some() && woken > last {
-        ScalingHistory::default()
-    } else if remembered.is_some() {
-        history.clone()
-    } else {
-        history.clone().resumed(now)
-    }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use dormouse_model::{Owner, OwnerKind, Routing};
-use dormouse_plugin::types::{Resource, ResourceId, ScaleOutcome, Settings};
+use dormouse_plugin::types::{Resource, ResourceHandle, ScaleOutcome, Settings};
 use dormouse_plugin::{LoadState, Plugin, PluginError, PluginSet};
 use dormouse_readings::{ClusterUpstream, ConfigError, Limits, Readings};
 use dormouse_sleepers::Cluster;
@@ -37,7 +37,7 @@ pub trait ResourceScaler: Send + Sync + 'static {
     /// Scales resources; one outcome for each, in their order.
     async fn set_scale(
         &self,
-        resources: &[ResourceId],
+        resources: &[ResourceHandle],
         replicas: u32,
         reason: &str,
     ) -> Result<Vec<ScaleOutcome>, SourceError>;
@@ -67,7 +67,11 @@ impl ResourceScaler for Plugin {
     }
 
     async fn route(&self, resource: &Resource) -> Result<Routing, SourceError> {
-        let target = Plugin::service(self, &resource.id).await?;
+        let handle = ResourceHandle {
+            id: resource.id.clone(),
+            cookie: resource.cookie.clone(),
+        };
+        let target = Plugin::service(self, &handle).await?;
         // An empty name leaves it to the host; a resource without Services is reached by one of its own name.
         let service = match (target.name.is_empty(), resource.services.first()) {
             (false, _) => target.name,
@@ -83,7 +87,7 @@ impl ResourceScaler for Plugin {
 
     async fn set_scale(
         &self,
-        resources: &[ResourceId],
+        resources: &[ResourceHandle],
         replicas: u32,
         reason: &str,
     ) -> Result<Vec<ScaleOutcome>, SourceError> {

@@ -59,11 +59,17 @@ pub(crate) fn described(target: &Target) -> ConditionUpdate {
 const REFRESH: SignedDuration = SignedDuration::from_mins(5);
 
 /// The decision as it stands in a Sleeper.
-pub(crate) fn last_decision(decision: &Decision, inputs: &[Input], now: Timestamp) -> LastDecision {
+pub(crate) fn last_decision(
+    decision: &Decision,
+    inputs: &[Input],
+    target: &Target,
+    now: Timestamp,
+) -> LastDecision {
+    let reason = target.reason.iter().cloned();
     LastDecision {
         at: now.to_string(),
         outcome: decision.outcome().to_owned(),
-        inputs: inputs.iter().map(ToString::to_string).collect(),
+        inputs: inputs.iter().map(ToString::to_string).chain(reason).collect(),
     }
 }
 
@@ -108,12 +114,14 @@ pub(crate) fn is_news(sleeper: &Sleeper, update: &ConditionUpdate, now: Timestam
         }
         Some(known) => {
             // Since when a text stands is not recorded; the last decision and the transition are no later.
-            let decided = status
-                .and_then(|status| status.last_decision.as_ref())
-                .and_then(|decision| decision.at.parse::<Timestamp>().ok());
-            let written = decided.map_or(known.last_transition_time.0, |at| {
-                at.max(known.last_transition_time.0)
-            });
+            let decided = status.and_then(|status| status.last_decision.as_ref());
+            let scaled = status.and_then(|status| status.scaling.as_ref());
+            let texts = [
+                decided.map(|decided| &decided.at),
+                scaled.map(|scaled| &scaled.at),
+            ];
+            let moments = texts.into_iter().flatten().filter_map(|at| at.parse().ok());
+            let written = moments.fold(known.last_transition_time.0, Timestamp::max);
             now.duration_since(written) >= REFRESH
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dormouse_model::{MetricsPolicy, Owner, Phase, Policy, ScaleEvent, ScaleEventKind, Target, TargetState};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_readings::Meter;
-use dormouse_scaling::{Scaled, ScalingHistory, Seen, Standing, recommend, to_demand};
+use dormouse_scaling::{Scaled, Seen, Standing, recommend, to_demand};
 use dormouse_sleepers::api::condition;
 use dormouse_sleepers::lifecycle::{DesiredState, SleeperState};
 use dormouse_sleepers::{ConditionUpdate, DesiredStateError, Sleeper, StatusUpdate, StoodIn};
@@ -19,7 +19,7 @@ use crate::declare::declare;
 use crate::gather::gather;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
-use crate::numbers::{self, Gatherer, Numbers};
+use crate::numbers::{self, Gatherer, Numbers, Remembered};
 use crate::report::{self, Report, is_news};
 use crate::sleepers::{is_going, state};
 use crate::{Sleepers, Source};
@@ -28,6 +28,8 @@ use crate::{Sleepers, Source};
 const ASK_AT_ZERO_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// How long after a look at the requests that wait for what wakes the next one follows.
 const ASK_FOR_DEMAND_AGAIN: SignedDuration = SignedDuration::from_secs(1);
+const DISABLED_MEANS: &str =
+    "somebody set it to zero replicas, and nothing changes that until somebody scales it up";
 const TURNED_OFF_MEANS: &str = "somebody scaled it to zero replicas, and it is left so (dormouse.dev/at-zero, or --at-zero, is off): \
     no request wakes it; scale it up, or set dormouse.dev/at-zero to stand-in";
 
@@ -54,8 +56,8 @@ pub(crate) struct Memory {
     watched: Option<FieldCondition>,
     /// It is at zero without us, and when it was asked whether it can be stood in for.
     left_at_zero: Option<Timestamp>,
-    /// What was recommended for its number of replicas. The same as on its Sleeper, with exact times.
-    history: Option<ScalingHistory>,
+    /// What was recommended for its number of replicas.
+    scaling: Option<Remembered>,
 }
 
 /// How a run ended.
@@ -91,6 +93,7 @@ impl Context {
             Err(_) => return late(limit, target, memory),
         };
         let seen = Some(state(&sleeper).phase);
+        let wakes = self.wake_when_due(target, &sleeper).await;
         let ended = if is_up(target, &sleeper) {
             self.decide(target, &sleeper, &mut memory).await
         } else if let Some(policy) = woken_by_demand(target, &sleeper) {
@@ -104,9 +107,31 @@ impl Context {
         };
         Ended {
             memory,
-            look_again,
+            look_again: [look_again, wakes].into_iter().flatten().min(),
             seen,
         }
+    }
+
+    /// Wakes what fell asleep before the moment from which on its source wants it awake. The answer is that moment, if it is still to come.
+    async fn wake_when_due(&self, target: &Target, sleeper: &Sleeper) -> Option<Timestamp> {
+        let wake_at = target.wake_at?;
+        let now = self.clock.now();
+        if now < wake_at {
+            return Some(wake_at);
+        }
+        let state = state(sleeper);
+        let slept_before = state.slept.is_none_or(|slept| slept < wake_at);
+        if target.is_platform() || state.desired == DesiredState::Awake || !slept_before || is_going(sleeper)
+        {
+            return None;
+        }
+        let reason = target.reason.clone();
+        let reason = reason.unwrap_or_else(|| format!("its source wants it awake from {wake_at} on"));
+        let _place = self.writing.acquire().await;
+        if let Err(error) = self.sleepers.wake(&sleeper_key(&target.key), &reason).await {
+            tracing::warn!(resource = %target.key, "not woken at {wake_at}: {error}");
+        }
+        None
     }
 
     /// Everything before the readings. None: it has no Sleeper, so there is nothing to decide.
@@ -136,6 +161,14 @@ impl Context {
     /// why not.
     async fn stand_in(&self, target: &Target, sleeper: &Sleeper, memory: &mut Memory) {
         let now = self.clock.now();
+        if never_sleeps(target) {
+            if is_at_zero_without_us(target, sleeper) {
+                let update =
+                    ConditionUpdate::bad(condition::SCALING_ACTIVE, "ScalingDisabled", DISABLED_MEANS);
+                self.report(target, update).await;
+            }
+            return;
+        }
         if !is_at_zero_without_us(target, sleeper) {
             memory.left_at_zero = None;
             // What was turned on again, or is asleep by the protocol, can be woken.
@@ -234,13 +267,6 @@ impl Context {
         self.metrics.decision(&self.owner, decision.outcome());
         let acted = async {
             let mut update = StatusUpdate::default();
-            match (&recommended.scaled, &numbers) {
-                (Some(scaled), Some(numbers)) => {
-                    self.scale(target, sleeper, scaled, numbers, memory, &mut update)
-                        .await;
-                }
-                _ => update.conditions.extend(unscaled),
-            }
             let actuator: &dyn Actuator = if target.is_platform() {
                 &self.platform
             } else {
@@ -257,10 +283,29 @@ impl Context {
                     .conditions
                     .extend(error_condition(&self.owner, target, &error)),
             }
-            let readings = report::readings(&inputs);
+            let mut readings = report::readings(&inputs);
+            match (&recommended.scaled, &numbers, unscaled) {
+                (Some(scaled), Some(numbers), _) => {
+                    self.scale(target, sleeper, scaled, numbers, memory, &mut update)
+                        .await;
+                    if readings.status {
+                        readings = numbers::failed_metric(scaled).unwrap_or(readings);
+                    }
+                }
+                (_, _, Some(unscaled)) => {
+                    update.scaling = Some(numbers::looked_at(sleeper, now));
+                    update.conditions.push(unscaled);
+                }
+                _ if target.policy == Policy::Idle => {
+                    update.clears_scaling = true;
+                    update.conditions.extend(numbers::undecided());
+                    memory.scaling = None;
+                }
+                _ => {}
+            }
             // Without a trigger nothing is read to learn whether it is idle, and nothing has to be said about it.
             if !target.triggers.is_empty() || target.policy == Policy::Idle {
-                update.decision = Some(report::last_decision(decision, &inputs, now));
+                update.decision = Some(report::last_decision(decision, &inputs, target, now));
             }
             update.conditions.push(readings);
             if !update
@@ -270,10 +315,7 @@ impl Context {
             {
                 update.conditions.push(report::described(target));
             }
-            for condition in update.conditions.iter().filter(|known| is_told(known)) {
-                self.warn(target, sleeper, condition).await;
-            }
-            self.say(target, update, now).await;
+            self.say(target, sleeper, update, now).await;
         };
         tokio::time::timeout(self.config.round_limit, acted).await?;
         Ok(recommended.look_again)
@@ -295,7 +337,7 @@ impl Context {
             metrics: &self.metrics,
             settings: &self.config.scaling,
         };
-        let (known, now) = (memory.history.as_ref(), self.clock.now());
+        let (known, now) = (memory.scaling.as_ref(), self.clock.now());
         gatherer.gather(target, policy, sleeper, known, now).await
     }
 
@@ -308,15 +350,21 @@ impl Context {
         memory: &mut Memory,
     ) -> Result<Option<Timestamp>, tokio::time::error::Elapsed> {
         let work = async {
-            let Ok(Some(numbers)) = self.numbers(target, sleeper, memory).await else {
-                return;
-            };
-            let readings = numbers.readings();
-            let scaled = to_demand(policy, &numbers.seen(&readings), self.clock.now());
             let mut update = StatusUpdate::default();
-            self.scale(target, sleeper, &scaled, &numbers, memory, &mut update)
-                .await;
-            self.say(target, update, self.clock.now()).await;
+            match self.numbers(target, sleeper, memory).await {
+                Ok(None) => return,
+                Ok(Some(numbers)) => {
+                    let readings = numbers.readings();
+                    let scaled = to_demand(policy, &numbers.seen(&readings), self.clock.now());
+                    self.scale(target, sleeper, &scaled, &numbers, memory, &mut update)
+                        .await;
+                }
+                Err(unscaled) => {
+                    update.scaling = Some(numbers::looked_at(sleeper, self.clock.now()));
+                    update.conditions.push(unscaled);
+                }
+            }
+            self.say(target, sleeper, update, self.clock.now()).await;
         };
         tokio::time::timeout(self.config.round_limit, work).await?;
         Ok(Some(self.clock.now() + ASK_FOR_DEMAND_AGAIN))
@@ -334,44 +382,50 @@ impl Context {
     ) {
         let decision = &scaled.decision;
         let wanted = decision.replicas.filter(|_| decision.rescales());
-        update.conditions = numbers::conditions(scaled);
+        let mut conditions = numbers::conditions(scaled);
         let mut resized = None;
         if let Some(replicas) = wanted {
-            let namespace = &target.key.namespace;
-            let _place = self.writing.acquire().await;
-            match numbers
-                .resize(&*self.sleepers, namespace, state(sleeper), replicas)
-                .await
-            {
+            let key = sleeper_key(&target.key);
+            let place = self.writing.acquire().await;
+            let written = numbers
+                .resize(&*self.sleepers, &key, state(sleeper), replicas)
+                .await;
+            drop(place);
+            match written {
                 Ok(true) => {
                     let (from, resource) = (decision.current, &target.key);
                     tracing::info!(owner = %self.owner, %resource, "{decision}");
                     self.metrics.resized(&self.owner, from, replicas);
+                    let (namespace, text) = (&target.key.namespace, decision.to_string());
                     self.sleepers
-                        .tell(
-                            namespace,
-                            &target.object,
-                            false,
-                            "SuccessfulRescale",
-                            &decision.to_string(),
-                        )
+                        .tell(namespace, &target.object, false, "SuccessfulRescale", &text)
                         .await;
                     resized = Some(self.clock.now());
                 }
                 // It is decided anew; that it was decided now changes nothing.
                 Ok(false) => return,
                 Err(failed) => {
-                    update.conditions.retain(|known| known.kind != failed.kind);
-                    update.conditions.push(failed);
+                    conditions.retain(|known| known.kind != failed.kind);
+                    conditions.push(failed);
+                    update.conditions.extend(conditions);
+                    update.scaling = Some(numbers::looked_at(sleeper, self.clock.now()));
                     return;
                 }
             }
         }
-        memory.history = Some(scaled.history.clone());
-        update.scaling = Some(numbers::status(sleeper, scaled, resized, self.clock.now()));
+        let now = self.clock.now();
+        update.scaling = numbers::status(sleeper, scaled, resized, &mut memory.scaling, now);
+        if update.scaling.is_none() && conditions.iter().any(|known| !known.status) {
+            update.scaling = Some(numbers::looked_at(sleeper, now));
+        }
+        update.conditions.extend(conditions);
     }
 
-    async fn say(&self, target: &Target, update: StatusUpdate, at: Timestamp) {
+    /// Tells people what does not hold, and the source everything.
+    async fn say(&self, target: &Target, sleeper: &Sleeper, update: StatusUpdate, at: Timestamp) {
+        for condition in update.conditions.iter().filter(|known| is_told(known)) {
+            self.warn(target, sleeper, condition).await;
+        }
         let _place = self.writing.acquire().await;
         let report = Report { at, update };
         self.source.report(vec![(target.key.clone(), report)]).await;
@@ -403,13 +457,13 @@ fn error_condition(owner: &Owner, target: &Target, error: &ActError) -> Option<C
 
 /// Whether people hear of a condition by an event, too. That a reading has no data is no event: it may just not be there yet.
 fn is_told(condition: &ConditionUpdate) -> bool {
-    !condition.status && condition.reason != "NoData" && condition.reason != "InvalidDescription"
+    !condition.status && condition.reason != "NoData"
 }
 
 /// How the replicas of what wakes are decided, if requests that wait for it decide about them.
 fn woken_by_demand<'t>(target: &'t Target, sleeper: &Sleeper) -> Option<&'t MetricsPolicy> {
     match &target.policy {
-        Policy::Metrics(policy) if numbers::wakes_by_demand(target, policy, state(sleeper)) => Some(policy),
+        Policy::Metrics(policy) if numbers::wakes_by_demand(target, policy, sleeper) => Some(policy),
         Policy::Metrics(_) | Policy::Idle => None,
     }
 }
@@ -435,6 +489,11 @@ fn is_up(target: &Target, sleeper: &Sleeper) -> bool {
                         Phase::Awake | Phase::Diverting | Phase::Observing | Phase::Draining
                     )
             ))
+}
+
+/// Whether it is only scaled while it is up: nothing puts it to sleep, and no traffic would wake it.
+fn never_sleeps(target: &Target) -> bool {
+    target.policy != Policy::Idle && target.triggers.is_empty() && target.wake_on.is_empty()
 }
 
 /// Whether it is at zero without us: its source calls it asleep, but the protocol did not put it to sleep. What is scaled by

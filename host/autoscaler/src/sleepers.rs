@@ -76,14 +76,14 @@ pub trait Sleepers: Send + Sync + 'static {
     /// Reads the scale of a workload.
     async fn scale(&self, namespace: &str, workload: &ObjectRef) -> Result<WorkloadScale, ClusterError>;
 
-    /// Sets the replicas of a workload, if nobody has changed it since its scale was read.
+    /// Sets the replicas of a workload of a Sleeper, if its owner may scale it, and nobody has changed it since its scale was read.
     async fn resize(
         &self,
-        namespace: &str,
+        key: &SleeperKey,
         workload: &ObjectRef,
         seen: &WorkloadScale,
         replicas: i32,
-    ) -> Result<(), ClusterError>;
+    ) -> Result<(), DesiredStateError>;
 
     /// Who else scales a workload of a Sleeper, in words for people, if somebody does.
     fn other_scaler(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String>;

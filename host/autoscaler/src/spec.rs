@@ -19,6 +19,7 @@ pub(crate) fn spec(target: &Target, known: Option<&Sleeper>) -> SleeperSpec {
         restore_replicas: target
             .restore_replicas
             .map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+        cookie: target.cookie.clone(),
         wake: None,
         route: match &target.routing {
             Routing::Unknown => known.and_then(|sleeper| sleeper.spec.route.clone()),

@@ -7,7 +7,7 @@ use crate::Quantity;
 
 /// How fast a target may be scaled, in each direction. The JSON is that of a HorizontalPodAutoscaler.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Behavior {
     /// For scaling up. None: the defaults of Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +79,7 @@ impl ScalingRules {
 
 /// How fast a target may be scaled in one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScalingRules {
     /// How many seconds of earlier recommendations are looked at. None: the default of the direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,7 +97,7 @@ pub struct ScalingRules {
 
 /// How much may change within a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScalingPolicy {
     /// What `value` counts.
     #[serde(rename = "type")]

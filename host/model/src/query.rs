@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::ObjectRef;
+use crate::{ObjectRef, Quantity};
 
 /// A metric that pods serve in the Prometheus text format.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub enum Query {
         /// Name of the Sleeper.
         sleeper: String,
     },
+    /// Nothing is asked: this is the answer.
+    Given(Quantity),
     /// The value of one object in the custom metrics API.
     Custom {
         /// Group of the kind that the metric describes.
@@ -116,6 +118,8 @@ pub enum QuerySource {
     Prometheus,
     /// The pods themselves.
     Pods,
+    /// Whoever declares the target.
+    Given,
     /// Something that this version does not know.
     Other,
 }
@@ -131,6 +135,7 @@ impl QuerySource {
             Self::Resource => "resource",
             Self::Prometheus => "prometheus",
             Self::Pods => "pods",
+            Self::Given => "given",
             Self::Other => "other",
         }
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::{Behavior, MetricSpec, ObjectRef, Owner, Quantity, Query, QuerySource, ScaleEvent};
 
 /// Identity of a target: owner, namespace and name. A bare name never stands for a target.
@@ -136,6 +138,12 @@ pub struct Target {
     pub readiness_timeout: Option<Duration>,
     /// Replicas that a wake restores. None: as many as before.
     pub restore_replicas: Option<u32>,
+    /// When it has to be awake again, if it fell asleep before.
+    pub wake_at: Option<Timestamp>,
+    /// Why it is as it is, as its source says, for people.
+    pub reason: Option<String>,
+    /// What its source wants back with every call about it.
+    pub cookie: Option<String>,
     /// What is wrong with its description, if anything. Then it has no triggers.
     pub problem: Option<String>,
 }

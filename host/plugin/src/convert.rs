@@ -18,8 +18,8 @@ use crate::bindings::dormouse::plugin::types as wit;
 use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
 use crate::host::{clip, one_line};
 use crate::types::{
-    FieldCondition, MultiTargetStrategy, PathBackend, Resource, ResourceId, ResourceState, Rule,
-    ScaleOutcome, ServiceTarget, Settings,
+    FieldCondition, MultiTargetStrategy, PathBackend, Resource, ResourceHandle, ResourceId, ResourceState,
+    Rule, ScaleOutcome, ServiceTarget, Settings,
 };
 use crate::validate::{self, Check};
 use crate::{GuestError, PluginError};
@@ -30,6 +30,10 @@ const ERROR_TEXT: usize = 4 << 10;
 const RULES: usize = 32;
 /// Workloads or Services of one resource.
 const MEMBERS: usize = 64;
+/// Bytes of a cookie: those of ten thousand resources are kept.
+const COOKIE: usize = 4 << 10;
+/// Bytes of the reason of a resource.
+const REASON: usize = 1 << 10;
 /// Values of a field condition.
 const VALUES: usize = 64;
 /// The longest window and the longest hold that make sense.
@@ -83,10 +87,31 @@ impl From<ResourceId> for wit::ResourceId {
     }
 }
 
+impl From<ResourceHandle> for wit::ResourceHandle {
+    fn from(handle: ResourceHandle) -> wit::ResourceHandle {
+        wit::ResourceHandle {
+            id: handle.id.into(),
+            cookie: handle.cookie,
+        }
+    }
+}
+
 fn resource_id(id: wit::ResourceId) -> Result<ResourceId, Garbage> {
     must("the namespace", &id.namespace, validate::dns_label)?;
     must("the resource name", &id.name, validate::dns_subdomain)?;
     Ok(id.into())
+}
+
+/// The objects of a resource are in its namespace, whatever it says: its Sleeper is, and so is what the plugin may name.
+fn object_in(namespace: &str, object: wit::ObjectRef) -> Result<ObjectRef, Garbage> {
+    match &object.namespace {
+        Some(other) if other != namespace => Err(Garbage(format!(
+            "{} is in namespace {:?}, and not in that of its resource",
+            clip(object.name, 100),
+            clip(other.clone(), 100)
+        ))),
+        _ => object_ref(object),
+    }
 }
 
 fn object_ref(object: wit::ObjectRef) -> Result<ObjectRef, Garbage> {
@@ -97,6 +122,7 @@ fn object_ref(object: wit::ObjectRef) -> Result<ObjectRef, Garbage> {
         api_version,
         kind,
         name,
+        namespace: _,
     } = object;
     Ok(ObjectRef {
         api_version,
@@ -203,7 +229,7 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
     let id = resource_id(resource.id)?;
     let mut problems = Problems::default();
     // The resource stays in the list: what is not listed any more is retired. Without an object nothing is written for it.
-    let object = object_ref(resource.object).unwrap_or_else(|Garbage(what)| {
+    let object = object_in(&id.namespace, resource.object).unwrap_or_else(|Garbage(what)| {
         problems.note(what);
         ObjectRef {
             api_version: String::new(),
@@ -213,7 +239,9 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
     });
     let rules = problems.keep(resource.rules, RULES, rule);
     let scaling = problems.maybe(resource.scaling.map(scaling::scaling).transpose());
-    let workloads = problems.keep(resource.workloads, MEMBERS, object_ref);
+    let workloads = problems.keep(resource.workloads, MEMBERS, |object| {
+        object_in(&id.namespace, object)
+    });
     let services = problems.keep(resource.services, MEMBERS, |name| {
         must("the Service name", &name, validate::dns_label).map(|()| name)
     });
@@ -225,6 +253,8 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
         }
         other => Ok(other),
     });
+    let wake_at = problems.maybe(resource.wake_at.map(moment).transpose());
+    let cookie = problems.maybe(cookie(resource.cookie));
     let problem = (!problems.0.is_empty()).then(|| problems.0.join("; "));
     Ok(Resource {
         id,
@@ -232,7 +262,8 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
         state: match resource.state {
             wit::ResourceState::Awake => ResourceState::Awake,
             wit::ResourceState::Asleep => ResourceState::Asleep,
-            wit::ResourceState::Changing => ResourceState::Changing,
+            // One that is not known is left alone, too.
+            wit::ResourceState::Changing | wit::ResourceState::Other(_) => ResourceState::Changing,
         },
         rules: if problem.is_some() { Vec::new() } else { rules },
         scaling: scaling.filter(|_| problem.is_none()),
@@ -241,6 +272,9 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
         services,
         readiness_timeout,
         restore_replicas,
+        wake_at,
+        reason: resource.reason.map(|reason| one_line(&clip(reason, REASON))),
+        cookie,
         problem,
     })
 }
@@ -266,11 +300,22 @@ fn window(millis: u64) -> Result<Duration, Garbage> {
     Ok(window)
 }
 
-fn scale_event(event: wit::ScaleEvent) -> Result<ScaleEvent, Garbage> {
-    let at = i64::try_from(event.at)
+fn moment(millis: u64) -> Result<Timestamp, Garbage> {
+    let at = i64::try_from(millis)
         .ok()
         .and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    let at = at.ok_or_else(|| Garbage(format!("{} ms is no time of an event", event.at)))?;
+    at.ok_or_else(|| Garbage(format!("{millis} ms is no time of a calendar")))
+}
+
+fn cookie(cookie: Option<String>) -> Result<Option<String>, Garbage> {
+    match &cookie {
+        Some(text) if text.len() > COOKIE => Err(Garbage(format!("a cookie of more than {COOKIE} bytes"))),
+        _ => Ok(cookie),
+    }
+}
+
+fn scale_event(event: wit::ScaleEvent) -> Result<ScaleEvent, Garbage> {
+    let at = moment(event.at)?;
     let kind = match event.kind {
         wit::ScaleEventKind::ResourceUpdated => ScaleEventKind::ResourceUpdated,
         wit::ScaleEventKind::ScaleFromZeroStarted => ScaleEventKind::ScaleFromZeroStarted,
@@ -347,6 +392,7 @@ pub(crate) fn outcomes(list: Vec<scaler::ScaleOutcome>, asked: usize) -> Result<
                 scaler::ScaleOutcome::Accepted => ScaleOutcome::Accepted,
                 scaler::ScaleOutcome::Watch(condition) => ScaleOutcome::Watch(field_condition(condition)?),
                 scaler::ScaleOutcome::Failed(error) => ScaleOutcome::Failed(guest_error(error)),
+                scaler::ScaleOutcome::Other(text) => ScaleOutcome::Other(one_line(&clip(text, ERROR_TEXT))),
             })
         })
         .collect()
@@ -436,6 +482,7 @@ mod tests {
             object: wit::ObjectRef {
                 api_version: "apps/v1".into(),
                 kind: "Deployment".into(),
+                namespace: None,
                 name: name.into(),
             },
             state: wit::ResourceState::Awake,
@@ -443,6 +490,7 @@ mod tests {
                 source: wit::MetricSource::ObservedTraffic,
                 window: 60_000,
                 threshold: "0".into(),
+                extra: Vec::new(),
             }],
             scaling: None,
             last_event: None,
@@ -450,6 +498,10 @@ mod tests {
             services: vec![name.into()],
             readiness_timeout: None,
             restore_replicas: None,
+            wake_at: None,
+            reason: None,
+            cookie: None,
+            extra: Vec::new(),
         }
     }
 
@@ -544,6 +596,56 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_contract_may_say_leaves_a_resource_alone() {
+        let mut later = good("a");
+        later.state = wit::ResourceState::Other("hibernated".into());
+        later.extra = vec![("colour".into(), "blue".into())];
+        let read = resource(later).unwrap();
+        assert_eq!((read.state, read.problem), (ResourceState::Changing, None));
+        assert_eq!(
+            outcomes(vec![scaler::ScaleOutcome::Other("queued\nup".into())], 1).unwrap(),
+            [ScaleOutcome::Other("queued\\nup".into())]
+        );
+    }
+
+    #[test]
+    fn a_resource_names_objects_of_its_own_namespace_only() {
+        let mut own = good("a");
+        own.object.namespace = Some("shop".into());
+        assert_eq!(resource(own).unwrap().problem, None);
+        let mut others = good("a");
+        others.workloads = vec![wit::ObjectRef {
+            namespace: Some("bank".into()),
+            ..others.object.clone()
+        }];
+        let read = resource(others).unwrap();
+        assert!(read.workloads.is_empty() && read.rules.is_empty());
+        assert!(read.problem.unwrap().contains("bank"));
+    }
+
+    #[test]
+    fn cookies_and_reasons_are_bounded() {
+        let mut good = good("a");
+        good.cookie = Some("c".repeat(COOKIE));
+        good.reason = Some(format!("because\n{}", "r".repeat(REASON)));
+        good.wake_at = Some(1_000);
+        let read = resource(good.clone()).unwrap();
+        assert_eq!(read.problem, None);
+        assert!(
+            read.reason
+                .is_some_and(|reason| reason.len() < 2 * REASON && !reason.contains('\n'))
+        );
+        assert_eq!(read.wake_at.map(Timestamp::as_second), Some(1));
+        good.cookie = Some("c".repeat(COOKIE + 1));
+        good.wake_at = Some(u64::MAX);
+        let problem = resource(good).unwrap().problem.unwrap();
+        assert!(
+            problem.contains("cookie") && problem.contains("no time of a calendar"),
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn outcomes_answer_each_resource() {
         assert_eq!(
             outcomes(vec![scaler::ScaleOutcome::Done], 1).unwrap(),
@@ -573,6 +675,7 @@ mod tests {
             target_port: None,
             readiness_timeout: None,
             multi_target_strategy: None,
+            extra: Vec::new(),
         };
         assert_eq!(settings(empty()).unwrap(), Settings::default());
         assert!(

@@ -15,7 +15,9 @@ use crate::convert::{self, Garbage};
 use crate::load::{Exports, Template};
 use crate::metrics::PluginMetrics;
 use crate::state::CallState;
-use crate::types::{PathBackend, Resource, ResourceId, ScaleOutcome, ServiceTarget, Settings};
+use crate::types::{
+    PathBackend, Resource, ResourceHandle, ResourceId, ScaleOutcome, ServiceTarget, Settings,
+};
 use crate::{Breaker, BreakerState, HostEngine, Limits, PluginError};
 
 /// Resources that are left out of which a log line tells.
@@ -259,19 +261,19 @@ impl Plugin {
     /// As every call of a plugin.
     pub async fn set_scale(
         &self,
-        resources: &[ResourceId],
+        resources: &[ResourceHandle],
         replicas: u32,
         reason: &str,
     ) -> Result<Vec<ScaleOutcome>, PluginError> {
         let asked = resources.len();
-        let ids: Vec<_> = resources.iter().cloned().map(Into::into).collect();
+        let handles: Vec<_> = resources.iter().cloned().map(Into::into).collect();
         let reason = reason.to_owned();
         self.call(
             Call::SetScale,
             move |exports, store, instance| {
                 Box::pin(async move {
                     let guest = exports.scaler.load(&mut *store, &instance)?;
-                    guest.call_set_scale(store, &ids, replicas, &reason).await
+                    guest.call_set_scale(store, &handles, replicas, &reason).await
                 })
             },
             |list| convert::outcomes(list, asked),
@@ -284,14 +286,14 @@ impl Plugin {
     /// # Errors
     ///
     /// As every call of a plugin.
-    pub async fn service(&self, resource: &ResourceId) -> Result<ServiceTarget, PluginError> {
-        let id = resource.clone().into();
+    pub async fn service(&self, resource: &ResourceHandle) -> Result<ServiceTarget, PluginError> {
+        let handle = resource.clone().into();
         self.call(
             Call::Service,
             move |exports, store, instance| {
                 Box::pin(async move {
                     let guest = exports.scaler.load(&mut *store, &instance)?;
-                    guest.call_service(store, &id).await
+                    guest.call_service(store, &handle).await
                 })
             },
             convert::service_target,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub use dormouse_model::PodScrape;
 use dormouse_model::{Behavior, GroupKind, ObjectRef, ScaleEvent};
+use jiff::Timestamp;
 
 use crate::GuestError;
 
@@ -30,6 +31,22 @@ impl ResourceId {
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A resource as a call names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceHandle {
+    /// Which.
+    pub id: ResourceId,
+    /// What the plugin said to hand back with it. None: nothing, or it is not known.
+    pub cookie: Option<String>,
+}
+
+impl From<ResourceId> for ResourceHandle {
+    /// Without a cookie.
+    fn from(id: ResourceId) -> ResourceHandle {
+        ResourceHandle { id, cookie: None }
     }
 }
 
@@ -76,6 +93,13 @@ pub enum MetricSource {
     Pods(PodScrape),
     /// What the DLX has for the resource right now.
     DlxConcurrency,
+    /// Nothing is read: the plugin has taken the reading itself.
+    Given {
+        /// What it is, for people.
+        name: String,
+        /// The reading, a quantity as the guest wrote it.
+        value: String,
+    },
     /// A kind of reading that this contract has no case for.
     Other {
         /// The kind.
@@ -154,6 +178,12 @@ pub struct Resource {
     pub readiness_timeout: Option<Duration>,
     /// Replicas that a wake restores. None: as many as before.
     pub restore_replicas: Option<u32>,
+    /// When it has to be awake again.
+    pub wake_at: Option<Timestamp>,
+    /// Why it is as it is, for people.
+    pub reason: Option<String>,
+    /// What is handed back with every call about it.
+    pub cookie: Option<String>,
     /// What is wrong with the plugin's description of this resource, if anything. Then `rules` is empty and `scaling` is none, so that it
     /// is neither put to sleep nor scaled, and what was invalid is left out of the other fields. One bad resource spoils no other.
     pub problem: Option<String>,
@@ -213,6 +243,8 @@ pub enum ScaleOutcome {
     Watch(FieldCondition),
     /// This resource failed.
     Failed(GuestError),
+    /// Something that this version does not know.
+    Other(String),
 }
 
 /// Where the pods of a resource are found.

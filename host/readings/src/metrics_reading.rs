@@ -21,8 +21,10 @@ pub enum MetricSamples {
     Value(i64),
     /// The value of everything else, in milli-units.
     Total([i64; 1]),
-    /// Nothing; the text says why.
-    Unavailable(String),
+    /// Nothing is known; the text says what is missing.
+    NoData(String),
+    /// It could not be read; the text says why.
+    Error(String),
 }
 
 impl MetricSamples {
@@ -33,14 +35,15 @@ impl MetricSamples {
             Self::PerPod(values) => MetricReading::PerPod(values),
             Self::Value(value) => MetricReading::Value(*value),
             Self::Total(total) => MetricReading::Values(total),
-            Self::Unavailable(why) => MetricReading::Unavailable(why),
+            Self::NoData(why) | Self::Error(why) => MetricReading::Unavailable(why),
         }
     }
 
     /// How it went, as a metric label.
     pub fn result(&self) -> &'static str {
         match self {
-            Self::Unavailable(_) => "error",
+            Self::NoData(_) => "no-data",
+            Self::Error(_) => "error",
             Self::Usage(_) | Self::PerPod(_) | Self::Value(_) | Self::Total(_) => "value",
         }
     }
@@ -56,17 +59,17 @@ impl MetricSamples {
     fn of(sample: Sample, value: impl FnOnce(i64) -> Self) -> Self {
         match sample {
             Sample::Value(quantity) => value(quantity.saturating_millis()),
-            Sample::NoData(why) => Self::Unavailable(why.into_owned()),
-            Sample::Error(why) => Self::Unavailable(why),
+            Sample::NoData(why) => Self::NoData(why.into_owned()),
+            Sample::Error(why) => Self::Error(why),
         }
     }
 }
 
 /// The metrics of a target, and its pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measurements {
-    /// Its pods, or why they are not known.
-    pub pods: Result<Vec<Pod>, String>,
+    /// Its pods, where a metric is about them.
+    pub pods: Vec<Pod>,
     /// What was read for each metric, in their order.
     pub samples: Vec<MetricSamples>,
 }

@@ -74,27 +74,33 @@ impl Meter for Readings {
         max_age: Duration,
         now: Timestamp,
     ) -> Measurements {
-        let request = Request::Pods {
-            namespace: namespace.to_owned(),
+        // What the DLX has says nothing about pods.
+        let about_pods = |query: &Arc<Query>| !matches!(**query, Query::Concurrency { .. });
+        let answer = if metrics.iter().any(about_pods) {
+            let request = Request::Pods {
+                namespace: namespace.to_owned(),
+            };
+            Some(self.cache.get(request, max_age, now).await)
+        } else {
+            None
         };
-        let answer = self.cache.get(request, max_age, now).await;
-        let view = match view_of(&answer.answer) {
-            Ok(view) => view,
-            Err(sample) => {
-                let why = format!("its pods: {sample}");
+        let pods = match answer.as_deref().map(|got| view_of(&got.answer)) {
+            None => Vec::new(),
+            Some(Ok(view)) => view.matching(&[selector]),
+            Some(Err(sample)) => {
+                let why = format!("its pods cannot be listed: {sample}");
                 return Measurements {
-                    pods: Err(why.clone()),
-                    samples: vec![MetricSamples::Unavailable(why); metrics.len()],
+                    pods: Vec::new(),
+                    samples: vec![MetricSamples::Error(why); metrics.len()],
                 };
             }
         };
-        let pods = view.matching(&[selector]);
         let samples = metrics
             .iter()
             .map(|query| self.samples(query, &pods, max_age, now));
         let samples = join_all(samples).await;
         Measurements {
-            pods: Ok(pods.iter().map(|seen| pod(seen)).collect()),
+            pods: pods.iter().map(|seen| pod(seen)).collect(),
             samples,
         }
     }
@@ -122,7 +128,7 @@ impl Readings {
                 match &self.cache.get(request, max_age, now).await.answer {
                     Ok(Answer::Usage(usage)) => MetricSamples::Usage(usage_samples(pods, usage)),
                     Ok(_) => MetricSamples::total(mixed_up()),
-                    Err(error) => MetricSamples::Unavailable(error.clone()),
+                    Err(error) => MetricSamples::Error(error.clone()),
                 }
             }
             Query::Pods { scrape, window, .. } => {
@@ -138,9 +144,10 @@ impl Readings {
                 match &self.cache.get(request, max_age, now).await.answer {
                     Ok(Answer::Scraped(scraped)) => pod_values(scraped),
                     Ok(_) => MetricSamples::total(mixed_up()),
-                    Err(error) => MetricSamples::Unavailable(error.clone()),
+                    Err(error) => MetricSamples::Error(error.clone()),
                 }
             }
+            Query::Given(value) => MetricSamples::total(Sample::Value(*value)),
             Query::Custom { .. } => MetricSamples::value(self.sample(query, max_age, now).await),
             Query::Concurrency { .. }
             | Query::Traffic { .. }
@@ -170,6 +177,7 @@ impl Readings {
                     Err(error) => Sample::Error(format!("demand is unknown: {error}")),
                 }
             }
+            Query::Given(value) => Sample::Value(*value),
             Query::Concurrency { namespace, sleeper } => {
                 let got = self.cache.get(Request::Demand, max_age / TRAFFIC, now).await;
                 match &got.answer {
@@ -371,11 +379,11 @@ fn pod_values(scraped: &[Scraped]) -> MetricSamples {
     if values.is_empty()
         && let Some(first) = scraped.first()
     {
-        return MetricSamples::Unavailable(match &first.answer {
-            Ok(Measured::NoData(why)) => format!("pod {}: {why}", first.pod),
-            Err(error) => error.to_string(),
-            Ok(Measured::Value(_)) => String::new(),
-        });
+        return match &first.answer {
+            Ok(Measured::NoData(why)) => MetricSamples::NoData(format!("pod {}: {why}", first.pod)),
+            Ok(Measured::Value(_)) => MetricSamples::NoData("no pod has a value".to_owned()),
+            Err(error) => MetricSamples::Error(error.to_string()),
+        };
     }
     MetricSamples::PerPod(values)
 }

@@ -93,23 +93,22 @@ pub fn recommend(target: &Target, seen: &Seen<'_>) -> Recommendation {
 }
 
 impl Recommendation {
-    /// Whether it leaves the target up as it is, so that its number of replicas matters.
+    /// Whether it leaves the target up as it is, so that its number of replicas matters. What turns it round comes first.
     fn stays_up(&self) -> bool {
-        matches!(self.desired, Desired::Hold | Desired::Activate)
+        self.desired == Desired::Hold
     }
 
-    /// With a number of replicas. What turns it round comes first.
+    /// With a number of replicas.
     fn scaled_to(self, scaled: Scaled) -> Self {
         let decision = &scaled.decision;
-        let wanted = decision.replicas.filter(|_| decision.rescales());
-        match (self.desired, wanted) {
-            (Desired::Hold, Some(replicas)) => Self {
+        match decision.replicas.filter(|_| decision.rescales()) {
+            Some(replicas) => Self {
                 desired: Desired::Exactly(replicas),
                 reason: decision.to_string(),
                 scaled: Some(scaled),
                 ..self
             },
-            _ => Self {
+            None => Self {
                 scaled: Some(scaled),
                 ..self
             },

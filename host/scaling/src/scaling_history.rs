@@ -53,12 +53,28 @@ pub struct Rescaled {
 }
 
 impl ScalingHistory {
-    /// The history that somebody else has written, taken up at `now`: its last recommendation may have been repeated until now, and
-    /// counts as if it had.
+    /// The history that somebody else has written, taken up at `now` with `current` replicas. Its last recommendation may have been repeated
+    /// until now, and counts as if it had, as far as it keeps what there is: nothing is added for what is only remembered.
     #[must_use]
-    pub fn resumed(mut self, now: Timestamp) -> Self {
-        if let Some(last) = self.recommendations.last_mut() {
-            last.at = last.at.max(now);
+    pub fn resumed(self, current: i32, now: Timestamp) -> Self {
+        let mut resumed = self.until(now);
+        if let Some(last) = resumed.recommendations.last_mut() {
+            *last = Recommended {
+                at: now,
+                replicas: last.replicas.min(current),
+            };
+        }
+        resumed
+    }
+
+    /// What was noted for later than `now`, by a clock that was ahead, was now.
+    #[must_use]
+    pub fn until(mut self, now: Timestamp) -> Self {
+        for one in &mut self.recommendations {
+            one.at = one.at.min(now);
+        }
+        for one in self.scale_ups.iter_mut().chain(&mut self.scale_downs) {
+            one.at = one.at.min(now);
         }
         self
     }
@@ -181,7 +197,22 @@ fn significant(all: &[TimedRecommendation], since: Timestamp) -> Vec<Recommended
         highest = highest.max(Some(one.replicas));
         lowest = Some(lowest.map_or(one.replicas, |lowest: i32| lowest.min(one.replicas)));
     }
-    kept.truncate(MOST);
+    // The youngest come first. The highest and the lowest of what is too much stay, as young as the youngest of it.
+    if kept.len() > MOST {
+        let surplus = kept.split_off(MOST - 2);
+        let extremes = [
+            surplus.iter().map(|one| one.replicas).max(),
+            surplus.iter().map(|one| one.replicas).min(),
+        ];
+        let at = surplus.first().map(|one| one.at);
+        kept.extend(
+            extremes
+                .into_iter()
+                .flatten()
+                .zip(at.into_iter().cycle())
+                .map(|(replicas, at)| Recommended { at, replicas }),
+        );
+    }
     kept.reverse();
     kept
 }

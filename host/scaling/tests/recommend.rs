@@ -46,6 +46,9 @@ fn target(scale: Scale, sources: &[QuerySource]) -> Target {
         last_event: None,
         readiness_timeout: None,
         restore_replicas: None,
+        wake_at: None,
+        reason: None,
+        cookie: None,
         problem: None,
     }
 }

@@ -81,6 +81,9 @@ pub struct SleeperSpec {
     /// Replicas that a wake restores. None: as many as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_replicas: Option<i32>,
+    /// What its owner wants back with every call about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
     /// Who brings the resource back. None: whoever scales it, as `workloads` and `services` tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake: Option<Wake>,

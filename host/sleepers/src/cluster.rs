@@ -270,9 +270,15 @@ impl Cluster {
         &self.inner.server
     }
 
-    /// Who else scales a workload.
+    /// Replicas between one and many.
     pub fn scalers(&self) -> Scalers {
-        Scalers::new(Arc::clone(&self.inner.caches), self.inner.ownership.clone())
+        let inner = &self.inner;
+        Scalers {
+            caches: Arc::clone(&inner.caches),
+            ownership: inner.ownership.clone(),
+            permission: inner.permission.clone(),
+            server: inner.server.clone(),
+        }
     }
 
     /// Objects of any kind.

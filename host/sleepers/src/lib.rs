@@ -6,7 +6,7 @@
 //! * [`Controller`] runs the [`Reconciler`]: the [`Observer`] reads what there is, [`dormouse_lifecycle::next`] decides, the
 //!   [`Executor`] writes.
 //! * [`ServiceEndpoints`], [`DlxReplicas`], [`DemandClient`]: the pods behind Services, the replicas of the DLX, and what these report.
-//! * [`SleepPermission`]: what may be put to sleep. [`Scalers`]: who else scales a workload. [`OwnerChanges`]: when plugins should be asked again.
+//! * [`SleepPermission`]: what may be put to sleep. [`Scalers`]: replicas between one and many, and who else scales a workload. [`OwnerChanges`]: when plugins should be asked again.
 //! * [`Cluster`] makes and connects these parts. [`wire`]: what the autoscaler asks the DLX.
 //!
 //! Nothing is decided here. Every write is conditional on the version of the object that was read, so a conflict is a

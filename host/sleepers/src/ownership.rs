@@ -33,7 +33,30 @@ impl Ownership {
 
     /// Who owns something that this Sleeper names too, if another one does.
     pub(crate) fn rival(&self, sleeper: &Sleeper) -> Option<Rival> {
-        let me = claimant(sleeper);
+        self.rival_of(sleeper, &claimant(sleeper), |other| other)
+    }
+
+    /// Who owns this workload, which the Sleeper names too, if another one does; whatever else they share.
+    pub(crate) fn rival_for(&self, sleeper: &Sleeper, workload: &ObjectRef) -> Option<Rival> {
+        let only = |claimant: Claimant| Claimant {
+            services: Vec::new(),
+            workloads: claimant
+                .workloads
+                .into_iter()
+                .filter(|named| named.is_same(workload))
+                .collect(),
+            ..claimant
+        };
+        self.rival_of(sleeper, &only(claimant(sleeper)), only)
+    }
+
+    /// Who owns something that `me`, the claim of this Sleeper, names. Of others `seen` counts.
+    fn rival_of(
+        &self,
+        sleeper: &Sleeper,
+        me: &Claimant,
+        seen: impl Fn(Claimant) -> Claimant,
+    ) -> Option<Rival> {
         let namespace = sleeper.namespace().unwrap_or_default();
         let sleepers = &self.caches.sleepers;
         let services = me
@@ -55,8 +78,8 @@ impl Ownership {
         }
         others.sort_by_key(|other| other.name_any());
         others.dedup_by_key(|other| other.name_any());
-        let others: Vec<_> = others.iter().map(|other| claimant(other)).collect();
-        owner(&me, &others)
+        let others: Vec<_> = others.iter().map(|other| seen(claimant(other))).collect();
+        owner(me, &others)
     }
 
     /// Another Sleeper that diverts a Service: named by the label in its parked selector, or by the owner reference of Dormouse's

@@ -1,30 +1,52 @@
-//! Who else scales a workload. Two that set its replicas would undo each other's work for ever.
+//! Replicas between one and many: who else scales a workload, and the write. Two that set its replicas would undo each other's work for
+//! ever.
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::scaled_by;
+use dormouse_kubernetes::{ApiServer, WorkloadScale, scaled_by};
 use dormouse_model::ObjectRef;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::ResourceExt;
 
-use crate::SleeperKey;
 use crate::caches::Caches;
 use crate::ownership::Ownership;
+use crate::permission::SleepPermission;
+use crate::{DesiredStateError, SleeperKey};
 
-/// Tells who else scales a workload. It reads the caches and makes no request. Cheap to clone.
+/// Scales workloads between one and many, and tells who else does. Cheap to clone.
 #[derive(Clone)]
 pub struct Scalers {
-    caches: Arc<Caches>,
-    ownership: Ownership,
+    pub(crate) caches: Arc<Caches>,
+    pub(crate) ownership: Ownership,
+    pub(crate) permission: SleepPermission,
+    pub(crate) server: ApiServer,
 }
 
 impl Scalers {
-    pub(crate) fn new(caches: Arc<Caches>, ownership: Ownership) -> Self {
-        Self { caches, ownership }
+    /// Sets the replicas of a workload of a Sleeper, if its owner may scale it, and nobody has changed it since its scale was read.
+    ///
+    /// # Errors
+    /// [`DesiredStateError::Denied`] where no grant covers it, and for Dormouse and Kubernetes themselves; a conflict, or what else the API
+    /// server says.
+    pub async fn resize(
+        &self,
+        key: &SleeperKey,
+        workload: &ObjectRef,
+        seen: &WorkloadScale,
+        replicas: i32,
+    ) -> Result<(), DesiredStateError> {
+        let sleeper = self.caches.sleeper(key);
+        let sleeper = sleeper.ok_or_else(|| DesiredStateError::Unknown(key.clone()))?;
+        self.permission.check(&sleeper).await?;
+        self.server
+            .resize(&key.namespace, workload, seen, replicas)
+            .await?;
+        Ok(())
     }
 
     /// Who else scales a workload of a Sleeper, in words for people: a HorizontalPodAutoscaler, or the owner of another Sleeper that
-    /// comes first. As long as HorizontalPodAutoscalers are not known, one of them may.
+    /// comes first and names the same workload. As long as HorizontalPodAutoscalers are not known, one of them may. It reads the caches and
+    /// makes no request.
     pub fn other(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String> {
         let ObjectRef { kind, name, .. } = workload;
         if !self.caches.autoscalers.synced() {
@@ -40,7 +62,7 @@ impl Scalers {
                 autoscaler.name_any()
             ));
         }
-        let rival = self.ownership.rival(&*self.caches.sleeper(key)?)?;
+        let rival = self.ownership.rival_for(&*self.caches.sleeper(key)?, workload)?;
         Some(rival.explain())
     }
 }

@@ -26,6 +26,8 @@ pub struct StatusUpdate {
     pub decision: Option<LastDecision>,
     /// How many replicas it should have, if that was decided.
     pub scaling: Option<ScalingStatus>,
+    /// Nothing decides how many replicas it should have any more.
+    pub clears_scaling: bool,
     /// What holds for it, and what does not.
     pub conditions: Vec<ConditionUpdate>,
 }
@@ -50,12 +52,17 @@ impl StatusUpdate {
             let last = known.scaling.as_ref();
             last.is_none_or(|last| !last.is_same(scaling))
         };
-        self.decision.as_ref().is_some_and(outcome) || self.scaling.as_ref().is_some_and(number)
+        self.decision.as_ref().is_some_and(outcome)
+            || self.scaling.as_ref().is_some_and(number)
+            || (self.clears_scaling && known.scaling.is_some())
     }
 
     fn write(&self, status: &mut SleeperStatus) {
         if let Some(decision) = &self.decision {
             status.last_decision = Some(decision.clone());
+        }
+        if self.clears_scaling {
+            status.scaling = None;
         }
         if let Some(scaling) = &self.scaling {
             status.scaling = Some(scaling.clone());

@@ -62,25 +62,25 @@ impl Scaler for StatusDriven {
         Ok(wanted.map(|object| platform.resource(object)).collect())
     }
 
-    fn set_scale(&self, resources: &[ResourceId], replicas: u32, reason: &str) -> Result<Vec<Outcome>> {
+    fn set_scale(&self, resources: &[ResourceHandle], replicas: u32, reason: &str) -> Result<Vec<Outcome>> {
         let platform = Platform::configured()?;
         let request = if replicas == 0 {
             Request::Asleep
         } else {
             Request::Awake
         };
-        let outcome = |resource| {
+        let outcome = |resource: &ResourceHandle| {
             platform
-                .bring_about(resource, request, reason)
+                .bring_about(&resource.id, request, reason)
                 .unwrap_or_else(Outcome::Failed)
         };
         Ok(resources.iter().map(outcome).collect())
     }
 
-    fn service(&self, resource: &ResourceId) -> Result<ServiceTarget> {
+    fn service(&self, resource: &ResourceHandle) -> Result<ServiceTarget> {
         let platform = Platform::configured()?;
         Ok(ServiceTarget {
-            name: platform.service.name_for(&resource.name),
+            name: platform.service.name_for(&resource.id.name),
             port: platform.port,
         })
     }

@@ -49,7 +49,7 @@ fn controller(host: &Host, name: &str) {
 
 fn scale(name: &str, replicas: u32) -> Outcome {
     let outcomes = StatusDriven
-        .set_scale(&[id(name)], replicas, "because")
+        .set_scale(&[id(name).into()], replicas, "because")
         .expect("outcomes");
     assert_eq!(outcomes.len(), 1);
     outcomes.into_iter().next().expect("one")
@@ -287,7 +287,7 @@ fn one_failing_function_does_not_touch_the_others() {
     let host = host();
     host.add(function("a", "ready")).add(function("c", "ready"));
     let outcomes = StatusDriven
-        .set_scale(&[id("a"), id("b"), id("c")], 0, "idle")
+        .set_scale(&[id("a").into(), id("b").into(), id("c").into()], 0, "idle")
         .expect("outcomes");
     assert!(matches!(outcomes[0], Outcome::Watch(_)) && matches!(outcomes[2], Outcome::Watch(_)));
     assert_eq!(outcomes[1], Outcome::Failed(Error::UnknownResource(id("b"))));
@@ -308,7 +308,7 @@ fn requests_find_their_way_by_name_and_by_path() {
     let host = host();
     host.add(function("hello", "scaledToZero"));
     assert_eq!(
-        StatusDriven.service(&id("hello")),
+        StatusDriven.service(&id("hello").into()),
         Ok(ServiceTarget::new("nuclio-hello").port(8080))
     );
     let backend = |service: &str| PathBackend {

@@ -68,6 +68,14 @@ impl Managed {
     pub fn sleeps(&self) -> bool {
         !self.rules.is_empty()
     }
+
+    /// The same, but it stays awake. None: then nothing is left.
+    pub fn without_sleep(self) -> Option<Self> {
+        self.scaling.is_some().then(|| Self {
+            rules: Vec::new(),
+            ..self
+        })
+    }
 }
 
 /// An annotation that cannot be read.
@@ -108,6 +116,18 @@ pub enum Problem {
         missing: &'static str,
         /// What that one accepts.
         accepted: &'static str,
+    },
+    /// A wake would restore what is corrected a moment later.
+    #[error(
+        "annotation dormouse.dev/replicas is {replicas}, which is not from dormouse.dev/min-replicas to dormouse.dev/max-replicas ({min} to {max})"
+    )]
+    OutOfBounds {
+        /// What a wake restores.
+        replicas: u32,
+        /// The fewest.
+        min: u32,
+        /// The most.
+        max: u32,
     },
     /// No number of replicas is allowed.
     #[error("annotation dormouse.dev/max-replicas is {max}, below dormouse.dev/min-replicas, which is {min}")]
@@ -151,8 +171,19 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Result<Request, Vec<Probl
     if problems.is_empty() && sleep_after.is_none() && scaling.is_none() && !ours.contains_key("paused") {
         problems.push(Problem::NotOptedIn);
     }
-    if problems.is_empty() && sleep_after.is_none() && ours.contains_key("rules") {
-        problems.push(Problem::incomplete("rules", "sleep-after"));
+    if problems.is_empty() && scaling.is_some() && sleep_after.is_none() {
+        let of_sleep = ["rules", "services", "wake-timeout", "replicas"];
+        let without = of_sleep.into_iter().filter(|key| ours.contains_key(key));
+        problems.extend(without.map(|key| Problem::incomplete(key, "sleep-after")));
+    }
+    if let (Some(replicas), Some(scaling)) = (replicas, &scaling)
+        && !(scaling.min_replicas..=scaling.max_replicas).contains(&replicas)
+    {
+        problems.push(Problem::OutOfBounds {
+            replicas,
+            min: scaling.min_replicas,
+            max: scaling.max_replicas,
+        });
     }
     if !problems.is_empty() {
         return Err(problems);

@@ -76,6 +76,11 @@ impl Claimant {
     fn sleeps(&self) -> bool {
         self.managed.as_ref().is_some_and(Managed::sleeps)
     }
+
+    /// It never asked for sleep, so what stands in the way of that is nothing to it.
+    fn is_only_scaled(&self) -> bool {
+        self.managed.as_ref().is_some_and(|managed| !managed.sleeps())
+    }
 }
 
 fn discover() -> Result<Found> {
@@ -104,7 +109,7 @@ fn discover() -> Result<Found> {
         let managed = match problem {
             Some(problem) if managed.as_ref().is_some_and(Managed::sleeps) => {
                 found.complain(&workload, "UnsuitableService", problem);
-                None
+                managed.and_then(Managed::without_sleep)
             }
             _ => managed,
         };
@@ -116,12 +121,18 @@ fn discover() -> Result<Found> {
     }
     let shared = found.complain_about_shared_services(&claimants);
     for (index, claimant) in claimants.into_iter().enumerate() {
-        let sleeps = claimant.sleeps();
-        if let Some(managed) = claimant.managed
-            && !(sleeps && shared.contains(&index))
-        {
+        let managed = if shared.contains(&index) {
+            claimant.managed.and_then(Managed::without_sleep)
+        } else {
+            claimant.managed
+        };
+        if let Some(managed) = managed {
             // Without sleep there is no traffic to divert.
-            let services = if sleeps { claimant.services } else { Vec::new() };
+            let services = if managed.sleeps() {
+                claimant.services
+            } else {
+                Vec::new()
+            };
             found
                 .resources
                 .push(resource(&claimant.workload, services, managed));
@@ -254,7 +265,9 @@ impl Found {
                      a Service of its own, named in dormouse.dev/services",
                     others.join(" and ")
                 );
-                self.complain(&claimants[index].workload, "SharedService", problem);
+                if !claimants[index].is_only_scaled() {
+                    self.complain(&claimants[index].workload, "SharedService", problem);
+                }
                 if indices
                     .iter()
                     .any(|&other| other != index && !claimants[other].sleeps())

@@ -333,6 +333,59 @@ fn dual_workloads_behind_one_service_are_both_left_awake() {
     );
 }
 
+fn scaled() -> Value {
+    json!({
+        "dormouse.dev/targets": r#"[{"source": "resource", "resource": "cpu", "utilization": 50}]"#,
+        "dormouse.dev/max-replicas": "10",
+    })
+}
+
+fn sleepy_and_scaled() -> Value {
+    let mut both = scaled();
+    both["dormouse.dev/sleep-after"] = json!("15m");
+    both
+}
+
+#[test]
+fn a_workload_that_is_only_scaled_needs_no_service_and_hears_of_none() {
+    let host = Host::new();
+    let mut canary = deployment("canary", &scaled());
+    canary["spec"]["template"]["metadata"]["labels"] = json!({"app": "web"});
+    host.add(deployment("lonely", &scaled()))
+        .add(canary)
+        .add(deployment("web", &sleepy_and_scaled()))
+        .add(service("shop", "web", "web"));
+    let resources = Workloads.resources().expect("resources");
+    assert_eq!(names(&resources), ["shop/canary", "shop/lonely", "shop/web"]);
+    for resource in &resources {
+        assert!(resource.scaling.is_some(), "{resource:?}");
+        // Its neighbour would lose its traffic, so it does not sleep; but it is scaled.
+        assert!(
+            resource.rules.is_empty() && resource.services.is_empty(),
+            "{resource:?}"
+        );
+    }
+    let events = events(&host);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(
+        (events[0].0.as_str(), events[0].1.as_str()),
+        ("Deployment/web", "SharedService")
+    );
+}
+
+#[test]
+fn what_stands_in_the_way_of_sleep_does_not_stop_scaling() {
+    let host = Host::new();
+    host.add(deployment("web", &sleepy_and_scaled()));
+    let resources = Workloads.resources().expect("resources");
+    assert!(resources[0].scaling.is_some() && resources[0].rules.is_empty());
+    assert_eq!(events(&host)[0].1, "UnsuitableService");
+    host.add(service("shop", "web", "web"));
+    let resources = Workloads.resources().expect("resources");
+    assert_eq!(resources[0].rules, [Rule::observed_traffic(minutes(15))]);
+    assert_eq!(resources[0].services, ["web"]);
+}
+
 #[test]
 fn what_cannot_be_known_fails_the_call() {
     let host = Host::new();
@@ -403,7 +456,7 @@ fn where_requests_go_is_left_to_the_host_and_costs_no_list() {
     let host = Host::new();
     host.add(deployment("web", &sleepy()))
         .add(service("shop", "web", "web"));
-    let answer = Workloads.service(&ResourceId::new("shop", "web"));
+    let answer = Workloads.service(&ResourceId::new("shop", "web").into());
     assert_eq!(answer, Ok(ServiceTarget::new("")));
     assert_eq!(host.calls(), []);
 }

@@ -91,11 +91,15 @@ impl SetScale {
             tracing::warn!(%owner, %resource, "sleep failed: {error}");
             return Err(ActError::Refused(error.to_string()));
         }
+        if let ScaleOutcome::Other(text) = outcome {
+            let why = format!("its source says what this version does not know: {text}");
+            return Err(ActError::Refused(why));
+        }
         tracing::info!(%owner, %resource, outcome = label, "asked to sleep: {reason}");
         Ok(match outcome {
             ScaleOutcome::Watch(condition) => Applied::Watch(condition),
             ScaleOutcome::Accepted => Applied::Asked,
-            ScaleOutcome::Done | ScaleOutcome::Failed(_) => Applied::Unchanged,
+            ScaleOutcome::Done | ScaleOutcome::Failed(_) | ScaleOutcome::Other(_) => Applied::Unchanged,
         })
     }
 
@@ -170,5 +174,6 @@ fn label(outcome: &ScaleOutcome) -> &'static str {
         ScaleOutcome::Accepted => "accepted",
         ScaleOutcome::Watch(_) => "watch",
         ScaleOutcome::Failed(_) => "failed",
+        ScaleOutcome::Other(_) => "other",
     }
 }

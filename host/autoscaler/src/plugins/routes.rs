@@ -21,6 +21,7 @@ struct Described {
     services: Vec<String>,
     readiness_timeout: Option<Duration>,
     restore_replicas: Option<u32>,
+    cookie: Option<String>,
 }
 
 impl From<&Resource> for Described {
@@ -31,6 +32,7 @@ impl From<&Resource> for Described {
             services: resource.services.clone(),
             readiness_timeout: resource.readiness_timeout,
             restore_replicas: resource.restore_replicas,
+            cookie: resource.cookie.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_model::{Owner, Target, TargetKey};
-use dormouse_plugin::types::{ResourceId, ScaleOutcome, Settings};
+use dormouse_plugin::types::{ResourceHandle, ResourceId, ScaleOutcome, Settings};
 use futures::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::ResourceScaler;
 use super::routes::Routes;
 use super::translate::target;
+use crate::key::sleeper_key;
 use crate::report::{self, Report};
 use crate::{CONCURRENCY, Effective, Overrides, Sleepers, Source, SourceError};
 
@@ -89,6 +90,15 @@ impl PluginSource {
             interval: self.effective().scale_interval,
         }));
     }
+
+    /// A target as the plugin is to see it: with the cookie that stands on its Sleeper.
+    fn handle(&self, key: &TargetKey) -> ResourceHandle {
+        let sleeper = self.sleepers.get(&sleeper_key(key));
+        ResourceHandle {
+            id: ResourceId::new(&key.namespace, &key.name),
+            cookie: sleeper.and_then(|sleeper| sleeper.spec.cookie.clone()),
+        }
+    }
 }
 
 #[async_trait]
@@ -147,11 +157,8 @@ impl Source for PluginSource {
         replicas: u32,
         reason: &str,
     ) -> Result<Vec<ScaleOutcome>, SourceError> {
-        let ids: Vec<_> = targets
-            .iter()
-            .map(|key| ResourceId::new(&key.namespace, &key.name))
-            .collect();
-        self.plugin.set_scale(&ids, replicas, reason).await
+        let handles: Vec<_> = targets.iter().map(|key| self.handle(key)).collect();
+        self.plugin.set_scale(&handles, replicas, reason).await
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dormouse_model::{
     DescribedObject, ExternalMetric, GroupKind, Metric, MetricIdentifier, MetricSpec, MetricTarget,
-    MetricsPolicy, ObjectMetric, ObjectRef, Owner, PodsMetric, Policy, Quantity, Query, QuerySource,
-    ResourceMetric, Routing, Scale, Target, TargetKey, TargetState, Trigger, metric_name,
+    MetricsPolicy, ObjectMetric, ObjectRef, Owner, PodsMetric, Policy, Quantity, QuantityError, Query,
+    QuerySource, ResourceMetric, Routing, Scale, Target, TargetKey, TargetState, Trigger, metric_name,
 };
 use dormouse_plugin::types::{Goal, GoalTarget, MetricSource, Resource, ResourceState, Rule, Scaling};
 use dormouse_readings::template;
@@ -64,6 +64,9 @@ pub(super) fn target(owner: &Owner, resource: Resource, routing: Routing, effect
         last_event: resource.last_event,
         readiness_timeout: resource.readiness_timeout,
         restore_replicas: resource.restore_replicas,
+        wake_at: resource.wake_at,
+        reason: resource.reason,
+        cookie: resource.cookie,
         problem: resource.problem,
     }
 }
@@ -189,6 +192,11 @@ impl Asker<'_> {
                 scrape: scrape.clone(),
                 window,
             },
+            MetricSource::Given { value, .. } => Query::Given(
+                value
+                    .parse()
+                    .map_err(|error: QuantityError| format!("the reading is wrong: {error}"))?,
+            ),
             MetricSource::Other { kind, .. } => {
                 return Err(format!(
                     "this version of Dormouse does not know the reading {kind:?}"
@@ -271,9 +279,10 @@ fn metric_spec(resource: &Resource, goal: &Goal) -> Result<MetricSpec, String> {
             },
         }),
         MetricSource::External { name, .. } => Ok(external(name.clone())),
-        MetricSource::Prometheus { .. } | MetricSource::ObservedTraffic | MetricSource::Other { .. } => {
-            Ok(external(describe(&goal.source)))
-        }
+        MetricSource::Prometheus { .. }
+        | MetricSource::Given { .. }
+        | MetricSource::ObservedTraffic
+        | MetricSource::Other { .. } => Ok(external(describe(&goal.source))),
     }
 }
 
@@ -319,6 +328,7 @@ fn source(source: &MetricSource) -> QuerySource {
         MetricSource::Resource(_) => QuerySource::Resource,
         MetricSource::Prometheus { .. } => QuerySource::Prometheus,
         MetricSource::Pods(_) => QuerySource::Pods,
+        MetricSource::Given { .. } => QuerySource::Given,
         MetricSource::Other { .. } => QuerySource::Other,
     }
 }
@@ -342,6 +352,7 @@ fn describe(source: &MetricSource) -> String {
             format!("{shown} at Prometheus {server}")
         }
         MetricSource::Pods(scrape) => format!("{} of its pods", scrape.metric),
+        MetricSource::Given { name, .. } => name.clone(),
         MetricSource::Other { kind, .. } => kind.clone(),
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use dormouse_autoscaler::{FieldError, ResourceScaler, SleeperChange, Sleepers, SourceError};
 use dormouse_kubernetes::{ClusterError, ContainerUsage, MetricValue, PodUsage, WorkloadPod, WorkloadScale};
 use dormouse_model::{ObjectRef, Owner, Phase, Query, Routing};
-use dormouse_plugin::types::{FieldCondition, Resource, ResourceId, ScaleOutcome, Settings};
+use dormouse_plugin::types::{FieldCondition, Resource, ResourceHandle, ResourceId, ScaleOutcome, Settings};
 use dormouse_readings::{Answer as Answered, Measured, PodView, Request, Scraped, Upstream};
 use dormouse_scaling::Sample;
 use dormouse_sleepers::lifecycle::{
@@ -97,7 +97,7 @@ pub struct Cluster {
     /// Replicas of workloads (`namespace/name`), and the version of that.
     pub scales: Mutex<BTreeMap<String, (i32, u64)>>,
     /// What every write of a scale says.
-    pub refuses_resize: Mutex<Option<ClusterError>>,
+    pub refuses_resize: Mutex<Option<DesiredStateError>>,
     /// Who else scales every workload.
     pub other_scaler: Mutex<Option<String>>,
     /// Rises when the watch on Sleepers says something.
@@ -383,6 +383,9 @@ impl Sleepers for Cluster {
             if let Some(decision) = &update.decision {
                 status.last_decision = Some(decision.clone());
             }
+            if update.clears_scaling {
+                status.scaling = None;
+            }
             if let Some(scaling) = &update.scaling {
                 status.scaling = Some(scaling.clone());
             }
@@ -406,13 +409,13 @@ impl Sleepers for Cluster {
 
     async fn resize(
         &self,
-        namespace: &str,
+        key: &SleeperKey,
         workload: &ObjectRef,
         seen: &WorkloadScale,
         replicas: i32,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<(), DesiredStateError> {
         self.takes_time().await;
-        let name = format!("{namespace}/{}", workload.name);
+        let name = format!("{}/{}", key.namespace, workload.name);
         lock(&self.writes).push(("resize", name.clone()));
         let refusal = lock(&self.refuses_resize).clone();
         if let Some(error) = refusal {
@@ -421,7 +424,7 @@ impl Sleepers for Cluster {
         let mut scales = lock(&self.scales);
         let (current, version) = scales.get_mut(&name).expect("its scale was read");
         if seen.version() != Some(version.to_string().as_str()) {
-            return Err(ClusterError::Conflict { what: name });
+            return Err(ClusterError::Conflict { what: name }.into());
         }
         (*current, *version) = (replicas, *version + 1);
         Ok(())
@@ -468,6 +471,8 @@ pub struct Plugin {
     pub slow_set_scale: Mutex<Duration>,
     pub outcome: Mutex<Option<Outcome>>,
     pub broken: Mutex<Option<SourceError>>,
+    /// The cookies that came with calls of `set-scale`.
+    pub cookies: Mutex<Vec<Option<String>>>,
     /// Calls of set-scale: resources, replicas and reason.
     pub scaled: Mutex<Vec<(Vec<String>, u32, String)>>,
     pub resources_calls: Mutex<Vec<Instant>>,
@@ -490,6 +495,7 @@ impl Plugin {
             slow_set_scale: Mutex::default(),
             outcome: Mutex::default(),
             broken: Mutex::default(),
+            cookies: Mutex::default(),
             scaled: Mutex::default(),
             resources_calls: Mutex::default(),
             settings_calls: AtomicUsize::new(0),
@@ -566,11 +572,12 @@ impl ResourceScaler for Plugin {
 
     async fn set_scale(
         &self,
-        resources: &[ResourceId],
+        resources: &[ResourceHandle],
         replicas: u32,
         reason: &str,
     ) -> Result<Vec<ScaleOutcome>, SourceError> {
-        let ids = resources.iter().map(ToString::to_string).collect();
+        let ids = resources.iter().map(|resource| resource.id.to_string()).collect();
+        lock(&self.cookies).extend(resources.iter().map(|resource| resource.cookie.clone()));
         lock(&self.scaled).push((ids, replicas, reason.to_owned()));
         maybe_hang(&self.hangs, "set-scale").await;
         let slow = *lock(&self.slow_set_scale);
@@ -579,7 +586,7 @@ impl ResourceScaler for Plugin {
             return Err(error);
         }
         let mut outcomes = Vec::new();
-        for id in resources {
+        for ResourceHandle { id, .. } in resources {
             let said = lock(&self.outcome).as_ref().map(|outcome| outcome(id));
             outcomes.push(match said {
                 Some(outcome) => outcome,
@@ -653,7 +660,7 @@ fn last_request(query: &Query) -> Request {
             scrape,
             window,
         },
-        Query::Traffic { .. } | Query::Concurrency { .. } | Query::Custom { .. } => {
+        Query::Traffic { .. } | Query::Concurrency { .. } | Query::Given(_) | Query::Custom { .. } => {
             panic!("it has a script of its own")
         }
     }

@@ -58,6 +58,9 @@ pub fn resource(namespace: &str, name: &str, rules: Vec<Rule>) -> Resource {
         services: vec![name.into()],
         readiness_timeout: None,
         restore_replicas: None,
+        wake_at: None,
+        reason: None,
+        cookie: None,
         problem: None,
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 mod deadlines;
+mod declared;
 mod fakes;
 mod harness;
 mod idle;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use dormouse_kubernetes::ClusterError;
 use dormouse_model::{Behavior, Phase, Query, ScalingRules};
-use dormouse_plugin::types::{Goal, GoalTarget, MetricSource, Resource, Scaling};
+use dormouse_plugin::types::{Goal, GoalTarget, MetricSource, Resource, ResourceState, Scaling};
 use dormouse_scaling::Sample;
 use dormouse_sleepers::lifecycle::DesiredState;
-use dormouse_sleepers::{DemandEntry, SleeperKey};
+use dormouse_sleepers::{DemandEntry, DesiredStateError, SleeperKey};
+use jiff::SignedDuration;
 
 use crate::fakes::{Answer, lock};
 use crate::harness::*;
@@ -211,7 +212,7 @@ async fn what_somebody_else_scales_is_left_to_that() {
 async fn a_scale_that_cannot_be_written_or_read_is_named() {
     let scaled = Scaled::new(by_backlog(), 2);
     scaled.reads(500);
-    *lock(&scaled.world.cluster.refuses_resize) = Some(ClusterError::NotFound { what: "gone".into() });
+    *lock(&scaled.world.cluster.refuses_resize) = Some(ClusterError::NotFound { what: "gone".into() }.into());
     scaled.run();
     pass(SECOND * 8).await;
     assert_eq!(
@@ -310,6 +311,196 @@ async fn a_leader_that_dies_in_a_window_is_continued() {
     }
 }
 
+/// However long nobody decided: what is only remembered adds nothing.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_away_for_long_does_not_follow_what_is_long_past() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    let first = scaled.run();
+    pass(SECOND * 8).await;
+    first.abort();
+    assert_eq!(scaled.replicas(), 4, "on its way to 50, of which 10 are allowed");
+    scaled.reads(20);
+    minutes(60).await;
+    scaled.run();
+    minutes(4).await;
+    assert_eq!(scaled.replicas(), 4, "for a window it keeps what there is");
+    minutes(2).await;
+    assert_eq!(scaled.replicas(), 2);
+}
+
+/// Where the definition of Sleepers does not know the field, this process still knows what it decided.
+#[tokio::test(start_paused = true)]
+async fn a_status_that_is_not_kept_costs_neither_windows_nor_writes() {
+    let scaling = Scaling {
+        behavior: Some(down_window(120)),
+        ..by_backlog()
+    };
+    let scaled = Scaled::new(scaling, 8);
+    scaled.reads(80);
+    scaled.run();
+    pass(SECOND * 8).await;
+    let mut down_at = None;
+    for second in 1..=1200_u64 {
+        pass(SECOND).await;
+        scaled.world.cluster.edit(&scaled.key, |sleeper| {
+            sleeper.status.get_or_insert_default().scaling = None;
+        });
+        if second == 600 {
+            scaled.world.cluster.forget_writes();
+            scaled.reads(10);
+        }
+        if scaled.replicas() < 8 && down_at.is_none() {
+            down_at = Some(second - 600);
+        }
+    }
+    let down_at = down_at.expect("it was scaled down");
+    assert!((105..=140).contains(&down_at), "after {down_at} s");
+    let records = scaled.world.cluster.written("record");
+    assert!(records < 12, "{records} writes in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_grant_no_replicas() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    let denied = DesiredStateError::Denied("Deployment web belongs to Dormouse".into());
+    *lock(&scaled.world.cluster.refuses_resize) = Some(denied);
+    scaled.run();
+    minutes(10).await;
+    assert_eq!(scaled.replicas(), 2);
+    assert_eq!(scaled.condition("AbleToScale"), ("False".into(), "Denied".into()));
+    assert_eq!(scaled.told("Denied"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_longer_scaled_says_nothing_of_it_any_more() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    scaled.reads(500);
+    *lock(&scaled.world.cluster.other_scaler) = Some("HorizontalPodAutoscaler web".into());
+    scaled.run();
+    minutes(1).await;
+    assert_eq!(scaled.condition("AbleToScale").0, "False");
+    let plain = resource("shop", "web", vec![custom("requests", 10, "0")]);
+    scaled
+        .world
+        .api
+        .says(REQUESTS, Answer::Values(vec![("web", "1")]));
+    scaled.plugin.list(vec![plain]);
+    scaled.world.cluster.changes.send_modify(|count| *count += 1);
+    minutes(1).await;
+    assert_eq!(scaled.world.cluster.status(&scaled.key).scaling, None);
+    assert_eq!(scaled.condition("AbleToScale").0, "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_metrics_one_that_fails_is_named_while_the_others_go_on() {
+    let given = |value: &str| {
+        let name = "jobs".into();
+        goal(
+            MetricSource::Given {
+                name,
+                value: value.into(),
+            },
+            "10",
+        )
+    };
+    let mut scaling = by_backlog();
+    scaling.goals.push(given("40"));
+    let scaled = Scaled::new(scaling, 2);
+    scaled
+        .world
+        .api
+        .reads(&backlog(), Some(Sample::Error("it broke".into())));
+    scaled.run();
+    minutes(1).await;
+    assert_eq!(scaled.replicas(), 4, "by the other");
+    let (status, reason, message) = scaled
+        .world
+        .cluster
+        .condition(&scaled.key, "ReadingsAvailable")
+        .unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "ReadingFailed"));
+    assert!(message.contains("external metric backlog") && message.contains("it broke"), "{message}");
+    assert_eq!(scaled.condition("ScalingActive").0, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trouble_whose_text_changes_every_time_is_not_told_every_time() {
+    let scaled = Scaled::new(by_backlog(), 5);
+    scaled.run();
+    for attempt in 0..80 {
+        let why = format!("attempt {attempt} failed");
+        scaled.world.api.reads(&backlog(), Some(Sample::Error(why)));
+        pass(SECOND * 15).await;
+    }
+    let told = scaled.told("FailedGetExternalMetric");
+    assert!((2..=5).contains(&told), "{told} events in twenty minutes");
+    assert_eq!(scaled.replicas(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_scaled_is_left_at_zero_and_not_put_to_sleep() {
+    let scaled = Scaled::new(by_backlog(), 2);
+    let off = Resource {
+        state: ResourceState::Asleep,
+        services: vec![],
+        ..web(by_backlog())
+    };
+    scaled.plugin.list(vec![off]);
+    scaled.world.cluster.set_replicas(WEB, 0);
+    scaled.reads(500);
+    scaled.run();
+    minutes(2).await;
+    assert_eq!(scaled.world.cluster.written("look at zero"), 0);
+    assert_eq!(
+        scaled.condition("ScalingActive"),
+        ("False".into(), "ScalingDisabled".into())
+    );
+    assert_eq!((scaled.replicas(), scaled.resizes()), (0, 0));
+}
+
+/// Connections that were open before the DLX stepped in go past it, so what it has is not all.
+#[tokio::test(start_paused = true)]
+async fn while_traffic_is_looked_at_the_dlx_decides_no_number() {
+    let scaling = Scaling {
+        min_replicas: 1,
+        goals: vec![goal(MetricSource::DlxConcurrency, "10")],
+        behavior: Some(down_window(0)),
+        ..by_backlog()
+    };
+    let scaled = Scaled::new(scaling, 5);
+    scaled.run();
+    pass(SECOND * 8).await;
+    scaled.world.cluster.edit_state(&scaled.key, |state| {
+        (state.phase, state.desired) = (Phase::Observing, DesiredState::Observed);
+    });
+    minutes(5).await;
+    assert_eq!((scaled.replicas(), scaled.resizes()), (5, 0));
+}
+
+/// A look that is disturbed, or a sleep that is turned round, is no sleep: what was recommended before counts on.
+#[tokio::test(start_paused = true)]
+async fn a_wake_without_a_sleep_forgets_nothing() {
+    let scaled = Scaled::new(by_backlog(), 8);
+    scaled.reads(80);
+    scaled.run();
+    minutes(6).await;
+    scaled.reads(10);
+    minutes(1).await;
+    let now = scaled.world.cluster.now();
+    scaled.world.cluster.edit_state(&scaled.key, |state| {
+        state.wake_started = Some(now);
+        state.wake_completed = Some(now);
+    });
+    let mut waited = 60;
+    while scaled.replicas() == 8 && waited < 600 {
+        pass(SECOND).await;
+        waited += 1;
+    }
+    assert!((285..=320).contains(&waited), "scaled down after {waited} s");
+}
+
 /// Requests that wait for it bring as many replicas as they need, in one step.
 #[tokio::test(start_paused = true)]
 async fn a_queue_brings_as_many_replicas_as_it_needs() {
@@ -341,6 +532,7 @@ async fn a_queue_brings_as_many_replicas_as_it_needs() {
     let now = scaled.world.cluster.now();
     scaled.world.cluster.edit_state(&scaled.key, |state| {
         (state.phase, state.desired) = (Phase::Waking, DesiredState::Awake);
+        state.slept = Some(now - SignedDuration::from_secs(60));
         state.wake_started = Some(now);
     });
     scaled.world.cluster.moved.send_modify(|count| *count += 1);

@@ -156,6 +156,7 @@ impl Draft<'_> {
         let answer = resolver.service(Question::Service {
             plugin: plugin.to_owned(),
             id: ResourceId::new(&identity.namespace, &identity.resource),
+            cookie: sleeper.spec.cookie.clone(),
             generation: generation(plugins, plugin, sleeper),
         })?;
         let named = !answer.name.is_empty();

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_plugin::types::{PathBackend, ResourceId, ServiceTarget};
+use dormouse_plugin::types::{PathBackend, ResourceHandle, ResourceId, ServiceTarget};
 use dormouse_plugin::{PluginError, PluginSet};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -23,6 +23,7 @@ pub(super) enum Question {
     Service {
         plugin: String,
         id: ResourceId,
+        cookie: Option<String>,
         generation: (u64, String, i64),
     },
     Ingress {
@@ -194,8 +195,14 @@ async fn ask_until_answered(plugins: &PluginSet, places: &Semaphore, question: &
 /// None: there is no such plugin.
 async fn ask(plugins: &PluginSet, question: &Question) -> Option<Result<Answer, PluginError>> {
     match question {
-        Question::Service { plugin, id, .. } => {
-            Some(plugins.get(plugin)?.service(id).await.map(Answer::Service))
+        Question::Service {
+            plugin, id, cookie, ..
+        } => {
+            let handle = ResourceHandle {
+                id: id.clone(),
+                cookie: cookie.clone(),
+            };
+            Some(plugins.get(plugin)?.service(&handle).await.map(Answer::Service))
         }
         Question::Ingress { plugin, backend, .. } => {
             let targets = plugins.get(plugin)?.ingress_targets(&backend.into()).await;

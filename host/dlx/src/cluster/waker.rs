@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_kubernetes::Objects;
 use dormouse_model::{FieldPath, Phase};
-use dormouse_plugin::types::{FieldCondition, ResourceId, ScaleOutcome};
+use dormouse_plugin::types::{FieldCondition, ResourceHandle, ResourceId, ScaleOutcome};
 use dormouse_plugin::{GuestError, PluginError, PluginSet};
 use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::{
@@ -60,8 +60,12 @@ impl ClusterWaker {
             .plugins
             .get(name)
             .ok_or_else(|| failed(format!("plugin {name} is not there")))?;
-        let id = ResourceId::new(&target.key.namespace, &target.resource);
-        let outcomes = plugin.set_scale(&[id], 1, reason).await;
+        let sleeper = self.caches.sleeper(&sleeper_key(target));
+        let handle = ResourceHandle {
+            id: ResourceId::new(&target.key.namespace, &target.resource),
+            cookie: sleeper.and_then(|sleeper| sleeper.spec.cookie.clone()),
+        };
+        let outcomes = plugin.set_scale(&[handle], 1, reason).await;
         let outcomes = outcomes.map_err(|error| wake_error(name, &error))?;
         outcomes
             .into_iter()
@@ -89,6 +93,12 @@ impl ClusterWaker {
             ScaleOutcome::Done | ScaleOutcome::Accepted => {}
             ScaleOutcome::Watch(condition) => self.watch(target, &condition).await?,
             ScaleOutcome::Failed(error) => return Err(wake_error(&target.owner.name, &error.into())),
+            ScaleOutcome::Other(text) => {
+                let owner = &target.owner;
+                return Err(WakeError::Failed(format!(
+                    "{owner} says what this version does not know: {text}"
+                )));
+            }
         }
         if target.wake == Wake::Owner {
             // Nobody else would say so before the autoscaler looks the next time.

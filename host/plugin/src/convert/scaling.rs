@@ -91,8 +91,10 @@ mod tests {
                 source: wit::MetricSource::Resource("cpu".into()),
                 window: None,
                 target: wit::GoalTarget::Utilization(50),
+                extra: Vec::new(),
             }],
             behavior: Some(r#"{"scaleDown": {"stabilizationWindowSeconds": 60}}"#.into()),
+            extra: Vec::new(),
         }
     }
 

@@ -12,6 +12,8 @@ const PARAMETERS: usize = 16 << 10;
 const QUERY: usize = 4 << 10;
 /// Bytes of a label selector.
 const SELECTOR: usize = 1 << 10;
+/// Bytes of the name of a reading that the plugin has taken itself.
+const NAME: usize = 256;
 /// Labels of a pod scrape.
 const LABELS: usize = 16;
 
@@ -50,6 +52,16 @@ pub(super) fn source(source: wit::MetricSource) -> Result<MetricSource, Garbage>
         }
         wit::MetricSource::Pods(scrape) => MetricSource::Pods(pods(scrape)?),
         wit::MetricSource::DlxConcurrency => MetricSource::DlxConcurrency,
+        wit::MetricSource::Given(given) => {
+            must("the name of a reading", &given.name, |name| {
+                validate::some_text(name, NAME)
+            })?;
+            must("the reading", &given.value, |value| validate::text(value, 64))?;
+            MetricSource::Given {
+                name: given.name,
+                value: given.value,
+            }
+        }
         wit::MetricSource::Other(other) => {
             must("the kind of reading", &other.kind, |kind| {
                 validate::text(kind, 63)

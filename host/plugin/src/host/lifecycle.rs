@@ -63,15 +63,13 @@ impl wit::Host for CallState {
 fn view(sleeper: SleeperView) -> wit::Sleeper {
     let phase = match sleeper.phase {
         Phase::Awake => wit::Phase::Awake,
-        Phase::Diverting => wit::Phase::Diverting,
-        Phase::Observing => wit::Phase::Observing,
-        Phase::Draining => wit::Phase::Draining,
+        Phase::Diverting | Phase::Observing | Phase::Draining => wit::Phase::GoingToSleep,
         Phase::Asleep => wit::Phase::Asleep,
-        Phase::Waking => wit::Phase::Waking,
-        Phase::Ready => wit::Phase::Ready,
+        Phase::Waking | Phase::Ready => wit::Phase::Waking,
     };
     wit::Sleeper {
         phase,
+        phase_text: format!("{:?}", sleeper.phase),
         epoch: sleeper.epoch,
         since: sleeper.since_millis,
         reason: sleeper.reason,

@@ -68,7 +68,7 @@ async fn a_guest_wishes_its_own_resources_asleep_and_awake() {
     let guests = Guests::new().await;
     let key = guests.world.declare("good").await;
     let good = guests.set.get("good").unwrap();
-    let web = [id("web")];
+    let web = [id("web").into()];
 
     assert_eq!(
         good.set_scale(&web, 0, "idle for 15m").await.unwrap(),

@@ -241,7 +241,7 @@ async fn nothing_of_the_outside_world_is_there() {
 async fn nothing_survives_a_call() {
     let both = Both::new().await;
     for _ in 0..3 {
-        assert_eq!(both.evil.service(&id("a")).await.unwrap().name, "call-0");
+        assert_eq!(both.evil.service(&id("a").into()).await.unwrap().name, "call-0");
     }
 }
 

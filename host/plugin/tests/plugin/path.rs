@@ -37,7 +37,7 @@ async fn a_function_that_keeps_failing_is_left_alone_and_the_others_go_on() {
 
     // Its other functions, and other plugins, are not affected.
     assert_eq!(both.evil.resources().await.unwrap().len(), 3);
-    both.good.set_scale(&[id("a")], 0, "idle").await.unwrap();
+    both.good.set_scale(&[id("a").into()], 0, "idle").await.unwrap();
 
     tokio::time::sleep(retry_after).await;
     both.evil.set_scale(&[], 0, "nothing").await.unwrap();

@@ -7,10 +7,13 @@ async fn granted_calls_reach_the_services_with_the_plugins_name() {
     let both = Both::new().await;
     assert_eq!(both.told("get").await, r#"Ok("{\"kind\":\"Deployment\"}")"#);
     both.good
-        .set_scale(&[id("a"), id("b")], 0, "idle for 15m")
+        .set_scale(&[id("a").into(), id("b").into()], 0, "idle for 15m")
         .await
         .unwrap();
-    both.good.set_scale(&[id("a")], 1, "a request").await.unwrap();
+    both.good
+        .set_scale(&[id("a").into()], 1, "a request")
+        .await
+        .unwrap();
     let expected = [
         "evil get Deployment web spec",
         "good sleep shop/a idle for 15m",

@@ -190,7 +190,11 @@ impl Both {
         let error = self.evil.set_scale(&[], 0, how).await.unwrap_err();
         assert_eq!(self.good.resources().await.unwrap().len(), 10);
         assert_eq!(
-            self.evil.set_scale(&[id("a")], 0, "nothing").await.unwrap().len(),
+            self.evil
+                .set_scale(&[id("a").into()], 0, "nothing")
+                .await
+                .unwrap()
+                .len(),
             1
         );
         error

@@ -35,6 +35,9 @@ fn target(policy: MetricsPolicy) -> Target {
         last_event: None,
         readiness_timeout: None,
         restore_replicas: None,
+        wake_at: None,
+        reason: None,
+        cookie: None,
         problem: None,
     }
 }
@@ -183,8 +186,9 @@ proptest! {
         for (step, (pause, backlog_is)) in steps.into_iter().enumerate() {
             at += SignedDuration::from_secs(pause);
             if step == handover {
-                let (successor, _) = round(&target, current, backlog_is, &written.clone().resumed(at), at);
+                let (successor, _) = round(&target, current, backlog_is, &written.clone().resumed(current, at), at);
                 let (lived, _) = round(&target, current, backlog_is, &known, at);
+                prop_assert!(successor <= lived.max(current), "more than anybody asked for: {successor}, {lived} of {current}: {written:?}");
                 if lived <= current {
                     prop_assert!(successor >= lived, "{successor} instead of {lived} of {current}: {written:?}, {known:?}");
                 }

@@ -45,6 +45,14 @@ fn understand(mut written: Written) -> Result<Goal, String> {
     let target = goal_target(&mut written)?;
     let window = written.window()?;
     let source = written.source()?;
+    let looks_back = match &source {
+        MetricSource::Custom { .. } | MetricSource::Pods(_) => true,
+        MetricSource::Prometheus { query, .. } => query.contains("{window}"),
+        _ => false,
+    };
+    if window.is_some() && !looks_back {
+        return Err("`window` has no effect on this source".into());
+    }
     let fits = match (&source, &target) {
         (MetricSource::ObservedTraffic, _) => {
             Err("observed-traffic says whether nobody needs it; dlx-concurrency says how much it is needed")

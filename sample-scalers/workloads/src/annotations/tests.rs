@@ -429,6 +429,10 @@ fn a_wrong_target_is_named_with_what_would_be_right() {
             r#"{"metric": "a", "average": 5, "window": "0s"}"#,
             "window: it must be longer than zero",
         ),
+        (
+            r#"{"source": "dlx-concurrency", "average": 5, "window": "5m"}"#,
+            "`window` has no effect on this source",
+        ),
     ] {
         let problems = scaling(&format!("[{text}]")).expect_err(text);
         let message = problems[0].to_string();
@@ -479,6 +483,19 @@ fn what_belongs_together_is_asked_for_together() {
         (
             &[targets, max, rules],
             "dormouse.dev/rules has no effect without dormouse.dev/sleep-after",
+        ),
+        (
+            &[targets, max, ("dormouse.dev/services", "web")],
+            "dormouse.dev/services has no effect without dormouse.dev/sleep-after",
+        ),
+        (
+            &[
+                targets,
+                max,
+                ("dormouse.dev/sleep-after", "1m"),
+                ("dormouse.dev/replicas", "3"),
+            ],
+            "replicas is 3, which is not from dormouse.dev/min-replicas to dormouse.dev/max-replicas (1 to 2)",
         ),
         (
             &[targets, max, ("dormouse.dev/behavior", "[]")],

@@ -8,7 +8,7 @@ wit_bindgen::generate!({ path: "../../../../../wit", world: "resource-scaler" })
 use dormouse::plugin::types::{MetricSource, ObjectRef, ResourceState, Rule};
 use dormouse::plugin::{config, lifecycle};
 use exports::dormouse::plugin::scaler::{
-    Guest, PluginError, Resource, ResourceId, ScaleOutcome, ScalerSettings, ServiceTarget,
+    Guest, PluginError, Resource, ResourceHandle, ScaleOutcome, ScalerSettings, ServiceTarget,
 };
 
 struct Bench;
@@ -23,6 +23,7 @@ impl Guest for Bench {
             target_port: Some(8080),
             readiness_timeout: None,
             multi_target_strategy: None,
+            extra: Vec::new(),
         })
     }
 
@@ -33,27 +34,28 @@ impl Guest for Bench {
     }
 
     fn set_scale(
-        resources: Vec<ResourceId>,
+        resources: Vec<ResourceHandle>,
         replicas: u32,
         reason: String,
     ) -> Result<Vec<ScaleOutcome>, PluginError> {
-        let desired = |id: &ResourceId| match replicas {
+        let desired = |id: &dormouse::plugin::types::ResourceId| match replicas {
             0 => lifecycle::sleep(id, &reason),
             _ => lifecycle::wake(id, &reason),
         };
         Ok(resources
             .iter()
-            .map(|id| match desired(id) {
+            .map(|resource| match desired(&resource.id) {
                 Ok(()) => ScaleOutcome::Accepted,
                 Err(error) => ScaleOutcome::Failed(PluginError::Transient(format!("{error:?}"))),
             })
             .collect())
     }
 
-    fn service(resource: ResourceId) -> Result<ServiceTarget, PluginError> {
+    fn service(resource: ResourceHandle) -> Result<ServiceTarget, PluginError> {
         Ok(ServiceTarget {
-            name: resource.name,
+            name: resource.id.name,
             port: Some(80),
+            extra: Vec::new(),
         })
     }
 }
@@ -63,10 +65,11 @@ fn resource(index: usize) -> Resource {
     let object = ObjectRef {
         api_version: "apps/v1".into(),
         kind: "Deployment".into(),
+        namespace: None,
         name: name.clone(),
     };
     Resource {
-        id: ResourceId {
+        id: dormouse::plugin::types::ResourceId {
             namespace: "shop".into(),
             name: name.clone(),
         },
@@ -76,6 +79,7 @@ fn resource(index: usize) -> Resource {
             source: MetricSource::ObservedTraffic,
             window: 900_000,
             threshold: "0".into(),
+            extra: Vec::new(),
         }],
         last_event: None,
         workloads: vec![object],
@@ -83,6 +87,10 @@ fn resource(index: usize) -> Resource {
         readiness_timeout: None,
         restore_replicas: None,
         scaling: None,
+        wake_at: None,
+        reason: None,
+        cookie: None,
+        extra: Vec::new(),
     }
 }
 

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dormouse::plugin::kubernetes::{self, ListQuery, ObjectKey, PatchType, Subresource};
-use dormouse::plugin::types::{ObjectRef, ResourceState};
+use dormouse::plugin::types::{ObjectRef, ResourceId, ResourceState};
 use dormouse::plugin::{config, lifecycle, logging};
 use exports::dormouse::plugin::ingress_targets::{self, PathBackend};
 use exports::dormouse::plugin::scaler::{
-    Guest, PluginError, Resource, ResourceId, ScaleOutcome, ScalerSettings, ServiceTarget,
+    Guest, PluginError, Resource, ResourceHandle, ScaleOutcome, ScalerSettings, ServiceTarget,
 };
 
 struct Evil;
@@ -33,6 +33,7 @@ impl Guest for Evil {
             target_port: None,
             readiness_timeout: None,
             multi_target_strategy: None,
+            extra: Vec::new(),
         })
     }
 
@@ -41,7 +42,7 @@ impl Guest for Evil {
         match config::get("resources").as_deref() {
             None => Ok(many(3)),
             Some("too-many") => Ok(many(11_000)),
-            Some("millions") => Ok(many(10_000_000)),
+            Some("millions") => Ok(many(5_000_000)),
             Some("huge-answer") => Ok(vec![resource(&"x".repeat(20 << 20))]),
             Some("invalid-name") => Ok(vec![resource("../../etc/passwd")]),
             Some("twice") => Ok(vec![resource("a"), resource("a")]),
@@ -55,7 +56,7 @@ impl Guest for Evil {
     }
 
     fn set_scale(
-        resources: Vec<ResourceId>,
+        resources: Vec<ResourceHandle>,
         _replicas: u32,
         reason: String,
     ) -> Result<Vec<ScaleOutcome>, PluginError> {
@@ -158,11 +159,12 @@ impl Guest for Evil {
         }
     }
 
-    fn service(_: ResourceId) -> Result<ServiceTarget, PluginError> {
+    fn service(_: ResourceHandle) -> Result<ServiceTarget, PluginError> {
         let calls = CALLS.fetch_add(1, Ordering::Relaxed);
         Ok(ServiceTarget {
             name: format!("call-{calls}"),
             port: None,
+            extra: Vec::new(),
         })
     }
 }
@@ -258,6 +260,7 @@ fn resource(name: &str) -> Resource {
         object: ObjectRef {
             api_version: "apps/v1".into(),
             kind: "Deployment".into(),
+            namespace: None,
             name: "web".into(),
         },
         state: ResourceState::Awake,
@@ -268,6 +271,10 @@ fn resource(name: &str) -> Resource {
         readiness_timeout: None,
         restore_replicas: None,
         scaling: None,
+        wake_at: None,
+        reason: None,
+        cookie: None,
+        extra: Vec::new(),
     }
 }
 
