@@ -37,7 +37,7 @@ async fn demand_in(world: &World, ns: &str, phase: Phase) -> Result<()> {
     let name = "web";
     world.deploy_known(ns, name, Wanted::never()).await?;
     world.run_replicas("dormouse-autoscaler", 0).await?;
-    let outcome = disturbed(world, ns, name, phase).await;
+    let outcome = Box::pin(disturbed(world, ns, name, phase)).await;
     world.run_replicas("dormouse-autoscaler", 1).await?;
     outcome
 }

@@ -18,7 +18,7 @@
 //!     "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "demo", "name": "web"}
 //! }));
 //! let resources = Everything.resources()?;
-//! Everything.set_scale(&[resources[0].id.clone()], 0, "idle")?;
+//! Everything.set_scale(&[resources[0].id.clone().into()], 0, "idle")?;
 //! assert_eq!(host.sleeps(), [(ResourceId::new("demo", "web"), "idle".into())]);
 //! # Ok::<(), Error>(())
 //! ```

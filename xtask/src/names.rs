@@ -30,6 +30,7 @@ const SOURCES: &[&str] = &[
     "host/dormouse/src",
     "host/kubernetes/src",
     "host/lifecycle/src",
+    "host/scaling/src/hpa",
     "host/sleepers/src",
     "sample-scalers/status-driven/src",
     "sample-scalers/workloads/src",
@@ -263,6 +264,10 @@ fn reasons(text: &str) -> BTreeSet<String> {
         ".complain_each(",
         "reason: \"",
         "Some((\"",
+        "unable(\"",
+        // Those of a HorizontalPodAutoscaler, which stand on Sleepers as they are.
+        "Self::FailedGet",
+        "Condition::new(false, \"",
     ];
     let mut found = BTreeSet::new();
     for maker in MAKERS {

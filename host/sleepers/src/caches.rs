@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dormouse_kubernetes::slices::SERVICE_NAME_LABEL;
 use dormouse_kubernetes::{
-    ApiServer, Cache, Cached, ClusterError, Hook, IndexKey, Reflectors, Scope, WatchedKind,
+    ApiServer, Cache, Cached, ClusterError, Hook, IndexKey, Reflectors, Scope, WatchedKind, scaled_by,
 };
 use dormouse_model::{ObjectRef, Owner};
 use futures::future::BoxFuture;
@@ -105,6 +105,21 @@ impl Caches {
         let mut found = slices.with(IndexKey::label(namespace, SERVICE_NAME_LABEL, service));
         found.retain(|slice| slice.namespace().as_deref() == Some(namespace) && is_slice_of(slice, service));
         found
+    }
+
+    /// The HorizontalPodAutoscaler that scales a workload, if there is one, as far as is known.
+    pub(crate) fn autoscaler_of(
+        &self,
+        namespace: &str,
+        workload: &ObjectRef,
+    ) -> Option<Arc<HorizontalPodAutoscaler>> {
+        let scaling = self
+            .autoscalers
+            .with(scaled_by(namespace, &workload.kind, &workload.name));
+        scaling.into_iter().find(|autoscaler| {
+            let target = &autoscaler.spec.scale_target_ref;
+            target.kind == workload.kind && target.name == workload.name
+        })
     }
 
     /// Dormouse's slice of a Service.

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::{ApiServer, WorkloadScale, scaled_by};
+use dormouse_kubernetes::{ApiServer, WorkloadScale};
 use dormouse_model::ObjectRef;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::ResourceExt;
 
 use crate::caches::Caches;
@@ -56,7 +55,7 @@ impl Scalers {
                 why.as_deref().unwrap_or("they are not listed yet")
             ));
         }
-        if let Some(autoscaler) = autoscaler(&self.caches, &key.namespace, workload) {
+        if let Some(autoscaler) = self.caches.autoscaler_of(&key.namespace, workload) {
             return Some(format!(
                 "HorizontalPodAutoscaler {} scales {kind} {name}; delete it, or leave the number of replicas to it",
                 autoscaler.name_any()
@@ -65,18 +64,4 @@ impl Scalers {
         let rival = self.ownership.rival_for(&*self.caches.sleeper(key)?, workload)?;
         Some(rival.explain())
     }
-}
-
-/// The HorizontalPodAutoscaler that scales a workload, if there is one, as far as is known.
-pub(crate) fn autoscaler(
-    caches: &Caches,
-    namespace: &str,
-    workload: &ObjectRef,
-) -> Option<Arc<HorizontalPodAutoscaler>> {
-    let scaling = scaled_by(namespace, &workload.kind, &workload.name);
-    let scaling = caches.autoscalers.with(scaling);
-    scaling.into_iter().find(|autoscaler| {
-        let target = &autoscaler.spec.scale_target_ref;
-        target.kind == workload.kind && target.name == workload.name
-    })
 }

@@ -421,7 +421,10 @@ async fn of_several_metrics_one_that_fails_is_named_while_the_others_go_on() {
         .condition(&scaled.key, "ReadingsAvailable")
         .unwrap();
     assert_eq!((status.as_str(), reason.as_str()), ("False", "ReadingFailed"));
-    assert!(message.contains("external metric backlog") && message.contains("it broke"), "{message}");
+    assert!(
+        message.contains("external metric backlog") && message.contains("it broke"),
+        "{message}"
+    );
     assert_eq!(scaled.condition("ScalingActive").0, "");
 }
 

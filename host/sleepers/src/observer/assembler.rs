@@ -26,7 +26,6 @@ use crate::dlx_ports::PortAllocator;
 use crate::key::seed;
 use crate::observed::{Observed, ObservedObjects, ObservedService, ObservedWorkload};
 use crate::ownership::Ownership;
-use crate::scalers::autoscaler;
 use crate::services::{family, obstacle, original_selector, selector};
 use crate::sleep_note::SleepNote;
 use crate::stamps::{stamp, stamps};
@@ -138,7 +137,7 @@ impl Assembler {
 
     /// The minimum of the HPA that scales a workload, if there is one, as far as is known.
     fn autoscaler_minimum(&self, namespace: &str, object: &ObjectRef) -> Option<i32> {
-        let autoscaler = autoscaler(&self.caches, namespace, object)?;
+        let autoscaler = self.caches.autoscaler_of(namespace, object)?;
         Some(autoscaler.spec.min_replicas.unwrap_or(1))
     }
 
