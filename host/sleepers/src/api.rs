@@ -177,14 +177,16 @@ pub struct SleeperStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScalingStatus {
-    /// When this was decided, RFC 3339.
+    /// When it was decided, or was found that it cannot be, RFC 3339.
     pub at: String,
-    /// Replicas that it should have.
-    pub desired_replicas: i32,
+    /// Replicas that it should have. None: it was never decided; the conditions say why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired_replicas: Option<i32>,
     /// When the number was last changed, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<String>,
     /// What the number follows from, in words for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub decision: String,
     /// What later decisions depend on.
     pub history: ScalingHistory,

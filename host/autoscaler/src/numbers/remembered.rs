@@ -81,7 +81,7 @@ pub(crate) fn status(
     let before = || known.and_then(|known| known.last_scale_time.clone());
     Some(ScalingStatus {
         at: now.to_string(),
-        desired_replicas: scaled.decision.replicas.unwrap_or(scaled.decision.current),
+        desired_replicas: Some(scaled.decision.replicas.unwrap_or(scaled.decision.current)),
         last_scale_time: resized.map(|at| at.to_string()).or_else(before),
         decision: scaled.decision.to_string(),
         history: scaled.history.clone(),

@@ -120,7 +120,7 @@ async fn a_backlog_scales_it_within_policies_and_bounds_and_says_why() {
     assert_eq!(scaled.replicas(), 4, "twice as many, or four, in one step");
     let status = scaled.world.cluster.status(&scaled.key);
     let scaling = status.scaling.unwrap();
-    assert_eq!(scaling.desired_replicas, 4);
+    assert_eq!(scaling.desired_replicas, Some(4));
     assert_eq!(
         scaling.decision,
         "scale from 2 to 4: external metric backlog is 250, target 10 per pod, proposes 50; \
@@ -201,6 +201,8 @@ async fn what_somebody_else_scales_is_left_to_that() {
         .condition(&scaled.key, "AbleToScale")
         .unwrap();
     assert_eq!((status.as_str(), reason.as_str()), ("False", "OtherScaler"));
+    let decided = scaled.world.cluster.status(&scaled.key).scaling;
+    assert_eq!(decided.and_then(|scaling| scaling.desired_replicas), None);
     assert!(message.contains("HorizontalPodAutoscaler web"), "{message}");
     *lock(&scaled.world.cluster.other_scaler) = None;
     minutes(1).await;

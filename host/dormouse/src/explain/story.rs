@@ -51,11 +51,10 @@ pub(super) fn tell(sleeper: &Sleeper, now: Timestamp) -> String {
         }
     }
     if let Some(scaling) = &status.scaling {
-        lines.add(
-            "replicas",
-            &format!("{} wanted at {}", scaling.desired_replicas, scaling.at),
-        );
-        lines.add("because", &scaling.decision);
+        if let Some(desired) = scaling.desired_replicas {
+            lines.add("replicas", &format!("{desired} wanted at {}", scaling.at));
+            lines.add("because", &scaling.decision);
+        }
         if let Some(changed) = &scaling.last_scale_time {
             lines.add("changed", &format!("at {changed}"));
         }
@@ -85,7 +84,10 @@ pub(super) fn tell(sleeper: &Sleeper, now: Timestamp) -> String {
             ),
         );
     }
-    let sleeps = status.scaling.is_none() || !spec.services.is_empty() || spec.scales_itself();
+    let sleeps = status.scaling.is_none()
+        || status.last_decision.is_some()
+        || !spec.services.is_empty()
+        || spec.scales_itself();
     let next = if sleeper.metadata.deletion_timestamp.is_some() {
         "it is being deleted: it wakes, its Services are restored, and then it goes"
     } else {
