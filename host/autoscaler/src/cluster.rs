@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::{
-    ApiServer, Change, ClusterError, EventRecorder, EventType, Objects, Scope, Signals, WorkloadScale,
+    Change, ClusterError, EventRecorder, EventType, Objects, Scope, Signals, WorkloadScale,
 };
 use dormouse_model::{FieldPath, ObjectRef, Owner, Phase};
 use dormouse_plugin::types::FieldCondition;
@@ -52,7 +52,6 @@ pub(crate) struct ClusterSleepers {
     owner_changes: OwnerChanges,
     objects: Objects,
     events: EventRecorder,
-    server: ApiServer,
     scalers: Scalers,
 }
 
@@ -68,7 +67,6 @@ impl ClusterSleepers {
             owner_changes: cluster.owner_changes().clone(),
             objects: cluster.objects().clone(),
             events: cluster.events().clone(),
-            server: cluster.server().clone(),
             scalers: cluster.scalers(),
         }
     }
@@ -131,7 +129,7 @@ impl Sleepers for ClusterSleepers {
     }
 
     async fn scale(&self, namespace: &str, workload: &ObjectRef) -> Result<WorkloadScale, ClusterError> {
-        self.server.scale(namespace, workload).await
+        self.scalers.scale(namespace, workload).await
     }
 
     async fn resize(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dormouse_kubernetes::{ClusterError, WorkloadScale};
 use dormouse_model::{
-    LabelSelector, Metric, MetricSpec, MetricsPolicy, ObjectRef, Phase, QuerySource, Target,
+    LabelSelector, Metric, MetricSpec, MetricsPolicy, ObjectRef, Phase, Policy, QuerySource, Target,
 };
 use dormouse_readings::{Measurements, Meter, MetricSamples};
 use dormouse_scaling::hpa::{MetricReading, ObservedScale, Settings};
@@ -61,7 +61,6 @@ impl Gatherer<'_> {
         if state.desired == DesiredState::Asleep {
             return Ok(None);
         }
-        let unable = |reason, why: String| ConditionUpdate::bad(condition::ABLE_TO_SCALE, reason, why);
         let workload = only_workload(target)?;
         if let Some(other) = self.sleepers.other_scaler(&sleeper_key(&target.key), workload) {
             return Err(unable("OtherScaler", other));
@@ -154,7 +153,6 @@ impl Numbers {
             return Ok(false);
         }
         let written = sleepers.resize(key, &self.workload, &self.scale, replicas).await;
-        let unable = |reason, why: String| ConditionUpdate::bad(condition::ABLE_TO_SCALE, reason, why);
         match written {
             Ok(()) => Ok(true),
             // Somebody else was first: it is decided anew.
@@ -167,17 +165,24 @@ impl Numbers {
     }
 }
 
-/// What holds after a number of replicas was decided.
-pub(crate) fn conditions(scaled: &Scaled) -> Vec<ConditionUpdate> {
-    let active = scaled.conditions.scaling_active.as_ref().map(|active| {
-        if active.holds() {
-            ConditionUpdate::good(condition::SCALING_ACTIVE)
-        } else {
-            ConditionUpdate::bad(condition::SCALING_ACTIVE, &*active.reason, active.message.clone())
-        }
-    });
-    let able = ConditionUpdate::good(condition::ABLE_TO_SCALE);
-    active.into_iter().chain([able]).collect()
+/// A number of replicas can be neither decided nor written.
+fn unable(reason: &'static str, why: String) -> ConditionUpdate {
+    ConditionUpdate::bad(condition::ABLE_TO_SCALE, reason, why)
+}
+
+/// Whether the metrics say how many replicas there should be, if they were asked.
+pub(crate) fn active(scaled: &Scaled) -> Option<ConditionUpdate> {
+    let active = scaled.conditions.scaling_active.as_ref()?;
+    Some(if active.holds() {
+        ConditionUpdate::good(condition::SCALING_ACTIVE)
+    } else {
+        ConditionUpdate::bad(condition::SCALING_ACTIVE, &*active.reason, active.message.clone())
+    })
+}
+
+/// Whether a condition says that a number of replicas cannot be decided or written.
+pub(crate) fn is_trouble(update: &ConditionUpdate) -> bool {
+    !update.status && [condition::SCALING_ACTIVE, condition::ABLE_TO_SCALE].contains(&update.kind)
 }
 
 /// What holds where nothing decides a number of replicas.
@@ -201,20 +206,20 @@ pub(crate) fn failed_metric(scaled: &Scaled) -> Option<ConditionUpdate> {
     })
 }
 
-/// Whether there is anything to decide while it wakes: it was asleep, so somebody may wait at the DLX, and a metric counts them. A wake that
-/// has failed is left to a person.
-pub(crate) fn wakes_by_demand(target: &Target, policy: &MetricsPolicy, sleeper: &Sleeper) -> bool {
+/// How the replicas of what wakes are decided, if requests that wait for it decide about them: it was asleep, so somebody may wait at the
+/// DLX, and a metric counts them. A wake that has failed is left to a person.
+pub(crate) fn woken_by_demand<'t>(target: &'t Target, sleeper: &Sleeper) -> Option<&'t MetricsPolicy> {
+    let Policy::Metrics(policy) = &target.policy else {
+        return None;
+    };
     let counts = |metric: &Metric| metric.source == QuerySource::DlxConcurrency;
     let state = state(sleeper);
-    let has_slept = state
-        .slept
-        .is_some_and(|slept| Some(slept) > state.wake_completed);
-    !target.is_platform()
+    let wakes = !target.is_platform()
         && !is_going(sleeper)
         && state.phase == Phase::Waking
-        && has_slept
-        && state.current_wake_failure().is_none()
-        && policy.metrics.iter().any(counts)
+        && state.has_slept()
+        && state.current_wake_failure().is_none();
+    (wakes && policy.metrics.iter().any(counts)).then_some(policy)
 }
 
 /// The DLX has all traffic only while there are no pods to connect to: when it looks at the traffic, connections that were open go past it.

@@ -1,12 +1,14 @@
 //! One run of one target: from its declaration to its report.
 
+mod scale;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_model::{MetricsPolicy, Owner, Phase, Policy, ScaleEvent, ScaleEventKind, Target, TargetState};
+use dormouse_model::{Owner, Phase, Policy, ScaleEvent, ScaleEventKind, Target, TargetState};
 use dormouse_plugin::types::FieldCondition;
 use dormouse_readings::Meter;
-use dormouse_scaling::{Scaled, Seen, Standing, recommend, to_demand};
+use dormouse_scaling::{Seen, Standing, recommend};
 use dormouse_sleepers::api::condition;
 use dormouse_sleepers::lifecycle::{DesiredState, SleeperState};
 use dormouse_sleepers::{ConditionUpdate, DesiredStateError, Sleeper, StatusUpdate, StoodIn};
@@ -19,15 +21,13 @@ use crate::declare::declare;
 use crate::gather::gather;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
-use crate::numbers::{self, Gatherer, Numbers, Remembered};
+use crate::numbers::{self, Numbers, Remembered};
 use crate::report::{self, Report, is_news};
 use crate::sleepers::{is_going, state};
 use crate::{Sleepers, Source};
 
 /// How long what is left at zero is left alone before it is asked again whether it can be stood in for.
 const ASK_AT_ZERO_AGAIN: SignedDuration = SignedDuration::from_secs(30);
-/// How long after a look at the requests that wait for what wakes the next one follows.
-const ASK_FOR_DEMAND_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 const DISABLED_MEANS: &str =
     "somebody set it to zero replicas, and nothing changes that until somebody scales it up";
 const TURNED_OFF_MEANS: &str = "somebody scaled it to zero replicas, and it is left so (dormouse.dev/at-zero, or --at-zero, is off): \
@@ -80,10 +80,15 @@ impl Context {
     /// Runs a target. The place is given back as soon as nothing but readings is waited for: however many wait, others run.
     pub async fn run(&self, target: &Target, mut memory: Memory, place: OwnedSemaphorePermit) -> Ended {
         let limit = self.config.round_limit;
-        let prepared = tokio::time::timeout(limit, self.prepare(target, &mut memory)).await;
+        let prepared = async {
+            let sleeper = self.prepare(target, &mut memory).await?;
+            let wakes = self.wake_when_due(target, &sleeper).await;
+            Some((sleeper, wakes))
+        };
+        let prepared = tokio::time::timeout(limit, prepared).await;
         drop(place);
-        let sleeper = match prepared {
-            Ok(Some(sleeper)) => sleeper,
+        let (sleeper, wakes) = match prepared {
+            Ok(Some(prepared)) => prepared,
             Ok(None) => {
                 return Ended {
                     memory,
@@ -93,10 +98,9 @@ impl Context {
             Err(_) => return late(limit, target, memory),
         };
         let seen = Some(state(&sleeper).phase);
-        let wakes = self.wake_when_due(target, &sleeper).await;
         let ended = if is_up(target, &sleeper) {
             self.decide(target, &sleeper, &mut memory).await
-        } else if let Some(policy) = woken_by_demand(target, &sleeper) {
+        } else if let Some(policy) = numbers::woken_by_demand(target, &sleeper) {
             self.scale_up_to_demand(target, policy, &sleeper, &mut memory)
                 .await
         } else {
@@ -292,10 +296,7 @@ impl Context {
                         readings = numbers::failed_metric(scaled).unwrap_or(readings);
                     }
                 }
-                (_, _, Some(unscaled)) => {
-                    update.scaling = Some(numbers::looked_at(sleeper, now));
-                    update.conditions.push(unscaled);
-                }
+                (_, _, Some(unscaled)) => update.conditions.push(unscaled),
                 _ if target.policy == Policy::Idle => {
                     update.clears_scaling = true;
                     update.conditions.extend(numbers::undecided());
@@ -321,108 +322,11 @@ impl Context {
         Ok(recommended.look_again)
     }
 
-    /// Everything that its number of replicas follows from; None: nothing decides it, or not now. An error says why it cannot be decided.
-    async fn numbers(
-        &self,
-        target: &Target,
-        sleeper: &Sleeper,
-        memory: &Memory,
-    ) -> Result<Option<Numbers>, ConditionUpdate> {
-        let Policy::Metrics(policy) = &target.policy else {
-            return Ok(None);
-        };
-        let gatherer = Gatherer {
-            sleepers: &*self.sleepers,
-            meter: &*self.meter,
-            metrics: &self.metrics,
-            settings: &self.config.scaling,
-        };
-        let (known, now) = (memory.scaling.as_ref(), self.clock.now());
-        gatherer.gather(target, policy, sleeper, known, now).await
-    }
-
-    /// Raises the number of replicas of what wakes to what the requests that wait for it need.
-    async fn scale_up_to_demand(
-        &self,
-        target: &Target,
-        policy: &MetricsPolicy,
-        sleeper: &Sleeper,
-        memory: &mut Memory,
-    ) -> Result<Option<Timestamp>, tokio::time::error::Elapsed> {
-        let work = async {
-            let mut update = StatusUpdate::default();
-            match self.numbers(target, sleeper, memory).await {
-                Ok(None) => return,
-                Ok(Some(numbers)) => {
-                    let readings = numbers.readings();
-                    let scaled = to_demand(policy, &numbers.seen(&readings), self.clock.now());
-                    self.scale(target, sleeper, &scaled, &numbers, memory, &mut update)
-                        .await;
-                }
-                Err(unscaled) => {
-                    update.scaling = Some(numbers::looked_at(sleeper, self.clock.now()));
-                    update.conditions.push(unscaled);
-                }
-            }
-            self.say(target, sleeper, update, self.clock.now()).await;
-        };
-        tokio::time::timeout(self.config.round_limit, work).await?;
-        Ok(Some(self.clock.now() + ASK_FOR_DEMAND_AGAIN))
-    }
-
-    /// Writes a number of replicas that was decided, and says so.
-    async fn scale(
-        &self,
-        target: &Target,
-        sleeper: &Sleeper,
-        scaled: &Scaled,
-        numbers: &Numbers,
-        memory: &mut Memory,
-        update: &mut StatusUpdate,
-    ) {
-        let decision = &scaled.decision;
-        let wanted = decision.replicas.filter(|_| decision.rescales());
-        let mut conditions = numbers::conditions(scaled);
-        let mut resized = None;
-        if let Some(replicas) = wanted {
-            let key = sleeper_key(&target.key);
-            let place = self.writing.acquire().await;
-            let written = numbers
-                .resize(&*self.sleepers, &key, state(sleeper), replicas)
-                .await;
-            drop(place);
-            match written {
-                Ok(true) => {
-                    let (from, resource) = (decision.current, &target.key);
-                    tracing::info!(owner = %self.owner, %resource, "{decision}");
-                    self.metrics.resized(&self.owner, from, replicas);
-                    let (namespace, text) = (&target.key.namespace, decision.to_string());
-                    self.sleepers
-                        .tell(namespace, &target.object, false, "SuccessfulRescale", &text)
-                        .await;
-                    resized = Some(self.clock.now());
-                }
-                // It is decided anew; that it was decided now changes nothing.
-                Ok(false) => return,
-                Err(failed) => {
-                    conditions.retain(|known| known.kind != failed.kind);
-                    conditions.push(failed);
-                    update.conditions.extend(conditions);
-                    update.scaling = Some(numbers::looked_at(sleeper, self.clock.now()));
-                    return;
-                }
-            }
-        }
-        let now = self.clock.now();
-        update.scaling = numbers::status(sleeper, scaled, resized, &mut memory.scaling, now);
-        if update.scaling.is_none() && conditions.iter().any(|known| !known.status) {
-            update.scaling = Some(numbers::looked_at(sleeper, now));
-        }
-        update.conditions.extend(conditions);
-    }
-
     /// Tells people what does not hold, and the source everything.
-    async fn say(&self, target: &Target, sleeper: &Sleeper, update: StatusUpdate, at: Timestamp) {
+    async fn say(&self, target: &Target, sleeper: &Sleeper, mut update: StatusUpdate, at: Timestamp) {
+        if update.scaling.is_none() && update.conditions.iter().any(numbers::is_trouble) {
+            update.scaling = Some(numbers::looked_at(sleeper, at));
+        }
         for condition in update.conditions.iter().filter(|known| is_told(known)) {
             self.warn(target, sleeper, condition).await;
         }
@@ -458,14 +362,6 @@ fn error_condition(owner: &Owner, target: &Target, error: &ActError) -> Option<C
 /// Whether people hear of a condition by an event, too. That a reading has no data is no event: it may just not be there yet.
 fn is_told(condition: &ConditionUpdate) -> bool {
     !condition.status && condition.reason != "NoData"
-}
-
-/// How the replicas of what wakes are decided, if requests that wait for it decide about them.
-fn woken_by_demand<'t>(target: &'t Target, sleeper: &Sleeper) -> Option<&'t MetricsPolicy> {
-    match &target.policy {
-        Policy::Metrics(policy) if numbers::wakes_by_demand(target, policy, sleeper) => Some(policy),
-        Policy::Metrics(_) | Policy::Idle => None,
-    }
 }
 
 fn late(limit: Duration, target: &Target, memory: Memory) -> Ended {

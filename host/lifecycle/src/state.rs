@@ -163,11 +163,14 @@ impl SleeperState {
         (self.zero_observed || self.may_be_at_zero()) && !self.pods_gone
     }
 
+    /// Whether it went to sleep since a wake last brought a ready pod.
+    pub fn has_slept(&self) -> bool {
+        self.slept.is_some_and(|slept| Some(slept) > self.wake_completed)
+    }
+
     /// Whether the wake followed a sleep, and nobody has looked yet whether that had scaled to zero.
     pub(crate) fn may_be_at_zero(&self) -> bool {
-        self.phase == Phase::Waking
-            && !self.zero_observed
-            && self.slept.is_some_and(|slept| Some(slept) > self.wake_completed)
+        self.phase == Phase::Waking && !self.zero_observed && self.has_slept()
     }
 
     /// From when on pods from before the wake count too, if they did not from the start.

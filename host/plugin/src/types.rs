@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use dormouse_model::PodScrape;
-use dormouse_model::{Behavior, GroupKind, ObjectRef, ScaleEvent};
+use dormouse_model::{Behavior, GroupKind, MetricTarget, ObjectRef, ScaleEvent};
 use jiff::Timestamp;
 
 use crate::GuestError;
@@ -120,17 +120,6 @@ pub struct Rule {
     pub threshold: String,
 }
 
-/// What the reading of a goal should be. Quantities are texts as the guest wrote them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GoalTarget {
-    /// This in total.
-    Value(String),
-    /// This for each pod.
-    Average(String),
-    /// This percentage of what the pods request.
-    Utilization(i32),
-}
-
 /// A metric that decides how many replicas a resource has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Goal {
@@ -139,7 +128,7 @@ pub struct Goal {
     /// How far back it looks. None: not said.
     pub window: Option<Duration>,
     /// What it should be.
-    pub target: GoalTarget,
+    pub target: MetricTarget,
 }
 
 /// How many replicas a resource has while it is up.

@@ -147,9 +147,9 @@ impl Readings {
                     Err(error) => MetricSamples::Error(error.clone()),
                 }
             }
-            Query::Given(value) => MetricSamples::total(Sample::Value(*value)),
             Query::Custom { .. } => MetricSamples::value(self.sample(query, max_age, now).await),
-            Query::Concurrency { .. }
+            Query::Given(_)
+            | Query::Concurrency { .. }
             | Query::Traffic { .. }
             | Query::External { .. }
             | Query::Prometheus { .. } => MetricSamples::total(self.sample(query, max_age, now).await),

@@ -4,10 +4,10 @@ use dormouse_model::{MetricSpec, MetricsPolicy};
 use jiff::Timestamp;
 
 use crate::hpa::{
-    Autoscaler, Conditions, Event, MetricReading, Observed, ObservedScale, Pod, ReplicaCalculator, Settings,
+    Autoscaler, Conditions, MetricReading, Observed, ObservedScale, Pod, ReplicaCalculator, Settings,
     Tolerances, compute, reconcile,
 };
-use crate::{Activity, Bounds, DecisionInput, Limit, LimitKind, ScaleDecision, ScalingHistory};
+use crate::{Activity, Bounds, DecisionInput, ScaleDecision, ScalingHistory};
 
 /// Everything that the number of replicas follows from.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +33,6 @@ pub struct Scaled {
     pub decision: ScaleDecision,
     /// What holds for it, as a HorizontalPodAutoscaler says it.
     pub conditions: Conditions,
-    /// What to tell.
-    pub events: Vec<Event>,
     /// What to remember, provided that the scale can be written.
     pub history: ScalingHistory,
 }
@@ -65,7 +63,6 @@ pub(crate) fn scaled(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestam
         history: ScalingHistory::of(&round.history, policy.behavior.as_ref(), window, now),
         decision: round.decision,
         conditions: round.conditions,
-        events: round.events,
     }
 }
 
@@ -82,7 +79,6 @@ fn within_bounds(bounds: Bounds, seen: &ScaleSeen<'_>) -> Scaled {
             limits: correction.into_iter().collect(),
         },
         conditions: Conditions::default(),
-        events: Vec::new(),
         history: seen.history.clone(),
     }
 }
@@ -110,25 +106,13 @@ pub fn to_demand(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestamp) -
             .map(|(metric, proposal)| DecisionInput::of_metric(metric, proposal))
             .collect();
         let wanted = computation.replicas.unwrap_or(current);
-        let bounds = bounds(policy);
-        let (replicas, kind) = if wanted > bounds.max {
-            (bounds.max, Some(LimitKind::MaxReplicas))
-        } else if wanted < bounds.min {
-            (bounds.min, Some(LimitKind::MinReplicas))
-        } else {
-            (wanted, None)
-        };
-        decision.limits.extend(kind.map(|kind| Limit {
-            kind,
-            from: wanted,
-            to: replicas,
-        }));
-        decision.replicas = Some(replicas.max(current));
+        let limit = bounds(policy).correction(wanted);
+        decision.replicas = Some(limit.map_or(wanted, |limit| limit.to).max(current));
+        decision.limits.extend(limit);
     }
     Scaled {
         decision,
         conditions: Conditions::default(),
-        events: Vec::new(),
         history: seen.history.clone(),
     }
 }

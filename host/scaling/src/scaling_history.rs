@@ -81,20 +81,16 @@ impl ScalingHistory {
 
     /// Whether it says the same, but for how long the last recommendation was repeated: then it need not be written.
     pub fn is_same(&self, other: &Self) -> bool {
-        let replicas = |history: &Self| {
-            let all = history.recommendations.iter();
-            all.map(|one| one.replicas).collect::<Vec<_>>()
+        let recommended = match (
+            self.recommendations.split_last(),
+            other.recommendations.split_last(),
+        ) {
+            (Some((last, earlier)), Some((others, before))) => {
+                last.replicas == others.replicas && earlier == before
+            }
+            (one, two) => one == two,
         };
-        let earlier = |history: &Self| {
-            let all = &history.recommendations;
-            all.get(..all.len().saturating_sub(1))
-                .unwrap_or_default()
-                .to_vec()
-        };
-        replicas(self) == replicas(other)
-            && earlier(self) == earlier(other)
-            && self.scale_ups == other.scale_ups
-            && self.scale_downs == other.scale_downs
+        recommended && self.scale_ups == other.scale_ups && self.scale_downs == other.scale_downs
     }
 
     /// As decisions read it.

@@ -265,11 +265,6 @@ impl Cluster {
         self.inner.server.client()
     }
 
-    /// The API server.
-    pub fn server(&self) -> &ApiServer {
-        &self.inner.server
-    }
-
     /// Replicas between one and many.
     pub fn scalers(&self) -> Scalers {
         let inner = &self.inner;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use dormouse_kubernetes::{ApiServer, WorkloadScale};
+use dormouse_kubernetes::{ApiServer, ClusterError, WorkloadScale};
 use dormouse_model::ObjectRef;
 use kube::ResourceExt;
 
@@ -22,6 +22,14 @@ pub struct Scalers {
 }
 
 impl Scalers {
+    /// Reads the scale of a workload.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn scale(&self, namespace: &str, workload: &ObjectRef) -> Result<WorkloadScale, ClusterError> {
+        self.server.scale(namespace, workload).await
+    }
+
     /// Sets the replicas of a workload of a Sleeper, if its owner may scale it, and nobody has changed it since its scale was read.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use dormouse_model::{
     MetricsPolicy, ObjectMetric, ObjectRef, Owner, PodsMetric, Policy, Quantity, QuantityError, Query,
     QuerySource, ResourceMetric, Routing, Scale, Target, TargetKey, TargetState, Trigger, metric_name,
 };
-use dormouse_plugin::types::{Goal, GoalTarget, MetricSource, Resource, ResourceState, Rule, Scaling};
+use dormouse_plugin::types::{Goal, MetricSource, Resource, ResourceState, Rule, Scaling};
 use dormouse_readings::template;
 
 use crate::Effective;
@@ -234,7 +234,7 @@ impl Asker<'_> {
 
 /// A goal as a HorizontalPodAutoscaler would declare it. What that has no word for counts as an external metric: one number.
 fn metric_spec(resource: &Resource, goal: &Goal) -> Result<MetricSpec, String> {
-    let target = metric_target(&goal.target)?;
+    let target = goal.target;
     let metric = |name: String| MetricIdentifier { name, selector: None };
     let external = |name: String| MetricSpec::External {
         external: ExternalMetric {
@@ -284,15 +284,6 @@ fn metric_spec(resource: &Resource, goal: &Goal) -> Result<MetricSpec, String> {
         | MetricSource::ObservedTraffic
         | MetricSource::Other { .. } => Ok(external(describe(&goal.source))),
     }
-}
-
-fn metric_target(target: &GoalTarget) -> Result<MetricTarget, String> {
-    let quantity = |text: &str| text.parse::<Quantity>().map_err(|error| error.to_string());
-    Ok(match target {
-        GoalTarget::Value(text) => MetricTarget::Value(quantity(text)?),
-        GoalTarget::Average(text) => MetricTarget::AverageValue(quantity(text)?),
-        GoalTarget::Utilization(percent) => MetricTarget::Utilization(*percent),
-    })
 }
 
 /// What stands for a goal that cannot be read.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dormouse_kubernetes::ClusterError;
-use dormouse_model::{Behavior, Phase, Query, ScalingRules};
-use dormouse_plugin::types::{Goal, GoalTarget, MetricSource, Resource, ResourceState, Scaling};
+use dormouse_model::{Behavior, MetricTarget, Phase, Query, ScalingRules};
+use dormouse_plugin::types::{Goal, MetricSource, Resource, ResourceState, Scaling};
 use dormouse_scaling::Sample;
 use dormouse_sleepers::lifecycle::DesiredState;
 use dormouse_sleepers::{DemandEntry, DesiredStateError, SleeperKey};
@@ -29,7 +29,7 @@ fn goal(source: MetricSource, average: &str) -> Goal {
     Goal {
         source,
         window: None,
-        target: GoalTarget::Average(average.into()),
+        target: MetricTarget::AverageValue(average.parse().expect("a quantity")),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use dormouse_model::{MetricSpec, Quantity};
+use dormouse_readings::MetricSamples;
 use dormouse_scaling::hpa::{
-    self, Conditions, ContainerUsage, History, MetricReading, Observed, ObservedScale, PodSample, PodValue,
-    Resources, Settings,
+    self, Conditions, ContainerUsage, History, Observed, ObservedScale, PodSample, PodValue, Resources,
+    Settings,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -164,7 +165,7 @@ impl Run<'_> {
         let read: Vec<_> = metrics
             .map(|(metric, column)| self.read(metric, row.get(*column), now))
             .collect();
-        let readings: Vec<_> = read.iter().map(Read::as_reading).collect();
+        let readings: Vec<_> = read.iter().map(MetricSamples::as_reading).collect();
         let autoscaler = hpa::Autoscaler {
             // Where it may sleep, zero is not for metrics to decide.
             min_replicas: Some(target.min_replicas.max(self.plan.sleep.map_or(0, |_| 1))),
@@ -196,28 +197,30 @@ impl Run<'_> {
     }
 
     /// What is read of a metric: what is recorded for all pods is spread evenly over those that are ready.
-    fn read(&self, metric: &MetricSpec, recorded: Option<Quantity>, now: Timestamp) -> Read {
+    fn read(&self, metric: &MetricSpec, recorded: Option<Quantity>, now: Timestamp) -> MetricSamples {
         let Some(recorded) = recorded else {
-            return Read::Missing;
+            return MetricSamples::NoData("nothing was recorded".to_owned());
         };
         let ready = u32::try_from(self.pods.ready(now)).unwrap_or(u32::MAX);
         let share = recorded.mul_div(1, ready.max(1)).unwrap_or(recorded);
         match metric {
-            MetricSpec::Object { .. } => Read::Value(recorded.saturating_millis()),
-            MetricSpec::External { .. } => Read::Values([recorded.saturating_millis()]),
+            MetricSpec::Object { .. } => MetricSamples::Value(recorded.saturating_millis()),
+            MetricSpec::External { .. } => MetricSamples::Total([recorded.saturating_millis()]),
             MetricSpec::Pods { .. } => {
                 let value = share.saturating_millis();
-                Read::PerPod(
+                MetricSamples::PerPod(
                     self.pods
                         .ready_names(now)
                         .map(|pod| PodValue { pod, value })
                         .collect(),
                 )
             }
-            MetricSpec::Resource { resource } => Read::Usage(self.usage("pod", &resource.name, share, now)),
+            MetricSpec::Resource { resource } => {
+                MetricSamples::Usage(self.usage("pod", &resource.name, share, now))
+            }
             MetricSpec::ContainerResource {
                 container_resource: of,
-            } => Read::Usage(self.usage(&of.container, &of.name, share, now)),
+            } => MetricSamples::Usage(self.usage(&of.container, &of.name, share, now)),
         }
     }
 
@@ -272,27 +275,6 @@ impl Run<'_> {
                 .first_ready()
                 .map_or(until, |first| first.clamp(now, until));
             self.timeline.waited += served.duration_since(now);
-        }
-    }
-}
-
-/// What was read of a metric.
-enum Read {
-    Missing,
-    Value(i64),
-    Values([i64; 1]),
-    PerPod(Vec<PodValue>),
-    Usage(Vec<PodSample>),
-}
-
-impl Read {
-    fn as_reading(&self) -> MetricReading<'_> {
-        match self {
-            Self::Missing => MetricReading::Unavailable("nothing was recorded"),
-            Self::Value(value) => MetricReading::Value(*value),
-            Self::Values(values) => MetricReading::Values(values),
-            Self::PerPod(values) => MetricReading::PerPod(values),
-            Self::Usage(samples) => MetricReading::Usage(samples),
         }
     }
 }

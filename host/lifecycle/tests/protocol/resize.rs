@@ -1,16 +1,10 @@
 //! Between one and many: where a number of replicas may be written.
 
-use dormouse_lifecycle::{DesiredState, NotNow, SleeperState, may_resize};
+use dormouse_lifecycle::{DesiredState, NotNow, may_resize};
 use dormouse_model::Phase;
 use rstest::rstest;
 
-fn state(desired: DesiredState, phase: Phase) -> SleeperState {
-    SleeperState {
-        desired,
-        phase,
-        ..SleeperState::default()
-    }
-}
+use crate::fixture::state;
 
 #[rstest]
 fn zero_is_neither_left_nor_reached(
@@ -26,7 +20,7 @@ fn zero_is_neither_left_nor_reached(
     )]
     phase: Phase,
 ) {
-    let state = state(desired, phase);
+    let state = state(phase, desired);
     for known in [Some(&state), None] {
         assert_eq!(may_resize(known, 0, 3), Err(NotNow::AtZero));
         assert_eq!(may_resize(known, 3, 0), Err(NotNow::ToZero));
@@ -51,7 +45,7 @@ fn zero_is_neither_left_nor_reached(
 #[case::going_to_sleep(DesiredState::Asleep, Phase::Diverting, false, false)]
 #[case::asleep(DesiredState::Asleep, Phase::Asleep, false, false)]
 fn up_and_down(#[case] desired: DesiredState, #[case] phase: Phase, #[case] up: bool, #[case] down: bool) {
-    let state = state(desired, phase);
+    let state = state(phase, desired);
     assert_eq!(may_resize(Some(&state), 3, 4).is_ok(), up);
     assert_eq!(may_resize(Some(&state), 3, 2).is_ok(), down);
 }

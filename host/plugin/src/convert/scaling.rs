@@ -1,11 +1,11 @@
 //! How many replicas a resource is to have.
 
-use dormouse_model::{Behavior, Quantity};
+use dormouse_model::{Behavior, MetricTarget, Quantity};
 
 use super::{Garbage, source, window};
 use crate::bindings::dormouse::plugin::types as wit;
 use crate::host::clip;
-use crate::types::{Goal, GoalTarget, Scaling};
+use crate::types::{Goal, Scaling};
 
 /// Goals of one resource.
 const GOALS: usize = 16;
@@ -45,20 +45,20 @@ fn goal(goal: wit::Goal) -> Result<Goal, Garbage> {
         source: source::source(goal.source)?,
         window: goal.window.map(window).transpose()?,
         target: match goal.target {
-            wit::GoalTarget::Value(text) => GoalTarget::Value(above_zero(text)?),
-            wit::GoalTarget::Average(text) => GoalTarget::Average(above_zero(text)?),
+            wit::GoalTarget::Value(text) => MetricTarget::Value(above_zero(text)?),
+            wit::GoalTarget::Average(text) => MetricTarget::AverageValue(above_zero(text)?),
             wit::GoalTarget::Utilization(percent) => {
                 let whole = i32::try_from(percent).ok().filter(|percent| *percent > 0);
                 let whole = whole.ok_or_else(|| Garbage(format!("a utilization of {percent} %")))?;
-                GoalTarget::Utilization(whole)
+                MetricTarget::Utilization(whole)
             }
         },
     })
 }
 
-fn above_zero(text: String) -> Result<String, Garbage> {
+fn above_zero(text: String) -> Result<Quantity, Garbage> {
     match text.parse::<Quantity>() {
-        Ok(quantity) if quantity > Quantity::ZERO => Ok(text),
+        Ok(quantity) if quantity > Quantity::ZERO => Ok(quantity),
         Ok(_) => Err(Garbage(format!(
             "the target {:?} is not above zero",
             clip(text, 64)
@@ -102,7 +102,7 @@ mod tests {
     fn what_is_right_passes() {
         let scaling = super::scaling(good()).unwrap();
         assert_eq!((scaling.min_replicas, scaling.max_replicas), (2, 10));
-        assert_eq!(scaling.goals[0].target, GoalTarget::Utilization(50));
+        assert_eq!(scaling.goals[0].target, MetricTarget::Utilization(50));
         let down = scaling.behavior.and_then(|behavior| behavior.scale_down);
         assert_eq!(
             down.and_then(|rules| rules.stabilization_window_seconds),

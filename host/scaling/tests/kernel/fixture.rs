@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dormouse_model::{Behavior, MetricSpec};
+use dormouse_model::{
+    Behavior, MetricSpec, ObjectRef, Owner, Policy, Routing, Scale, Target, TargetKey, TargetState,
+};
 use dormouse_scaling::hpa::{
     Autoscaler, Conditions, History, MetricReading, Observed, ObservedScale, Reconciliation, Settings,
     reconcile,
@@ -17,6 +19,32 @@ pub fn now() -> Timestamp {
 
 pub fn ago(span: Duration) -> Timestamp {
     now() - SignedDuration::try_from(span).unwrap()
+}
+
+/// A target that is awake, of which nothing else is said.
+pub fn target() -> Target {
+    Target {
+        key: TargetKey {
+            owner: Owner::plugin("workloads"),
+            namespace: "shop".into(),
+            name: "web".into(),
+        },
+        object: ObjectRef::default(),
+        state: TargetState::Awake,
+        scale: Scale::Workloads(vec![]),
+        wake_on: vec![],
+        routing: Routing::First,
+        triggers: vec![],
+        policy: Policy::Idle,
+        every: MINUTE,
+        last_event: None,
+        readiness_timeout: None,
+        restore_replicas: None,
+        wake_at: None,
+        reason: None,
+        cookie: None,
+        problem: None,
+    }
 }
 
 /// An external metric with a target per pod.

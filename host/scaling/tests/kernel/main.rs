@@ -8,5 +8,6 @@ mod autoscaler;
 mod fixture;
 mod memory;
 mod properties;
+mod recommend;
 mod remembered;
 mod requests;

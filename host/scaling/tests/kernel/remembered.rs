@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_model::{
-    Behavior, Metric, MetricsPolicy, ObjectRef, Owner, Policy, PolicyKind, QuerySource, Routing, Scale,
-    ScalingPolicy, ScalingRules, Target, TargetKey, TargetState,
+    Behavior, Metric, MetricsPolicy, Policy, PolicyKind, QuerySource, ScalingPolicy, ScalingRules, Target,
 };
 use dormouse_scaling::hpa::{
     Autoscaler, Conditions, History, MetricReading, Observed, ObservedScale, Settings, reconcile,
@@ -15,30 +14,12 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::fixture::{backlog, now};
+use crate::fixture::{self, backlog, now};
 
 fn target(policy: MetricsPolicy) -> Target {
     Target {
-        key: TargetKey {
-            owner: Owner::plugin("workloads"),
-            namespace: "shop".into(),
-            name: "web".into(),
-        },
-        object: ObjectRef::default(),
-        state: TargetState::Awake,
-        scale: Scale::Workloads(vec![ObjectRef::default()]),
-        wake_on: vec![],
-        routing: Routing::First,
-        triggers: vec![],
         policy: Policy::Metrics(Arc::new(policy)),
-        every: Duration::from_secs(15),
-        last_event: None,
-        readiness_timeout: None,
-        restore_replicas: None,
-        wake_at: None,
-        reason: None,
-        cookie: None,
-        problem: None,
+        ..fixture::target()
     }
 }
 

@@ -1,21 +1,15 @@
 //! What should become of a target: the policy of idle targets, clause by clause.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::time::Duration;
 
-use dormouse_model::{
-    ObjectRef, Owner, Policy, Quantity, QuerySource, Routing, Scale, ScaleEvent, ScaleEventKind, Target,
-    TargetKey, TargetState, Trigger,
-};
+use dormouse_model::{Quantity, QuerySource, Scale, ScaleEvent, ScaleEventKind, Target, Trigger};
 use dormouse_scaling::{Desired, Input, Rule, Sample, Seen, Standing, recommend};
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 
-const WINDOW: Duration = Duration::from_secs(600);
+use crate::fixture::{self, now};
 
-fn now() -> Timestamp {
-    "2026-03-01T12:00:00Z".parse().unwrap()
-}
+const WINDOW: Duration = Duration::from_secs(600);
 
 fn after(seconds: i64) -> Timestamp {
     now() + SignedDuration::from_secs(seconds)
@@ -30,26 +24,10 @@ fn target(scale: Scale, sources: &[QuerySource]) -> Target {
         threshold: Quantity::ZERO,
     });
     Target {
-        key: TargetKey {
-            owner: Owner::plugin("workloads"),
-            namespace: "shop".into(),
-            name: "web".into(),
-        },
-        object: ObjectRef::default(),
-        state: TargetState::Awake,
         scale,
         wake_on: vec!["web".into()],
-        routing: Routing::First,
         triggers: triggers.collect(),
-        policy: Policy::Idle,
-        every: Duration::from_secs(60),
-        last_event: None,
-        readiness_timeout: None,
-        restore_replicas: None,
-        wake_at: None,
-        reason: None,
-        cookie: None,
-        problem: None,
+        ..fixture::target()
     }
 }
 
