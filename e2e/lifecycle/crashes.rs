@@ -53,14 +53,17 @@ async fn a_leader_that_dies_between_any_two_steps_of_a_sleep(world: Arc<World>) 
     for step in 0..=STEPS {
         world.deploy_known(ns, &name(step), Wanted::never()).await?;
     }
-    world.run_replicas("dormouse-autoscaler", 0).await?;
-    let mut reached = Vec::new();
-    for step in 0..=STEPS {
-        world.request_sleep(ns, &name(step)).await?;
-        take(&world, ns, &name(step), Role::Leader, step).await?;
-        reached.push(world.state(ns, &name(step)).await?.phase);
-    }
-    world.run_replicas("dormouse-autoscaler", 1).await?;
+    let reached = world
+        .without_autoscaler(async || {
+            let mut reached = Vec::new();
+            for step in 0..=STEPS {
+                world.request_sleep(ns, &name(step)).await?;
+                take(&world, ns, &name(step), Role::Leader, step).await?;
+                reached.push(world.state(ns, &name(step)).await?.phase);
+            }
+            Ok(reached)
+        })
+        .await?;
     ensure!(
         reached.contains(&Phase::Diverting) && reached.contains(&Phase::Draining),
         "{reached:?}"

@@ -36,10 +36,9 @@ async fn demand_while_draining_rolls_back(world: Arc<World>) -> Result<()> {
 async fn demand_in(world: &World, ns: &str, phase: Phase) -> Result<()> {
     let name = "web";
     world.deploy_known(ns, name, Wanted::never()).await?;
-    world.run_replicas("dormouse-autoscaler", 0).await?;
-    let outcome = Box::pin(disturbed(world, ns, name, phase)).await;
-    world.run_replicas("dormouse-autoscaler", 1).await?;
-    outcome
+    world
+        .without_autoscaler(async || Box::pin(disturbed(world, ns, name, phase)).await)
+        .await
 }
 
 async fn disturbed(world: &World, ns: &str, name: &str, phase: Phase) -> Result<()> {

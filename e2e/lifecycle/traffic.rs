@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use dormouse::local::SYSTEM_NAMESPACE;
 use dormouse::requests;
 use dormouse_model::Phase;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::world::{Wanted, World};
+use crate::world::{AUTOSCALER, Wanted, World};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -161,12 +162,9 @@ async fn a_dlx_that_is_told_to_end_answers_what_it_holds(world: Arc<World>) -> R
     // A rolling restart: each replica gets SIGTERM while it holds requests.
     for pod in world.pods("dormouse-dlx").await? {
         let pod = pod.metadata.name.unwrap_or_default();
-        kube::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(
-            world.client.clone(),
-            dormouse::local::SYSTEM_NAMESPACE,
-        )
-        .delete(&pod, &kube::api::DeleteParams::default())
-        .await?;
+        kube::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(world.client.clone(), SYSTEM_NAMESPACE)
+            .delete(&pod, &kube::api::DeleteParams::default())
+            .await?;
     }
     let answers = held.await?;
     let lost: Vec<_> = answers
@@ -197,10 +195,11 @@ async fn killing_the_autoscaler_at_random_moments_loses_nothing(world: Arc<World
         )
         .await?;
     let url = world.url(ns, name).await?;
+    let autoscalers = world.replicas(SYSTEM_NAMESPACE, AUTOSCALER).await?;
     let mut lost = Vec::new();
     for moment in 0..8_u64 {
         tokio::time::sleep(Duration::from_millis(400 + moment * 350)).await;
-        for pod in world.pods("dormouse-autoscaler").await? {
+        for pod in world.pods(AUTOSCALER).await? {
             world.kill(&pod.metadata.name.unwrap_or_default()).await?;
         }
         let answer = requests::get(&url).await;
@@ -208,7 +207,7 @@ async fn killing_the_autoscaler_at_random_moments_loses_nothing(world: Arc<World
             lost.push(answer.describe());
         }
     }
-    world.run_replicas("dormouse-autoscaler", 1).await?;
+    world.run_replicas(AUTOSCALER, autoscalers).await?;
     ensure!(lost.is_empty(), "{lost:?}");
     world.until_phase(ns, name, Phase::Asleep).await?;
     let answer = requests::get(&url).await;

@@ -17,6 +17,9 @@ use serde::Deserialize;
 
 use crate::installation::Installation;
 
+/// The Deployment of the autoscaler.
+pub const AUTOSCALER: &str = "dormouse-autoscaler";
+
 /// Long enough for anything that should happen at all.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 /// The bundled plugin.
@@ -432,6 +435,15 @@ impl World {
             .delete(pod, &at_once)
             .await?;
         Ok(())
+    }
+
+    /// Does something while no autoscaler runs, and brings back as many as there were, whatever comes of it.
+    pub async fn without_autoscaler<T>(&self, act: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        let before = self.replicas(SYSTEM_NAMESPACE, AUTOSCALER).await?;
+        self.run_replicas(AUTOSCALER, 0).await?;
+        let outcome = Box::pin(act()).await;
+        self.run_replicas(AUTOSCALER, before).await?;
+        outcome
     }
 
     /// Scales a part of Dormouse and waits until it is so.

@@ -10,7 +10,7 @@ use dormouse_model::Phase;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 
-use crate::world::{Wanted, World, managed};
+use crate::world::{AUTOSCALER, Wanted, World, managed};
 use crate::{Case, case};
 
 pub fn cases() -> Vec<Case> {
@@ -28,7 +28,7 @@ const LEAVES: Duration = Duration::from_secs(90);
 
 async fn leader(world: &World) -> Result<Option<String>> {
     let lease = Api::<Lease>::namespaced(world.client.clone(), SYSTEM_NAMESPACE)
-        .get("dormouse-autoscaler")
+        .get(AUTOSCALER)
         .await?;
     Ok(lease
         .spec
@@ -37,9 +37,9 @@ async fn leader(world: &World) -> Result<Option<String>> {
 }
 
 async fn a_killed_leader_is_replaced_within_fifteen_seconds(world: Arc<World>) -> Result<()> {
-    world.run_replicas("dormouse-autoscaler", 2).await?;
+    world.run_replicas(AUTOSCALER, 2).await?;
     let first = world.until("a leader", async || leader(&world).await).await?;
-    let pods = world.pods("dormouse-autoscaler").await?;
+    let pods = world.pods(AUTOSCALER).await?;
     let victim = pods
         .iter()
         .filter_map(|pod| pod.metadata.name.clone())
@@ -62,7 +62,7 @@ async fn a_killed_leader_is_replaced_within_fifteen_seconds(world: Arc<World>) -
     ensure!(took < Duration::from_secs(15), "after {took:?}");
     // It does not only hold the lease, it works.
     world.put_to_sleep(ns, name).await?;
-    world.run_replicas("dormouse-autoscaler", 2).await
+    world.run_replicas(AUTOSCALER, 2).await
 }
 
 async fn slices_follow_the_dlx_pods_as_they_come_and_go(world: Arc<World>) -> Result<()> {
@@ -135,13 +135,14 @@ async fn without_an_autoscaler_requests_still_wake(world: Arc<World>) -> Result<
     let (ns, name) = ("no-autoscaler", "web");
     world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
-    world.run_replicas("dormouse-autoscaler", 0).await?;
-    let answer = requests::get(&world.url(ns, name).await?).await;
-    // A DLX that has just started does not know of outages before, so it leaves no Service for `outageGrace`.
-    let awake = world.until_phase_within(LEAVES, ns, name, Phase::Awake).await;
-    world.run_replicas("dormouse-autoscaler", 2).await?;
-    ensure!(answer.is_ok(), "{}", answer.describe());
-    awake?;
+    world
+        .without_autoscaler(async || {
+            let answer = requests::get(&world.url(ns, name).await?).await;
+            ensure!(answer.is_ok(), "{}", answer.describe());
+            // A DLX that has just started does not know of outages before, so it leaves no Service for `outageGrace`.
+            world.until_phase_within(LEAVES, ns, name, Phase::Awake).await
+        })
+        .await?;
     world.assert_undiverted(ns, name).await
 }
 
@@ -149,18 +150,18 @@ async fn what_sleeps_survives_both_being_deleted(world: Arc<World>) -> Result<()
     let (ns, name) = ("both", "web");
     world.deploy_known(ns, name, Wanted::never()).await?;
     world.put_to_sleep(ns, name).await?;
-    world.run_replicas("dormouse-autoscaler", 0).await?;
-    world.run_replicas("dormouse-dlx", 0).await?;
-    // Nobody is there to wake it. A client waits or is refused, and nothing is lost for good.
-    let asleep = world.state(ns, name).await?.phase;
-    world.run_replicas("dormouse-dlx", 2).await?;
-    let url = world.url(ns, name).await?;
-    let answered = world
-        .until("an answer once the DLX is back", async || answers(&url).await)
-        .await;
-    world.run_replicas("dormouse-autoscaler", 2).await?;
-    ensure!(asleep == Phase::Asleep, "{asleep:?}");
-    answered?;
+    let back = async || {
+        world.run_replicas("dormouse-dlx", 0).await?;
+        // Nobody is there to wake it. A client waits or is refused, and nothing is lost for good.
+        let asleep = world.state(ns, name).await?.phase;
+        world.run_replicas("dormouse-dlx", 2).await?;
+        ensure!(asleep == Phase::Asleep, "{asleep:?}");
+        let url = world.url(ns, name).await?;
+        world
+            .until("an answer once the DLX is back", async || answers(&url).await)
+            .await
+    };
+    world.without_autoscaler(back).await?;
     world.until_phase(ns, name, Phase::Awake).await?;
     world.assert_undiverted(ns, name).await
 }

@@ -24,6 +24,9 @@ pub struct Timings {
     pub dlx_absence: Duration,
     /// How long a deleted Sleeper waits for its workload's pods before the DLX leaves all the same.
     pub finalize: Duration,
+    /// How long selectors stay parked after no pod from before a wake was left: who writes EndpointSlices may learn of the end of pods
+    /// later than of a selector that finds them. Meanwhile the DLX answers.
+    pub endpoints_lag: Duration,
     /// How long the DLX stays in a Service after a wake although pods of this wake are listed. The times at which pods were
     /// created are known to the second only, so within one second a pod of before may pass for one of this wake.
     /// Meanwhile the DLX answers.
@@ -59,6 +62,7 @@ impl Default for Timings {
             give_up: Duration::from_secs(60),
             dlx_absence: Duration::from_secs(5),
             finalize: Duration::from_secs(30),
+            endpoints_lag: Duration::from_secs(3),
             relist: Duration::from_secs(1),
             unproven: Duration::from_secs(10),
             decision_limit: Duration::from_secs(60),
@@ -157,7 +161,7 @@ fn mine(seen: &Observation, timings: &Timings, held: Option<String>) -> Next {
     }
     match (seen.state.desired, seen.state.phase) {
         (DesiredState::Awake, Phase::Awake) => waking::awake(seen, timings),
-        (DesiredState::Awake, Phase::Waking) => waking::waking(seen),
+        (DesiredState::Awake, Phase::Waking) => waking::waking(seen, timings),
         (DesiredState::Awake, Phase::Ready) => waking::ready(seen, timings),
         // A wake sets desired state and phase in one write, so this is somebody's edit by hand: treat it as a wake.
         (DesiredState::Awake, _) => common::wake(seen, timings, "the desired state was set to Awake"),

@@ -49,11 +49,9 @@ pub struct Observation {
     pub lost_ports: Vec<u16>,
     /// Why a Service port that lacks a DLX port cannot get one, if so.
     pub no_port: Option<String>,
-    /// Pods of the workloads that are not terminating may be there. Only asked for while asleep, until there are none.
+    /// Pods from before the workloads were at zero may be there that are not terminating. Only asked for while asleep and waking, until
+    /// there are none.
     pub pods_left: bool,
-    /// Until when, at the latest, pods from before the wake may be listed as ready although they go: the cluster's controllers learn of
-    /// their end later than of a selector that finds them. None: there are none. Only asked for while waking.
-    pub leaving_until: Option<Timestamp>,
     /// A ready, non-terminating pod accepts connections. Pods created before [`SleeperState::pods_since`] do not count.
     pub ready_pod: bool,
 }

@@ -14,6 +14,9 @@ use crate::{Epoch, TrafficCheck};
 /// remove pods, and much shorter than a readiness timeout.
 pub const SURVIVAL: Duration = Duration::from_secs(10);
 
+/// How long after no pod was left another process may still believe in one.
+const DELETION_LAG: Duration = Duration::from_secs(3);
+
 /// What a resource is meant to be. The phase follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DesiredState {
@@ -103,10 +106,14 @@ pub struct SleeperState {
     /// on somebody else's scaling, which is respected as a wake; while it wakes, pods from before the wake do not count.
     #[serde(rename = "atZero")]
     pub zero_observed: bool,
-    /// No pod was left since the workloads were seen at zero. Every pod that comes after that is of a later scale-up, whatever the
-    /// clocks of those who note its age say.
+    /// No pod was left since the workloads were seen at zero, but those that are terminating. Every pod that comes after that is of a
+    /// later scale-up, whatever the clocks of those who note its age say.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pods_gone: bool,
+    /// When that was noted. None where a version did that does not write it.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pods_gone_at: Option<Timestamp>,
     /// DLX ports of the diverted Services. Kept for a while when awake, so that late connections still find their target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<DivertedPort>,
@@ -138,6 +145,13 @@ impl SleeperState {
         self.reason = reason.into();
     }
 
+    /// Drops what was noted of workloads at zero.
+    pub(crate) fn forget_zero(&mut self) {
+        self.zero_observed = false;
+        self.pods_gone = false;
+        self.pods_gone_at = None;
+    }
+
     /// Counts how often the traffic was switched: odd towards the DLX, even back to the pods. Written on Dormouse's slices, so
     /// that a slice of this generation is never the very version that a late delete of an earlier one has in mind.
     pub fn traffic_generation(&self) -> i64 {
@@ -147,14 +161,22 @@ impl SleeperState {
 
     /// Pods created before this moment do not count as ready: they are from before the workload was at zero and may be
     /// about to go away. In whole seconds, as Kubernetes notes creation, so it is asked for only where the order of events is
-    /// not known otherwise ([`SleeperState::pods_gone`]). None: every pod counts.
+    /// not known otherwise. None: every pod counts.
     ///
     /// Pods that are still there [`SURVIVAL`] after the wake began were kept: when a workload goes to zero and back
     /// quickly, its controller may never have seen the zero, and no younger pod will ever come.
+    ///
+    /// Once no pod is left, every one that comes counts ([`SleeperState::pods_gone`]), but whoever looks may not have heard of the end
+    /// of the last ones yet. Those were created long before the sleep.
     pub fn pods_since(&self, now: Timestamp) -> Option<Timestamp> {
-        let started = self.wake_started.filter(|_| self.needs_age())?;
-        (now < self.pods_survived()?)
-            .then(|| Timestamp::from_second(started.as_second()).ok())
+        let until = self.listed_until(DELETION_LAG)?;
+        let since = if self.pods_gone {
+            self.slept?
+        } else {
+            self.wake_started?
+        };
+        (now < until)
+            .then(|| Timestamp::from_second(since.as_second()).ok())
             .flatten()
     }
 
@@ -177,6 +199,16 @@ impl SleeperState {
     pub fn pods_survived(&self) -> Option<Timestamp> {
         let started = self.wake_started.filter(|_| self.needs_age())?;
         started.checked_add(SURVIVAL).ok()
+    }
+
+    /// Until when somebody who learns of the end of pods by this lag may list one from before the wake although it goes.
+    pub(crate) fn listed_until(&self, lag: Duration) -> Option<Timestamp> {
+        let survived = self.wake_started?.checked_add(SURVIVAL).ok()?;
+        if !self.pods_gone {
+            return self.needs_age().then_some(survived);
+        }
+        // Whatever the clock says of whoever has noted it.
+        Some(self.pods_gone_at?.checked_add(lag).ok()?.min(survived))
     }
 
     /// The failure of the wake that is under way, if it failed.

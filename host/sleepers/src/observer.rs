@@ -155,7 +155,7 @@ impl Observer {
             if !self.pods.only_unready(&observed) {
                 return None;
             }
-            observed.observation.leaving_until = self.pods.leaving_until(&observed);
+            observed.observation.pods_left = self.pods.any_from_before(&observed);
         }
         Some(observed)
     }
@@ -196,7 +196,7 @@ impl Observer {
         }
         if phase == Phase::Waking {
             (observed.observation.ready_pod, observed.pods_undecided) = self.pods.any_ready(&observed).await;
-            observed.observation.leaving_until = self.pods.leaving_until(&observed);
+            observed.observation.pods_left = self.pods.any_from_before(&observed);
         }
         observed.observation.now = Timestamp::now();
         observed

@@ -73,6 +73,7 @@ pub fn config() -> Config {
             give_up: Duration::from_secs(10),
             dlx_absence: Duration::from_millis(300),
             finalize: Duration::from_secs(5),
+            endpoints_lag: Duration::from_millis(100),
             relist: Duration::from_millis(200),
             unproven: Duration::from_secs(2),
             decision_limit: Duration::from_secs(30),

@@ -33,6 +33,7 @@ impl World {
             timings: Timings {
                 finalize: Duration::from_secs(1),
                 drain_grace: Duration::from_millis(50),
+                endpoints_lag: Duration::from_millis(50),
                 relist: Duration::from_millis(50),
                 unproven: Duration::from_millis(50),
                 ..Timings::default()

@@ -25,6 +25,16 @@ pub(super) fn act_state(seen: &Observation, change: impl FnOnce(&mut SleeperStat
     Next::Act(vec![Step::SetState(Box::new(state))])
 }
 
+/// The state that remembers that workloads are at zero, and since when no pod is left.
+pub(super) fn noted_at_zero(seen: &Observation) -> SleeperState {
+    let mut state = seen.state.clone();
+    state.zero_observed = true;
+    if !state.pods_gone && !seen.pods_left {
+        (state.pods_gone, state.pods_gone_at) = (true, Some(seen.now));
+    }
+    state
+}
+
 pub(super) fn after(from: Option<Timestamp>, now: Timestamp, span: Duration) -> Timestamp {
     let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
     from.unwrap_or(now).saturating_add(span).unwrap_or(Timestamp::MAX)

@@ -4,8 +4,8 @@
 use dormouse_model::Phase;
 
 use super::common::{
-    act_state, after, all_at_zero, catching_up, caught_up, existing, record, recorded, settled, wait, wake,
-    workloads,
+    act_state, after, all_at_zero, catching_up, caught_up, existing, noted_at_zero, record, recorded,
+    settled, wait, wake, workloads,
 };
 use super::waking::{awake, recover};
 use super::{Next, Step, Timings, WaitReason};
@@ -188,8 +188,7 @@ pub(super) fn draining(seen: &Observation, timings: &Timings) -> Next {
             let (now, reason) = (seen.now, seen.state.reason.clone());
             act_state(seen, |state| {
                 state.replicas = replicas;
-                state.zero_observed = false;
-                state.pods_gone = false;
+                state.forget_zero();
                 state.slept = Some(now);
                 state.enter(Phase::Asleep, now, reason);
             })
@@ -242,11 +241,9 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
             None => Next::Act(downs),
         };
     }
-    if !seen.state.zero_observed || (!seen.state.pods_gone && !seen.pods_left) {
-        return act_state(seen, |state| {
-            state.zero_observed = true;
-            state.pods_gone = !seen.pods_left;
-        });
+    let noted = noted_at_zero(seen);
+    if noted != seen.state {
+        return Next::Act(vec![Step::SetState(Box::new(noted))]);
     }
     settled()
 }

@@ -6,13 +6,14 @@ use dormouse_model::Phase;
 use jiff::Timestamp;
 
 use super::common::{
-    act_state, after, all_at_zero, catching_up, caught_up, existing, recorded, settled, wait, wake,
-    wanted_replicas, workloads,
+    act_state, after, all_at_zero, catching_up, caught_up, existing, noted_at_zero, recorded, settled, wait,
+    wake, wanted_replicas, workloads,
 };
 use super::{Next, Step, Timings, WaitReason};
 use crate::traffic_check::spread;
 use crate::{
-    DesiredState, Listed, Observation, Selector, Service, WakeFailure, Workload, WorkloadReplicas, Zero,
+    DesiredState, Listed, Observation, Selector, Service, SleeperState, WakeFailure, Workload,
+    WorkloadReplicas, Zero,
 };
 
 /// How often the record of a wake that waits for a person is renewed.
@@ -72,8 +73,8 @@ pub(super) fn recover(seen: &Observation) -> Option<Next> {
     Some(act_state(seen, |state| {
         // Nothing that was decided before can be taken for this generation's.
         state.epoch = state.epoch.max(seen.carried).saturating_add(1);
+        state.forget_zero();
         state.zero_observed = true;
-        state.pods_gone = false;
         state.replicas = workloads(seen)
             .map(|workload| WorkloadReplicas {
                 workload: workload.object.clone(),
@@ -112,8 +113,8 @@ fn down(seen: &Observation) -> impl Iterator<Item = &Workload> {
 ///
 /// Selectors before replicas: harmless while there are no pods, and if Dormouse dies in the middle the Service heals by itself. As long as
 /// pods of before may be listed although they go, selectors stay parked: half of all connections would end at such a pod.
-pub(super) fn waking(seen: &Observation) -> Next {
-    if let Some(next) = turn_back(seen) {
+pub(super) fn waking(seen: &Observation, timings: &Timings) -> Next {
+    if let Some(next) = turn_back(seen, timings) {
         return next;
     }
     // Not before a wake that is over already.
@@ -131,13 +132,13 @@ pub(super) fn waking(seen: &Observation) -> Next {
         let deadline = after(seen.state.wake_started, seen.now, seen.readiness_timeout);
         if seen.now < deadline {
             let survived = seen.state.pods_survived().filter(|moment| *moment > seen.now);
-            let moments = [survived, leaving_until(seen)].into_iter().flatten();
+            let moments = [survived, leaving_until(seen, timings)].into_iter().flatten();
             let until = moments.fold(deadline, Timestamp::min);
             let reason = unserved(seen).map_or(WaitReason::NoReadyPod, WaitReason::Probe);
             return wait(reason, Some(until));
         }
         if seen.state.current_wake_failure().is_some() {
-            return wait(WaitReason::NoReadyPod, leaving_until(seen));
+            return wait(WaitReason::NoReadyPod, leaving_until(seen, timings));
         }
         let (now, seconds) = (seen.now, seen.readiness_timeout.as_secs_f64());
         return act_state(seen, |state| {
@@ -149,7 +150,7 @@ pub(super) fn waking(seen: &Observation) -> Next {
             });
         });
     }
-    if let Some(until) = leaving_until(seen) {
+    if let Some(until) = leaving_until(seen, timings) {
         return wait(WaitReason::PodsLeaving, Some(until));
     }
     let now = seen.now;
@@ -182,13 +183,13 @@ fn failed(seen: &Observation, message: String) -> Next {
 }
 
 /// What every wake does first, that of a Sleeper that is being deleted included: nothing of the old generation can be carried out afterwards.
-pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
+pub(super) fn turn_back(seen: &Observation, timings: &Timings) -> Option<Next> {
     let at_zero = workloads(seen).any(|workload| workload.replicas == 0 && !stays_at_zero(seen, workload));
     let newly_at_zero = at_zero && !seen.state.zero_observed;
     // A scale-down that is still under way must have lost before pods are listed. When it has, its pods are as good as any.
     let mut steps = fences(seen);
     let never_at_zero = !at_zero && seen.state.may_be_at_zero();
-    let pods_leave = newly_at_zero || (!never_at_zero && leaving(seen).is_some());
+    let pods_leave = newly_at_zero || (!never_at_zero && leaving(seen, timings).is_some());
     let waits = |service: &Service| pods_leave && stands_in(seen, service);
     let restored = parked(seen).filter(|service| !waits(service));
     steps.extend(restored.map(|service| Step::RestoreSelector(service.name.clone())));
@@ -202,15 +203,22 @@ pub(super) fn turn_back(seen: &Observation) -> Option<Next> {
     );
     if newly_at_zero || never_at_zero {
         // Remember it before anything is scaled up: pods of before may look ready although they are going away.
-        let mut state = seen.state.clone();
-        if newly_at_zero {
-            state.zero_observed = true;
+        let state = if newly_at_zero {
+            noted_at_zero(seen)
         } else {
-            state.slept = None;
-        }
+            SleeperState {
+                slept: None,
+                ..seen.state.clone()
+            }
+        };
         steps.push(Step::SetState(Box::new(state)));
     } else {
         steps.extend(scale_ups(seen));
+        // From when on it is known how long selectors wait.
+        let noted = noted_at_zero(seen);
+        if leaving_until(seen, timings).is_some() && noted != seen.state {
+            steps.push(Step::SetState(Box::new(noted)));
+        }
     }
     (!steps.is_empty()).then_some(Next::Act(steps))
 }
@@ -250,8 +258,7 @@ pub(super) fn ready(seen: &Observation, timings: &Timings) -> Next {
     act_state(seen, |state| {
         state.replicas.clear();
         state.selectors.clear();
-        state.zero_observed = false;
-        state.pods_gone = false;
+        state.forget_zero();
         if state.traffic_check.disturbed == 0 {
             state.traffic_check = timings.traffic_check.settled(now, spread(seen.seed, state.epoch));
         }
@@ -294,14 +301,14 @@ pub(super) fn finalize(seen: &Observation, timings: &Timings) -> Next {
             }
         }
         Phase::Waking => {
-            if let Some(next) = turn_back(seen) {
+            if let Some(next) = turn_back(seen, timings) {
                 return next;
             }
             // Who went now would leave a Service parked for ever.
             if let Some(why) = seen.lost_selector() {
                 return failed(seen, why);
             }
-            if let Some(until) = leaving_until(seen) {
+            if let Some(until) = leaving_until(seen, timings) {
                 return repairs(seen).unwrap_or_else(|| wait(WaitReason::PodsLeaving, Some(until)));
             }
         }
@@ -427,7 +434,7 @@ fn stand_in_again(seen: &Observation) -> Option<Next> {
     Some(act_state(seen, |state| {
         state.desired = DesiredState::Asleep;
         state.replicas.clear();
-        (state.zero_observed, state.pods_gone) = (false, false);
+        state.forget_zero();
         state.enter(Phase::Diverting, now, "scaled to zero by somebody else");
     }))
 }
@@ -448,14 +455,15 @@ pub(super) fn leave(seen: &Observation) -> Option<Next> {
 }
 
 /// Until when a Service whose selector is put back could lead to pods that are on their way out. None: it leads to none of them.
-fn leaving(seen: &Observation) -> Option<Timestamp> {
-    seen.leaving_until
-        .filter(|until| seen.state.needs_age() && *until > seen.now)
+fn leaving(seen: &Observation, timings: &Timings) -> Option<Timestamp> {
+    seen.state
+        .listed_until(timings.endpoints_lag)
+        .filter(|until| *until > seen.now)
 }
 
 /// Until when a selector waits for such pods. Where no DLX stands in, one that goes is better than nobody.
-fn leaving_until(seen: &Observation) -> Option<Timestamp> {
-    leaving(seen).filter(|_| parked(seen).any(|service| stands_in(seen, service)))
+fn leaving_until(seen: &Observation, timings: &Timings) -> Option<Timestamp> {
+    leaving(seen, timings).filter(|_| parked(seen).any(|service| stands_in(seen, service)))
 }
 
 /// Replicas for workloads that have none.

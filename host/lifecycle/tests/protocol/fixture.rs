@@ -52,6 +52,7 @@ pub fn timings() -> Timings {
         give_up: Duration::from_secs(60),
         dlx_absence: Duration::from_secs(5),
         finalize: Duration::from_secs(30),
+        endpoints_lag: Duration::from_secs(3),
         relist: Duration::from_secs(1),
         unproven: Duration::from_secs(3),
         decision_limit: Duration::from_secs(30),
@@ -155,6 +156,7 @@ pub fn state(phase: Phase, desired: DesiredState) -> SleeperState {
         }];
         state.zero_observed = true;
         state.pods_gone = phase == Phase::Asleep;
+        state.pods_gone_at = (phase == Phase::Asleep).then(|| ago(90));
         state.slept = Some(ago(100));
     }
     if matches!(phase, Phase::Waking | Phase::Ready) {
@@ -184,7 +186,6 @@ pub fn seen(phase: Phase, desired: DesiredState) -> Observation {
         lost_ports: Vec::new(),
         no_port: None,
         pods_left: false,
-        leaving_until: None,
         ready_pod: phase != Phase::Asleep,
     };
     if matches!(

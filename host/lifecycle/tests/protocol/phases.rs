@@ -213,11 +213,17 @@ fn chaos_3_pods_that_come_after_there_were_none_need_no_age() {
     asleep.pods_left = false;
     let mut state = written(&asleep);
     assert!(state.zero_observed && state.pods_gone);
+    assert_eq!(state.pods_gone_at, Some(now()));
 
     // Scaled up by hand within the second before the wake.
     state.phase = Phase::Waking;
     state.wake_started = Some(now());
-    assert_eq!(state.pods_since(now()), None, "every pod counts");
+    assert_eq!(
+        state.pods_since(now()),
+        Some(ago(100)),
+        "all but those from before the sleep, of whose end one may not have heard"
+    );
+    assert_eq!(state.pods_since(in_secs(3)), None, "every pod counts");
     state.pods_gone = false;
     assert_eq!(
         state.pods_since(now()),

@@ -7,6 +7,7 @@ use dormouse_lifecycle::{
     Zero,
 };
 use dormouse_model::Phase;
+use jiff::Timestamp;
 use rstest::rstest;
 
 use crate::fixture::*;
@@ -17,15 +18,24 @@ fn woken() -> Observation {
     woken.state.phase = Phase::Waking;
     woken.state.desired = DesiredState::Awake;
     // Woken so soon that nobody saw its pods go.
-    woken.state.pods_gone = false;
+    (woken.state.pods_gone, woken.state.pods_gone_at) = (false, None);
+    woken.pods_left = true;
     woken.state.wake_started = Some(ago(1));
     woken.state.since = Some(ago(1));
     woken
 }
 
+/// The same, and its pods were gone long before.
+fn woken_late() -> Observation {
+    let mut woken = woken();
+    (woken.state.pods_gone, woken.state.pods_gone_at) = (true, Some(ago(90)));
+    woken.pods_left = false;
+    woken
+}
+
 #[test]
 fn selectors_first_then_replicas_then_the_slices_turn() {
-    let mut woken = woken();
+    let mut woken = woken_late();
     assert_eq!(
         steps(&woken),
         [Step::RestoreSelector("web".into()), Step::Scale(web(), 3)]
@@ -46,6 +56,8 @@ fn selectors_first_then_replicas_then_the_slices_turn() {
         woken.services[0].own_slice.as_ref().unwrap().generation,
         Some(2 * EPOCH)
     );
+    assert_eq!(waits(&woken), (WaitReason::NoReadyPod, Some(in_secs(119))));
+    woken.state.pods_gone = false;
     assert_eq!(
         waits(&woken),
         (WaitReason::NoReadyPod, Some(in_secs(9))),
@@ -102,39 +114,84 @@ fn zero_is_noted_before_it_is_undone() {
         panic!("{steps:?}")
     };
     assert!(state.zero_observed, "pods of before may still look ready");
+    assert_eq!(state.pods_gone_at, None);
     assert_eq!((state.phase, state.epoch), (Phase::Waking, EPOCH));
+    woken.pods_left = false;
+    assert_eq!(written(&woken).pods_gone_at, Some(now()), "in the same write");
 }
 
 // pods of before must not be listed while they go
 
-#[test]
-fn a_selector_stays_parked_while_pods_of_before_may_be_listed_although_they_go() {
-    let mut woken = woken();
-    woken.state.zero_observed = true;
-    woken.leaving_until = Some(in_secs(5));
-    assert_eq!(steps(&woken), [Step::Scale(web(), 3)], "the wake goes on");
-
+/// The wake has scaled it up again, and the DLX has turned its slice.
+fn scaled_up(woken: &mut Observation) {
     woken.workloads[0].replicas = 3;
     woken.workloads[0].fence = Some(EPOCH);
-    give_slice(&mut woken);
-    assert_eq!(waits(&woken), (WaitReason::NoReadyPod, Some(in_secs(5))));
+    give_slice(woken);
+}
+
+#[test]
+fn a_selector_stays_parked_while_pods_of_before_are_left() {
+    let mut woken = woken();
+    assert_eq!(steps(&woken), [Step::Scale(web(), 3)], "the wake goes on");
+
+    scaled_up(&mut woken);
+    assert_eq!(waits(&woken), (WaitReason::NoReadyPod, Some(in_secs(9))));
     woken.ready_pod = true;
     assert_eq!(
         waits(&woken),
-        (WaitReason::PodsLeaving, Some(in_secs(5))),
+        (WaitReason::PodsLeaving, Some(in_secs(9))),
         "the DLX forwards meanwhile"
     );
     woken.deleting = true;
-    assert_eq!(waits(&woken), (WaitReason::PodsLeaving, Some(in_secs(5))));
+    assert_eq!(waits(&woken), (WaitReason::PodsLeaving, Some(in_secs(9))));
+    woken.state.wake_started = Some(ago(10));
+    assert_eq!(
+        steps(&woken),
+        [Step::RestoreSelector("web".into())],
+        "they were kept"
+    );
+}
 
-    woken.leaving_until = None;
+#[rstest]
+#[case::just_now(ago(0), 3)]
+#[case::a_second_ago(ago(1), 2)]
+#[case::by_a_clock_that_is_ahead(in_secs(600), 9)]
+fn a_selector_stays_parked_until_whoever_writes_slices_knows_that_they_are_gone(
+    #[case] gone: Timestamp,
+    #[case] seconds: i64,
+) {
+    let mut woken = woken_late();
+    woken.state.pods_gone_at = Some(gone);
+    assert_eq!(steps(&woken), [Step::Scale(web(), 3)]);
+    scaled_up(&mut woken);
+    woken.ready_pod = true;
+    assert_eq!(waits(&woken), (WaitReason::PodsLeaving, Some(in_secs(seconds))));
+    woken.state.pods_gone_at = Some(ago(3));
     assert_eq!(steps(&woken), [Step::RestoreSelector("web".into())]);
+}
+
+#[test]
+fn a_wake_notes_when_pods_of_before_are_gone_and_waits_from_then_on() {
+    let mut woken = woken();
+    woken.pods_left = false;
+    let steps = steps(&woken);
+    let [Step::Scale(..), Step::SetState(state)] = &steps[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(
+        state.pods_gone_at,
+        Some(now()),
+        "with the scale-up, not before it"
+    );
+    scaled_up(&mut woken);
+    woken.state = written(&woken);
+    woken.ready_pod = true;
+    assert_eq!(waits(&woken), (WaitReason::PodsLeaving, Some(in_secs(3))));
 }
 
 #[test]
 fn where_no_dlx_stands_in_a_pod_that_goes_is_better_than_nobody() {
     let mut woken = woken();
-    woken.leaving_until = Some(in_secs(5));
     woken.services[0].own_slice = None;
     assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
     give_slice(&mut woken);
@@ -165,17 +222,6 @@ fn a_selector_goes_back_after_a_scale_down_that_is_under_way_can_not_land_any_mo
         "in this order: one that fails ends it"
     );
     assert_eq!(state.slept, None, "the last of them says that it has lost");
-}
-
-#[test]
-fn pods_that_are_gone_or_kept_hold_no_selector_back() {
-    let mut woken = woken();
-    woken.leaving_until = Some(in_secs(5));
-    woken.state.pods_gone = true;
-    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
-    woken.state.pods_gone = false;
-    woken.leaving_until = Some(now());
-    assert_eq!(steps(&woken)[0], Step::RestoreSelector("web".into()));
 }
 
 // which replicas come back

@@ -13,6 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::node::Node;
 
+/// How far the endpoints controller may be behind.
+const ENDPOINTS_LAG: SignedDuration = SignedDuration::from_millis(900);
+
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub fn timings() -> Timings {
@@ -22,6 +25,7 @@ pub fn timings() -> Timings {
         give_up: Duration::from_secs(20),
         dlx_absence: Duration::from_secs(3),
         finalize: Duration::from_secs(10),
+        endpoints_lag: Duration::from_secs(1),
         relist: Duration::from_secs(1),
         unproven: Duration::from_secs(1),
         decision_limit: Duration::from_secs(20),
@@ -103,6 +107,8 @@ pub struct Cluster {
     pub services: Vec<SimService>,
     pub workloads: Vec<SimWorkload>,
     pub pods: Vec<Pod>,
+    /// Ready pods that were removed, and when: the endpoints controller may not have heard of it.
+    removed: Vec<(Pod, Timestamp)>,
     pub dlx: Vec<u8>,
     /// Those DLX that know the Sleeper's ports. The others refuse connections to them.
     knowing: BTreeSet<u8>,
@@ -141,6 +147,7 @@ impl Cluster {
             services: Vec::new(),
             workloads: Vec::new(),
             pods: Vec::new(),
+            removed: Vec::new(),
             absent_since: dlx.is_empty().then_some(now),
             dlx,
             knowing: BTreeSet::new(),
@@ -266,9 +273,9 @@ impl Cluster {
         self.services[index].listed = listed;
     }
 
-    /// Whether a Service, if its selector is put back now, leads to pods that go because of a sleep: their controller has not heard of
+    /// Whether a Service, if its selector is put back now as it was decided on `objects`, leads to pods that go because of a sleep: their controller has not heard of
     /// anything but zero, or will hear of nothing else.
-    pub fn leads_to_leaving_pods(&self, index: usize) -> bool {
+    pub fn leads_to_leaving_pods(&self, index: usize, objects: &Cluster) -> bool {
         let Some(state) = self.sleeper.as_ref().map(|sleeper| &sleeper.state) else {
             return false;
         };
@@ -277,14 +284,19 @@ impl Cluster {
         let own = self.services[index].slice.iter();
         let own = own.filter(|own| Some(own.owner.1) == uid && own.content.generation.is_some());
         let mut dlx = own.flat_map(|own| &own.content.addresses);
-        // Where no DLX stands in, one that goes is better than nobody.
-        let stands_in = dlx.any(|address| self.dlx.iter().any(|last| address_of(*last) == *address));
+        // Where no DLX stood in when it was decided, one that goes is better than nobody.
+        let ready = |dlx: &[u8], address| dlx.iter().any(|last| address_of(*last) == address);
+        let stands_in = dlx.any(|address| ready(&self.dlx, *address) && ready(&objects.dlx, *address));
         let zero = self.believed.get(of) == Some(&0) || self.workloads[of].replicas == 0;
         let put_to_sleep = self.workloads[of].noted.is_some();
         let kept = state.pods_survived().is_some_and(|moment| self.now >= moment);
         let before = |pod: &Pod| state.wake_started.is_some_and(|started| pod.created < started);
-        let mut pods = self.pods.iter().filter(|pod| pod.workload == of);
-        stands_in && zero && put_to_sleep && !kept && pods.any(|pod| pod.ready && before(pod))
+        let listed = |pod: &&Pod| pod.workload == of && pod.ready && before(pod);
+        let goes = zero && self.pods.iter().any(|pod| listed(&pod));
+        // One that has gone is listed as long as the controller lags.
+        let lags = |removed: &Timestamp| self.now.duration_since(*removed) <= ENDPOINTS_LAG;
+        let mut removed = self.removed.iter().filter(|(_, removed)| lags(removed));
+        stands_in && put_to_sleep && !kept && (goes || removed.any(|(pod, _)| listed(&pod)))
     }
 
     /// The workloads' controllers learn what is desired.
@@ -298,10 +310,14 @@ impl Cluster {
         for (index, replicas) in self.believed.iter().enumerate() {
             let wanted = usize::try_from(*replicas).unwrap_or(0);
             let mut kept = 0;
-            self.pods.retain(|pod| {
+            let (pods, removed) = std::mem::take(&mut self.pods).into_iter().partition(|pod| {
                 kept += usize::from(pod.workload == index);
                 pod.workload != index || kept <= wanted
             });
+            self.pods = pods;
+            let removed: Vec<Pod> = removed;
+            let removed = removed.into_iter().filter(|pod| pod.ready);
+            self.removed.extend(removed.map(|pod| (pod, self.now)));
             for _ in kept..wanted {
                 let created = Timestamp::from_second(self.now.as_second()).expect("a timestamp");
                 self.pods.push(Pod {
@@ -331,7 +347,7 @@ impl Cluster {
     /// less than what the protocol allows for.
     pub fn tick(&mut self, span: SignedDuration) {
         self.unlisted += span;
-        if self.unlisted > SignedDuration::from_millis(900) {
+        if self.unlisted > ENDPOINTS_LAG {
             self.sync_endpoints();
         }
         self.unsynced += span;
@@ -574,10 +590,10 @@ impl Cluster {
             carried: carried.unwrap_or(0),
             lost_ports: Vec::new(),
             no_port: None,
-            pods_left: !objects.pods.is_empty(),
-            leaving_until: sleeper.state.pods_survived().filter(|_| {
-                let young = |pod: &Pod| since.is_none_or(|since| pod.created >= since);
-                objects.pods.iter().any(|pod| pod.ready && !young(pod))
+            pods_left: objects.pods.iter().any(|pod| {
+                let started = sleeper.state.wake_started;
+                let waking = sleeper.state.phase == dormouse_model::Phase::Waking;
+                !waking || started.is_none_or(|started| pod.created.as_second() < started.as_second())
             }),
             ready_pod: objects
                 .pods

@@ -235,7 +235,7 @@ fn carry_out(plan: &Plan, step: &Step, cluster: &mut Cluster) -> Outcome {
             now.parked = false;
             now.fences.insert(plan.uid, plan.seen.state.epoch);
             now.version = version;
-            if cluster.leads_to_leaving_pods(index) {
+            if cluster.leads_to_leaving_pods(index, &plan.objects) {
                 return Outcome::Violation(format!("{name} leads to pods that a sleep takes away"));
             }
         }

@@ -86,7 +86,6 @@ impl Assembler {
                 no_port: None,
                 // Until the opposite is known.
                 pods_left: true,
-                leaving_until: None,
                 ready_pod: false,
             },
             sleeper,

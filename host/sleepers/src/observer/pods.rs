@@ -9,7 +9,7 @@ use dormouse_kubernetes::slices::conditions;
 use dormouse_lifecycle::{Answers, Selector, SleeperState};
 use dormouse_model::LabelSelector;
 use futures::StreamExt;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
@@ -22,9 +22,6 @@ use crate::stamps::{as_label, stamped};
 
 /// Pods that are tried at once whether they accept connections.
 const CONNECTS: usize = 8;
-
-/// How long after a pod was deleted the controller of endpoints may not have heard of it. Times of objects are whole seconds.
-const DELETION_LAG: SignedDuration = SignedDuration::from_secs(3);
 
 /// Observes the pods of Sleepers. Cheap to clone.
 #[derive(Clone)]
@@ -121,29 +118,19 @@ impl PodObserver {
         })
     }
 
-    /// Until when pods from before the wake may be listed as ready although they go: one that runs, until it counts as kept, and one that
-    /// was deleted, until controllers have heard of it.
-    pub(super) fn leaving_until(&self, observed: &Observed) -> Option<Timestamp> {
-        // Zero may be noted by the very next step, after which nothing is read anew.
+    /// Whether pods from before the wake that are not terminating are behind its Services.
+    pub(super) fn any_from_before(&self, observed: &Observed) -> bool {
+        // That workloads are at zero may be noted by the very next step, after which nothing is read anew.
         let state = SleeperState {
             zero_observed: true,
             ..observed.observation.state.clone()
         };
-        let survived = state.pods_survived()?;
         let answers = Answers::of(&state, Timestamp::now(), self.drain_grace);
         let namespace = observed.namespace();
-        let pods = observed
+        let mut pods = observed
             .services()
             .flat_map(|service| self.endpoints.pods_of(&namespace, service));
-        let leaving = pods.filter(|pod| !answers.include(created(pod)));
-        leaving
-            .filter_map(|pod| match deleted(&pod) {
-                Some(deleted) => deleted.checked_add(DELETION_LAG).ok(),
-                None => is_ready(&pod).then_some(survived),
-            })
-            .map(|until| until.min(survived))
-            .filter(|until| *until > Timestamp::now())
-            .max()
+        pods.any(|pod| is_alive(&pod) && !answers.include(created(&pod)))
     }
 
     /// Notes of which Services the cluster's own slices certainly list a pod of this wake: they carry the label of its
@@ -215,16 +202,6 @@ fn created(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
-/// When somebody asked for its end, if so. Its deletion time is when it has to be gone.
-fn deleted(pod: &Pod) -> Option<Timestamp> {
-    let gone = pod.metadata.deletion_timestamp.as_ref()?.0;
-    let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0).max(0);
-    Some(
-        gone.saturating_sub(SignedDuration::from_secs(grace))
-            .unwrap_or(gone),
-    )
-}
-
 fn is_alive(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none()
 }
@@ -233,37 +210,4 @@ fn is_alive(pod: &Pod) -> bool {
 pub(crate) fn scale_selector(text: &str) -> Option<LabelSelector> {
     let selector: LabelSelector = text.parse().ok()?;
     (!selector.is_empty()).then_some(selector)
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[test]
-    fn a_grace_beyond_all_time_was_long_ago() {
-        let metadata =
-            json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": i64::MAX});
-        let pod: Pod = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-        assert_eq!(deleted(&pod), Some(Timestamp::MIN));
-    }
-
-    #[rstest]
-    #[case::in_thirty_seconds(json!({"deletionTimestamp": "2026-01-01T00:00:40Z", "deletionGracePeriodSeconds": 30}), Some(10))]
-    #[case::at_once(json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": 0}), Some(10))]
-    #[case::with_a_grace_that_is_none(json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": -5}), Some(10))]
-    #[case::not(json!({}), None)]
-    fn a_pod_was_deleted_its_grace_before_it_has_to_be_gone(
-        #[case] metadata: Value,
-        #[case] second: Option<i64>,
-    ) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-        let begin: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!(
-            deleted(&pod),
-            second.map(|second| begin + SignedDuration::from_secs(second))
-        );
-    }
 }
