@@ -53,6 +53,15 @@ both directions. Called with (dict "root" . "role" "autoscaler" | "dlx" | "resto
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+{{- if and (eq $role "autoscaler") .root.Values.config.autoscaler.memhpa }}
+# MemHpas: what became of them is written into their status.
+- apiGroups: [xinhuang.com]
+  resources: [memhpas]
+  verbs: [get, list, watch]
+- apiGroups: [xinhuang.com]
+  resources: [memhpas/status]
+  verbs: [patch]
+{{- end }}
 {{- if eq $role "autoscaler" }}
 {{- with .root.Values.rbac.metrics.custom }}
 - apiGroups: [custom.metrics.k8s.io]

@@ -4,6 +4,7 @@ mod availability;
 mod chart;
 mod conditions;
 mod cycles;
+mod memory;
 mod node;
 mod services;
 mod stages;
@@ -17,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         services::cases(),
         availability::cases(),
         conditions::cases(),
+        memory::cases(),
         stages::cases(),
         tcp::cases(),
         cycles::cases(),

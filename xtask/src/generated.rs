@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::chart::values;
 use crate::outcome::Outcome;
-use crate::reference::{COMMAND_LINE, CRD, METRICS};
+use crate::reference::{COMMAND_LINE, CRD, MEMHPA_CRD, METRICS};
 use crate::workspace::{Profile, Workspace};
 use xtask_command::Cmd;
 
@@ -44,11 +44,14 @@ pub fn up_to_date(workspace: &Workspace) -> Result<Outcome> {
 fn generate(workspace: &Workspace) -> Result<Vec<(&'static str, String)>> {
     crate::build::dormouse(workspace, Profile::Dev)?;
     let crd = ask(workspace, &["crd".to_owned()])?;
+    let memhpa = ask(workspace, &["crd", "--kind", "memhpa"].map(str::to_owned))?;
     Ok(vec![
         (COMMAND_LINE, command_line(workspace)?),
         (METRICS, ask(workspace, &["metrics".to_owned()])?),
         (CRD, crd.clone()),
         (values::CRD, crd),
+        (MEMHPA_CRD, memhpa.clone()),
+        (values::MEMHPA_CRD, memhpa),
         (values::README, values::readme(workspace)?),
     ])
 }

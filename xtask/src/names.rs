@@ -23,6 +23,9 @@ const OPERATIONS: &str = "docs/operations.md";
 const ALERTS: &str = "chart/files/alerts.yaml";
 const DASHBOARD: &str = "chart/files/dashboard.json";
 const VALUES: &str = "chart/values.yaml";
+const MEMHPA: &str = "docs/memhpa.md";
+const MEMHPA_STATUS: &str = "host/sources/src/memhpa/status.rs";
+const MEMHPA_SOURCE: &str = "host/sources/src/memhpa/source.rs";
 /// Where names are made. The embedded cluster's own annotations are for tests.
 const SOURCES: &[&str] = &[
     "host/autoscaler/src",
@@ -51,6 +54,15 @@ pub fn wrong(workspace: &Workspace) -> Result<(usize, Vec<String>)> {
         "reasons of conditions and events",
         &section(&names, "Reasons"),
         &sources.iter().flat_map(|text| reasons(text)).collect(),
+    );
+    let mut told = reasons(&read(MEMHPA_STATUS)?);
+    told.extend(reasons(&read(MEMHPA_SOURCE)?));
+    // The line tells it, as of every target.
+    told.insert("SuccessfulRescale".to_owned());
+    report.both(
+        "events of MemHpas",
+        &section(&read(MEMHPA)?, "What is told"),
+        &told,
     );
     report.both(
         "values of dormouse-reason",
@@ -268,6 +280,8 @@ fn reasons(text: &str) -> BTreeSet<String> {
         // Those of a HorizontalPodAutoscaler, which stand on Sleepers as they are.
         "Self::FailedGet",
         "Condition::new(false, \"",
+        "Told::warning(",
+        "Told::normal(",
     ];
     let mut found = BTreeSet::new();
     for maker in MAKERS {

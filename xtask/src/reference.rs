@@ -4,5 +4,7 @@
 pub const COMMAND_LINE: &str = "docs/reference/command-line.md";
 /// Every metric that the processes serve.
 pub const METRICS: &str = "docs/reference/metrics.md";
+/// The CustomResourceDefinition of MemHpa.
+pub const MEMHPA_CRD: &str = "docs/reference/memhpa-crd.yaml";
 /// The CustomResourceDefinition of Sleeper.
 pub const CRD: &str = "docs/reference/sleeper-crd.yaml";

@@ -8,6 +8,7 @@
 //! | `/status/<code>` | that status |
 //! | `/metrics` | Prometheus text: `workload_requests_total`, and every gauge that was set |
 //! | `POST /gauge?name=N&value=V` | sets a gauge |
+//! | `POST /memory?mebibytes=N` | holds so much memory from then on, at most 256 |
 //! | anything else | JSON: pod, namespace, method, path, count; when the process began (ms), listened and got the request (µs) |
 //!
 //! HTTP/1.1 and h2c. On another port a protocol of lines, in which the server speaks first ([`lines`](crate::lines)). SIGTERM: goes on until open requests have ended.
@@ -31,6 +32,8 @@ use serde_json::json;
 
 /// Gauges that may be set, at most.
 const MOST_GAUGES: usize = 64;
+/// Memory that may be held, at most.
+const MOST_MEBIBYTES: usize = 256;
 
 /// What the environment says.
 #[derive(Debug)]
@@ -96,6 +99,7 @@ struct Server {
     listening: i64,
     count: AtomicU64,
     gauges: Mutex<BTreeMap<String, f64>>,
+    held: Mutex<Vec<u8>>,
 }
 
 /// Serves until SIGTERM.
@@ -117,6 +121,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         listening: Timestamp::now().as_microsecond(),
         count: AtomicU64::new(0),
         gauges: Mutex::default(),
+        held: Mutex::default(),
     });
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -128,6 +133,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         .route("/status/{code}", any(status))
         .route("/metrics", get(metrics))
         .route("/gauge", post(gauge))
+        .route("/memory", post(memory))
         .fallback(answer)
         .with_state(server);
     let http = async {
@@ -189,6 +195,21 @@ async fn slow(server: State<Arc<Server>>, Query(slow): Query<Slow>, request: Req
 async fn status(Path(code): Path<u16>) -> Response {
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
     (code, format!("{code}\n")).into_response()
+}
+
+#[derive(Deserialize)]
+struct Memory {
+    mebibytes: usize,
+}
+
+async fn memory(State(server): State<Arc<Server>>, Query(memory): Query<Memory>) -> StatusCode {
+    if memory.mebibytes > MOST_MEBIBYTES {
+        return StatusCode::BAD_REQUEST;
+    }
+    // Zeros would be pages that nobody has touched.
+    let held = vec![1; memory.mebibytes << 20];
+    *server.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    StatusCode::NO_CONTENT
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> String {

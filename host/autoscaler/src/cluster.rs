@@ -134,16 +134,24 @@ impl Sleepers for ClusterSleepers {
 
     async fn resize(
         &self,
-        key: &SleeperKey,
+        namespace: &str,
+        sleeper: Option<&SleeperKey>,
         workload: &ObjectRef,
         seen: &WorkloadScale,
         replicas: i32,
     ) -> Result<(), DesiredStateError> {
-        self.scalers.resize(key, workload, seen, replicas).await
+        self.scalers
+            .resize(namespace, sleeper, workload, seen, replicas)
+            .await
     }
 
-    fn other_scaler(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String> {
-        self.scalers.other(key, workload)
+    fn other_scaler(
+        &self,
+        namespace: &str,
+        sleeper: Option<&SleeperKey>,
+        workload: &ObjectRef,
+    ) -> Option<String> {
+        self.scalers.other(namespace, sleeper, workload)
     }
 
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError> {

@@ -50,7 +50,7 @@ pub use config::{Clock, Config};
 pub use error::SourceError;
 pub use metrics::Metrics;
 pub use plugins::{PluginSource, ResourceScaler};
-pub use report::Report;
+pub use report::{NumberDecided, Report};
 pub use settings::{Effective, Overrides};
 pub use sleepers::{FieldError, SleeperChange, Sleepers};
 pub use source::{Roster, Source, Sources};

@@ -195,12 +195,14 @@ impl Line {
 
     fn insert(&mut self, id: Id, target: Arc<Target>, now: Instant, place: Duration) {
         let key = sleeper_key(&id);
-        let declared = self.context.sleepers.get(&key).is_some();
+        let declared = !target.has_sleeper || self.context.sleepers.get(&key).is_some();
         let within = target.every.max(Duration::from_millis(1));
         let place =
             Duration::from_nanos(u64::try_from(place.as_nanos() % within.as_nanos()).unwrap_or_default());
-        self.by_sleeper
-            .insert((key.namespace.clone(), key.object_name()), Arc::clone(&id));
+        if target.has_sleeper {
+            self.by_sleeper
+                .insert((key.namespace.clone(), key.object_name()), Arc::clone(&id));
+        }
         // What is new waits for others to be declared, not for the clock.
         let due = if declared { now + place } else { now };
         self.queue.insert(&id, pace(&target), due, !declared);

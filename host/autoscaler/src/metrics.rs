@@ -21,7 +21,8 @@ struct OwnerLabel {
 impl From<&Owner> for OwnerLabel {
     fn from(owner: &Owner) -> Self {
         Self {
-            owner: owner.name.clone(),
+            // Objects are too many to count each by itself.
+            owner: owner.as_plugin().unwrap_or_default().to_owned(),
             owner_kind: owner.kind.as_str(),
             plugin: owner.as_plugin().unwrap_or_default().to_owned(),
         }

@@ -2,11 +2,12 @@
 
 mod remembered;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_kubernetes::{ClusterError, WorkloadScale};
 use dormouse_model::{
-    LabelSelector, Metric, MetricSpec, MetricsPolicy, ObjectRef, Phase, Policy, QuerySource, Target,
+    LabelSelector, Metric, MetricSpec, MetricsPolicy, ObjectRef, Phase, Policy, Query, QuerySource, Target,
 };
 use dormouse_readings::{Measurements, Meter, MetricSamples};
 use dormouse_scaling::hpa::{MetricReading, ObservedScale, Settings};
@@ -19,7 +20,7 @@ use jiff::Timestamp;
 use crate::Sleepers;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
-use crate::sleepers::{is_going, state};
+use crate::sleepers::{is_going, state, state_of};
 pub(crate) use remembered::{Remembered, looked_at, status};
 
 /// What is asked of the DLX while somebody waits there may be this old.
@@ -34,6 +35,9 @@ pub(crate) struct Numbers {
     measured: Measurements,
     history: ScalingHistory,
     settings: Settings,
+    /// The target, if it has a Sleeper.
+    sleeper: Option<SleeperKey>,
+    namespace: String,
 }
 
 /// What gathering needs.
@@ -45,38 +49,38 @@ pub(crate) struct Gatherer<'a> {
 }
 
 impl Gatherer<'_> {
-    /// Gathers for a target that its metrics scale. None: it has no replicas or is to go to sleep, so there is nothing to decide.
+    /// Gathers for a target whose number of replicas is decided. None: nothing decides it, it has no replicas, or it is to go to sleep.
     ///
     /// # Errors
     /// A condition that says why nothing can be decided.
     pub async fn gather(
         &self,
         target: &Target,
-        policy: &MetricsPolicy,
-        sleeper: &Sleeper,
+        sleeper: Option<&Sleeper>,
         remembered: Option<&Remembered>,
         now: Timestamp,
     ) -> Result<Option<Numbers>, ConditionUpdate> {
-        let state = state(sleeper);
+        let state = state_of(sleeper);
         if state.desired == DesiredState::Asleep {
             return Ok(None);
         }
+        let Some(questions) = questions(target, state) else {
+            return Ok(None);
+        };
         let workload = only_workload(target)?;
-        if let Some(other) = self.sleepers.other_scaler(&sleeper_key(&target.key), workload) {
+        let key = sleeper.map(|_| sleeper_key(&target.key));
+        let namespace = &target.key.namespace;
+        let other = self.sleepers.other_scaler(namespace, key.as_ref(), workload);
+        if let Some(other) = other {
             return Err(unable("OtherScaler", other));
         }
-        let namespace = &target.key.namespace;
         let scale = self.sleepers.scale(namespace, workload).await;
         let scale = scale.map_err(|error| unable("FailedGetScale", error.to_string()))?;
         let current = scale.replicas();
-        if current <= 0 {
+        // Zero of what no Sleeper tells about is told with the decision.
+        if current <= 0 && sleeper.is_some() {
             return Ok(None);
         }
-        let metrics: Vec<_> = policy
-            .metrics
-            .iter()
-            .filter(|metric| says_something(metric, state))
-            .collect();
         let selector = scale.selector().parse::<LabelSelector>().ok();
         let selector = selector.filter(|selector| !selector.is_empty());
         let max_age = if state.phase == Phase::Waking {
@@ -85,35 +89,42 @@ impl Gatherer<'_> {
             target.every / 2
         };
         let measured = match &selector {
-            Some(selector) => {
-                let asked: Vec<_> = metrics
+            Some(selector) if current > 0 => {
+                let asked: Vec<_> = questions
                     .iter()
-                    .filter_map(|metric| metric.query.clone().ok())
+                    .filter_map(|question| question.query.clone().ok())
                     .collect();
                 let measured = self
                     .meter
                     .measure(namespace, selector, &asked, max_age, now)
                     .await;
                 Measurements {
-                    samples: in_order(&metrics, measured.samples),
+                    samples: in_order(&questions, measured.samples),
                     ..measured
                 }
             }
             // Whatever were read, nobody knows which pods it is about. Bounds hold all the same.
-            None => Measurements::default(),
+            _ => Measurements::default(),
         };
-        for (metric, samples) in metrics.iter().zip(&measured.samples) {
+        for (question, samples) in questions.iter().zip(&measured.samples) {
             self.metrics
-                .reading(&target.key.owner, metric.source.as_str(), samples.result());
+                .reading(&target.key.owner, question.source.as_str(), samples.result());
         }
         Ok(Some(Numbers {
             workload: workload.clone(),
             scale,
             has_selector: selector.is_some(),
-            metrics: metrics.iter().map(|metric| metric.spec.clone()).collect(),
+            metrics: questions
+                .iter()
+                .filter_map(|question| question.spec.cloned())
+                .collect(),
             measured,
-            history: remembered::history(sleeper, remembered, current, now),
+            history: sleeper
+                .map(|sleeper| remembered::history(sleeper, remembered, current, now))
+                .unwrap_or_default(),
             settings: *self.settings,
+            sleeper: key,
+            namespace: namespace.clone(),
         }))
     }
 }
@@ -145,19 +156,26 @@ impl Numbers {
     pub async fn resize(
         &self,
         sleepers: &dyn Sleepers,
-        key: &SleeperKey,
-        state: &SleeperState,
+        state: Option<&SleeperState>,
         replicas: i32,
     ) -> Result<bool, ConditionUpdate> {
-        if may_resize(Some(state), self.scale.replicas(), replicas).is_err() {
+        if may_resize(state, self.scale.replicas(), replicas).is_err() {
             return Ok(false);
         }
-        let written = sleepers.resize(key, &self.workload, &self.scale, replicas).await;
-        match written {
+        let written = sleepers.resize(
+            &self.namespace,
+            self.sleeper.as_ref(),
+            &self.workload,
+            &self.scale,
+            replicas,
+        );
+        match written.await {
             Ok(()) => Ok(true),
             // Somebody else was first: it is decided anew.
             Err(
-                DesiredStateError::Cluster(ClusterError::Conflict { .. }) | DesiredStateError::Unknown(_),
+                DesiredStateError::Cluster(ClusterError::Conflict { .. })
+                | DesiredStateError::Unknown(_)
+                | DesiredStateError::Superseded,
             ) => Ok(false),
             Err(DesiredStateError::Denied(why)) => Err(unable("Denied", why)),
             Err(error) => Err(unable("FailedUpdateScale", error.to_string())),
@@ -222,6 +240,36 @@ pub(crate) fn woken_by_demand<'t>(target: &'t Target, sleeper: &Sleeper) -> Opti
     (wakes && policy.metrics.iter().any(counts)).then_some(policy)
 }
 
+/// What is asked to decide a number of replicas.
+struct Question<'t> {
+    source: QuerySource,
+    query: &'t Result<Arc<Query>, String>,
+    /// What the answer should be, where that is said of each metric.
+    spec: Option<&'t MetricSpec>,
+}
+
+/// What is asked for a target now. None: nothing decides its number of replicas.
+fn questions<'t>(target: &'t Target, state: &SleeperState) -> Option<Vec<Question<'t>>> {
+    match &target.policy {
+        Policy::Idle => None,
+        Policy::Metrics(policy) => {
+            let metrics = policy.metrics.iter();
+            let metrics = metrics.filter(|metric| says_something(metric, state));
+            let questions = metrics.map(|metric| Question {
+                source: metric.source,
+                query: &metric.query,
+                spec: Some(&metric.spec),
+            });
+            Some(questions.collect())
+        }
+        Policy::Memory(policy) => Some(vec![Question {
+            source: QuerySource::Prometheus,
+            query: &policy.usage,
+            spec: None,
+        }]),
+    }
+}
+
 /// The DLX has all traffic only while there are no pods to connect to: when it looks at the traffic, connections that were open go past it.
 /// While a target wakes, nothing else says anything yet.
 fn says_something(metric: &Metric, state: &SleeperState) -> bool {
@@ -243,10 +291,10 @@ fn only_workload(target: &Target) -> Result<&ObjectRef, ConditionUpdate> {
     }
 }
 
-/// The answers for the metrics that could be asked for, among those that could not.
-fn in_order(metrics: &[&Metric], answers: Vec<MetricSamples>) -> Vec<MetricSamples> {
+/// The answers to the questions that could be asked, among those that could not.
+fn in_order(questions: &[Question<'_>], answers: Vec<MetricSamples>) -> Vec<MetricSamples> {
     let mut answers = answers.into_iter();
-    let samples = metrics.iter().map(|metric| match &metric.query {
+    let samples = questions.iter().map(|question| match question.query {
         Ok(_) => answers
             .next()
             .unwrap_or_else(|| MetricSamples::NoData("it was not asked for".to_owned())),

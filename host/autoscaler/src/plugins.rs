@@ -95,8 +95,9 @@ impl ResourceScaler for Plugin {
     }
 }
 
-/// The plugins of a directory as sources.
+/// The plugins of a directory as sources, and those that are built in.
 struct Plugins {
+    built_in: Vec<Arc<dyn Source>>,
     set: Arc<PluginSet>,
     sleepers: Arc<dyn Sleepers>,
     overrides: Overrides,
@@ -115,7 +116,7 @@ impl Sources for Plugins {
         let ready = sources
             .values()
             .map(|source| Arc::clone(source) as Arc<dyn Source>);
-        ready.collect()
+        ready.chain(self.built_in.iter().cloned()).collect()
     }
 
     fn roster(&self) -> Roster {
@@ -153,13 +154,14 @@ impl Roster {
 }
 
 impl Autoscaler {
-    /// The line from the plugins of a directory to a cluster. Each begins when it is ready.
+    /// The line from the plugins of a directory, and from the sources that are built in, to a cluster. Each plugin begins when it is ready.
     ///
     /// # Errors
     /// [`ConfigError`] when the sources of metrics are not configured as they can be.
     pub fn of_plugins(
         config: Config,
         plugins: &Arc<PluginSet>,
+        built_in: Vec<Arc<dyn Source>>,
         cluster: &Cluster,
         sources_of_metrics: &dormouse_readings::Config,
         metrics: Metrics,
@@ -172,6 +174,7 @@ impl Autoscaler {
         };
         let sleepers: Arc<dyn Sleepers> = Arc::new(ClusterSleepers::new(cluster));
         let sources = Plugins {
+            built_in,
             set: Arc::clone(plugins),
             sleepers: Arc::clone(&sleepers),
             overrides: config.overrides.clone(),

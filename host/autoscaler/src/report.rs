@@ -1,7 +1,7 @@
 //! What became of a target, for its source; and how it is written on a Sleeper: only what is news.
 
 use dormouse_model::{Target, TargetKey};
-use dormouse_scaling::{Decision, Input, Sample};
+use dormouse_scaling::{Decision, Input, Sample, ScaleDecision};
 use dormouse_sleepers::api::{LastDecision, condition};
 use dormouse_sleepers::{ConditionUpdate, Sleeper, StatusUpdate};
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +17,17 @@ pub struct Report {
     pub at: Timestamp,
     /// What was decided and what holds for it.
     pub update: StatusUpdate,
+    /// What was decided about the number of replicas of a target without a Sleeper: its source remembers it.
+    pub scaled: Option<NumberDecided>,
+}
+
+/// A number of replicas that was decided.
+#[derive(Clone, Debug)]
+pub struct NumberDecided {
+    /// How many, and why.
+    pub decision: ScaleDecision,
+    /// When it was written, if it was just now.
+    pub written: Option<Timestamp>,
 }
 
 impl Report {
@@ -25,6 +36,7 @@ impl Report {
         Self {
             at,
             update: condition.into(),
+            scaled: None,
         }
     }
 }
@@ -33,7 +45,7 @@ impl Report {
 pub(crate) async fn write(sleepers: &dyn Sleepers, key: &TargetKey, report: Report) {
     let key = sleeper_key(key);
     let Some(sleeper) = sleepers.get(&key) else { return };
-    let Report { at, update } = report;
+    let Report { at, update, .. } = report;
     if is_worth_writing(&sleeper, &update, at)
         && let Err(error) = sleepers.record(&key, &update).await
     {

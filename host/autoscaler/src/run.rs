@@ -58,6 +58,8 @@ pub(crate) struct Memory {
     left_at_zero: Option<Timestamp>,
     /// What was recommended for its number of replicas.
     scaling: Option<Remembered>,
+    /// When the number of replicas of a target without a Sleeper was last written. Its source knows it a moment later.
+    resized: Option<Timestamp>,
 }
 
 /// How a run ended.
@@ -80,6 +82,16 @@ impl Context {
     /// Runs a target. The place is given back as soon as nothing but readings is waited for: however many wait, others run.
     pub async fn run(&self, target: &Target, mut memory: Memory, place: OwnedSemaphorePermit) -> Ended {
         let limit = self.config.round_limit;
+        if !target.has_sleeper {
+            drop(place);
+            if self.run_without_sleeper(target, &mut memory).await.is_err() {
+                return late(limit, target, memory);
+            }
+            return Ended {
+                memory,
+                ..Ended::default()
+            };
+        }
         let prepared = async {
             let sleeper = self.prepare(target, &mut memory).await?;
             let wakes = self.wake_when_due(target, &sleeper).await;
@@ -240,7 +252,7 @@ impl Context {
         let meter = &*self.meter;
         let (inputs, numbers) = futures::join!(
             gather(target, state, meter, &self.metrics, self.clock.now()),
-            self.numbers(target, sleeper, memory)
+            self.numbers(target, Some(sleeper), memory)
         );
         let (numbers, unscaled) = match numbers {
             Ok(numbers) => (numbers, None),
@@ -331,7 +343,11 @@ impl Context {
             self.warn(target, sleeper, condition).await;
         }
         let _place = self.writing.acquire().await;
-        let report = Report { at, update };
+        let report = Report {
+            at,
+            update,
+            scaled: None,
+        };
         self.source.report(vec![(target.key.clone(), report)]).await;
     }
 

@@ -76,17 +76,23 @@ pub trait Sleepers: Send + Sync + 'static {
     /// Reads the scale of a workload.
     async fn scale(&self, namespace: &str, workload: &ObjectRef) -> Result<WorkloadScale, ClusterError>;
 
-    /// Sets the replicas of a workload of a Sleeper, if its owner may scale it, and nobody has changed it since its scale was read.
+    /// Sets the replicas of a workload, of a Sleeper or without one, if it may be scaled, and nobody has changed it since its scale was read.
     async fn resize(
         &self,
-        key: &SleeperKey,
+        namespace: &str,
+        sleeper: Option<&SleeperKey>,
         workload: &ObjectRef,
         seen: &WorkloadScale,
         replicas: i32,
     ) -> Result<(), DesiredStateError>;
 
-    /// Who else scales a workload of a Sleeper, in words for people, if somebody does.
-    fn other_scaler(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String>;
+    /// Who else scales a workload, of a Sleeper or without one, in words for people, if somebody does.
+    fn other_scaler(
+        &self,
+        namespace: &str,
+        sleeper: Option<&SleeperKey>,
+        workload: &ObjectRef,
+    ) -> Option<String>;
 
     /// Shows the phase of a resource that its platform scales by itself.
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError>;
@@ -100,8 +106,14 @@ pub trait Sleepers: Send + Sync + 'static {
 
 /// What a Sleeper remembers, without a copy.
 pub(crate) fn state(sleeper: &Sleeper) -> &SleeperState {
+    state_of(Some(sleeper))
+}
+
+/// What the Sleeper of a target remembers, if it has one. What has none is awake.
+pub(crate) fn state_of(sleeper: Option<&Sleeper>) -> &SleeperState {
     static NEW: std::sync::LazyLock<SleeperState> = std::sync::LazyLock::new(SleeperState::default);
-    sleeper.status.as_ref().map_or(&NEW, |status| &status.state)
+    let status = sleeper.and_then(|sleeper| sleeper.status.as_ref());
+    status.map_or(&NEW, |status| &status.state)
 }
 
 /// Whether a Sleeper is about to go.

@@ -28,13 +28,18 @@ pub trait Source: Send + Sync + 'static {
     /// What was decided about targets, for their status.
     async fn report(&self, reports: Vec<(TargetKey, Report)>);
 
-    /// Scales targets; one outcome for each, in their order.
+    /// Scales targets; one outcome for each, in their order. Only what may sleep is scaled in this way.
     async fn set_scale(
         &self,
-        targets: &[TargetKey],
-        replicas: u32,
-        reason: &str,
-    ) -> Result<Vec<ScaleOutcome>, SourceError>;
+        _targets: &[TargetKey],
+        _replicas: u32,
+        _reason: &str,
+    ) -> Result<Vec<ScaleOutcome>, SourceError> {
+        Err(SourceError {
+            code: "not_scaled_to_zero",
+            message: format!("{} scales nothing to zero", self.owner()),
+        })
+    }
 }
 
 /// Sources that become ready one after the other.

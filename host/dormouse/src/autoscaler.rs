@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides};
+use dormouse_autoscaler::{Autoscaler, Config, Metrics, Overrides, Source};
 use dormouse_kubernetes::{LeadershipConfig, Sharding};
 use dormouse_model::Shards;
 use dormouse_sleepers::Role;
+use dormouse_sources::memhpa::MemHpaSource;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AutoscalerOptions, Common, DlxOptions, Settings};
 use crate::host::{Host, pending};
-use crate::{admin, process};
+use crate::{admin, memhpa, process};
 
 /// From SIGTERM to the end: the step under way, and giving the Lease back. Less than the 30 s that Kubernetes gives a pod.
 const ENDING: Duration = Duration::from_secs(15);
@@ -63,6 +64,12 @@ pub async fn run(
     let (_always, always) = watch::channel(Shards::all(1));
     let sharding = sharding(&host, &options);
     let shards = sharding.as_ref().map_or(always, Sharding::watch);
+    let mut sources_of_metrics = file.metrics.clone();
+    let mut built_in: Vec<Arc<dyn Source>> = Vec::new();
+    if let Some(config) = memhpa::configured(&options, &mut sources_of_metrics) {
+        let source = MemHpaSource::start(&host.cluster, config, host.shutdown.clone());
+        built_in.push(source);
+    }
     let line = Autoscaler::of_plugins(
         Config {
             overrides: Overrides {
@@ -74,8 +81,9 @@ pub async fn run(
             ..Config::default()
         },
         &host.plugins,
+        built_in,
         &host.cluster,
-        &file.metrics,
+        &sources_of_metrics,
         metrics,
         reading_metrics,
     )?;

@@ -42,8 +42,24 @@ enum Command {
     Config(ConfigCommand),
     /// Print every metric that the processes serve, as Markdown
     Metrics,
-    /// Print the CustomResourceDefinition of Sleeper as YAML
-    Crd,
+    /// Print a CustomResourceDefinition as YAML
+    Crd(CrdCommand),
+}
+
+#[derive(Debug, Args)]
+struct CrdCommand {
+    /// Which kind
+    #[arg(long, value_enum, default_value = "sleeper")]
+    kind: CrdKind,
+}
+
+/// Kinds that Dormouse brings.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum CrdKind {
+    /// What Dormouse remembers of what sleeps and is scaled
+    Sleeper,
+    /// Scaling by the memory of pods
+    Memhpa,
 }
 
 #[derive(Debug, Args)]
@@ -158,7 +174,10 @@ pub fn main() -> ExitCode {
             }
             Command::Config(ConfigCommand::Check(command)) => check_config(&command),
             Command::Metrics => Ok(output::answer(&reference::metrics()?)?),
-            Command::Crd => Ok(output::answer(&dormouse_sleepers::crd::yaml()?)?),
+            Command::Crd(CrdCommand { kind }) => Ok(output::answer(&match kind {
+                CrdKind::Sleeper => dormouse_sleepers::crd::yaml()?,
+                CrdKind::Memhpa => dormouse_sources::memhpa::yaml()?,
+            })?),
         }
     })
 }

@@ -425,6 +425,36 @@ pub struct AutoscalerOptions {
     #[arg(long, env = "DORMOUSE_SHARDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
+    /// Whether MemHpas (xinhuang.com/v1) are looked after; their definition has to be there [default: false]
+    #[arg(long, env = "DORMOUSE_MEMHPA")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memhpa: Option<bool>,
+    /// Name under which `metrics.prometheus` has the server that is asked for the memory of pods [default: memhpa; where there is none of
+    /// that name, the server that the four --prom-* flags tell]
+    #[arg(long, env = "DORMOUSE_MEMHPA_PROMETHEUS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memhpa_prometheus: Option<String>,
+    /// Query for the memory of the pods of a namespace, in bytes, by the label `pod` or `pod_name`; `{namespace}` is filled in [default:
+    /// the working set over one minute]
+    #[arg(long, env = "DORMOUSE_MEMHPA_QUERY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memhpa_query: Option<String>,
+    /// Scheme of the Prometheus server for MemHpas [default: http]
+    #[arg(long, env = "DORMOUSE_PROM_SCHEME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prom_scheme: Option<String>,
+    /// Namespace of its Service [default: kube-system]
+    #[arg(long, env = "DORMOUSE_PROM_NAMESPACE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prom_namespace: Option<String>,
+    /// Name of its Service [default: prometheus]
+    #[arg(long, env = "DORMOUSE_PROM_NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prom_name: Option<String>,
+    /// Port of its Service [default: 9090]
+    #[arg(long, env = "DORMOUSE_PROM_PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prom_port: Option<u16>,
 }
 
 /// Options of the DLX.

@@ -1,5 +1,7 @@
 //! `dormouse explain`: where a workload stands, why, and what it waits for, without kubectl.
 
+mod lines;
+mod memhpa;
 mod story;
 
 use std::path::PathBuf;
@@ -8,8 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use dormouse_kubernetes::limited;
+use dormouse_kubernetes::{ClusterError, limited};
 use dormouse_sleepers::Sleeper;
+use dormouse_sources::memhpa::MemHpa;
 use jiff::Timestamp;
 use kube::Api;
 use kube::api::ListParams;
@@ -29,7 +32,7 @@ const SHORT: [(&str, &str); 4] = [
 /// Options of `dormouse explain`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// What to explain, such as deployment/web, service/web or sleeper/web.workloads
+    /// What to explain, such as deployment/web, service/web, sleeper/web.workloads or memhpa/web
     #[arg(value_name = "KIND/NAME")]
     what: What,
     /// Its namespace
@@ -88,13 +91,31 @@ impl What {
             _ => objects.any(|object| is(&object.kind, &object.name)),
         }
     }
+
+    /// Whether a MemHpa is about it.
+    fn is_of_memhpa(&self, object: &MemHpa) -> bool {
+        let target = &object.spec.scale_target_ref;
+        let is_itself = self.kind == "memhpa" && object.metadata.name.as_deref() == Some(&self.name);
+        is_itself || (singular(&target.kind) == self.kind && target.name == self.name)
+    }
 }
 
-/// Tells of each Sleeper that is about it.
+/// The MemHpas of a namespace; none where nobody knows that kind.
+async fn memhpas(client: &kube::Client, namespace: &str) -> Result<Vec<MemHpa>> {
+    let api: Api<MemHpa> = Api::namespaced(client.clone(), namespace);
+    let what = || format!("listing MemHpas of {namespace}");
+    match limited(REQUEST, what, api.list(&ListParams::default())).await {
+        Ok(found) => Ok(found.items),
+        Err(ClusterError::NotFound { .. } | ClusterError::Forbidden { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells of each Sleeper and each MemHpa that is about it.
 pub async fn run(options: Options) -> Result<()> {
     let client = dormouse_kubernetes::client(options.kubeconfig_path.as_deref()).await?;
     let (What { kind, name }, namespace) = (&options.what, &options.namespace);
-    let api: Api<Sleeper> = Api::namespaced(client, namespace);
+    let api: Api<Sleeper> = Api::namespaced(client.clone(), namespace);
     let what = || format!("listing Sleepers of {namespace}");
     let sleepers = limited(REQUEST, what, api.list(&ListParams::default())).await?;
     let about = sleepers
@@ -102,10 +123,13 @@ pub async fn run(options: Options) -> Result<()> {
         .iter()
         .filter(|sleeper| options.what.is_of(sleeper));
     let now = Timestamp::now();
-    let stories: Vec<_> = about.map(|sleeper| story::tell(sleeper, now)).collect();
+    let mut stories: Vec<_> = about.map(|sleeper| story::tell(sleeper, now)).collect();
+    let memhpas = memhpas(&client, namespace).await?;
+    let about = memhpas.iter().filter(|object| options.what.is_of_memhpa(object));
+    stories.extend(about.map(|object| memhpa::tell(object, now)));
     if stories.is_empty() {
         bail!(
-            "no Sleeper of namespace {namespace} is about {kind} {name}, so Dormouse leaves it alone. A Deployment or StatefulSet takes part \
+            "no Sleeper or MemHpa of namespace {namespace} is about {kind} {name}, so Dormouse leaves it alone. A Deployment or StatefulSet takes part \
              with the annotation dormouse.dev/sleep-after; what is wrong with an annotation is an Event on the object, and other \
              kinds are for their plugins to list"
         );

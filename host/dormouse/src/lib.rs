@@ -12,6 +12,7 @@ mod explain;
 mod host;
 mod inspect;
 pub mod local;
+mod memhpa;
 mod memory;
 pub mod output;
 pub mod process;

@@ -247,7 +247,7 @@ fn pod(requests: &[Request]) -> (Vec<Container>, Resources) {
         let index = known.unwrap_or_else(|| {
             containers.push(Container {
                 name: name.clone(),
-                requests: Resources::new(),
+                ..Container::default()
             });
             containers.len() - 1
         });
@@ -260,7 +260,7 @@ fn pod(requests: &[Request]) -> (Vec<Container>, Resources) {
     if containers.is_empty() {
         containers.push(Container {
             name: "pod".to_owned(),
-            requests: Resources::new(),
+            ..Container::default()
         });
     }
     (containers, whole)

@@ -35,4 +35,6 @@ pub use quantity::{Quantity, QuantityError};
 pub use query::{PodScrape, Query, QuerySource};
 pub use selector::{LabelSelector, SelectorError};
 pub use shards::Shards;
-pub use target::{Metric, MetricsPolicy, Policy, Routing, Scale, Target, TargetKey, TargetState, Trigger};
+pub use target::{
+    MemoryPolicy, Metric, MetricsPolicy, Policy, Routing, Scale, Target, TargetKey, TargetState, Trigger,
+};

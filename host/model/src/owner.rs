@@ -76,7 +76,7 @@ pub struct Owner {
     /// What it is.
     #[serde(default)]
     pub kind: OwnerKind,
-    /// Name of the plugin, or of the object in the Sleeper's namespace.
+    /// Name of the plugin, or of the object in the target's namespace; empty for all objects of a kind together.
     pub name: String,
     /// Uid of the object, where it is one: an object that is created anew under the same name is another owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +104,7 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             OwnerKind::Plugin => write!(f, "plugin {}", self.name),
+            kind if self.name.is_empty() => write!(f, "{kind}"),
             kind => write!(f, "{kind} {}", self.name),
         }
     }

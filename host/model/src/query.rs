@@ -88,6 +88,15 @@ pub enum Query {
         /// The query, filled in.
         query: String,
     },
+    /// A query to a Prometheus server, whose series say by their label `pod` (or `pod_name`) which pod they are about.
+    PrometheusPods {
+        /// Namespace of the target that asks, and of the pods.
+        namespace: String,
+        /// Name of the server in the configuration.
+        server: String,
+        /// The query, filled in.
+        query: String,
+    },
     /// A metric that the pods of workloads serve, summed.
     Pods {
         /// Namespace of the workloads.

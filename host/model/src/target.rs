@@ -54,6 +54,23 @@ pub enum Policy {
     Idle,
     /// While it is up, its metrics decide how many replicas it has, as a HorizontalPodAutoscaler does.
     Metrics(Arc<MetricsPolicy>),
+    /// While it is up, the memory of its pods decides how many replicas it has, as a MemHpa does.
+    Memory(Arc<MemoryPolicy>),
+}
+
+/// What a MemHpa declares, without mistakes, with a query for the memory of the pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPolicy {
+    /// The fewest replicas while it is up, at least 1.
+    pub min_replicas: i32,
+    /// The most replicas, at least as many.
+    pub max_replicas: i32,
+    /// Which share of their limits the pods should use, in percent: 1 to 100.
+    pub target_utilization: i32,
+    /// Asks what the pods use, in bytes; or why nothing can be asked.
+    pub usage: Result<Arc<Query>, String>,
+    /// When its number of replicas was last changed for it, as far as its source remembers.
+    pub last_scale: Option<Timestamp>,
 }
 
 /// What a HorizontalPodAutoscaler declares, with a query for each metric.
@@ -118,6 +135,9 @@ pub struct Target {
     pub key: TargetKey,
     /// The object that it is.
     pub object: ObjectRef,
+    /// Whether it has a Sleeper: what may reach zero has, and what has no object of its own in whose status its number of replicas could
+    /// be remembered.
+    pub has_sleeper: bool,
     /// What its source sees of it.
     pub state: TargetState,
     /// What is scaled.

@@ -86,6 +86,14 @@ impl Upstream for ClusterUpstream {
                 Ok(measured) => Ok(Answer::Sample(measured.into())),
                 Err(error) => Err(error.to_string()),
             },
+            Request::PrometheusPods {
+                namespace,
+                server,
+                query,
+            } => {
+                let values = self.prometheus.query_pods(namespace, server, query).await;
+                values.map(Answer::OfPods).map_err(|error| error.to_string())
+            }
             Request::Selector { namespace, workload } => {
                 let read = metrics.workload_selector(namespace, workload, timeout);
                 read.await

@@ -58,6 +58,20 @@ pub struct Server {
     pub namespaces: Option<Vec<String>>,
 }
 
+impl Server {
+    /// One at a URL, with the defaults.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            auth: Auth::default(),
+            tls: Tls::default(),
+            timeout: query_timeout(),
+            max_response_bytes: query_bytes(),
+            namespaces: None,
+        }
+    }
+}
+
 /// How to log in: not at all, by bearer token, or by name and password. Secrets are in files, read again when they change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -116,6 +116,7 @@ fn container(seen: &PodContainer) -> Container {
     Container {
         name: seen.name.clone(),
         requests: amounts(&seen.requests),
+        limits: amounts(&seen.limits),
     }
 }
 

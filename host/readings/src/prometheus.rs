@@ -8,13 +8,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::{Request, StatusCode, header};
+use dormouse_model::Quantity;
 use http_body_util::Empty;
 use thiserror::Error;
 
 use crate::config::{Config, ConfigError, Server};
 use crate::http::{HttpError, Response, USER_AGENT, clip, exchange};
 use crate::{FileError, Measured, TlsError};
-use answer::Told;
+use answer::{QueryResult, Told};
 use connection::{Connection, Ready};
 
 /// Longest part of a server's own words in an error.
@@ -91,7 +92,18 @@ pub enum PrometheusError {
         /// What helps.
         hint: &'static str,
     },
+    /// A result that does not say which pods it is about.
+    #[error(
+        "the query gives {result}, and a number for each pod is wanted: series with the label pod, or pod_name"
+    )]
+    NotOfPods {
+        /// What the query gives, such as `a matrix`.
+        result: String,
+    },
 }
+
+/// Makes of a result what is wanted.
+type Reader<T> = fn(&QueryResult) -> Result<T, answer::Unusable>;
 
 fn those(known: &[String]) -> String {
     if known.is_empty() {
@@ -165,6 +177,27 @@ impl Prometheus {
         server: &str,
         query: &str,
     ) -> Result<Measured, PrometheusError> {
+        let configured = self.server(namespace, server)?;
+        configured.query(server, query, answer::number).await
+    }
+
+    /// Asks a server for numbers about pods, on behalf of a resource in `namespace`: the name of the pod and the value, of each series. NaN
+    /// is left out.
+    ///
+    /// # Errors
+    /// [`PrometheusError`]
+    pub async fn query_pods(
+        &self,
+        namespace: &str,
+        server: &str,
+        query: &str,
+    ) -> Result<Vec<(String, Quantity)>, PrometheusError> {
+        let configured = self.server(namespace, server)?;
+        configured.query(server, query, answer::of_pods).await
+    }
+
+    /// A server that a namespace may ask.
+    fn server(&self, namespace: &str, server: &str) -> Result<&Configured, PrometheusError> {
         let Some(configured) = self.servers.get(server) else {
             return Err(PrometheusError::UnknownServer {
                 name: clip(server, 63),
@@ -178,12 +211,12 @@ impl Prometheus {
                 namespace: namespace.to_owned(),
             });
         }
-        configured.query(server, query).await
+        Ok(configured)
     }
 }
 
 impl Configured {
-    async fn query(&self, server: &str, query: &str) -> Result<Measured, PrometheusError> {
+    async fn query<T>(&self, server: &str, query: &str, read: Reader<T>) -> Result<T, PrometheusError> {
         let ready = self.connection.ready().await?;
         let timeout = self.config.timeout;
         let parameters = form_urlencoded::Serializer::new(String::new())
@@ -206,25 +239,27 @@ impl Configured {
             server: server.to_owned(),
             error,
         })?;
-        self.understand(server, &ready, &response)
+        self.understand(server, &ready, &response, read)
     }
 
-    fn understand(
+    fn understand<T>(
         &self,
         server: &str,
         ready: &Ready,
         response: &Response,
-    ) -> Result<Measured, PrometheusError> {
+        read: Reader<T>,
+    ) -> Result<T, PrometheusError> {
         let told = answer::told(&response.body);
         let words = match (&told, response.status) {
             (Ok(Told::Failure(message)), _) => message.clone(),
             (Ok(Told::Result { result, warnings }), StatusCode::OK) => {
                 self.warn(server, ready, warnings);
-                return answer::number(result).map_err(|error| match error {
+                return read(result).map_err(|error| match error {
                     answer::Unusable::Malformed(problem) => self.malformed(server, ready, &problem),
                     answer::Unusable::NotOneNumber { result, hint } => {
                         PrometheusError::NotOneNumber { result, hint }
                     }
+                    answer::Unusable::NotOfPods(result) => PrometheusError::NotOfPods { result },
                 });
             }
             (Err(problem), StatusCode::OK) => return Err(self.malformed(server, ready, problem)),

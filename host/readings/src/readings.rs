@@ -1,5 +1,6 @@
 //! From queries to samples.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +148,22 @@ impl Readings {
                     Err(error) => MetricSamples::Error(error.clone()),
                 }
             }
+            Query::PrometheusPods {
+                namespace,
+                server,
+                query,
+            } => {
+                let request = Request::PrometheusPods {
+                    namespace: namespace.clone(),
+                    server: server.clone(),
+                    query: query.clone(),
+                };
+                match &self.cache.get(request, max_age, now).await.answer {
+                    Ok(Answer::OfPods(values)) => MetricSamples::PerPod(values_of(pods, values)),
+                    Ok(_) => MetricSamples::total(mixed_up()),
+                    Err(error) => MetricSamples::Error(error.clone()),
+                }
+            }
             Query::Custom { .. } => MetricSamples::value(self.sample(query, max_age, now).await),
             Query::Given(_)
             | Query::Concurrency { .. }
@@ -233,6 +250,9 @@ impl Readings {
                     query: query.clone(),
                 };
                 self.whole(request, max_age, now).await
+            }
+            Query::PrometheusPods { .. } => {
+                Sample::Error("it gives a number for each pod, and one for all is wanted".to_owned())
             }
             Query::Usage {
                 namespace,
@@ -362,6 +382,21 @@ fn view_of(answer: &Result<Answer, String>) -> Result<&PodView, Sample> {
         Ok(_) => Err(mixed_up()),
         Err(error) => Err(Sample::Error(error.clone())),
     }
+}
+
+/// What the series say that are about these pods. A fraction of a thousandth is cut off.
+fn values_of(pods: &[&WorkloadPod], series: &[(String, Quantity)]) -> Vec<PodValue> {
+    const NANOS_PER_MILLI: i128 = 1_000_000;
+    let names: HashSet<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+    let about = series.iter().filter(|(pod, _)| names.contains(&**pod));
+    let values = about.map(|(pod, value)| {
+        let millis = value.nanos() / NANOS_PER_MILLI;
+        PodValue {
+            pod: pod.clone(),
+            value: i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX }),
+        }
+    });
+    values.collect()
 }
 
 /// What each pod said. Who said nothing has no value.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_kubernetes::{MetricValue, PodUsage};
-use dormouse_model::{LabelSelector, ObjectRef, PodScrape, QuerySource};
+use dormouse_model::{LabelSelector, ObjectRef, PodScrape, Quantity, QuerySource};
 use dormouse_scaling::Sample;
 use dormouse_sleepers::DemandEntry;
 use jiff::Timestamp;
@@ -49,6 +49,15 @@ pub enum Request {
         /// The query.
         query: String,
     },
+    /// A query to a Prometheus server that gives numbers for pods.
+    PrometheusPods {
+        /// Namespace of the target that asks.
+        namespace: String,
+        /// Name of the server in the configuration.
+        server: String,
+        /// The query.
+        query: String,
+    },
     /// Which pods are those of a workload.
     Selector {
         /// Namespace of the workload.
@@ -84,7 +93,7 @@ impl Request {
             Self::Demand => QuerySource::ObservedTraffic.as_str(),
             Self::Custom { .. } => QuerySource::Custom.as_str(),
             Self::External { .. } => QuerySource::External.as_str(),
-            Self::Prometheus { .. } => QuerySource::Prometheus.as_str(),
+            Self::Prometheus { .. } | Self::PrometheusPods { .. } => QuerySource::Prometheus.as_str(),
             Self::Selector { .. } => "selector",
             Self::Pods { .. } => "pod-list",
             Self::Usage { .. } => QuerySource::Resource.as_str(),
@@ -98,7 +107,9 @@ impl Request {
             Self::Demand => "DLX replicas".to_owned(),
             Self::Custom { .. } => "the custom metrics API".to_owned(),
             Self::External { .. } => "the external metrics API".to_owned(),
-            Self::Prometheus { server, .. } => format!("Prometheus server {server}"),
+            Self::Prometheus { server, .. } | Self::PrometheusPods { server, .. } => {
+                format!("Prometheus server {server}")
+            }
             Self::Selector { .. } | Self::Pods { .. } => "the Kubernetes API".to_owned(),
             Self::Usage { .. } => "the resource metrics API".to_owned(),
             Self::Scrape { .. } => "pods".to_owned(),
@@ -108,7 +119,7 @@ impl Request {
     /// Name of the server, where there are several.
     pub(crate) fn server(&self) -> &str {
         match self {
-            Self::Prometheus { server, .. } => server,
+            Self::Prometheus { server, .. } | Self::PrometheusPods { server, .. } => server,
             _ => "",
         }
     }
@@ -123,6 +134,8 @@ pub enum Answer {
     Custom(BTreeMap<String, MetricValue>),
     /// Of [`Request::External`] and [`Request::Prometheus`].
     Sample(Sample),
+    /// Of [`Request::PrometheusPods`]: name of the pod and value, of each series.
+    OfPods(Vec<(String, Quantity)>),
     /// Of [`Request::Scrape`], for each pod.
     Scraped(Vec<Scraped>),
     /// Of [`Request::Selector`].

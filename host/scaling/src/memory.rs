@@ -38,9 +38,9 @@ pub struct MemorySpec {
     pub target_utilization: Option<i32>,
 }
 
-/// What is declared, without mistakes.
+/// Calculates from what is declared, without mistakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryPolicy {
+pub struct MemoryCalculator {
     /// How many replicas there may be.
     pub bounds: Bounds,
     /// Which share of their limits the pods should use, in percent: 1 to 100.
@@ -59,10 +59,12 @@ pub enum Correction {
 }
 
 impl fmt::Display for Correction {
-    /// `minReplicas is taken for 1, because it is below 1`
+    /// `minReplicas is taken for 1, because it is not at least 1`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MinReplicas(min) => write!(f, "minReplicas is taken for {min}, because it is below 1"),
+            Self::MinReplicas(min) => {
+                write!(f, "minReplicas is taken for {min}, because it is not at least 1")
+            }
             Self::MaxReplicas(max) => {
                 write!(
                     f,
@@ -107,7 +109,7 @@ pub struct MemorySeen<'a> {
     /// The pods.
     pub pods: &'a [MemoryPod],
     /// What their containers use. Samples of other pods do not matter.
-    pub samples: &'a [MemorySample],
+    pub samples: Result<&'a [MemorySample], &'a MemoryError>,
     /// When this policy last changed the number of replicas. None: never.
     pub last_scale: Option<Timestamp>,
     /// The time.
@@ -117,6 +119,12 @@ pub struct MemorySeen<'a> {
 /// Why there is no decision.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MemoryError {
+    /// The target does not say which pods are its own.
+    #[error("the scale of the target has no selector for its pods")]
+    SelectorRequired,
+    /// The samples could not be read; the text says why.
+    #[error("{0}")]
+    Unavailable(String),
     /// There are no samples at all.
     #[error("there are no samples of memory")]
     NoSamples,
@@ -158,9 +166,24 @@ pub struct MemoryUtilization {
     pub held_by: Option<LimitKind>,
 }
 
+impl MemoryError {
+    /// One word for conditions and events, as MemHpa has them.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::SelectorRequired => "SelectorRequired",
+            Self::Unavailable(_)
+            | Self::NoSamples
+            | Self::NoPods
+            | Self::ContainerWithoutLimit(_)
+            | Self::NoUsableMetrics
+            | Self::ZeroLimits => "FailedGetMetrics",
+        }
+    }
+}
+
 impl MemorySpec {
     /// What is used of it, and what is not.
-    pub fn corrected(self) -> (MemoryPolicy, Vec<Correction>) {
+    pub fn corrected(self) -> (MemoryCalculator, Vec<Correction>) {
         let mut corrections = Vec::new();
         let min = self.min_replicas.filter(|min| *min >= LEAST_MIN_REPLICAS);
         let min = min.unwrap_or_else(|| {
@@ -181,7 +204,7 @@ impl MemorySpec {
             corrections.push(Correction::TargetUtilization(DEFAULT_UTILIZATION));
             DEFAULT_UTILIZATION
         });
-        let policy = MemoryPolicy {
+        let policy = MemoryCalculator {
             bounds: Bounds { min, max },
             target_utilization,
         };
@@ -189,7 +212,7 @@ impl MemorySpec {
     }
 }
 
-impl MemoryPolicy {
+impl MemoryCalculator {
     /// Decides how many replicas there should be.
     pub fn decide(&self, seen: &MemorySeen<'_>) -> MemoryOutcome {
         let current = seen.status_replicas;
@@ -263,7 +286,8 @@ impl MemoryPolicy {
 
     fn utilization(&self, seen: &MemorySeen<'_>) -> Result<MemoryUtilization, MemoryError> {
         let current = seen.status_replicas;
-        if seen.samples.is_empty() {
+        let samples = seen.samples.map_err(Clone::clone)?;
+        if samples.is_empty() {
             return Err(MemoryError::NoSamples);
         }
         if seen.pods.is_empty() {
@@ -272,7 +296,7 @@ impl MemoryPolicy {
         let limits = limits(seen.pods)?;
         let ready: HashSet<&str> = names(seen.pods, true).collect();
         let mut used = Amounts::new();
-        for sample in seen.samples.iter().filter(|sample| ready.contains(&*sample.pod)) {
+        for sample in samples.iter().filter(|sample| ready.contains(&*sample.pod)) {
             let bytes = used.entry(&sample.pod).or_default();
             *bytes = bytes.saturating_add(to_i64(sample.used.nanos() / NANOS_PER_BYTE));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dormouse_model::{Policy, ScaleEvent, ScaleEventKind, Target};
 use jiff::Timestamp;
 
-use crate::scaled::scaled;
+use crate::scaled::{scaled, scaled_by_memory};
 use crate::time::{after, span};
 use crate::{Decision, Input, KeepReason, ScaleSeen, Scaled, Verdict, decide};
 
@@ -88,7 +88,10 @@ pub fn recommend(target: &Target, seen: &Seen<'_>) -> Recommendation {
         (Policy::Metrics(policy), Some(scale)) if recommended.stays_up() => {
             recommended.scaled_to(scaled(policy, scale, seen.now))
         }
-        (Policy::Metrics(_) | Policy::Idle, _) => recommended,
+        (Policy::Memory(policy), Some(scale)) if recommended.stays_up() => {
+            recommended.scaled_to(scaled_by_memory(policy, scale, seen.now))
+        }
+        (Policy::Metrics(_) | Policy::Memory(_) | Policy::Idle, _) => recommended,
     }
 }
 

@@ -1,13 +1,18 @@
 //! How many replicas a target has while it is up, by its metrics.
 
-use dormouse_model::{MetricSpec, MetricsPolicy};
+use dormouse_model::{MemoryPolicy, MetricSpec, MetricsPolicy, Quantity};
 use jiff::Timestamp;
 
 use crate::hpa::{
-    Autoscaler, Conditions, MetricReading, Observed, ObservedScale, Pod, ReplicaCalculator, Settings,
-    Tolerances, compute, reconcile,
+    Autoscaler, Condition, Conditions, MetricReading, Observed, ObservedScale, Pod, PodValue,
+    ReplicaCalculator, Settings, Tolerances, compute, reconcile,
 };
+use crate::memory::{MemoryCalculator, MemoryError, MemoryPod, MemorySample, MemorySeen};
 use crate::{Activity, Bounds, DecisionInput, ScaleDecision, ScalingHistory};
+
+/// The resource that a MemHpa is about.
+const MEMORY: &str = "memory";
+const NANOS_PER_MILLI: i128 = 1_000_000;
 
 /// Everything that the number of replicas follows from.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,72 @@ pub(crate) fn scaled(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestam
         history: ScalingHistory::of(&round.history, policy.behavior.as_ref(), window, now),
         decision: round.decision,
         conditions: round.conditions,
+    }
+}
+
+/// What the memory of the pods of a target that is up says. When its number of replicas was last changed its source remembers.
+pub(crate) fn scaled_by_memory(policy: &MemoryPolicy, seen: &ScaleSeen<'_>, now: Timestamp) -> Scaled {
+    let calculator = MemoryCalculator {
+        bounds: Bounds {
+            min: policy.min_replicas,
+            max: policy.max_replicas,
+        },
+        target_utilization: policy.target_utilization,
+    };
+    let pods: Vec<_> = seen.pods.iter().map(memory_pod).collect();
+    let samples = memory_samples(seen);
+    let outcome = calculator.decide(&MemorySeen {
+        spec_replicas: seen.scale.spec_replicas,
+        status_replicas: seen.scale.status_replicas,
+        pods: &pods,
+        samples: samples.as_deref(),
+        last_scale: policy.last_scale,
+        now,
+    });
+    let scaling_active = outcome.utilization.map(|utilization| match utilization {
+        Ok(_) => Condition::new(true, "ValidMetricFound", ""),
+        Err(error) => Condition::new(false, error.reason(), error.to_string()),
+    });
+    Scaled {
+        decision: outcome.decision,
+        conditions: Conditions {
+            scaling_active,
+            ..Conditions::default()
+        },
+        history: ScalingHistory::default(),
+    }
+}
+
+fn memory_pod(pod: &Pod) -> MemoryPod {
+    MemoryPod {
+        name: pod.name.clone(),
+        ready: pod.is_ready(),
+        limits: pod
+            .containers
+            .iter()
+            .map(|container| container.limits.get(MEMORY).copied())
+            .collect(),
+    }
+}
+
+fn memory_samples(seen: &ScaleSeen<'_>) -> Result<Vec<MemorySample>, MemoryError> {
+    if !seen.scale.has_selector {
+        return Err(MemoryError::SelectorRequired);
+    }
+    match seen.readings.first() {
+        Some(MetricReading::PerPod(values)) => Ok(values.iter().map(memory_sample).collect()),
+        Some(MetricReading::Unavailable(why)) => Err(MemoryError::Unavailable((*why).to_owned())),
+        Some(MetricReading::Usage(_) | MetricReading::Value(_) | MetricReading::Values(_)) => Err(
+            MemoryError::Unavailable("what was read is not about single pods".to_owned()),
+        ),
+        None => Err(MemoryError::NoSamples),
+    }
+}
+
+fn memory_sample(value: &PodValue) -> MemorySample {
+    MemorySample {
+        pod: value.pod.clone(),
+        used: Quantity::from_nanos(i128::from(value.value) * NANOS_PER_MILLI),
     }
 }
 

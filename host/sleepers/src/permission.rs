@@ -170,18 +170,21 @@ impl SleepPermission {
         }
         let services = spec.services.iter().map(|name| object("v1", "Service", name));
         for object in scaled.iter().cloned().chain(services) {
-            match self.why_protected(&object).await {
-                Ok(None) => {}
-                Ok(Some(why)) => return Err(PermissionError::Denied(why)),
-                Err(error) => {
-                    return Err(PermissionError::Cluster(ClusterError::Unavailable {
-                        what: format!("{} {}", object.kind, object.name),
-                        message: format!("nobody knows whether it belongs to Dormouse: {error}"),
-                    }));
-                }
-            }
+            self.check_unprotected(&object).await?;
         }
         Ok(())
+    }
+
+    /// Whether an object belongs neither to Dormouse nor to Kubernetes itself.
+    pub(crate) async fn check_unprotected(&self, object: &ObjectKey) -> Result<(), PermissionError> {
+        match self.why_protected(object).await {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(PermissionError::Denied(why)),
+            Err(error) => Err(PermissionError::Cluster(ClusterError::Unavailable {
+                what: format!("{} {}", object.kind, object.name),
+                message: format!("nobody knows whether it belongs to Dormouse: {error}"),
+            })),
+        }
     }
 
     async fn check_grants(&self, owner: &Owner, workload: &ObjectKey) -> Result<(), PermissionError> {

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use dormouse_kubernetes::{ApiServer, ClusterError, WorkloadScale};
+use dormouse_lifecycle::may_resize;
 use dormouse_model::ObjectRef;
 use kube::ResourceExt;
 
-use crate::caches::Caches;
+use crate::api::Sleeper;
+use crate::caches::{Caches, naming_workload};
 use crate::ownership::Ownership;
 use crate::permission::SleepPermission;
 use crate::{DesiredStateError, SleeperKey};
@@ -30,31 +32,51 @@ impl Scalers {
         self.server.scale(namespace, workload).await
     }
 
-    /// Sets the replicas of a workload of a Sleeper, if its owner may scale it, and nobody has changed it since its scale was read.
+    /// Sets the replicas of a workload, of a Sleeper or without one, if it may be scaled, and nobody has changed it since its scale was read.
     ///
     /// # Errors
-    /// [`DesiredStateError::Denied`] where no grant covers it, and for Dormouse and Kubernetes themselves; a conflict, or what else the API
-    /// server says.
+    /// [`DesiredStateError::Denied`] where no grant covers it, and for Dormouse and Kubernetes themselves; [`DesiredStateError::Superseded`]
+    /// where a Sleeper that only puts it to sleep is doing so; a conflict, or what else the API server says.
     pub async fn resize(
         &self,
-        key: &SleeperKey,
+        namespace: &str,
+        sleeper: Option<&SleeperKey>,
         workload: &ObjectRef,
         seen: &WorkloadScale,
         replicas: i32,
     ) -> Result<(), DesiredStateError> {
-        let sleeper = self.caches.sleeper(key);
-        let sleeper = sleeper.ok_or_else(|| DesiredStateError::Unknown(key.clone()))?;
-        self.permission.check(&sleeper).await?;
-        self.server
-            .resize(&key.namespace, workload, seen, replicas)
-            .await?;
+        match sleeper {
+            Some(key) => {
+                let sleeper = self.caches.sleeper(key);
+                let sleeper = sleeper.ok_or_else(|| DesiredStateError::Unknown(key.clone()))?;
+                self.permission.check(&sleeper).await?;
+            }
+            None => {
+                self.permission
+                    .check_unprotected(&workload.in_namespace(namespace))
+                    .await?;
+                let going = self.naming(namespace, workload).into_iter().any(|sleeper| {
+                    let state = sleeper.status.as_ref().map(|status| &status.state);
+                    may_resize(state, seen.replicas(), replicas).is_err()
+                });
+                if going {
+                    return Err(DesiredStateError::Superseded);
+                }
+            }
+        }
+        self.server.resize(namespace, workload, seen, replicas).await?;
         Ok(())
     }
 
-    /// Who else scales a workload of a Sleeper, in words for people: a HorizontalPodAutoscaler, or the owner of another Sleeper that
-    /// comes first and names the same workload. As long as HorizontalPodAutoscalers are not known, one of them may. It reads the caches and
-    /// makes no request.
-    pub fn other(&self, key: &SleeperKey, workload: &ObjectRef) -> Option<String> {
+    /// Who else scales a workload, in words for people: a HorizontalPodAutoscaler, or the owner of another Sleeper. Of two Sleepers that name
+    /// it the one that comes first scales it; what has no Sleeper leaves it to any that does. As long as HorizontalPodAutoscalers are not
+    /// known, one of them may. It reads the caches and makes no request.
+    pub fn other(
+        &self,
+        namespace: &str,
+        sleeper: Option<&SleeperKey>,
+        workload: &ObjectRef,
+    ) -> Option<String> {
         let ObjectRef { kind, name, .. } = workload;
         if !self.caches.autoscalers.synced() {
             let why = self.caches.autoscalers.last_error();
@@ -63,13 +85,36 @@ impl Scalers {
                 why.as_deref().unwrap_or("they are not listed yet")
             ));
         }
-        if let Some(autoscaler) = self.caches.autoscaler_of(&key.namespace, workload) {
+        if let Some(autoscaler) = self.caches.autoscaler_of(namespace, workload) {
             return Some(format!(
                 "HorizontalPodAutoscaler {} scales {kind} {name}; delete it, or leave the number of replicas to it",
                 autoscaler.name_any()
             ));
         }
-        let rival = self.ownership.rival_for(&*self.caches.sleeper(key)?, workload)?;
-        Some(rival.explain())
+        match sleeper {
+            Some(key) => {
+                let rival = self.ownership.rival_for(&*self.caches.sleeper(key)?, workload)?;
+                Some(rival.explain())
+            }
+            None => self.naming(namespace, workload).into_iter().find_map(|sleeper| {
+                // One that only puts it to sleep and wakes it leaves the number to others.
+                sleeper.status.as_ref()?.scaling.as_ref()?;
+                let owner = sleeper.spec.owner();
+                Some(format!(
+                    "{owner} scales {kind} {name} too; leave the number of replicas to one of the two"
+                ))
+            }),
+        }
+    }
+
+    /// Sleepers that name a workload.
+    fn naming(&self, namespace: &str, workload: &ObjectRef) -> Vec<Arc<Sleeper>> {
+        let mut found = self.caches.sleepers.with(naming_workload(namespace, workload));
+        found.retain(|sleeper| {
+            let mut named = sleeper.spec.workloads.iter();
+            sleeper.namespace().as_deref() == Some(namespace)
+                && named.any(|named| named.kind == workload.kind && named.name == workload.name)
+        });
+        found
     }
 }

@@ -11,6 +11,8 @@ use crate::workspace::Workspace;
 
 /// The chart's README, whose table of values is generated.
 pub const README: &str = "chart/README.md";
+/// The definition of MemHpa that the chart installs: the same as the reference.
+pub const MEMHPA_CRD: &str = "chart/files/memhpa-crd.yaml";
 /// The definition that the chart installs: the same as the reference.
 pub const CRD: &str = "chart/files/sleeper-crd.yaml";
 const VALUES: &str = "chart/values.yaml";

@@ -40,12 +40,13 @@ pub(super) fn target(owner: &Owner, resource: Resource, routing: Routing, effect
     };
     let every = match policy {
         Policy::Idle => effective.scale_interval,
-        Policy::Metrics(_) => effective.scale_interval.min(METRICS_INTERVAL),
+        Policy::Metrics(_) | Policy::Memory(_) => effective.scale_interval.min(METRICS_INTERVAL),
     };
     Target {
         triggers,
         key,
         object: resource.object,
+        has_sleeper: true,
         state: match resource.state {
             ResourceState::Awake => TargetState::Awake,
             ResourceState::Asleep => TargetState::Asleep,

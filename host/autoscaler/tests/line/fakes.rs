@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_autoscaler::{FieldError, ResourceScaler, SleeperChange, Sleepers, SourceError};
-use dormouse_kubernetes::{ClusterError, ContainerUsage, MetricValue, PodUsage, WorkloadPod, WorkloadScale};
+use dormouse_kubernetes::{
+    ClusterError, ContainerUsage, MetricValue, PodContainer, PodUsage, WorkloadPod, WorkloadScale,
+};
 use dormouse_model::{ObjectRef, Owner, Phase, Query, Routing};
 use dormouse_plugin::types::{FieldCondition, Resource, ResourceHandle, ResourceId, ScaleOutcome, Settings};
 use dormouse_readings::{Answer as Answered, Measured, PodView, Request, Scraped, Upstream};
@@ -409,13 +411,14 @@ impl Sleepers for Cluster {
 
     async fn resize(
         &self,
-        key: &SleeperKey,
+        namespace: &str,
+        _sleeper: Option<&SleeperKey>,
         workload: &ObjectRef,
         seen: &WorkloadScale,
         replicas: i32,
     ) -> Result<(), DesiredStateError> {
         self.takes_time().await;
-        let name = format!("{}/{}", key.namespace, workload.name);
+        let name = format!("{namespace}/{}", workload.name);
         lock(&self.writes).push(("resize", name.clone()));
         let refusal = lock(&self.refuses_resize).clone();
         if let Some(error) = refusal {
@@ -430,7 +433,12 @@ impl Sleepers for Cluster {
         Ok(())
     }
 
-    fn other_scaler(&self, _key: &SleeperKey, workload: &ObjectRef) -> Option<String> {
+    fn other_scaler(
+        &self,
+        _namespace: &str,
+        _sleeper: Option<&SleeperKey>,
+        workload: &ObjectRef,
+    ) -> Option<String> {
         let other = lock(&self.other_scaler).clone();
         other.map(|name| format!("{name} scales {}", workload.name))
     }
@@ -651,6 +659,15 @@ fn last_request(query: &Query) -> Request {
             server,
             query,
         },
+        Query::PrometheusPods {
+            namespace,
+            server,
+            query,
+        } => Request::PrometheusPods {
+            namespace,
+            server,
+            query,
+        },
         Query::Usage { namespace, .. } => Request::Usage { namespace },
         Query::Pods { scrape, window, .. } => Request::Scrape {
             pods: vec![dormouse_readings::Pod {
@@ -776,6 +793,12 @@ impl Upstream for MetricsApi {
                     phase: "Running".into(),
                     ready: true,
                     labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+                    ready_condition: Some(("True".to_owned(), Timestamp::UNIX_EPOCH)),
+                    containers: vec![PodContainer {
+                        name: "app".to_owned(),
+                        limits: BTreeMap::from([("memory".to_owned(), "100Mi".to_owned())]),
+                        ..PodContainer::default()
+                    }],
                     ..WorkloadPod::default()
                 };
                 Ok(Answered::Pods(PodView::new(vec![pod])))
@@ -790,6 +813,10 @@ impl Upstream for MetricsApi {
                 };
                 match (request, sample) {
                     (Request::Usage { .. }, sample) => usage(sample),
+                    (Request::PrometheusPods { .. }, Sample::Value(value)) => {
+                        Ok(Answered::OfPods(vec![(POD.to_owned(), value)]))
+                    }
+                    (Request::PrometheusPods { .. }, Sample::NoData(_)) => Ok(Answered::OfPods(Vec::new())),
                     (_, Sample::Error(error)) => Err(error),
                     (Request::Scrape { .. }, sample) => Ok(Answered::Scraped(vec![Scraped {
                         pod: POD.into(),

@@ -126,6 +126,11 @@ impl World {
             .iter()
             .map(|plugin| self.source(plugin) as Arc<dyn Source>)
             .collect();
+        self.run_sources(sources)
+    }
+
+    /// The same with other sources.
+    pub fn run_sources(&self, sources: Vec<Arc<dyn Source>>) -> JoinHandle<()> {
         let start = self.start;
         let upstream = Arc::clone(&self.api) as Arc<dyn Upstream>;
         let readings = Readings::new(upstream, self.limits, self.reading_metrics.clone());

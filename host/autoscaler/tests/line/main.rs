@@ -9,6 +9,7 @@ mod idle;
 mod isolation;
 mod leadership;
 mod many;
+mod memory;
 mod platform;
 mod readings;
 mod scaling;

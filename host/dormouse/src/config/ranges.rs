@@ -96,6 +96,7 @@ const AUTOSCALER: &[Range] = &[
     range("scaleInterval", Allowed::Between(MS.saturating_mul(100), DAY)),
     // Each is one more Lease that is written every two seconds.
     range("shards", Allowed::Count(1, 64)),
+    range("promPort", Allowed::Count(1, 65_535)),
 ];
 
 const DLX: &[Range] = &[

@@ -135,6 +135,20 @@ impl Settings {
                 );
             }
         }
+        let server = self.autoscaler.memhpa_prometheus.as_deref();
+        if let Some(server) = server.filter(|server| !self.file.metrics.prometheus.contains_key(*server)) {
+            problems.add(
+                "autoscaler.memhpaPrometheus",
+                format_args!("there is no server {server:?} in metrics.prometheus"),
+            );
+        }
+        let scheme = self.autoscaler.prom_scheme.as_deref();
+        if let Some(scheme) = scheme.filter(|scheme| !["http", "https"].contains(scheme)) {
+            problems.add(
+                "autoscaler.promScheme",
+                format_args!("{scheme:?} is neither http nor https"),
+            );
+        }
         if let (Some(settle), Some(longest)) = (self.common.look_settle, self.common.look_longest)
             && settle.0 > longest.0
         {

@@ -1,11 +1,11 @@
 //! What a Sleeper tells.
 
-use std::fmt::Write as _;
-
 use dormouse_model::Phase;
 use dormouse_sleepers::lifecycle::{DesiredState, SleeperState};
 use dormouse_sleepers::{Sleeper, SleeperStatus};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+
+use super::lines::{Lines, ago};
 
 /// Where it stands, why, what was decided by which readings, what is wrong, and what comes next.
 pub(super) fn tell(sleeper: &Sleeper, now: Timestamp) -> String {
@@ -113,30 +113,6 @@ fn next(state: &SleeperState, by_platform: bool, sleeps: bool) -> &'static str {
         (Phase::Awake | Phase::Diverting, _) => "its Services to lead to the DLX",
         (Phase::Observing, _) => "a decision: its traffic goes through the DLX and is counted",
         (Phase::Draining, _) => "open connections and requests to end",
-    }
-}
-
-/// A span of time without fractions.
-fn ago(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(then).as_secs().max(0);
-    format!("{:#}", SignedDuration::from_secs(seconds))
-}
-
-/// A title, and what is said under it in two columns.
-#[derive(Default)]
-struct Lines {
-    text: String,
-}
-
-impl Lines {
-    fn title(&mut self, text: &str) {
-        let _ = writeln!(self.text, "{text}");
-    }
-
-    fn add(&mut self, word: &str, text: &str) {
-        // What was written by others has no say in the form.
-        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let _ = writeln!(self.text, "  {word:<10} {flat}");
     }
 }
 

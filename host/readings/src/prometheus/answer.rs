@@ -21,6 +21,7 @@ pub(super) enum Told {
 pub(super) enum Unusable {
     Malformed(String),
     NotOneNumber { result: String, hint: &'static str },
+    NotOfPods(String),
 }
 
 #[derive(Deserialize)]
@@ -49,6 +50,19 @@ type Point = (f64, String);
 #[derive(Deserialize)]
 struct Series {
     value: Option<Point>,
+}
+
+#[derive(Deserialize)]
+struct PodSeries {
+    metric: PodLabels,
+    value: Option<Point>,
+}
+
+/// Kubernetes before 1.16 called the label `pod_name`.
+#[derive(Deserialize)]
+struct PodLabels {
+    pod: Option<String>,
+    pod_name: Option<String>,
 }
 
 pub(super) fn told(body: &[u8]) -> Result<Told, String> {
@@ -99,6 +113,26 @@ pub(super) fn number(result: &QueryResult) -> Result<Measured, Unusable> {
         }
     };
     value(&text)
+}
+
+/// The name of the pod and the value, of each series. NaN says nothing.
+pub(super) fn of_pods(result: &QueryResult) -> Result<Vec<(String, Quantity)>, Unusable> {
+    if result.result_type != "vector" {
+        return Err(Unusable::NotOfPods(format!("a {}", result.result_type)));
+    }
+    let series: Vec<PodSeries> =
+        Vec::deserialize(&result.result).map_err(|error| Unusable::Malformed(error.to_string()))?;
+    let mut values = Vec::with_capacity(series.len());
+    for PodSeries { metric, value: point } in series {
+        let pod = metric.pod.or(metric.pod_name).filter(|pod| !pod.is_empty());
+        let pod = pod.ok_or_else(|| Unusable::NotOfPods("a series without such a label".to_owned()))?;
+        let (_, text) = point.ok_or_else(|| Unusable::NotOfPods("a native histogram".to_owned()))?;
+        match value(&text)? {
+            Measured::Value(value) => values.push((pod, value)),
+            Measured::NoData(_) => {}
+        }
+    }
+    Ok(values)
 }
 
 fn value(text: &str) -> Result<Measured, Unusable> {
@@ -165,6 +199,40 @@ mod tests {
     #[case("vector", json!([{"value": [1]}]), "Malformed")]
     fn errors(#[case] kind: &str, #[case] result: Value, #[case] said: &str) {
         let error = format!("{:?}", read(kind, &result).unwrap_err());
+        assert!(error.contains(said), "{error}");
+    }
+
+    #[rstest]
+    #[case(json!([{"metric": {"pod": "web-0"}, "value": [1, "10.5"]}, {"metric": {"pod": "web-0", "container": "b"}, "value": [1, "2"]}]), "web-0=10500m web-0=2")]
+    #[case(json!([{"metric": {"pod_name": "web-0"}, "value": [1, "1"]}, {"metric": {"pod": "web-1"}, "value": [1, "NaN"]}]), "web-0=1")]
+    #[case(json!([]), "")]
+    fn numbers_of_pods(#[case] result: Value, #[case] expected: &str) {
+        let body =
+            json!({"status": "success", "data": {"resultType": "vector", "result": result}}).to_string();
+        let Ok(Told::Result { result, .. }) = told(body.as_bytes()) else {
+            panic!("not a result")
+        };
+        let values = of_pods(&result).unwrap();
+        let texts: Vec<_> = values
+            .iter()
+            .map(|(pod, value)| format!("{pod}={value}"))
+            .collect();
+        assert_eq!(texts.join(" "), expected);
+    }
+
+    #[rstest]
+    #[case("scalar", json!([1, "1"]), "a scalar")]
+    #[case("vector", json!([{"metric": {"job": "x"}, "value": [1, "1"]}]), "without such a label")]
+    #[case("vector", json!([{"metric": {"pod": ""}, "value": [1, "1"]}]), "without such a label")]
+    #[case("vector", json!([{"metric": {"pod": "a"}, "histogram": [1, {}]}]), "native histogram")]
+    #[case("vector", json!([{"metric": {"pod": "a"}, "value": [1, "+Inf"]}]), "+Inf")]
+    #[case("vector", json!([{"value": [1, "1"]}]), "Malformed")]
+    fn what_is_not_about_pods(#[case] kind: &str, #[case] result: Value, #[case] said: &str) {
+        let body = json!({"status": "success", "data": {"resultType": kind, "result": result}}).to_string();
+        let Ok(Told::Result { result, .. }) = told(body.as_bytes()) else {
+            panic!("not a result")
+        };
+        let error = format!("{:?}", of_pods(&result).unwrap_err());
         assert!(error.contains(said), "{error}");
     }
 

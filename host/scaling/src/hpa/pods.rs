@@ -73,6 +73,8 @@ pub struct Container {
     pub name: String,
     /// What it requests of each resource.
     pub requests: Resources,
+    /// What it may use of each resource at most.
+    pub limits: Resources,
 }
 
 /// A container that is started before the others.

@@ -119,7 +119,11 @@ pub fn name() -> impl Strategy<Value = String> + Clone {
 }
 
 pub fn container() -> impl Strategy<Value = Container> + Clone {
-    (name(), resources()).prop_map(|(name, requests)| Container { name, requests })
+    (name(), resources(), resources()).prop_map(|(name, requests, limits)| Container {
+        name,
+        requests,
+        limits,
+    })
 }
 
 pub fn pod() -> impl Strategy<Value = Pod> + Clone {
@@ -265,6 +269,7 @@ pub fn ready_pods(count: i32) -> Vec<Pod> {
         containers: vec![Container {
             name: "main".into(),
             requests: [("cpu".to_owned(), Quantity::from(1))].into(),
+            ..Container::default()
         }],
         init_containers: Vec::new(),
         requests: Resources::new(),

@@ -30,6 +30,7 @@ pub fn target() -> Target {
             name: "web".into(),
         },
         object: ObjectRef::default(),
+        has_sleeper: true,
         state: TargetState::Awake,
         scale: Scale::Workloads(vec![]),
         wake_on: vec![],

@@ -33,7 +33,7 @@ fn decide(current: i32, used: &[u64]) -> MemoryOutcome {
         spec_replicas: current,
         status_replicas: current,
         pods: &pods,
-        samples: &samples,
+        samples: Ok(&samples),
         last_scale: Some(ago(4 * MINUTE)),
         now: now(),
     })
@@ -81,7 +81,7 @@ fn what_is_declared_wrongly_is_corrected_aloud() {
     assert_eq!(
         said,
         [
-            "minReplicas is taken for 1, because it is below 1",
+            "minReplicas is taken for 1, because it is not at least 1",
             "maxReplicas is taken for 5, because it is below the minimum",
             "targetUtilizationPercentage is taken for 80, because it is not in 1 to 100",
         ]

@@ -218,7 +218,7 @@ proptest! {
             spec_replicas,
             status_replicas,
             pods: &pods,
-            samples: &samples,
+            samples: Ok(&samples),
             last_scale,
             now,
         });

@@ -22,6 +22,7 @@ fn container(name: &str, requests: &[(&str, &str)]) -> Container {
     Container {
         name: name.to_owned(),
         requests: resources(requests),
+        ..Container::default()
     }
 }
 

@@ -1,10 +1,21 @@
 //! MemHpa.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_model::Quantity;
-use dormouse_scaling::memory::{Correction, MemoryError, MemoryPod, MemorySample, MemorySeen, MemorySpec};
-use dormouse_scaling::{Limit, LimitKind};
+use dormouse_model::{
+    MemoryPolicy, ObjectRef, Owner, Policy, Quantity, Routing, Scale, Target, TargetKey, TargetState,
+};
+use dormouse_scaling::hpa::{
+    ConditionStatus, Container, MetricReading, ObservedScale, Pod, PodPhase, PodValue, ReadyCondition,
+    Resources, Settings,
+};
+use dormouse_scaling::memory::{
+    Correction, MemoryCalculator, MemoryError, MemoryPod, MemorySample, MemorySeen, MemorySpec,
+};
+use dormouse_scaling::{
+    Limit, LimitKind, ScaleDecision, ScaleSeen, ScalingHistory, Seen, Standing, recommend,
+};
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -100,13 +111,18 @@ pub fn run(input: &Input) -> Output {
         spec_replicas: input.spec_replicas,
         status_replicas: input.status_replicas,
         pods: &pods,
-        samples: &samples,
+        samples: Ok(&samples),
         last_scale: input
             .seconds_since_last_scale
             .map(|seconds| now() - Duration::from_secs(seconds)),
         now: now(),
     });
     let decision = outcome.decision;
+    assert_eq!(
+        recommended(input, &policy),
+        decision,
+        "a target is decided in the same way"
+    );
     let mut output = Output {
         corrected: corrected(&corrections),
         desired: decision.replicas,
@@ -159,6 +175,113 @@ pub fn run(input: &Input) -> Output {
     output
 }
 
+/// The same for a target, with what is read for it.
+fn recommended(input: &Input, calculator: &MemoryCalculator) -> ScaleDecision {
+    let pods: Vec<_> = input.pods.iter().map(pod).collect();
+    let values: Vec<_> = input
+        .samples
+        .iter()
+        .map(|sample| PodValue {
+            pod: sample.pod.clone(),
+            value: sample
+                .bytes
+                .to_string()
+                .parse::<Quantity>()
+                .unwrap()
+                .saturating_millis(),
+        })
+        .collect();
+    let last_scale = input
+        .seconds_since_last_scale
+        .map(|seconds| now() - Duration::from_secs(seconds));
+    let target = Target {
+        key: TargetKey {
+            owner: Owner::default(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        },
+        object: ObjectRef::default(),
+        has_sleeper: false,
+        state: TargetState::Awake,
+        scale: Scale::Workloads(vec![ObjectRef::default()]),
+        wake_on: Vec::new(),
+        routing: Routing::First,
+        triggers: Vec::new(),
+        policy: Policy::Memory(Arc::new(MemoryPolicy {
+            min_replicas: calculator.bounds.min,
+            max_replicas: calculator.bounds.max,
+            target_utilization: calculator.target_utilization,
+            usage: Err("it was read".to_owned()),
+            last_scale,
+        })),
+        every: Duration::from_secs(30),
+        last_event: None,
+        readiness_timeout: None,
+        restore_replicas: None,
+        wake_at: None,
+        reason: None,
+        cookie: None,
+        problem: None,
+    };
+    let seen = Seen {
+        inputs: &[],
+        standing: Standing::Awake,
+        since: None,
+        wakes: &[],
+        observe_not_before: None,
+        settle: Duration::ZERO,
+        scale: Some(ScaleSeen {
+            scale: ObservedScale {
+                spec_replicas: input.spec_replicas,
+                status_replicas: input.status_replicas,
+                has_selector: true,
+            },
+            pods: &pods,
+            metrics: &[],
+            readings: &[MetricReading::PerPod(&values)],
+            history: &ScalingHistory::default(),
+            settings: &Settings::default(),
+        }),
+        now: now(),
+    };
+    recommend(&target, &seen)
+        .scaled
+        .expect("its number is decided")
+        .decision
+}
+
+fn pod(input: &PodInput) -> Pod {
+    let status = if input.ready {
+        ConditionStatus::True
+    } else {
+        ConditionStatus::False
+    };
+    let containers = input.limits.iter().map(|limit| Container {
+        limits: limit
+            .map(|limit| ("memory".to_owned(), Quantity::from(limit)))
+            .into_iter()
+            .collect(),
+        ..Container::default()
+    });
+    Pod {
+        name: input.name.clone(),
+        phase: match &*input.phase {
+            "Running" => PodPhase::Running,
+            "Pending" => PodPhase::Pending,
+            "Succeeded" => PodPhase::Succeeded,
+            "Failed" => PodPhase::Failed,
+            _ => PodPhase::Unknown,
+        },
+        started: None,
+        deleting: false,
+        ready: Some(ReadyCondition { status, since: now() }),
+        containers: containers.collect(),
+        init_containers: Vec::new(),
+        requests: Resources::default(),
+        overhead: Resources::default(),
+    }
+}
+
 /// What differs. Where the original panics, an error is right.
 pub fn differences(expected: &Output, actual: &Output) -> Vec<String> {
     let right = if expected.action == "panic" {
@@ -192,5 +315,6 @@ fn kind(error: &MemoryError) -> &'static str {
         MemoryError::ContainerWithoutLimit(_) => "container-without-limit",
         MemoryError::NoUsableMetrics => "no-valid-metrics",
         MemoryError::ZeroLimits => "zero-limit",
+        MemoryError::SelectorRequired | MemoryError::Unavailable(_) => "unavailable",
     }
 }

@@ -115,6 +115,7 @@ impl PodInput {
                 .map(|container| Container {
                     name: container.name.clone(),
                     requests: resources(&container.requests_m, &container.requests),
+                    ..Container::default()
                 })
                 .collect(),
             init_containers: self
@@ -124,6 +125,7 @@ impl PodInput {
                     container: Container {
                         name: init.name.clone(),
                         requests: resources(&init.requests_m, &init.requests),
+                        ..Container::default()
                     },
                     sidecar: init.sidecar,
                 })

@@ -1,0 +1,324 @@
+//! What became of a MemHpa: its status, and what people are told of it.
+
+use std::time::Duration;
+
+use dormouse_autoscaler::Report;
+use dormouse_scaling::{LimitKind, Sample};
+use dormouse_sleepers::ConditionUpdate;
+use dormouse_sleepers::api::condition;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+
+use super::api::{MemHpa, MemHpaStatus};
+use super::translate::corrections;
+
+/// So long after it was created or scaled nobody wonders that pods have no samples.
+const NOT_YET: Duration = Duration::from_secs(3 * 60);
+
+/// Something that people are told by an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub warning: bool,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Told {
+    pub fn warning(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            warning: true,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    fn normal(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            warning: false,
+            ..Self::warning(reason, message)
+        }
+    }
+}
+
+/// What its status is to say, and what is news.
+pub(super) fn outcome(object: &MemHpa, report: &Report) -> (MemHpaStatus, Vec<Told>) {
+    let known = object.status.clone().unwrap_or_default();
+    let mut told = Vec::new();
+    if known.observed_generation != object.metadata.generation {
+        let corrections = corrections(&object.spec).into_iter();
+        told.extend(corrections.map(|one| Told::warning("ValidationPolicy", one.to_string())));
+    }
+    for update in &report.update.conditions {
+        if !update.status && is_news(&known, update) {
+            told.push(trouble(object, &known, update, report.at));
+        }
+    }
+    let mut status = MemHpaStatus {
+        observed_generation: object.metadata.generation,
+        conditions: conditions(object, &known, &report.update.conditions, report.at),
+        ..known
+    };
+    if let Some(scaled) = &report.scaled {
+        let decision = &scaled.decision;
+        status.current_replicas = decision.current;
+        // What cannot be decided stays as it was.
+        if let Some(desired) = decision.replicas {
+            status.desired_replicas = desired;
+            status.decision = Some(decision.to_string());
+            status.current_utilization = Some(match decision.inputs.first().map(|input| &input.sample) {
+                Some(Sample::Value(percent)) => i32::try_from(percent.units()).unwrap_or(i32::MAX),
+                Some(Sample::NoData(_) | Sample::Error(_)) | None => 0,
+            });
+        }
+        let waits = decision
+            .limits
+            .iter()
+            .any(|limit| limit.kind == LimitKind::RescaleInterval);
+        if scaled.written.is_some() || waits {
+            told.push(Told::normal("DesiredReplicasComputed", decision.to_string()));
+        }
+        if let Some(written) = scaled.written {
+            status.last_scale_time = Some(time(written));
+        }
+    }
+    (status, told)
+}
+
+/// In whole seconds, as Kubernetes keeps moments.
+fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+/// As an event, by the words that MemHpa has.
+fn trouble(object: &MemHpa, known: &MemHpaStatus, update: &ConditionUpdate, now: Timestamp) -> Told {
+    let message = update.message.clone();
+    match &*update.reason {
+        "FailedGetMetrics" => {
+            let created = object.creation_timestamp().map(|time| time.0);
+            let scaled = known.last_scale_time.as_ref().map(|time| time.0);
+            let since = scaled.or(created).unwrap_or(Timestamp::MIN);
+            let not_yet = SignedDuration::try_from(NOT_YET).unwrap_or_default();
+            if now.duration_since(since) < not_yet {
+                Told::normal("MetricsNotAvailableYet", message)
+            } else {
+                Told::warning("FailedGetMetrics", message)
+            }
+        }
+        "FailedUpdateScale" => Told::warning("FailedRescale", message),
+        "SelectorRequired" => Told::warning("SelectorRequired", message),
+        "FailedGetScale" => Told::warning("FailedGetScale", message),
+        "OtherScaler" => Told::warning("OtherScaler", message),
+        "Denied" => Told::warning("Denied", message),
+        _ => Told::warning("InvalidDescription", message),
+    }
+}
+
+fn find<'a>(status: &'a MemHpaStatus, update: &ConditionUpdate) -> Option<&'a Condition> {
+    status.conditions.iter().find(|known| known.type_ == update.kind)
+}
+
+fn is_same(known: &Condition, update: &ConditionUpdate) -> bool {
+    (known.status == "True") == update.status && known.reason == update.reason
+}
+
+fn is_news(status: &MemHpaStatus, update: &ConditionUpdate) -> bool {
+    !find(status, update).is_some_and(|known| is_same(known, update))
+}
+
+/// The conditions that a MemHpa has. A text that changes while all else stays the same is not written: those of errors may differ every time.
+fn conditions(
+    object: &MemHpa,
+    known: &MemHpaStatus,
+    updates: &[ConditionUpdate],
+    now: Timestamp,
+) -> Vec<Condition> {
+    let kinds = [condition::ABLE_TO_SCALE, condition::SCALING_ACTIVE];
+    let conditions = kinds.iter().filter_map(|kind| {
+        let update = updates.iter().rev().find(|update| update.kind == *kind);
+        let before = known.conditions.iter().find(|known| known.type_ == *kind);
+        match (update, before) {
+            (None, before) => before.cloned(),
+            (Some(update), Some(before)) if is_same(before, update) => Some(before.clone()),
+            (Some(update), before) => {
+                let status = if update.status { "True" } else { "False" };
+                let since = before.filter(|before| before.status == status);
+                Some(Condition {
+                    type_: update.kind.to_owned(),
+                    status: status.to_owned(),
+                    reason: update.reason.to_string(),
+                    message: update.message.clone(),
+                    observed_generation: object.metadata.generation,
+                    last_transition_time: since
+                        .map_or(time(now), |before| before.last_transition_time.clone()),
+                })
+            }
+        }
+    });
+    conditions.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_autoscaler::NumberDecided;
+    use dormouse_model::Quantity;
+    use dormouse_scaling::{Activity, Comparison, DecisionInput, Limit, Proposed, ScaleDecision};
+    use dormouse_sleepers::StatusUpdate;
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-03-01T12:00:00.5Z".parse().unwrap()
+    }
+
+    fn memhpa(status: &serde_json::Value) -> MemHpa {
+        serde_json::from_value(json!({
+            "apiVersion": "xinhuang.com/v1",
+            "kind": "MemHpa",
+            "metadata": {"namespace": "shop", "name": "web", "generation": 3, "creationTimestamp": "2026-02-01T12:00:00Z"},
+            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 5, "targetUtilizationPercentage": 50},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn decided(from: i32, to: Option<i32>, sample: Sample) -> ScaleDecision {
+        ScaleDecision {
+            current: from,
+            replicas: to,
+            activity: Activity::Active,
+            inputs: vec![DecisionInput {
+                name: "memory".to_owned(),
+                sample,
+                compared_with: Comparison::UtilizationOfLimits(50),
+                proposes: Proposed::Unknown,
+            }],
+            limits: Vec::new(),
+        }
+    }
+
+    fn report(decision: ScaleDecision, written: bool, conditions: Vec<ConditionUpdate>) -> Report {
+        Report {
+            at: now(),
+            update: StatusUpdate {
+                conditions,
+                ..StatusUpdate::default()
+            },
+            scaled: Some(NumberDecided {
+                decision,
+                written: written.then(now),
+            }),
+        }
+    }
+
+    fn reasons(told: &[Told]) -> Vec<&str> {
+        told.iter().map(|told| told.reason).collect()
+    }
+
+    #[test]
+    fn a_rescale_is_written_in_the_fields_that_memhpa_has() {
+        let decision = decided(1, Some(2), Sample::Value(Quantity::from(100)));
+        let conditions = vec![ConditionUpdate::good(condition::ABLE_TO_SCALE)];
+        let (status, told) = outcome(&memhpa(&json!({})), &report(decision, true, conditions));
+        let mut written = serde_json::to_value(&status).unwrap();
+        let conditions = written.as_object_mut().unwrap().remove("conditions").unwrap();
+        assert_eq!(
+            written,
+            json!({
+                "observedGeneration": 3,
+                "lastScaleTime": "2026-03-01T12:00:00Z",
+                "currentReplicas": 1,
+                "desiredReplicas": 2,
+                "currentCPUUtilizationPercentage": 100,
+                "decision": "scale from 1 to 2: memory is 100%, target 50% of limits",
+            })
+        );
+        assert_eq!(conditions[0]["type"], "AbleToScale");
+        assert_eq!(reasons(&told), ["DesiredReplicasComputed"]);
+    }
+
+    #[test]
+    fn the_same_again_is_no_news() {
+        let again = || {
+            report(
+                decided(2, Some(2), Sample::Value(Quantity::from(50))),
+                false,
+                vec![],
+            )
+        };
+        let (status, _) = outcome(&memhpa(&json!({})), &again());
+        let known = memhpa(&serde_json::to_value(&status).unwrap());
+        assert_eq!(outcome(&known, &again()), (status, vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_decided_keeps_what_was_decided_before() {
+        let before = json!({
+            "observedGeneration": 3, "currentReplicas": 2, "desiredReplicas": 4,
+            "currentCPUUtilizationPercentage": 90, "lastScaleTime": "2026-03-01T11:00:00Z",
+        });
+        let trouble = |text: &str| ConditionUpdate::bad(condition::SCALING_ACTIVE, "FailedGetMetrics", text);
+        let failed = |text: &str| {
+            report(
+                decided(3, None, Sample::Error(text.to_owned())),
+                false,
+                vec![trouble(text)],
+            )
+        };
+        let (status, told) = outcome(&memhpa(&before), &failed("down"));
+        assert_eq!((status.current_replicas, status.desired_replicas), (3, 4));
+        assert_eq!(status.current_utilization, Some(90));
+        assert_eq!(reasons(&told), ["FailedGetMetrics"]);
+        // Another text is no news, and is not written.
+        let known = memhpa(&serde_json::to_value(&status).unwrap());
+        assert_eq!(outcome(&known, &failed("still down")), (status, vec![]));
+    }
+
+    #[test]
+    fn right_after_a_rescale_samples_are_not_missed_yet() {
+        let before = json!({"observedGeneration": 3, "lastScaleTime": "2026-03-01T11:58:00Z"});
+        let trouble = ConditionUpdate::bad(condition::SCALING_ACTIVE, "FailedGetMetrics", "none");
+        let failed = report(
+            decided(3, None, Sample::Error("none".to_owned())),
+            false,
+            vec![trouble],
+        );
+        let (_, told) = outcome(&memhpa(&before), &failed);
+        assert_eq!(
+            (told[0].reason, told[0].warning),
+            ("MetricsNotAvailableYet", false)
+        );
+    }
+
+    #[test]
+    fn corrections_are_told_once_for_each_generation() {
+        let mut object = memhpa(&json!({}));
+        object.spec.min_replicas = Some(0);
+        object.spec.target_utilization_percentage = None;
+        let decision = || {
+            report(
+                decided(1, Some(1), Sample::Value(Quantity::from(40))),
+                false,
+                vec![],
+            )
+        };
+        let (status, told) = outcome(&object, &decision());
+        assert_eq!(reasons(&told), ["ValidationPolicy", "ValidationPolicy"]);
+        object.status = Some(status);
+        assert_eq!(outcome(&object, &decision()).1, []);
+    }
+
+    #[test]
+    fn one_that_waits_for_the_interval_says_what_it_computed() {
+        let mut decision = decided(2, Some(2), Sample::Value(Quantity::from(90)));
+        decision.limits.push(Limit {
+            kind: LimitKind::RescaleInterval,
+            from: 4,
+            to: 2,
+        });
+        let known = json!({"observedGeneration": 3});
+        let (_, told) = outcome(&memhpa(&known), &report(decision, false, vec![]));
+        assert_eq!(reasons(&told), ["DesiredReplicasComputed"]);
+    }
+}
