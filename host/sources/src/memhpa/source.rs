@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dormouse_autoscaler::{Report, Source, SourceError};
-use dormouse_kubernetes::{ApiServer, Cache, EventRecorder, EventType, Reflectors, Scope, Signals};
+use dormouse_kubernetes::{ApiServer, Cache, EventRecorder, EventType, Hook, Reflectors, Scope, Signals};
 use dormouse_model::{ObjectKey, Owner, OwnerKind, Target, TargetKey};
 use dormouse_sleepers::Cluster;
 use kube::api::Patch;
@@ -22,7 +22,7 @@ use super::translate::targets;
 pub struct MemHpaSource {
     config: MemHpaConfig,
     objects: Arc<Cache<MemHpa>>,
-    signals: Signals,
+    changes: watch::Sender<u64>,
     server: ApiServer,
     events: EventRecorder,
 }
@@ -32,21 +32,23 @@ impl MemHpaSource {
     pub fn start(cluster: &Cluster, config: MemHpaConfig, cancel: CancellationToken) -> Arc<Self> {
         let settings = cluster.config();
         let client = cluster.client().clone();
-        let signals = Signals::default();
+        let changes = watch::Sender::new(0);
         let reflectors = Reflectors {
-            signals: signals.clone(),
+            signals: Signals::default(),
             metrics: cluster.kubernetes_metrics().clone(),
             outages: cluster.outages().clone(),
-            cancel,
+            cancel: cancel.clone(),
         };
         let api = match &settings.scope {
             Scope::All => Api::all(client.clone()),
             Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
         };
+        let objects = reflectors.start_with(api, tell_changes(changes.clone()));
+        tokio::spawn(tell_first_list(Arc::clone(&objects), changes.clone(), cancel));
         Arc::new(Self {
             config,
-            objects: reflectors.start(api),
-            signals,
+            objects,
+            changes,
             server: ApiServer::new(client, settings.request_timeout, settings.field_manager.clone()),
             events: cluster.events().clone(),
         })
@@ -92,6 +94,45 @@ impl MemHpaSource {
     }
 }
 
+/// Tells what makes another target of an object. Most changes are what this process writes into their status.
+fn tell_changes(changes: watch::Sender<u64>) -> Hook<MemHpa> {
+    Box::new(move |old, new| {
+        let same = match (old, new) {
+            (Some(old), Some(new)) => is_same_target(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            changes.send_modify(|count| *count += 1);
+        }
+    })
+}
+
+fn is_same_target(old: &MemHpa, new: &MemHpa) -> bool {
+    let last_scale = |object: &MemHpa| {
+        object
+            .status
+            .as_ref()
+            .and_then(|status| status.last_scale_time.clone())
+    };
+    old.uid() == new.uid()
+        && old.spec == new.spec
+        && last_scale(old) == last_scale(new)
+        && old.meta().deletion_timestamp == new.meta().deletion_timestamp
+}
+
+/// An empty list changes nothing, and yet it is known now that there is none.
+async fn tell_first_list(
+    objects: Arc<Cache<MemHpa>>,
+    changes: watch::Sender<u64>,
+    cancel: CancellationToken,
+) {
+    let listed = cancel.run_until_cancelled(objects.wait_synced()).await;
+    if listed.is_some() {
+        changes.send_modify(|count| *count += 1);
+    }
+}
+
 #[async_trait]
 impl Source for MemHpaSource {
     fn owner(&self) -> Owner {
@@ -103,7 +144,7 @@ impl Source for MemHpaSource {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.signals.revision()
+        self.changes.subscribe()
     }
 
     async fn targets(&self) -> Result<Vec<Arc<Target>>, SourceError> {
@@ -128,5 +169,47 @@ impl Source for MemHpaSource {
                 self.write(&object, &report).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn memhpa(spec: &Value, status: &Value) -> Arc<MemHpa> {
+        let object = json!({
+            "apiVersion": "xinhuang.com/v1", "kind": "MemHpa",
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
+            "spec": spec, "status": status,
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn what_is_written_into_a_status_lists_nothing_anew_unless_it_matters() {
+        let changes = watch::Sender::new(0);
+        let hook = tell_changes(changes.clone());
+        let told = || *changes.borrow();
+        let five = json!({"maxReplicas": 5});
+        let (first, counted) = (
+            memhpa(&five, &json!({})),
+            memhpa(&five, &json!({"currentReplicas": 2})),
+        );
+        hook(None, Some(&first));
+        assert_eq!(told(), 1, "it is new");
+        hook(Some(&first), Some(&counted));
+        assert_eq!(told(), 1, "it was counted");
+        let scaled = memhpa(&five, &json!({"lastScaleTime": "2026-03-01T12:00:00Z"}));
+        hook(Some(&counted), Some(&scaled));
+        assert_eq!(told(), 2, "it was scaled");
+        let edited = memhpa(
+            &json!({"maxReplicas": 6}),
+            &json!({"lastScaleTime": "2026-03-01T12:00:00Z"}),
+        );
+        hook(Some(&scaled), Some(&edited));
+        hook(Some(&edited), None);
+        assert_eq!(told(), 4, "it was edited, and is gone");
     }
 }
