@@ -157,9 +157,11 @@ async fn limit_memory(world: &World, ns: &str) -> Result<()> {
         .await?;
     world
         .until("the pod with a limit", async || {
-            let status = world.deployment(ns, "web").await?.status.unwrap_or_default();
+            let deployment = world.deployment(ns, "web").await?;
+            let status = deployment.status.unwrap_or_default();
+            let observed = status.observed_generation == deployment.metadata.generation;
             let new = status.updated_replicas == Some(1) && status.replicas == Some(1);
-            Ok((new && status.ready_replicas == Some(1)).then_some(()))
+            Ok((observed && new && status.ready_replicas == Some(1)).then_some(()))
         })
         .await
 }
@@ -169,7 +171,11 @@ async fn hold(world: &World, ns: &str, mebibytes: usize) -> Result<()> {
     let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(world.client.clone(), ns)
         .list(&ListParams::default().labels("app=web"))
         .await?;
-    for pod in pods {
+    // Those of before the limit are on their way out.
+    let current = pods
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    for pod in current {
         let name = pod.metadata.name.unwrap_or_default();
         let path = format!("/api/v1/namespaces/{ns}/pods/{name}:8080/proxy/memory?mebibytes={mebibytes}");
         world
@@ -216,7 +222,7 @@ async fn a_memhpa_scales_by_the_memory_of_its_pods(world: Arc<World>) -> Result<
     world.apply(&demo(ns)).await?;
     let missing = until_status(&world, ns, "word that there is no Prometheus", |status| {
         let mut conditions = status.conditions.iter();
-        conditions.any(|known| known.type_ == "ScalingActive" && known.reason == "FailedGetMetrics")
+        conditions.any(|known| known.type_ == "ScalingActive" && known.reason == "MetricsNotAvailableYet")
     });
     missing.await?;
     ensure!(world.replicas(ns, "web").await? == 1, "scaled on an error");

@@ -152,6 +152,12 @@ impl Numbers {
         }
     }
 
+    /// Whether as many replicas as are wanted are asked for already, or more in the same direction, though there are others.
+    pub fn is_under_way(&self, current: i32, wanted: i32) -> bool {
+        let asked = self.scale.replicas();
+        (current < wanted && wanted <= asked) || (asked <= wanted && wanted < current)
+    }
+
     /// Writes a number of replicas, unless the workload has changed since its scale was read. False: it was left alone.
     pub async fn resize(
         &self,

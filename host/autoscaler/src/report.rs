@@ -19,6 +19,8 @@ pub struct Report {
     pub update: StatusUpdate,
     /// What was decided about the number of replicas of a target without a Sleeper: its source remembers it.
     pub scaled: Option<NumberDecided>,
+    /// When the number of replicas of such a target was last written by this process, if it was. Its source may have missed it.
+    pub last_scale: Option<Timestamp>,
 }
 
 /// A number of replicas that was decided.
@@ -37,6 +39,7 @@ impl Report {
             at,
             update: condition.into(),
             scaled: None,
+            last_scale: None,
         }
     }
 }

@@ -347,6 +347,7 @@ impl Context {
             at,
             update,
             scaled: None,
+            last_scale: None,
         };
         self.source.report(vec![(target.key.clone(), report)]).await;
     }

@@ -100,13 +100,14 @@ impl What {
     }
 }
 
-/// The MemHpas of a namespace; none where nobody knows that kind.
-async fn memhpas(client: &kube::Client, namespace: &str) -> Result<Vec<MemHpa>> {
+/// The MemHpas of a namespace; none where nobody knows that kind. None where they may not be listed.
+async fn memhpas(client: &kube::Client, namespace: &str) -> Result<Option<Vec<MemHpa>>> {
     let api: Api<MemHpa> = Api::namespaced(client.clone(), namespace);
     let what = || format!("listing MemHpas of {namespace}");
     match limited(REQUEST, what, api.list(&ListParams::default())).await {
-        Ok(found) => Ok(found.items),
-        Err(ClusterError::NotFound { .. } | ClusterError::Forbidden { .. }) => Ok(Vec::new()),
+        Ok(found) => Ok(Some(found.items)),
+        Err(ClusterError::NotFound { .. }) => Ok(Some(Vec::new())),
+        Err(ClusterError::Forbidden { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -125,15 +126,25 @@ pub async fn run(options: Options) -> Result<()> {
     let now = Timestamp::now();
     let mut stories: Vec<_> = about.map(|sleeper| story::tell(sleeper, now)).collect();
     let memhpas = memhpas(&client, namespace).await?;
-    let about = memhpas.iter().filter(|object| options.what.is_of_memhpa(object));
+    let about = memhpas
+        .iter()
+        .flatten()
+        .filter(|object| options.what.is_of_memhpa(object));
     stories.extend(about.map(|object| memhpa::tell(object, now)));
+    let unknown = memhpas
+        .is_none()
+        .then(|| format!("MemHpas of {namespace} may not be listed by you, so nothing is told of them"));
     if stories.is_empty() {
+        if let Some(unknown) = unknown {
+            bail!("no Sleeper of namespace {namespace} is about {kind} {name}; {unknown}");
+        }
         bail!(
             "no Sleeper or MemHpa of namespace {namespace} is about {kind} {name}, so Dormouse leaves it alone. A Deployment or StatefulSet takes part \
              with the annotation dormouse.dev/sleep-after; what is wrong with an annotation is an Event on the object, and other \
              kinds are for their plugins to list"
         );
     }
+    stories.extend(unknown.map(|unknown| format!("{unknown}\n")));
     Ok(output::answer(&stories.join("\n"))?)
 }
 

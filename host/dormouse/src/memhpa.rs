@@ -32,6 +32,8 @@ fn found_by_service(options: &AutoscalerOptions) -> Server {
     let port = options.prom_port.unwrap_or(9090);
     Server {
         max_response_bytes: ANSWER,
+        // The operator has not opened it to anybody.
+        own_queries_only: true,
         ..Server::at(format!("{scheme}://{name}.{namespace}.svc:{port}"))
     }
 }
@@ -72,6 +74,13 @@ mod tests {
             ..options()
         };
         assert_eq!(url(&told), "https://prom.monitoring.svc:443");
+    }
+
+    #[test]
+    fn no_rule_may_ask_the_server_that_nobody_configured() {
+        let mut metrics = Config::default();
+        let config = configured(&options(), &mut metrics).unwrap();
+        assert!(metrics.prometheus[&config.server].own_queries_only);
     }
 
     #[test]

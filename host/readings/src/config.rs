@@ -56,6 +56,9 @@ pub struct Server {
     /// result is shown on the Sleeper.
     #[serde(default)]
     pub namespaces: Option<Vec<String>>,
+    /// Only queries of Dormouse's own are asked: no rule may name it.
+    #[serde(skip)]
+    pub own_queries_only: bool,
 }
 
 impl Server {
@@ -68,6 +71,7 @@ impl Server {
             timeout: query_timeout(),
             max_response_bytes: query_bytes(),
             namespaces: None,
+            own_queries_only: false,
         }
     }
 }

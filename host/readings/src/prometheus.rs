@@ -178,6 +178,9 @@ impl Prometheus {
         query: &str,
     ) -> Result<Measured, PrometheusError> {
         let configured = self.server(namespace, server)?;
+        if configured.config.own_queries_only {
+            return Err(self.unknown(server));
+        }
         configured.query(server, query, answer::number).await
     }
 
@@ -196,14 +199,18 @@ impl Prometheus {
         configured.query(server, query, answer::of_pods).await
     }
 
+    fn unknown(&self, server: &str) -> PrometheusError {
+        let known = self.servers.iter();
+        let known = known.filter(|(_, configured)| !configured.config.own_queries_only);
+        PrometheusError::UnknownServer {
+            name: clip(server, 63),
+            known: known.map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
     /// A server that a namespace may ask.
     fn server(&self, namespace: &str, server: &str) -> Result<&Configured, PrometheusError> {
-        let Some(configured) = self.servers.get(server) else {
-            return Err(PrometheusError::UnknownServer {
-                name: clip(server, 63),
-                known: self.servers.keys().cloned().collect(),
-            });
-        };
+        let configured = self.servers.get(server).ok_or_else(|| self.unknown(server))?;
         let allowed = configured.config.namespaces.as_ref();
         if allowed.is_some_and(|allowed| !allowed.iter().any(|known| known == namespace)) {
             return Err(PrometheusError::NotAllowed {
@@ -299,5 +306,34 @@ impl Configured {
             tracing::warn!(server, ?warnings, "Prometheus answers with warnings");
             *warned = warnings;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_for_own_queries_is_unknown_to_rules() {
+        let own = Server {
+            own_queries_only: true,
+            ..Server::at("http://127.0.0.1:1")
+        };
+        let config = Config {
+            prometheus: BTreeMap::from([
+                ("own".to_owned(), own),
+                ("main".to_owned(), Server::at("http://127.0.0.1:1")),
+            ]),
+            ..Config::default()
+        };
+        let prometheus = Prometheus::new(&config).unwrap();
+        let asked = prometheus.query("shop", "own", "vector(1)").await;
+        let unknown = PrometheusError::UnknownServer {
+            name: "own".to_owned(),
+            known: vec!["main".to_owned()],
+        };
+        assert_eq!(asked, Err(unknown));
+        let own = prometheus.query_pods("shop", "own", "vector(1)").await;
+        assert!(matches!(own, Err(PrometheusError::Http { .. })), "{own:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! How many replicas a target has while it is up, by its metrics.
 
 use dormouse_model::{MemoryPolicy, MetricSpec, MetricsPolicy, Quantity};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::hpa::{
     Autoscaler, Condition, Conditions, MetricReading, Observed, ObservedScale, Pod, PodValue,
@@ -87,7 +87,10 @@ pub(crate) fn scaled_by_memory(policy: &MemoryPolicy, seen: &ScaleSeen<'_>, now:
         status_replicas: seen.scale.status_replicas,
         pods: &pods,
         samples: samples.as_deref(),
-        last_scale: policy.last_scale,
+        // One that is further ahead than any interval is long was written by a clock that was wrong.
+        last_scale: policy
+            .last_scale
+            .filter(|last| last.duration_since(now) <= SignedDuration::from_mins(5)),
         now,
     });
     let scaling_active = outcome.utilization.map(|utilization| match utilization {

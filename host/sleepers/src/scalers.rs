@@ -52,6 +52,14 @@ impl Scalers {
                 self.permission.check(&sleeper).await?;
             }
             None => {
+                let kind = self.server.kind(&workload.api_version, &workload.kind).await?;
+                if !kind.namespaced {
+                    let why = format!(
+                        "{} is not in a namespace, so no object of one may scale it",
+                        workload.kind
+                    );
+                    return Err(DesiredStateError::Denied(why));
+                }
                 self.permission
                     .check_unprotected(&workload.in_namespace(namespace))
                     .await?;

@@ -105,6 +105,10 @@ impl Context {
         let Some(replicas) = decision.replicas.filter(|_| decision.rescales()) else {
             return Resized::Done(None);
         };
+        // What is decided on the pods that there are may be on its way already, or more of it.
+        if numbers.is_under_way(decision.current, replicas) {
+            return Resized::Done(None);
+        }
         let place = self.writing.acquire().await;
         let written = numbers.resize(&*self.sleepers, state, replicas).await;
         drop(place);
@@ -143,6 +147,7 @@ impl Context {
                 at: self.clock.now(),
                 update: StatusUpdate::default(),
                 scaled: None,
+                last_scale: None,
             };
             match gathered {
                 Ok(None) => return,
@@ -156,6 +161,8 @@ impl Context {
             }
             let written = report.scaled.as_ref().and_then(|scaled| scaled.written);
             memory.resized = written.or(memory.resized);
+            report.last_scale = memory.resized;
+            let _place = self.writing.acquire().await;
             self.source.report(vec![(target.key.clone(), report)]).await;
         };
         tokio::time::timeout(self.config.round_limit, work).await

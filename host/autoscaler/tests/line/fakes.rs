@@ -98,6 +98,8 @@ pub struct Cluster {
     pub latency: Mutex<Duration>,
     /// Replicas of workloads (`namespace/name`), and the version of that.
     pub scales: Mutex<BTreeMap<String, (i32, u64)>>,
+    /// Replicas that there are of every workload, where those are others than are asked for.
+    pub current_replicas: Mutex<Option<i32>>,
     /// What every write of a scale says.
     pub refuses_resize: Mutex<Option<DesiredStateError>>,
     /// Who else scales every workload.
@@ -399,10 +401,11 @@ impl Sleepers for Cluster {
         let name = format!("{namespace}/{}", workload.name);
         let found = lock(&self.scales).get(&name).copied();
         let (replicas, version) = found.ok_or(ClusterError::NotFound { what: name })?;
+        let current = lock(&self.current_replicas).unwrap_or(replicas);
         let scale = serde_json::json!({
             "metadata": {"resourceVersion": version.to_string()},
             "spec": {"replicas": replicas},
-            "status": {"replicas": replicas, "selector": "app=web"},
+            "status": {"replicas": current, "selector": "app=web"},
         });
         Ok(WorkloadScale::new(
             serde_json::from_value(scale).expect("a scale"),

@@ -269,6 +269,27 @@ async fn what_cannot_be_decided_or_written_says_why_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_asked_for_already_is_not_written_over_what_is_still_to_come() {
+    // Created with five replicas, of which one is there: that one alone would ask for two.
+    let line = ByMemory::new(5);
+    *lock(&line.world.cluster.current_replicas) = Some(1);
+    line.uses(100);
+    line.run();
+    minutes(2).await;
+    assert_eq!((line.replicas(), line.world.cluster.written("resize")), (5, 0));
+    // None is there yet, which is below the minimum.
+    *lock(&line.world.cluster.current_replicas) = Some(0);
+    minutes(2).await;
+    assert_eq!((line.replicas(), line.world.cluster.written("resize")), (5, 0));
+    assert_eq!(lock(&line.world.cluster.events).len(), 0);
+    // More than wanted are on their way out.
+    line.world.cluster.set_replicas(WEB, 1);
+    *lock(&line.world.cluster.current_replicas) = Some(9);
+    minutes(2).await;
+    assert_eq!((line.replicas(), line.world.cluster.written("resize")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_another_shard_holds_is_left_to_it() {
     let line = ByMemory::new(1);
     line.uses(100);

@@ -142,6 +142,26 @@ impl Settings {
                 format_args!("there is no server {server:?} in metrics.prometheus"),
             );
         }
+        let query = self.autoscaler.memhpa_query.as_deref();
+        if query.is_some_and(|query| !query.contains("{namespace}")) {
+            problems.add(
+                "autoscaler.memhpaQuery",
+                "it has no {namespace}, so pods of one name in several namespaces would be added up",
+            );
+        }
+        let names = [
+            ("autoscaler.promNamespace", &self.autoscaler.prom_namespace),
+            ("autoscaler.promName", &self.autoscaler.prom_name),
+        ];
+        for (key, name) in names {
+            let is_label = |name: &String| {
+                let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                !name.is_empty() && name.len() <= 63 && name.chars().all(fine)
+            };
+            if let Some(name) = name.as_ref().filter(|name| !is_label(name)) {
+                problems.add(key, format_args!("{name:?} is no name of a Kubernetes object"));
+            }
+        }
         let scheme = self.autoscaler.prom_scheme.as_deref();
         if let Some(scheme) = scheme.filter(|scheme| !["http", "https"].contains(scheme)) {
             problems.add(

@@ -70,6 +70,7 @@ fn server(process: &Process) -> Server {
         timeout: Duration::from_secs(5),
         max_response_bytes: 1 << 20,
         namespaces: None,
+        own_queries_only: false,
     }
 }
 

@@ -27,6 +27,7 @@ fn config(url: &str) -> dormouse_readings::config::Server {
         timeout: Duration::from_millis(500),
         max_response_bytes: 64 << 10,
         namespaces: None,
+        own_queries_only: false,
     }
 }
 

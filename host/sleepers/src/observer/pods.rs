@@ -118,7 +118,7 @@ impl PodObserver {
         })
     }
 
-    /// Whether pods from before the wake that are not terminating are behind its Services.
+    /// Whether pods from before the wake that are not terminating may be behind its Services.
     pub(super) fn any_from_before(&self, observed: &Observed) -> bool {
         // That workloads are at zero may be noted by the very next step, after which nothing is read anew.
         let state = SleeperState {
@@ -127,10 +127,12 @@ impl PodObserver {
         };
         let answers = Answers::of(&state, Timestamp::now(), self.drain_grace);
         let namespace = observed.namespace();
-        let mut pods = observed
-            .services()
-            .flat_map(|service| self.endpoints.pods_of(&namespace, service));
-        pods.any(|pod| is_alive(&pod) && !answers.include(created(&pod)))
+        let mut services = observed.services().peekable();
+        // Without a Service nobody knows which pods are its own.
+        services.peek().is_none()
+            || services
+                .flat_map(|service| self.endpoints.pods_of(&namespace, service))
+                .any(|pod| is_alive(&pod) && !answers.include(created(&pod)))
     }
 
     /// Notes of which Services the cluster's own slices certainly list a pod of this wake: they carry the label of its
@@ -202,12 +204,35 @@ fn created(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
+/// Whether it may take connections, now or later: nobody has asked for its end, and it has not ended by itself. A pod that was evicted stays
+/// where it is, whatever becomes of its workload.
 fn is_alive(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none()
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// The selector that a Scale shows. None: it is missing, or selects everything.
 pub(crate) fn scale_selector(text: &str) -> Option<LabelSelector> {
     let selector: LabelSelector = text.parse().ok()?;
     (!selector.is_empty()).then_some(selector)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[rstest]
+    #[case::pending(json!({"status": {"phase": "Pending"}}), true)]
+    #[case::running(json!({"status": {"phase": "Running"}}), true)]
+    #[case::new(json!({}), true)]
+    #[case::evicted(json!({"status": {"phase": "Failed"}}), false)]
+    #[case::of_a_job(json!({"status": {"phase": "Succeeded"}}), false)]
+    #[case::terminating(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}}), false)]
+    fn a_pod_that_has_ended_holds_up_no_wake(#[case] pod: Value, #[case] alive: bool) {
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        assert_eq!(is_alive(&pod), alive);
+    }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dormouse_autoscaler::{Report, Source, SourceError};
-use dormouse_kubernetes::{ApiServer, Cache, EventRecorder, EventType, Hook, Reflectors, Scope, Signals};
+use dormouse_kubernetes::{
+    ApiServer, Cache, ClusterError, EventRecorder, EventType, Hook, Reflectors, Scope, Signals,
+};
 use dormouse_model::{ObjectKey, Owner, OwnerKind, Target, TargetKey};
 use dormouse_sleepers::Cluster;
 use kube::api::Patch;
@@ -64,14 +66,22 @@ impl MemHpaSource {
             return;
         }
         let api: Api<MemHpa> = self.server.api(&namespace);
-        let patch = Patch::Merge(json!({ "status": status }));
+        // On condition that it is the object that this was made of.
+        let version = object.resource_version();
+        let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": status }));
         let params = self.server.patch_params();
         let written = api.patch_status(&name, &params, &patch);
         let written = self
             .server
             .ask(|| format!("the status of MemHpa {name}"), written)
             .await;
-        if let Err(error) = written {
+        if let Err(ClusterError::Conflict { .. } | ClusterError::NotFound { .. }) = written {
+            tracing::debug!(
+                namespace,
+                name,
+                "the status has changed meanwhile; it is written with the next decision"
+            );
+        } else if let Err(error) = written {
             tracing::warn!(namespace, name, "a status was not written: {error}");
             self.tell(object, &Told::warning("FailedUpdateStatus", error.to_string()));
         }

@@ -49,14 +49,19 @@ pub(super) fn outcome(object: &MemHpa, report: &Report) -> (MemHpaStatus, Vec<To
         let corrections = corrections(&object.spec).into_iter();
         told.extend(corrections.map(|one| Told::warning("ValidationPolicy", one.to_string())));
     }
-    for update in &report.update.conditions {
-        if !update.status && is_news(&known, update) {
-            told.push(trouble(object, &known, update, report.at));
-        }
-    }
+    let updates: Vec<_> = report
+        .update
+        .conditions
+        .iter()
+        .map(|update| by_age(object, update, report.at))
+        .collect();
+    let news = updates
+        .iter()
+        .filter(|update| !update.status && is_news(&known, update));
+    told.extend(news.map(trouble));
     let mut status = MemHpaStatus {
         observed_generation: object.metadata.generation,
-        conditions: conditions(object, &known, &report.update.conditions, report.at),
+        conditions: conditions(object, &known, &updates, report.at),
         ..known
     };
     if let Some(scaled) = &report.scaled {
@@ -78,11 +83,28 @@ pub(super) fn outcome(object: &MemHpa, report: &Report) -> (MemHpaStatus, Vec<To
         if scaled.written.is_some() || waits {
             told.push(Told::normal("DesiredReplicasComputed", decision.to_string()));
         }
-        if let Some(written) = scaled.written {
-            status.last_scale_time = Some(time(written));
-        }
+    }
+    // It never goes back: what is known here may be older than what stands there, or than what this process has done.
+    let last_scale = report.last_scale.map(time);
+    if last_scale.as_ref().map(|time| time.0) > status.last_scale_time.as_ref().map(|time| time.0) {
+        status.last_scale_time = last_scale;
     }
     (status, told)
+}
+
+/// Samples that are not there yet have a name of their own for a while, and only then are missed.
+fn by_age(object: &MemHpa, update: &ConditionUpdate, now: Timestamp) -> ConditionUpdate {
+    let status = object.status.as_ref();
+    let scaled = status.and_then(|status| status.last_scale_time.as_ref());
+    let created = object.creation_timestamp();
+    let since = scaled.map(|time| time.0).or(created.map(|time| time.0));
+    let not_yet = SignedDuration::try_from(NOT_YET).unwrap_or_default();
+    let is_young = since.is_some_and(|since| now.duration_since(since) < not_yet);
+    let mut update = update.clone();
+    if is_young && update.reason == "FailedGetMetrics" {
+        update.reason = "MetricsNotAvailableYet".to_owned();
+    }
+    update
 }
 
 /// In whole seconds, as Kubernetes keeps moments.
@@ -91,20 +113,11 @@ fn time(at: Timestamp) -> Time {
 }
 
 /// As an event, by the words that MemHpa has.
-fn trouble(object: &MemHpa, known: &MemHpaStatus, update: &ConditionUpdate, now: Timestamp) -> Told {
+fn trouble(update: &ConditionUpdate) -> Told {
     let message = update.message.clone();
     match &*update.reason {
-        "FailedGetMetrics" => {
-            let created = object.creation_timestamp().map(|time| time.0);
-            let scaled = known.last_scale_time.as_ref().map(|time| time.0);
-            let since = scaled.or(created).unwrap_or(Timestamp::MIN);
-            let not_yet = SignedDuration::try_from(NOT_YET).unwrap_or_default();
-            if now.duration_since(since) < not_yet {
-                Told::normal("MetricsNotAvailableYet", message)
-            } else {
-                Told::warning("FailedGetMetrics", message)
-            }
-        }
+        "MetricsNotAvailableYet" => Told::normal("MetricsNotAvailableYet", message),
+        "FailedGetMetrics" => Told::warning("FailedGetMetrics", message),
         "FailedUpdateScale" => Told::warning("FailedRescale", message),
         "SelectorRequired" => Told::warning("SelectorRequired", message),
         "FailedGetScale" => Told::warning("FailedGetScale", message),
@@ -118,15 +131,19 @@ fn find<'a>(status: &'a MemHpaStatus, update: &ConditionUpdate) -> Option<&'a Co
     status.conditions.iter().find(|known| known.type_ == update.kind)
 }
 
+/// Whether it says the same, whatever numbers it has: those of errors, such as times and ports, differ every time.
 fn is_same(known: &Condition, update: &ConditionUpdate) -> bool {
-    (known.status == "True") == update.status && known.reason == update.reason
+    let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    (known.status == "True") == update.status
+        && known.reason == update.reason
+        && words(&known.message) == words(&update.message)
 }
 
 fn is_news(status: &MemHpaStatus, update: &ConditionUpdate) -> bool {
     !find(status, update).is_some_and(|known| is_same(known, update))
 }
 
-/// The conditions that a MemHpa has. A text that changes while all else stays the same is not written: those of errors may differ every time.
+/// The conditions that a MemHpa has.
 fn conditions(
     object: &MemHpa,
     known: &MemHpaStatus,
@@ -209,6 +226,7 @@ mod tests {
                 decision,
                 written: written.then(now),
             }),
+            last_scale: written.then(now),
         }
     }
 
@@ -270,9 +288,12 @@ mod tests {
         assert_eq!((status.current_replicas, status.desired_replicas), (3, 4));
         assert_eq!(status.current_utilization, Some(90));
         assert_eq!(reasons(&told), ["FailedGetMetrics"]);
-        // Another text is no news, and is not written.
+        // Another number is no news, and is not written. Another text is.
         let known = memhpa(&serde_json::to_value(&status).unwrap());
-        assert_eq!(outcome(&known, &failed("still down")), (status, vec![]));
+        assert_eq!(outcome(&known, &failed("down for 30 s")).1.len(), 1);
+        let (status, _) = outcome(&known, &failed("down for 30 s"));
+        let known = memhpa(&serde_json::to_value(&status).unwrap());
+        assert_eq!(outcome(&known, &failed("down for 60 s")), (status, vec![]));
     }
 
     #[test]
@@ -289,6 +310,31 @@ mod tests {
             (told[0].reason, told[0].warning),
             ("MetricsNotAvailableYet", false)
         );
+    }
+
+    #[test]
+    fn the_moment_of_a_rescale_never_goes_back_and_is_said_until_it_stands_there() {
+        let steady = || {
+            report(
+                decided(2, Some(2), Sample::Value(Quantity::from(50))),
+                false,
+                vec![],
+            )
+        };
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let known = memhpa(&json!({"lastScaleTime": "2026-03-01T11:00:00Z"}));
+        for (written, expected) in [
+            (None, "2026-03-01T11:00:00Z"),
+            (at("2026-03-01T10:00:00Z"), "2026-03-01T11:00:00Z"),
+            (at("2026-03-01T11:30:00Z"), "2026-03-01T11:30:00Z"),
+        ] {
+            let again = Report {
+                last_scale: written,
+                ..steady()
+            };
+            let (status, _) = outcome(&known, &again);
+            assert_eq!(status.last_scale_time.map(|time| time.0), at(expected));
+        }
     }
 
     #[test]

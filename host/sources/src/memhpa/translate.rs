@@ -14,8 +14,8 @@ use kube::{Resource, ResourceExt};
 use super::api::{MemHpa, MemHpaSpec, ScaleTargetRef};
 use super::config::MemHpaConfig;
 
-/// What the containers of pods use, as kubelets of today report it: what they cannot give back.
-pub const USAGE: &str = r#"avg_over_time(container_memory_working_set_bytes{namespace="{namespace}",container!="",container!="POD"}[1m])"#;
+/// What pods use, as kubelets of today report it of their containers: what they cannot give back.
+pub const USAGE: &str = r#"sum by (pod) (avg_over_time(container_memory_working_set_bytes{namespace="{namespace}",container!="",container!="POD"}[1m]))"#;
 
 /// How often it is decided without a change: MemHpa's resync.
 const EVERY: Duration = Duration::from_secs(30);
@@ -51,7 +51,8 @@ pub(super) fn targets(objects: &[Arc<MemHpa>], config: &MemHpaConfig) -> Vec<Arc
         .map(|object| {
             let workload = workload(&object.spec.scale_target_ref);
             let namespace = object.namespace().unwrap_or_default();
-            let claim = (namespace, workload.kind.clone(), workload.name.clone());
+            let group = workload.group().to_owned();
+            let claim = (namespace, group, workload.kind.clone(), workload.name.clone());
             let problem = match claimed.get(&claim) {
                 Some(first) => Some(format!(
                     "MemHpa {first} scales {} {} too, and is older; delete one of the two",
