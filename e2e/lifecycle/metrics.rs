@@ -10,10 +10,9 @@ use anyhow::{Context, Result, ensure};
 use dormouse_kubernetes::{CustomMetric, MetricError, MetricValue};
 use dormouse_model::Phase;
 use dormouse_sleepers::Sleeper;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 
 use crate::world::{Wanted, World};
 use crate::{Case, case};
@@ -308,19 +307,7 @@ async fn pods_say_themselves_whether_they_are_idle(world: Arc<World>) -> Result<
     Ok(())
 }
 
-/// The API server leads to the pod.
 async fn set_gauge(world: &World, ns: &str, value: &str) -> Result<()> {
-    let pods = Api::<Pod>::namespaced(world.client.clone(), ns)
-        .list(&ListParams::default().labels("app=web"))
-        .await?;
-    for pod in pods {
-        let name = pod.metadata.name.unwrap_or_default();
-        let path =
-            format!("/api/v1/namespaces/{ns}/pods/{name}:8080/proxy/gauge?name=sessions&value={value}");
-        world
-            .client
-            .request_text(http::Request::post(path).body(Vec::new())?)
-            .await?;
-    }
-    Ok(())
+    let path = format!("gauge?name=sessions&value={value}");
+    world.post_to_pods(ns, &path).await
 }

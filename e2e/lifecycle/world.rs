@@ -306,6 +306,24 @@ impl World {
         .await
     }
 
+    /// Posts to each pod of `web` that is not on its way out. The API server leads to it.
+    pub async fn post_to_pods(&self, namespace: &str, path: &str) -> Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace)
+            .list(&ListParams::default().labels("app=web"))
+            .await?;
+        let current = pods
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        for pod in current {
+            let name = pod.metadata.name.unwrap_or_default();
+            let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:8080/proxy/{path}");
+            self.client
+                .request_text(http::Request::post(path).body(Vec::new())?)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// The Service's address, for a client.
     pub async fn url(&self, namespace: &str, name: &str) -> Result<String> {
         Ok(format!("http://{}/", self.address(namespace, name).await?))

@@ -166,26 +166,6 @@ async fn limit_memory(world: &World, ns: &str) -> Result<()> {
         .await
 }
 
-/// The API server leads to the pod.
-async fn hold(world: &World, ns: &str, mebibytes: usize) -> Result<()> {
-    let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(world.client.clone(), ns)
-        .list(&ListParams::default().labels("app=web"))
-        .await?;
-    // Those of before the limit are on their way out.
-    let current = pods
-        .into_iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    for pod in current {
-        let name = pod.metadata.name.unwrap_or_default();
-        let path = format!("/api/v1/namespaces/{ns}/pods/{name}:8080/proxy/memory?mebibytes={mebibytes}");
-        world
-            .client
-            .request_text(http::Request::post(path).body(Vec::new())?)
-            .await?;
-    }
-    Ok(())
-}
-
 async fn status(world: &World, ns: &str) -> Result<MemHpaStatus> {
     let object = Api::<MemHpa>::namespaced(world.client.clone(), ns)
         .get(NAME)
@@ -233,7 +213,7 @@ async fn a_memhpa_scales_by_the_memory_of_its_pods(world: Arc<World>) -> Result<
     );
 
     let prometheus = Prometheus::start(&world).await?;
-    hold(&world, ns, 80).await?;
+    world.post_to_pods(ns, "memory?mebibytes=80").await?;
     let scaled = until_status(&world, ns, "a second replica", |status| {
         status.desired_replicas == 2
     })

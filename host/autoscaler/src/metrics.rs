@@ -20,11 +20,12 @@ struct OwnerLabel {
 
 impl From<&Owner> for OwnerLabel {
     fn from(owner: &Owner) -> Self {
+        // Objects are too many to count each by itself.
+        let plugin = owner.as_plugin().unwrap_or_default().to_owned();
         Self {
-            // Objects are too many to count each by itself.
-            owner: owner.as_plugin().unwrap_or_default().to_owned(),
+            owner: plugin.clone(),
             owner_kind: owner.kind.as_str(),
-            plugin: owner.as_plugin().unwrap_or_default().to_owned(),
+            plugin,
         }
     }
 }

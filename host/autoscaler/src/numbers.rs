@@ -34,6 +34,7 @@ pub(crate) struct Numbers {
     metrics: Vec<MetricSpec>,
     measured: Measurements,
     history: ScalingHistory,
+    last_scale: Option<Timestamp>,
     settings: Settings,
     /// The target, if it has a Sleeper.
     sleeper: Option<SleeperKey>,
@@ -50,6 +51,7 @@ pub(crate) struct Gatherer<'a> {
 
 impl Gatherer<'_> {
     /// Gathers for a target whose number of replicas is decided. None: nothing decides it, it has no replicas, or it is to go to sleep.
+    /// `resized` is when this process last changed the number of a target without a Sleeper, which its source may not know yet.
     ///
     /// # Errors
     /// A condition that says why nothing can be decided.
@@ -58,6 +60,7 @@ impl Gatherer<'_> {
         target: &Target,
         sleeper: Option<&Sleeper>,
         remembered: Option<&Remembered>,
+        resized: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Option<Numbers>, ConditionUpdate> {
         let state = state_of(sleeper);
@@ -122,6 +125,7 @@ impl Gatherer<'_> {
             history: sleeper
                 .map(|sleeper| remembered::history(sleeper, remembered, current, now))
                 .unwrap_or_default(),
+            last_scale: last_scale(&target.policy).max(resized),
             settings: *self.settings,
             sleeper: key,
             namespace: namespace.clone(),
@@ -148,6 +152,7 @@ impl Numbers {
             metrics: &self.metrics,
             readings,
             history: &self.history,
+            last_scale: self.last_scale,
             settings: &self.settings,
         }
     }
@@ -273,6 +278,14 @@ fn questions<'t>(target: &'t Target, state: &SleeperState) -> Option<Vec<Questio
             query: &policy.usage,
             spec: None,
         }]),
+    }
+}
+
+/// When the number of replicas was last changed, as far as its source remembers.
+fn last_scale(policy: &Policy) -> Option<Timestamp> {
+    match policy {
+        Policy::Memory(policy) => policy.last_scale,
+        Policy::Idle | Policy::Metrics(_) => None,
     }
 }
 

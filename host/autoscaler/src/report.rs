@@ -33,11 +33,11 @@ pub struct NumberDecided {
 }
 
 impl Report {
-    /// A report without a decision.
-    pub fn of(condition: ConditionUpdate, at: Timestamp) -> Self {
+    /// A report without a number of replicas.
+    pub fn of(update: impl Into<StatusUpdate>, at: Timestamp) -> Self {
         Self {
             at,
-            update: condition.into(),
+            update: update.into(),
             scaled: None,
             last_scale: None,
         }

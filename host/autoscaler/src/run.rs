@@ -343,12 +343,7 @@ impl Context {
             self.warn(target, sleeper, condition).await;
         }
         let _place = self.writing.acquire().await;
-        let report = Report {
-            at,
-            update,
-            scaled: None,
-            last_scale: None,
-        };
+        let report = Report::of(update, at);
         self.source.report(vec![(target.key.clone(), report)]).await;
     }
 

@@ -30,6 +30,13 @@ pub fn is_ready(pod: &Pod) -> bool {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
+/// Whether a pod may take requests, now or later: nobody has asked for its end, and it has not ended by itself. A pod that was evicted stays
+/// where it is, whatever becomes of its workload.
+pub fn is_alive(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Where a pod takes requests for a target port; none as long as it is not ready.
 pub fn endpoint(pod: &Pod, target: &IntOrString) -> Option<PodEndpoint> {
     if !is_ready(pod) {
@@ -142,6 +149,18 @@ mod tests {
             serde_json::from_value(json!({"metadata": {}, "spec": {"ports": ports}})).unwrap();
         let found = target_port(&service, &port).and_then(|target| endpoint(&pod("True", false), &target));
         assert_eq!(found.map(|endpoint| endpoint.address.port()), expected);
+    }
+
+    #[rstest]
+    #[case::pending(json!({"status": {"phase": "Pending"}}), true)]
+    #[case::running(json!({"status": {"phase": "Running"}}), true)]
+    #[case::new(json!({}), true)]
+    #[case::evicted(json!({"status": {"phase": "Failed"}}), false)]
+    #[case::of_a_job(json!({"status": {"phase": "Succeeded"}}), false)]
+    #[case::terminating(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}}), false)]
+    fn a_pod_that_has_ended_holds_up_no_wake(#[case] pod: serde_json::Value, #[case] alive: bool) {
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        assert_eq!(is_alive(&pod), alive);
     }
 
     #[test]

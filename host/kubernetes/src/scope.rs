@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource};
+
 /// Where the namespace of the pod is found in a pod.
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -50,6 +53,17 @@ impl Scope {
         match self {
             Self::All => true,
             Self::Namespace(own) => own == namespace,
+        }
+    }
+
+    /// The API of a kind in the namespaces that are looked after.
+    pub fn api<K>(&self, client: &kube::Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::All => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
         }
     }
 

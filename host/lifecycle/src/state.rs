@@ -121,7 +121,7 @@ pub struct SleeperState {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_started: Option<Timestamp>,
-    /// When the last wake brought a ready pod.
+    /// When the last wake was over: a pod is ready, and the selectors are back. Soon after a sleep that takes seconds more than the pod.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_completed: Option<Timestamp>,

@@ -169,6 +169,35 @@ pub struct Target {
 }
 
 impl Target {
+    /// One that is scaled while it is up, and never sleeps, of which nothing else is said. It has no Sleeper.
+    pub fn only_scaled(
+        key: TargetKey,
+        object: ObjectRef,
+        workload: ObjectRef,
+        policy: Policy,
+        every: Duration,
+    ) -> Self {
+        Self {
+            key,
+            object,
+            has_sleeper: false,
+            state: TargetState::Awake,
+            scale: Scale::Workloads(vec![workload]),
+            wake_on: Vec::new(),
+            routing: Routing::First,
+            triggers: Vec::new(),
+            policy,
+            every,
+            last_event: None,
+            readiness_timeout: None,
+            restore_replicas: None,
+            wake_at: None,
+            reason: None,
+            cookie: None,
+            problem: None,
+        }
+    }
+
     /// Whether its platform scales it by itself.
     pub fn is_platform(&self) -> bool {
         self.scale == Scale::Platform

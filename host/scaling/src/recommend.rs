@@ -66,6 +66,22 @@ pub struct Seen<'a> {
     pub now: Timestamp,
 }
 
+impl<'a> Seen<'a> {
+    /// A target that is up, and whose number of replicas is all that there is to decide.
+    pub fn of_scale(scale: ScaleSeen<'a>, now: Timestamp) -> Self {
+        Self {
+            inputs: &[],
+            standing: Standing::Awake,
+            since: None,
+            wakes: &[],
+            observe_not_before: None,
+            settle: Duration::ZERO,
+            scale: Some(scale),
+            now,
+        }
+    }
+}
+
 /// What should become of a target, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recommendation {

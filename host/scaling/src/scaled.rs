@@ -27,6 +27,8 @@ pub struct ScaleSeen<'a> {
     pub readings: &'a [MetricReading<'a>],
     /// What was recommended before.
     pub history: &'a ScalingHistory,
+    /// When its number of replicas was last changed for it. For policies that wait from then on.
+    pub last_scale: Option<Timestamp>,
     /// What holds for all targets.
     pub settings: &'a Settings,
 }
@@ -71,7 +73,7 @@ pub(crate) fn scaled(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestam
     }
 }
 
-/// What the memory of the pods of a target that is up says. When its number of replicas was last changed its source remembers.
+/// What the memory of the pods of a target that is up says.
 pub(crate) fn scaled_by_memory(policy: &MemoryPolicy, seen: &ScaleSeen<'_>, now: Timestamp) -> Scaled {
     let calculator = MemoryCalculator {
         bounds: Bounds {
@@ -88,7 +90,7 @@ pub(crate) fn scaled_by_memory(policy: &MemoryPolicy, seen: &ScaleSeen<'_>, now:
         pods: &pods,
         samples: samples.as_deref(),
         // One that is further ahead than any interval is long was written by a clock that was wrong.
-        last_scale: policy
+        last_scale: seen
             .last_scale
             .filter(|last| last.duration_since(now) <= SignedDuration::from_mins(5)),
         now,

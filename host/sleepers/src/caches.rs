@@ -9,12 +9,11 @@ use dormouse_kubernetes::{
 };
 use dormouse_model::{ObjectRef, Owner};
 use futures::future::BoxFuture;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::{Api, Resource, ResourceExt};
+use kube::ResourceExt;
 use tokio_util::sync::DropGuard;
 
 use crate::api::Sleeper;
@@ -64,12 +63,12 @@ impl Caches {
             .filter(|(namespace, _)| !scope.includes(namespace))
             .map(|(namespace, _)| namespace.as_str());
         Self {
-            sleepers: reflectors.start_with(scoped(client, scope), phase_hook),
-            services: reflectors.start(scoped(client, scope)),
-            slices: reflectors.start(scoped(client, scope)),
-            pods: reflectors.start(scoped(client, scope)),
-            autoscalers: reflectors.start_optional(scoped(client, scope)),
-            ingresses: config.ingresses.then(|| reflectors.start(scoped(client, scope))),
+            sleepers: reflectors.start_with(scope.api(client), phase_hook),
+            services: reflectors.start(scope.api(client)),
+            slices: reflectors.start(scope.api(client)),
+            pods: reflectors.start(scope.api(client)),
+            autoscalers: reflectors.start_optional(scope.api(client)),
+            ingresses: config.ingresses.then(|| reflectors.start(scope.api(client))),
             dlx_slices: outside.map(|namespace| reflectors.start(server.api(namespace))),
             dlx_services: outside.map(|namespace| reflectors.start(server.api(namespace))),
             scope: scope.clone(),
@@ -87,6 +86,16 @@ impl Caches {
     pub fn sleepers_of(&self, owner: &Owner) -> Vec<Arc<Sleeper>> {
         let mut found = self.sleepers.with(of_owner(owner));
         found.retain(|sleeper| sleeper.spec.owner() == *owner);
+        found
+    }
+
+    /// All Sleepers that name a workload.
+    pub(crate) fn sleepers_naming(&self, namespace: &str, workload: &ObjectRef) -> Vec<Arc<Sleeper>> {
+        let mut found = self.sleepers.with(naming_workload(namespace, workload));
+        found.retain(|sleeper| {
+            let mut named = sleeper.spec.workloads.iter();
+            sleeper.namespace().as_deref() == Some(namespace) && named.any(|named| named.is_same(workload))
+        });
         found
     }
 
@@ -195,16 +204,6 @@ fn waiting<K: Cached>(cache: &Arc<Cache<K>>) -> Waiting<'_> {
         wait: Box::pin(cache.wait_synced()),
         synced: Box::new(|| cache.synced()),
         error: Box::new(|| cache.last_error()),
-    }
-}
-
-fn scoped<K>(client: &kube::Client, scope: &Scope) -> Api<K>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    match scope {
-        Scope::All => Api::all(client.clone()),
-        Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
     }
 }
 

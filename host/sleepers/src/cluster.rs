@@ -281,6 +281,11 @@ impl Cluster {
         &self.inner.objects
     }
 
+    /// The API server.
+    pub fn server(&self) -> &ApiServer {
+        &self.inner.server
+    }
+
     /// The metrics APIs.
     pub fn metrics_api(&self) -> &MetricsApi {
         &self.inner.metrics_api

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use dormouse_kubernetes::pods::is_alive;
 use dormouse_kubernetes::services::current_selector;
 use dormouse_kubernetes::{Change, Objects, Signals, WatchedKind};
 use dormouse_model::Phase;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
@@ -137,10 +138,6 @@ impl OwnerChanges {
             })
             .collect()
     }
-}
-
-fn is_alive(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none()
 }
 
 /// A hash of what the owner of a Service wrote: the same as long as only Dormouse writes to it.

@@ -8,8 +8,7 @@ use dormouse_lifecycle::may_resize;
 use dormouse_model::ObjectRef;
 use kube::ResourceExt;
 
-use crate::api::Sleeper;
-use crate::caches::{Caches, naming_workload};
+use crate::caches::Caches;
 use crate::ownership::Ownership;
 use crate::permission::SleepPermission;
 use crate::{DesiredStateError, SleeperKey};
@@ -63,10 +62,14 @@ impl Scalers {
                 self.permission
                     .check_unprotected(&workload.in_namespace(namespace))
                     .await?;
-                let going = self.naming(namespace, workload).into_iter().any(|sleeper| {
-                    let state = sleeper.status.as_ref().map(|status| &status.state);
-                    may_resize(state, seen.replicas(), replicas).is_err()
-                });
+                let going = self
+                    .caches
+                    .sleepers_naming(namespace, workload)
+                    .into_iter()
+                    .any(|sleeper| {
+                        let state = sleeper.status.as_ref().map(|status| &status.state);
+                        may_resize(state, seen.replicas(), replicas).is_err()
+                    });
                 if going {
                     return Err(DesiredStateError::Superseded);
                 }
@@ -104,25 +107,18 @@ impl Scalers {
                 let rival = self.ownership.rival_for(&*self.caches.sleeper(key)?, workload)?;
                 Some(rival.explain())
             }
-            None => self.naming(namespace, workload).into_iter().find_map(|sleeper| {
-                // One that only puts it to sleep and wakes it leaves the number to others.
-                sleeper.status.as_ref()?.scaling.as_ref()?;
-                let owner = sleeper.spec.owner();
-                Some(format!(
-                    "{owner} scales {kind} {name} too; leave the number of replicas to one of the two"
-                ))
-            }),
+            None => self
+                .caches
+                .sleepers_naming(namespace, workload)
+                .into_iter()
+                .find_map(|sleeper| {
+                    // One that only puts it to sleep and wakes it leaves the number to others.
+                    sleeper.status.as_ref()?.scaling.as_ref()?;
+                    let owner = sleeper.spec.owner();
+                    Some(format!(
+                        "{owner} scales {kind} {name} too; leave the number of replicas to one of the two"
+                    ))
+                }),
         }
-    }
-
-    /// Sleepers that name a workload.
-    fn naming(&self, namespace: &str, workload: &ObjectRef) -> Vec<Arc<Sleeper>> {
-        let mut found = self.caches.sleepers.with(naming_workload(namespace, workload));
-        found.retain(|sleeper| {
-            let mut named = sleeper.spec.workloads.iter();
-            sleeper.namespace().as_deref() == Some(namespace)
-                && named.any(|named| named.kind == workload.kind && named.name == workload.name)
-        });
-        found
     }
 }

@@ -1,10 +1,7 @@
 //! The part of a run that is about the number of replicas.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
-use dormouse_model::{MemoryPolicy, MetricsPolicy, Policy, Target};
-use dormouse_scaling::{ScaleDecision, Scaled, Seen, Standing, recommend, to_demand};
+use dormouse_model::{MetricsPolicy, Target};
+use dormouse_scaling::{ScaleDecision, Scaled, Seen, recommend, to_demand};
 use dormouse_sleepers::api::condition;
 use dormouse_sleepers::lifecycle::SleeperState;
 use dormouse_sleepers::{ConditionUpdate, Sleeper, StatusUpdate};
@@ -33,8 +30,9 @@ impl Context {
             metrics: &self.metrics,
             settings: &self.config.scaling,
         };
-        let (known, now) = (memory.scaling.as_ref(), self.clock.now());
-        gatherer.gather(target, sleeper, known, now).await
+        let now = self.clock.now();
+        let (known, resized) = (memory.scaling.as_ref(), memory.resized);
+        gatherer.gather(target, sleeper, known, resized, now).await
     }
 
     /// Raises the number of replicas of what wakes to what the requests that wait for it need.
@@ -73,42 +71,39 @@ impl Context {
         memory: &mut Memory,
         update: &mut StatusUpdate,
     ) {
-        let resized = match self
-            .resize(target, Some(state(sleeper)), &scaled.decision, numbers)
-            .await
-        {
-            Resized::Superseded => return,
-            Resized::Done(resized) => Ok(resized),
-            Resized::Failed(why) => Err(why),
+        let state = Some(state(sleeper));
+        let Some(Resized { able, written }) = self.resize(target, state, &scaled.decision, numbers).await
+        else {
+            return;
         };
         update.conditions.extend(numbers::active(scaled));
-        match resized {
-            Ok(at) => {
-                let now = self.clock.now();
-                update.scaling = numbers::status(sleeper, scaled, at, &mut memory.scaling, now);
-                update
-                    .conditions
-                    .push(ConditionUpdate::good(condition::ABLE_TO_SCALE));
-            }
-            Err(why) => update.conditions.push(why),
+        if able.status {
+            let now = self.clock.now();
+            update.scaling = numbers::status(sleeper, scaled, written, &mut memory.scaling, now);
         }
+        update.conditions.push(able);
     }
 
-    /// Writes a number of replicas, if it is another one.
+    /// Writes a number of replicas, if it is another one. None: somebody else was first, so it is decided anew, and that it was decided now
+    /// changes nothing.
     async fn resize(
         &self,
         target: &Target,
         state: Option<&SleeperState>,
         decision: &ScaleDecision,
         numbers: &Numbers,
-    ) -> Resized {
-        let Some(replicas) = decision.replicas.filter(|_| decision.rescales()) else {
-            return Resized::Done(None);
+    ) -> Option<Resized> {
+        let mut resized = Resized {
+            able: ConditionUpdate::good(condition::ABLE_TO_SCALE),
+            written: None,
         };
         // What is decided on the pods that there are may be on its way already, or more of it.
-        if numbers.is_under_way(decision.current, replicas) {
-            return Resized::Done(None);
-        }
+        let wanted = decision
+            .replicas
+            .filter(|replicas| decision.rescales() && !numbers.is_under_way(decision.current, *replicas));
+        let Some(replicas) = wanted else {
+            return Some(resized);
+        };
         let place = self.writing.acquire().await;
         let written = numbers.resize(&*self.sleepers, state, replicas).await;
         drop(place);
@@ -121,11 +116,12 @@ impl Context {
                 self.sleepers
                     .tell(namespace, &target.object, false, "SuccessfulRescale", &text)
                     .await;
-                Resized::Done(Some(self.clock.now()))
+                resized.written = Some(self.clock.now());
             }
-            Ok(false) => Resized::Superseded,
-            Err(why) => Resized::Failed(why),
+            Ok(false) => return None,
+            Err(why) => resized.able = why,
         }
+        Some(resized)
     }
 
     /// Runs a target without a Sleeper: it is only scaled while it is up, and its source remembers for it.
@@ -143,22 +139,14 @@ impl Context {
             None => self.numbers(target, None, memory).await,
         };
         let work = async {
-            let mut report = Report {
-                at: self.clock.now(),
-                update: StatusUpdate::default(),
-                scaled: None,
-                last_scale: None,
-            };
-            match gathered {
+            let mut report = match gathered {
                 Ok(None) => return,
-                Ok(Some(numbers)) => {
-                    let target = remembering(target, memory.resized);
-                    if !self.scale_without_sleeper(&target, &numbers, &mut report).await {
-                        return;
-                    }
-                }
-                Err(why) => report.update.conditions.push(why),
-            }
+                Ok(Some(numbers)) => match self.scale_without_sleeper(target, &numbers).await {
+                    None => return,
+                    Some(report) => report,
+                },
+                Err(why) => Report::of(why, self.clock.now()),
+            };
             let written = report.scaled.as_ref().and_then(|scaled| scaled.written);
             memory.resized = written.or(memory.resized);
             report.last_scale = memory.resized;
@@ -168,65 +156,29 @@ impl Context {
         tokio::time::timeout(self.config.round_limit, work).await
     }
 
-    /// Decides, writes, and notes both in the report. False: somebody else was first, and it is decided anew.
-    async fn scale_without_sleeper(&self, target: &Target, numbers: &Numbers, report: &mut Report) -> bool {
-        let readings = numbers.readings();
-        let recommended = recommend(
-            target,
-            &Seen {
-                inputs: &[],
-                standing: Standing::Awake,
-                since: None,
-                wakes: &[],
-                observe_not_before: None,
-                settle: self.config.settle,
-                scale: Some(numbers.seen(&readings)),
-                now: report.at,
-            },
-        );
-        let Some(scaled) = recommended.scaled else {
-            return false;
-        };
-        let conditions = &mut report.update.conditions;
-        conditions.extend(numbers::active(&scaled));
+    /// Decides, writes, and reports both. None: somebody else was first, and it is decided anew.
+    async fn scale_without_sleeper(&self, target: &Target, numbers: &Numbers) -> Option<Report> {
+        let (readings, now) = (numbers.readings(), self.clock.now());
+        let scaled = recommend(target, &Seen::of_scale(numbers.seen(&readings), now)).scaled?;
+        let active = numbers::active(&scaled);
         let decision = scaled.decision;
         tracing::debug!(resource = %target.key, "{decision}");
-        let written = match self.resize(target, None, &decision, numbers).await {
-            Resized::Superseded => return false,
-            Resized::Done(written) => {
-                conditions.push(ConditionUpdate::good(condition::ABLE_TO_SCALE));
-                written
-            }
-            Resized::Failed(why) => {
-                conditions.push(why);
-                None
-            }
+        let Resized { able, written } = self.resize(target, None, &decision, numbers).await?;
+        let update = StatusUpdate {
+            conditions: active.into_iter().chain([able]).collect(),
+            ..StatusUpdate::default()
         };
-        report.scaled = Some(NumberDecided { decision, written });
-        true
-    }
-}
-
-/// The target as its source describes it once it has heard of what was written last.
-fn remembering(target: &Target, resized: Option<Timestamp>) -> Cow<'_, Target> {
-    match &target.policy {
-        Policy::Memory(policy) if policy.last_scale < resized => Cow::Owned(Target {
-            policy: Policy::Memory(Arc::new(MemoryPolicy {
-                last_scale: resized,
-                ..(**policy).clone()
-            })),
-            ..target.clone()
-        }),
-        _ => Cow::Borrowed(target),
+        Some(Report {
+            scaled: Some(NumberDecided { decision, written }),
+            ..Report::of(update, now)
+        })
     }
 }
 
 /// What became of a number of replicas.
-enum Resized {
-    /// It is so; and since when, if it was written just now.
-    Done(Option<Timestamp>),
-    /// Somebody else was first: it is decided anew, and that it was decided now changes nothing.
-    Superseded,
-    /// It could not be written.
-    Failed(ConditionUpdate),
+struct Resized {
+    /// Whether it could be written, where it had to be.
+    able: ConditionUpdate,
+    /// When it was, if it was just now.
+    written: Option<Timestamp>,
 }

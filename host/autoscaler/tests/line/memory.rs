@@ -6,10 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_autoscaler::{Report, Source, SourceError};
 use dormouse_kubernetes::ClusterError;
-use dormouse_model::{
-    MemoryPolicy, ObjectRef, Owner, OwnerKind, Policy, Query, Routing, Scale, Shards, Target, TargetKey,
-    TargetState,
-};
+use dormouse_model::{MemoryPolicy, ObjectRef, Owner, OwnerKind, Policy, Query, Shards, Target, TargetKey};
 use dormouse_scaling::Sample;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -55,38 +52,26 @@ impl Source for MemHpas {
     }
 
     async fn targets(&self) -> Result<Vec<Arc<Target>>, SourceError> {
+        let key = TargetKey {
+            owner: owner("by-memory"),
+            namespace: "shop".into(),
+            name: "by-memory".into(),
+        };
+        let object = ObjectRef {
+            api_version: "xinhuang.com/v1".into(),
+            kind: "MemHpa".into(),
+            name: "by-memory".into(),
+        };
+        let policy = Policy::Memory(Arc::new(MemoryPolicy {
+            min_replicas: 1,
+            max_replicas: 5,
+            target_utilization: 50,
+            usage: Ok(Arc::new(usage())),
+            last_scale: *lock(&self.last_scale),
+        }));
         let target = Target {
-            key: TargetKey {
-                owner: owner("by-memory"),
-                namespace: "shop".into(),
-                name: "by-memory".into(),
-            },
-            object: ObjectRef {
-                api_version: "xinhuang.com/v1".into(),
-                kind: "MemHpa".into(),
-                name: "by-memory".into(),
-            },
-            has_sleeper: false,
-            state: TargetState::Awake,
-            scale: Scale::Workloads(vec![deployment("web")]),
-            wake_on: Vec::new(),
-            routing: Routing::First,
-            triggers: Vec::new(),
-            policy: Policy::Memory(Arc::new(MemoryPolicy {
-                min_replicas: 1,
-                max_replicas: 5,
-                target_utilization: 50,
-                usage: Ok(Arc::new(usage())),
-                last_scale: *lock(&self.last_scale),
-            })),
-            every: SECOND * 30,
-            last_event: None,
-            readiness_timeout: None,
-            restore_replicas: None,
-            wake_at: None,
-            reason: None,
-            cookie: None,
             problem: lock(&self.problem).clone(),
+            ..Target::only_scaled(key, object, deployment("web"), policy, SECOND * 30)
         };
         Ok(vec![Arc::new(target)])
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use dormouse_model::is_dns_label;
 use serde_json::Value;
 
 use super::ranges::{self, Range};
@@ -154,11 +155,7 @@ impl Settings {
             ("autoscaler.promName", &self.autoscaler.prom_name),
         ];
         for (key, name) in names {
-            let is_label = |name: &String| {
-                let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-                !name.is_empty() && name.len() <= 63 && name.chars().all(fine)
-            };
-            if let Some(name) = name.as_ref().filter(|name| !is_label(name)) {
+            if let Some(name) = name.as_ref().filter(|name| !is_dns_label(name)) {
                 problems.add(key, format_args!("{name:?} is no name of a Kubernetes object"));
             }
         }

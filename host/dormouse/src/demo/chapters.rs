@@ -334,8 +334,12 @@ impl<'a> Tale<'a> {
                 "wake recorded on the Sleeper".to_owned(),
                 since(status.state.wake_started),
             ],
-            vec!["ready pod seen".to_owned(), since(status.state.wake_completed)],
             vec!["answer complete".to_owned(), milliseconds(took)],
+            // So soon after a sleep it waits until nobody can take a pod that has gone for one that is there.
+            vec![
+                "Service leads to its pods again".to_owned(),
+                since(status.state.wake_completed),
+            ],
         ];
         self.screen.table(&["STAGE", "AFTER"], &rows);
     }

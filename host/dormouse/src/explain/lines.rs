@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// A span of time without fractions.
 pub(super) fn ago(then: Timestamp, now: Timestamp) -> String {
@@ -25,5 +26,16 @@ impl Lines {
         // What was written by others has no say in the form.
         let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let _ = writeln!(self.text, "  {word:<10} {flat}");
+    }
+
+    /// What does not hold.
+    pub fn add_problems(&mut self, conditions: &[Condition]) {
+        for condition in conditions.iter().filter(|condition| condition.status == "False") {
+            let text = format!(
+                "{} ({}): {}",
+                condition.type_, condition.reason, condition.message
+            );
+            self.add("problem", &text);
+        }
     }
 }

@@ -26,17 +26,7 @@ pub(super) fn tell(object: &MemHpa, now: Timestamp) -> String {
     if let Some(changed) = &status.last_scale_time {
         lines.add("changed", &format!("{} ago", ago(changed.0, now)));
     }
-    for condition in status
-        .conditions
-        .iter()
-        .filter(|condition| condition.status == "False")
-    {
-        let text = format!(
-            "{} ({}): {}",
-            condition.type_, condition.reason, condition.message
-        );
-        lines.add("problem", &text);
-    }
+    lines.add_problems(&status.conditions);
     let next = if status.observed_generation.is_none() {
         "an autoscaler that looks after MemHpas (--memhpa)"
     } else if status.observed_generation != object.metadata.generation {

@@ -59,17 +59,7 @@ pub(super) fn tell(sleeper: &Sleeper, now: Timestamp) -> String {
             lines.add("changed", &format!("at {changed}"));
         }
     }
-    for condition in status
-        .conditions
-        .iter()
-        .filter(|condition| condition.status == "False")
-    {
-        let text = format!(
-            "{} ({}): {}",
-            condition.type_, condition.reason, condition.message
-        );
-        lines.add("problem", &text);
-    }
+    lines.add_problems(&status.conditions);
     if let Some(failure) = state
         .wake_failure
         .as_ref()

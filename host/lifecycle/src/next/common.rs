@@ -25,14 +25,18 @@ pub(super) fn act_state(seen: &Observation, change: impl FnOnce(&mut SleeperStat
     Next::Act(vec![Step::SetState(Box::new(state))])
 }
 
-/// The state that remembers that workloads are at zero, and since when no pod is left.
-pub(super) fn noted_at_zero(seen: &Observation) -> SleeperState {
+/// The step that remembers that workloads are at zero, and since when no pod is left. None: both are remembered as far as they are so.
+pub(super) fn note_zero(seen: &Observation) -> Option<Step> {
+    let newly_gone = !seen.state.pods_gone && !seen.pods_left;
+    if seen.state.zero_observed && !newly_gone {
+        return None;
+    }
     let mut state = seen.state.clone();
     state.zero_observed = true;
-    if !state.pods_gone && !seen.pods_left {
+    if newly_gone {
         (state.pods_gone, state.pods_gone_at) = (true, Some(seen.now));
     }
-    state
+    Some(Step::SetState(Box::new(state)))
 }
 
 pub(super) fn after(from: Option<Timestamp>, now: Timestamp, span: Duration) -> Timestamp {

@@ -4,8 +4,8 @@
 use dormouse_model::Phase;
 
 use super::common::{
-    act_state, after, all_at_zero, catching_up, caught_up, existing, noted_at_zero, record, recorded,
-    settled, wait, wake, workloads,
+    act_state, after, all_at_zero, catching_up, caught_up, existing, note_zero, record, recorded, settled,
+    wait, wake, workloads,
 };
 use super::waking::{awake, recover};
 use super::{Next, Step, Timings, WaitReason};
@@ -241,11 +241,7 @@ pub(super) fn asleep(seen: &Observation, timings: &Timings) -> Next {
             None => Next::Act(downs),
         };
     }
-    let noted = noted_at_zero(seen);
-    if noted != seen.state {
-        return Next::Act(vec![Step::SetState(Box::new(noted))]);
-    }
-    settled()
+    note_zero(seen).map_or_else(settled, |note| Next::Act(vec![note]))
 }
 
 /// Which ready DLX does not answer for a Service whose pods are still to be taken out, and how.

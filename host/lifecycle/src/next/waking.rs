@@ -6,7 +6,7 @@ use dormouse_model::Phase;
 use jiff::Timestamp;
 
 use super::common::{
-    act_state, after, all_at_zero, catching_up, caught_up, existing, noted_at_zero, recorded, settled, wait,
+    act_state, after, all_at_zero, catching_up, caught_up, existing, note_zero, recorded, settled, wait,
     wake, wanted_replicas, workloads,
 };
 use super::{Next, Step, Timings, WaitReason};
@@ -201,23 +201,19 @@ pub(super) fn turn_back(seen: &Observation, timings: &Timings) -> Option<Next> {
                 (!fenced).then(|| Step::FenceService(service.name.clone(), seen.state.epoch))
             }),
     );
-    if newly_at_zero || never_at_zero {
-        // Remember it before anything is scaled up: pods of before may look ready although they are going away.
-        let state = if newly_at_zero {
-            noted_at_zero(seen)
-        } else {
-            SleeperState {
-                slept: None,
-                ..seen.state.clone()
-            }
-        };
-        steps.push(Step::SetState(Box::new(state)));
+    // Remember it before anything is scaled up: pods of before may look ready although they are going away.
+    if newly_at_zero {
+        steps.extend(note_zero(seen));
+    } else if never_at_zero {
+        steps.push(Step::SetState(Box::new(SleeperState {
+            slept: None,
+            ..seen.state.clone()
+        })));
     } else {
         steps.extend(scale_ups(seen));
         // From when on it is known how long selectors wait.
-        let noted = noted_at_zero(seen);
-        if leaving_until(seen, timings).is_some() && noted != seen.state {
-            steps.push(Step::SetState(Box::new(noted)));
+        if leaving_until(seen, timings).is_some() {
+            steps.extend(note_zero(seen));
         }
     }
     (!steps.is_empty()).then_some(Next::Act(steps))

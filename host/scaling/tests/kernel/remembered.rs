@@ -1,7 +1,6 @@
 //! What is kept between two decisions is enough: each is the one that would have been made with everything kept.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dormouse_model::{
     Behavior, Metric, MetricsPolicy, Policy, PolicyKind, QuerySource, ScalingPolicy, ScalingRules, Target,
@@ -9,7 +8,7 @@ use dormouse_model::{
 use dormouse_scaling::hpa::{
     Autoscaler, Conditions, History, MetricReading, Observed, ObservedScale, Settings, reconcile,
 };
-use dormouse_scaling::{Desired, ScaleSeen, ScalingHistory, Seen, Standing, recommend};
+use dormouse_scaling::{Desired, ScaleSeen, ScalingHistory, Seen, recommend};
 use jiff::{SignedDuration, Timestamp};
 use proptest::option;
 use proptest::prelude::*;
@@ -50,26 +49,16 @@ fn round(
     let readings = [MetricReading::Values(&values)];
     let metrics = [backlog("10")];
     let settings = Settings::default();
-    let recommended = recommend(
-        target,
-        &Seen {
-            inputs: &[],
-            standing: Standing::Awake,
-            since: None,
-            wakes: &[],
-            observe_not_before: None,
-            settle: Duration::ZERO,
-            scale: Some(ScaleSeen {
-                scale: scale(current),
-                pods: &[],
-                metrics: &metrics,
-                readings: &readings,
-                history: &history,
-                settings: &settings,
-            }),
-            now,
-        },
-    );
+    let seen = ScaleSeen {
+        scale: scale(current),
+        pods: &[],
+        metrics: &metrics,
+        readings: &readings,
+        history: &history,
+        last_scale: None,
+        settings: &settings,
+    };
+    let recommended = recommend(target, &Seen::of_scale(seen, now));
     let scaled = recommended.scaled.unwrap();
     let replicas = scaled.decision.replicas.unwrap();
     let desired = if replicas == current {

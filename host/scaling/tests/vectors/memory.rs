@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_model::{
-    MemoryPolicy, ObjectRef, Owner, Policy, Quantity, Routing, Scale, Target, TargetKey, TargetState,
-};
+use dormouse_model::{MemoryPolicy, ObjectRef, Owner, Policy, Quantity, Target, TargetKey};
 use dormouse_scaling::hpa::{
     ConditionStatus, Container, MetricReading, ObservedScale, Pod, PodPhase, PodValue, ReadyCondition,
     Resources, Settings,
@@ -13,9 +11,7 @@ use dormouse_scaling::hpa::{
 use dormouse_scaling::memory::{
     Correction, MemoryCalculator, MemoryError, MemoryPod, MemorySample, MemorySeen, MemorySpec,
 };
-use dormouse_scaling::{
-    Limit, LimitKind, ScaleDecision, ScaleSeen, ScalingHistory, Seen, Standing, recommend,
-};
+use dormouse_scaling::{Limit, LimitKind, ScaleDecision, ScaleSeen, ScalingHistory, Seen, recommend};
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -194,56 +190,35 @@ fn recommended(input: &Input, calculator: &MemoryCalculator) -> ScaleDecision {
     let last_scale = input
         .seconds_since_last_scale
         .map(|seconds| now() - Duration::from_secs(seconds));
-    let target = Target {
-        key: TargetKey {
-            owner: Owner::default(),
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
+    let key = TargetKey {
+        owner: Owner::default(),
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+    };
+    let policy = Policy::Memory(Arc::new(MemoryPolicy {
+        min_replicas: calculator.bounds.min,
+        max_replicas: calculator.bounds.max,
+        target_utilization: calculator.target_utilization,
+        usage: Err("it was read".to_owned()),
+        last_scale: None,
+    }));
+    let itself = ObjectRef::default();
+    let target = Target::only_scaled(key, itself.clone(), itself, policy, Duration::from_secs(30));
+    let readings = [MetricReading::PerPod(&values)];
+    let scale = ScaleSeen {
+        scale: ObservedScale {
+            spec_replicas: input.spec_replicas,
+            status_replicas: input.status_replicas,
+            has_selector: true,
         },
-        object: ObjectRef::default(),
-        has_sleeper: false,
-        state: TargetState::Awake,
-        scale: Scale::Workloads(vec![ObjectRef::default()]),
-        wake_on: Vec::new(),
-        routing: Routing::First,
-        triggers: Vec::new(),
-        policy: Policy::Memory(Arc::new(MemoryPolicy {
-            min_replicas: calculator.bounds.min,
-            max_replicas: calculator.bounds.max,
-            target_utilization: calculator.target_utilization,
-            usage: Err("it was read".to_owned()),
-            last_scale,
-        })),
-        every: Duration::from_secs(30),
-        last_event: None,
-        readiness_timeout: None,
-        restore_replicas: None,
-        wake_at: None,
-        reason: None,
-        cookie: None,
-        problem: None,
+        pods: &pods,
+        metrics: &[],
+        readings: &readings,
+        history: &ScalingHistory::default(),
+        last_scale,
+        settings: &Settings::default(),
     };
-    let seen = Seen {
-        inputs: &[],
-        standing: Standing::Awake,
-        since: None,
-        wakes: &[],
-        observe_not_before: None,
-        settle: Duration::ZERO,
-        scale: Some(ScaleSeen {
-            scale: ObservedScale {
-                spec_replicas: input.spec_replicas,
-                status_replicas: input.status_replicas,
-                has_selector: true,
-            },
-            pods: &pods,
-            metrics: &[],
-            readings: &[MetricReading::PerPod(&values)],
-            history: &ScalingHistory::default(),
-            settings: &Settings::default(),
-        }),
-        now: now(),
-    };
+    let seen = Seen::of_scale(scale, now());
     recommend(&target, &seen)
         .scaled
         .expect("its number is decided")

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_kubernetes::pods::is_alive;
 use dormouse_kubernetes::{Change, WatchedKind};
 use dormouse_lifecycle::DesiredState;
 use dormouse_model::{Phase, Shards};
@@ -362,12 +363,12 @@ impl Schedule {
     /// Whether a pod that came or went may mean that its workload was scaled by somebody else, which no cache shows.
     fn may_be_scaled(&self, sleeper: &Sleeper, pod: &Change) -> bool {
         let found = self.caches.pods.get(&pod.namespace, &pod.name);
-        let is_alive = found.is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
+        let runs = found.is_some_and(|pod| is_alive(&pod));
         match sleeper.phase() {
             // To zero.
             Phase::Diverting | Phase::Observing => true,
             // From zero.
-            Phase::Draining | Phase::Asleep => is_alive,
+            Phase::Draining | Phase::Asleep => runs,
             Phase::Awake | Phase::Waking | Phase::Ready => !is_urgent(sleeper),
         }
     }

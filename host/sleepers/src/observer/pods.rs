@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::pods::{PodEndpoint, is_ready};
+use dormouse_kubernetes::pods::{PodEndpoint, is_alive, is_ready};
 use dormouse_kubernetes::slices::conditions;
 use dormouse_lifecycle::{Answers, Selector, SleeperState};
 use dormouse_model::LabelSelector;
@@ -204,35 +204,8 @@ fn created(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
-/// Whether it may take connections, now or later: nobody has asked for its end, and it has not ended by itself. A pod that was evicted stays
-/// where it is, whatever becomes of its workload.
-fn is_alive(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 /// The selector that a Scale shows. None: it is missing, or selects everything.
 pub(crate) fn scale_selector(text: &str) -> Option<LabelSelector> {
     let selector: LabelSelector = text.parse().ok()?;
     (!selector.is_empty()).then_some(selector)
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[rstest]
-    #[case::pending(json!({"status": {"phase": "Pending"}}), true)]
-    #[case::running(json!({"status": {"phase": "Running"}}), true)]
-    #[case::new(json!({}), true)]
-    #[case::evicted(json!({"status": {"phase": "Failed"}}), false)]
-    #[case::of_a_job(json!({"status": {"phase": "Succeeded"}}), false)]
-    #[case::terminating(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}}), false)]
-    fn a_pod_that_has_ended_holds_up_no_wake(#[case] pod: Value, #[case] alive: bool) {
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        assert_eq!(is_alive(&pod), alive);
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dormouse_autoscaler::{Report, Source, SourceError};
 use dormouse_kubernetes::{
-    ApiServer, Cache, ClusterError, EventRecorder, EventType, Hook, Reflectors, Scope, Signals,
+    ApiServer, Cache, ClusterError, EventRecorder, EventType, Hook, Reflectors, Signals,
 };
 use dormouse_model::{ObjectKey, Owner, OwnerKind, Target, TargetKey};
 use dormouse_sleepers::Cluster;
@@ -32,8 +32,6 @@ pub struct MemHpaSource {
 impl MemHpaSource {
     /// Begins to watch them, until `cancel`.
     pub fn start(cluster: &Cluster, config: MemHpaConfig, cancel: CancellationToken) -> Arc<Self> {
-        let settings = cluster.config();
-        let client = cluster.client().clone();
         let changes = watch::Sender::new(0);
         let reflectors = Reflectors {
             signals: Signals::default(),
@@ -41,17 +39,14 @@ impl MemHpaSource {
             outages: cluster.outages().clone(),
             cancel: cancel.clone(),
         };
-        let api = match &settings.scope {
-            Scope::All => Api::all(client.clone()),
-            Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
-        };
+        let api = cluster.config().scope.api(cluster.client());
         let objects = reflectors.start_with(api, tell_changes(changes.clone()));
         tokio::spawn(tell_first_list(Arc::clone(&objects), changes.clone(), cancel));
         Arc::new(Self {
             config,
             objects,
             changes,
-            server: ApiServer::new(client, settings.request_timeout, settings.field_manager.clone()),
+            server: cluster.server().clone(),
             events: cluster.events().clone(),
         })
     }

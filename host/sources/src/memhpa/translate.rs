@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_model::{
-    MemoryPolicy, ObjectRef, Owner, OwnerKind, Policy, Query, Routing, Scale, Target, TargetKey, TargetState,
-};
+use dormouse_model::{MemoryPolicy, ObjectRef, Owner, OwnerKind, Policy, Query, Target, TargetKey};
 use dormouse_readings::template;
 use dormouse_scaling::memory::{Correction, MemorySpec};
 use kube::{Resource, ResourceExt};
@@ -83,42 +81,30 @@ fn target(object: &MemHpa, workload: ObjectRef, problem: Option<String>, config:
         .status
         .as_ref()
         .and_then(|status| status.last_scale_time.as_ref());
-    Target {
-        key: TargetKey {
-            owner: Owner {
-                kind: OwnerKind::MemHpa,
-                name: name.clone(),
-                uid: object.uid(),
-            },
-            namespace,
+    let key = TargetKey {
+        owner: Owner {
+            kind: OwnerKind::MemHpa,
             name: name.clone(),
+            uid: object.uid(),
         },
-        object: ObjectRef {
-            api_version: MemHpa::api_version(&()).into_owned(),
-            kind: MemHpa::kind(&()).into_owned(),
-            name,
-        },
-        has_sleeper: false,
-        state: TargetState::Awake,
-        scale: Scale::Workloads(vec![workload]),
-        wake_on: Vec::new(),
-        routing: Routing::First,
-        triggers: Vec::new(),
-        policy: Policy::Memory(Arc::new(MemoryPolicy {
-            min_replicas: calculator.bounds.min,
-            max_replicas: calculator.bounds.max,
-            target_utilization: calculator.target_utilization,
-            usage,
-            last_scale: last_scale.map(|time| time.0),
-        })),
-        every: EVERY,
-        last_event: None,
-        readiness_timeout: None,
-        restore_replicas: None,
-        wake_at: None,
-        reason: None,
-        cookie: None,
+        namespace,
+        name: name.clone(),
+    };
+    let itself = ObjectRef {
+        api_version: MemHpa::api_version(&()).into_owned(),
+        kind: MemHpa::kind(&()).into_owned(),
+        name,
+    };
+    let policy = Policy::Memory(Arc::new(MemoryPolicy {
+        min_replicas: calculator.bounds.min,
+        max_replicas: calculator.bounds.max,
+        target_utilization: calculator.target_utilization,
+        usage,
+        last_scale: last_scale.map(|time| time.0),
+    }));
+    Target {
         problem,
+        ..Target::only_scaled(key, itself, workload, policy, EVERY)
     }
 }
 
