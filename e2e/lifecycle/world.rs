@@ -445,13 +445,23 @@ impl World {
 
     /// Kills a part of Dormouse without a chance to clean up; its Deployment brings a new one.
     pub async fn kill(&self, pod: &str) -> Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        // A kubelet sends SIGTERM first, even without a grace period.
+        if self.installation().is_real() {
+            let status = pods.get(pod).await?.status.unwrap_or_default();
+            for container in status.container_statuses.into_iter().flatten() {
+                let runs = container.state.is_some_and(|state| state.running.is_some());
+                let id = container.container_id.unwrap_or_default();
+                if let Some((_, id)) = id.split_once("://").filter(|_| runs) {
+                    self.installation().cluster_command(&["freeze", id]).await?;
+                }
+            }
+        }
         let at_once = DeleteParams {
             grace_period_seconds: Some(0),
             ..DeleteParams::default()
         };
-        Api::<Pod>::namespaced(self.client.clone(), SYSTEM_NAMESPACE)
-            .delete(pod, &at_once)
-            .await?;
+        pods.delete(pod, &at_once).await?;
         Ok(())
     }
 

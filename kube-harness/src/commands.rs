@@ -70,6 +70,11 @@ enum Action {
         /// Such as kube-apiserver
         component: String,
     },
+    /// Freezes a container of a pod, as a node that hangs does; it ends with its pod
+    Freeze {
+        /// Its id, as in the pod's status
+        container: String,
+    },
     /// The log of a component; without one: which there are
     Logs {
         /// Such as kubelet
@@ -149,6 +154,7 @@ pub fn command(harness: &Harness, args: Args) -> Result<()> {
             );
             Ok(())
         }
+        Action::Freeze { container } => Cluster::running(harness, name)?.freeze(&container),
         Action::Logs { component, follow } => logs(&layout, component.as_deref(), follow),
         Action::Doctor => doctor(),
         Action::Keep {
@@ -230,6 +236,7 @@ fn elsewhere(harness: &Harness, layout: &Layout, action: Action, kubeconfig: &Pa
         Action::Up { .. } => refused("it runs already: nothing to bring up"),
         Action::Down => refused("it is not ours to bring down"),
         Action::Restart { .. } => refused("its components are not ours to restart"),
+        Action::Freeze { .. } => refused("its node is not ours"),
         Action::Logs { .. } => refused("its logs are not on this machine"),
         Action::Keep { .. } => refused("this command is for `up` only"),
     }

@@ -202,6 +202,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Freezes a container of a pod, as a node that hangs does: whatever it is told, it runs no other instruction. It ends with its pod.
+    pub fn freeze(&self, container: &str) -> Result<()> {
+        sandbox::ctr(&self.layout)?
+            .args(["tasks", "pause"])
+            .arg(container)
+            .hint("`cluster kubectl get pod -o yaml` has a container's id in `containerID`, after `containerd://`")
+            .run()
+    }
+
     fn of(layout: Layout, components: Components, ours: bool) -> Self {
         Self {
             kubeconfig: layout.kubeconfig(),

@@ -108,7 +108,6 @@ fn sharding(host: &Host, options: &AutoscalerOptions) -> Option<Sharding> {
     let lease = options.leader_lease.as_ref()?;
     let count = options.shards.unwrap_or(1);
     let config = LeadershipConfig::new(&lease.namespace, &lease.name, &host.identity);
-    let config = if count > 1 { config.for_shards() } else { config };
     Some(Sharding::start(
         host.cluster.client(),
         &config,

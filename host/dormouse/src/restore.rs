@@ -44,7 +44,7 @@ const ENDING: Duration = Duration::from_secs(25);
 const DEADLINE: Duration = Duration::from_secs(270);
 /// How long a workload may take to become ready before its Service goes back all the same.
 const WAKE_LIMIT: Duration = Duration::from_secs(120);
-/// A leader that has lost its Lease notices within its renew deadline of ten seconds at the very latest; until then it may
+/// A leader that has lost its Lease notices within its renew deadline, ten seconds at the very latest; until then it may
 /// still declare a Sleeper.
 const SETTLE: Duration = Duration::from_secs(11);
 /// Between two looks at what is left.

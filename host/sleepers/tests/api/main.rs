@@ -9,6 +9,8 @@ mod metrics;
 mod mock;
 mod sharding;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dormouse_kubernetes::objects::ListQuery;
@@ -495,12 +497,34 @@ fn candidate(mock: &Mock, identity: &str) -> (Leadership, CancellationToken) {
 }
 
 fn candidate_with(mock: &Mock, identity: &str, outages: Outages) -> (Leadership, CancellationToken) {
+    candidate_of(mock.client(), identity, outages)
+}
+
+fn candidate_of(client: kube::Client, identity: &str, outages: Outages) -> (Leadership, CancellationToken) {
     let shutdown = CancellationToken::new();
     let config = LeadershipConfig::new("shop", "dormouse", identity);
     (
-        Leadership::start(mock.client(), config, outages, shutdown.clone()),
+        Leadership::start(client, config, outages, shutdown.clone()),
         shutdown,
     )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_gone_is_replaced_within_fifteen_seconds() {
+    // Attempts are jittered.
+    for _ in 0..30 {
+        let mock = Mock::default();
+        let gone = Arc::new(AtomicBool::new(false));
+        let (one, _stay) = candidate_of(mock.client_until(Arc::clone(&gone)), "one", Outages::default());
+        one.watch().wait_for(|leads| *leads).await.unwrap();
+        let (two, _stay_too) = candidate(&mock, "two");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        gone.store(true, Ordering::SeqCst);
+        let left = tokio::time::Instant::now();
+        two.watch().wait_for(|leads| *leads).await.unwrap();
+        assert!(!one.leads(), "it stepped down by itself, before");
+        assert!(left.elapsed() < Duration::from_secs(15), "{:?}", left.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -549,15 +573,15 @@ async fn a_leader_that_is_cut_off_steps_down_before_another_may_take_over() {
     one.watch().wait_for(|leads| *leads).await.unwrap();
     let (two, _stay_too) = candidate(&mock, "two");
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let cut = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let flag = std::sync::Arc::clone(&cut);
+    let cut = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&cut);
     mock.rule(move |method, path, _| {
-        let down = flag.load(std::sync::atomic::Ordering::SeqCst) && path.contains("leases");
+        let down = flag.load(Ordering::SeqCst) && path.contains("leases");
         (down && *method == Method::PUT).then(|| (503, failure(503, "ServiceUnavailable")))
     });
     one.watch().wait_for(|leads| !*leads).await.unwrap();
     assert!(!two.leads());
-    cut.store(false, std::sync::atomic::Ordering::SeqCst);
+    cut.store(false, Ordering::SeqCst);
     let mut first = one.watch();
     let mut second = two.watch();
     tokio::select! {
