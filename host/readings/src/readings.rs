@@ -9,7 +9,7 @@ use dormouse_kubernetes::{MetricValue, WorkloadPod};
 use dormouse_model::{LabelSelector, ObjectRef, PodScrape, Quantity, Query};
 use dormouse_scaling::Sample;
 use dormouse_scaling::hpa::PodValue;
-use dormouse_sleepers::DemandEntry;
+use dormouse_sleepers::{DemandEntry, TotalDemand};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
@@ -112,6 +112,19 @@ fn mixed_up() -> Sample {
     Sample::Error("the answer is to another question".to_owned())
 }
 
+fn unknown_demand(why: &str) -> Sample {
+    Sample::Error(format!("demand is unknown: {why}"))
+}
+
+/// Requests that one replica tells of are there, whatever another one would have told. That there are none is known only from all.
+fn if_certain(seen: Sample, total: &TotalDemand) -> Sample {
+    let is_some = matches!(&seen, Sample::Value(value) if *value > Quantity::ZERO);
+    match &total.unanswered {
+        Some(why) if !is_some => unknown_demand(why),
+        _ => seen,
+    }
+}
+
 impl Readings {
     /// What is read for a metric of the target with these pods.
     async fn samples(
@@ -186,24 +199,26 @@ impl Readings {
                 let age = if over { age.min(LAST_LOOK) } else { age };
                 let got = self.cache.get(Request::Demand, age, now).await;
                 match &got.answer {
-                    Ok(Answer::Demand(demand)) => {
-                        let entry = demand.get(&(namespace.clone(), sleeper.clone()));
-                        traffic(entry, got.asked.elapsed(), *window, *since, now)
+                    Ok(Answer::Demand(total)) => {
+                        let entry = total.of(namespace, sleeper);
+                        let seen = traffic(entry, got.asked.elapsed(), *window, *since, now);
+                        if_certain(seen, total)
                     }
                     Ok(_) => mixed_up(),
-                    Err(error) => Sample::Error(format!("demand is unknown: {error}")),
+                    Err(error) => unknown_demand(error),
                 }
             }
             Query::Given(value) => Sample::Value(*value),
             Query::Concurrency { namespace, sleeper } => {
                 let got = self.cache.get(Request::Demand, max_age / TRAFFIC, now).await;
                 match &got.answer {
-                    Ok(Answer::Demand(demand)) => {
-                        let entry = demand.get(&(namespace.clone(), sleeper.clone()));
-                        Sample::Value(Quantity::from(entry.map_or(0, DemandEntry::current)))
+                    Ok(Answer::Demand(total)) => {
+                        let entry = total.of(namespace, sleeper);
+                        let current = Quantity::from(entry.map_or(0, DemandEntry::current));
+                        if_certain(Sample::Value(current), total)
                     }
                     Ok(_) => mixed_up(),
-                    Err(error) => Sample::Error(format!("demand is unknown: {error}")),
+                    Err(error) => unknown_demand(error),
                 }
             }
             Query::Custom {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use dormouse_kubernetes::{MetricValue, PodUsage};
 use dormouse_model::{LabelSelector, ObjectRef, PodScrape, Quantity, QuerySource};
 use dormouse_scaling::Sample;
-use dormouse_sleepers::DemandEntry;
+use dormouse_sleepers::TotalDemand;
 use jiff::Timestamp;
 
 use crate::view::PodView;
@@ -128,8 +128,8 @@ impl Request {
 /// What came back.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// Of [`Request::Demand`], by namespace and name of the Sleeper. One that is missing has none.
-    Demand(BTreeMap<(String, String), DemandEntry>),
+    /// Of [`Request::Demand`].
+    Demand(TotalDemand),
     /// Of [`Request::Custom`], by object name. Objects without a value are missing.
     Custom(BTreeMap<String, MetricValue>),
     /// Of [`Request::External`] and [`Request::Prometheus`].

@@ -175,6 +175,7 @@ pub fn to_demand(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestamp) -
         inputs: Vec::new(),
         limits: Vec::new(),
     };
+    let mut conditions = Conditions::default();
     if current > 0 && !seen.metrics.is_empty() {
         let computation = compute(&calculator, seen.scale, seen.metrics, seen.readings);
         let proposals = seen.metrics.iter().zip(&computation.proposals);
@@ -185,10 +186,11 @@ pub fn to_demand(policy: &MetricsPolicy, seen: &ScaleSeen<'_>, now: Timestamp) -
         let limit = bounds(policy).correction(wanted);
         decision.replicas = Some(limit.map_or(wanted, |limit| limit.to).max(current));
         decision.limits.extend(limit);
+        conditions.scaling_active = Some(computation.scaling_active);
     }
     Scaled {
         decision,
-        conditions: Conditions::default(),
+        conditions,
         history: seen.history.clone(),
     }
 }

@@ -60,7 +60,7 @@ pub use conditions::ConditionUpdate;
 pub use config::Config;
 pub use controller::Controller;
 pub use declarations::{Declarations, Declared};
-pub use demand::DemandClient;
+pub use demand::{DemandClient, TotalDemand};
 pub use desired_state::{DesiredStateError, DesiredStateWriter, Requested, StoodIn};
 pub use dlx::{DlxEndpoints, DlxReplicas};
 pub use endpoints::{Endpoints, NoEndpoints, ServiceEndpoints};

@@ -19,7 +19,7 @@ use dormouse_sleepers::lifecycle::{
 };
 use dormouse_sleepers::{
     ConditionUpdate, Declared, DemandEntry, DesiredStateError, Sleeper, SleeperKey, SleeperStatus,
-    StatusUpdate, StoodIn,
+    StatusUpdate, StoodIn, TotalDemand,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -28,7 +28,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tokio::time::Instant;
 
 /// What the DLX says of demand, or why it does not.
-type Demanded = Result<BTreeMap<(String, String), DemandEntry>, String>;
+type Demanded = Result<TotalDemand, String>;
 
 /// Wall time that follows tokio's clock.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ pub struct Demand {
 impl Default for Demand {
     fn default() -> Self {
         Self {
-            answer: Mutex::new(Some(Ok(BTreeMap::new()))),
+            answer: Mutex::new(Some(Ok(TotalDemand::default()))),
             calls: AtomicUsize::new(0),
         }
     }
@@ -193,7 +193,10 @@ impl Cluster {
 
     pub fn set_demand(&self, key: &SleeperKey, entry: DemandEntry) {
         let name = (key.namespace.clone(), key.object_name());
-        *lock(&self.demand.answer) = Some(Ok(BTreeMap::from([(name, entry)])));
+        *lock(&self.demand.answer) = Some(Ok(TotalDemand {
+            sleepers: BTreeMap::from([(name, entry)]),
+            unanswered: None,
+        }));
     }
 
     pub fn written(&self, verb: &str) -> usize {

@@ -506,9 +506,8 @@ async fn a_wake_without_a_sleep_forgets_nothing() {
     assert!((285..=320).contains(&waited), "scaled down after {waited} s");
 }
 
-/// Requests that wait for it bring as many replicas as they need, in one step.
-#[tokio::test(start_paused = true)]
-async fn a_queue_brings_as_many_replicas_as_it_needs() {
+/// A workload that wakes, with requests in front of it that decide how many replicas it has; its own number is one.
+async fn waking_by_its_queue() -> Scaled {
     let scaling = Scaling {
         min_replicas: 1,
         goals: vec![goal(MetricSource::DlxConcurrency, "10")],
@@ -526,11 +525,7 @@ async fn a_queue_brings_as_many_replicas_as_it_needs() {
         (state.phase, state.desired) = (Phase::Asleep, DesiredState::Asleep);
     });
     scaled.world.cluster.set_replicas(WEB, 0);
-    let held = DemandEntry {
-        held: 75,
-        ..DemandEntry::default()
-    };
-    scaled.world.cluster.set_demand(&scaled.key, held);
+    scaled.world.cluster.set_demand(&scaled.key, waiting(75));
     minutes(1).await;
     assert_eq!(scaled.resizes(), 0, "asleep");
 
@@ -544,6 +539,20 @@ async fn a_queue_brings_as_many_replicas_as_it_needs() {
     pass(SECOND).await;
     assert_eq!(scaled.resizes(), 0, "the wake itself brings the first one");
     scaled.world.cluster.set_replicas(WEB, 1);
+    scaled
+}
+
+fn waiting(held: u64) -> DemandEntry {
+    DemandEntry {
+        held,
+        ..DemandEntry::default()
+    }
+}
+
+/// Requests that wait for it bring as many replicas as they need, in one step.
+#[tokio::test(start_paused = true)]
+async fn a_queue_brings_as_many_replicas_as_it_needs() {
+    let scaled = waking_by_its_queue().await;
     pass(SECOND * 2).await;
     assert_eq!((scaled.replicas(), scaled.resizes()), (8, 1));
     let decision = scaled.world.cluster.status(&scaled.key).scaling.unwrap().decision;
@@ -551,4 +560,36 @@ async fn a_queue_brings_as_many_replicas_as_it_needs() {
         decision,
         "scale from 1 to 8: external metric dlx-concurrency is 75, target 10 per pod, proposes 8"
     );
+}
+
+/// A queue that nobody can count is no reason to scale, and no secret.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_cannot_be_counted_says_so() {
+    let scaled = waking_by_its_queue().await;
+    let why = "127.0.9.2:9090 does not answer within 1s";
+    let answer = |answer| *scaled.world.cluster.demand.answer.lock().unwrap() = Some(answer);
+    answer(Err(why.to_owned()));
+    pass(SECOND * 3).await;
+    assert_eq!(scaled.resizes(), 0);
+    let told = scaled.world.cluster.condition(&scaled.key, "ScalingActive");
+    let (status, reason, message) = told.unwrap();
+    assert_eq!((&*status, &*reason), ("False", "FailedGetExternalMetric"));
+    assert!(message.contains(why), "{message}");
+
+    scaled.world.cluster.set_demand(&scaled.key, waiting(75));
+    pass(SECOND * 3).await;
+    assert_eq!(scaled.replicas(), 8);
+    assert_eq!(scaled.condition("ScalingActive").0, "True");
+}
+
+/// Requests that one replica of the DLX tells of are there, whatever another one would have told.
+#[tokio::test(start_paused = true)]
+async fn the_part_of_a_queue_that_is_known_counts() {
+    let scaled = waking_by_its_queue().await;
+    scaled.world.cluster.set_demand(&scaled.key, waiting(35));
+    if let Some(Ok(total)) = &mut *scaled.world.cluster.demand.answer.lock().unwrap() {
+        total.unanswered = Some("127.0.9.2:9090 does not answer within 1s".to_owned());
+    }
+    pass(SECOND * 3).await;
+    assert_eq!(scaled.replicas(), 4);
 }
