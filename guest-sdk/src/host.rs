@@ -9,13 +9,20 @@ pub(crate) use imports::*;
 
 #[cfg(target_family = "wasm")]
 mod imports {
-    use crate::ResourceId;
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use jiff::civil::DateTime;
+
     use crate::guest::bindings::scaler::dormouse::plugin::{
-        config, kubernetes as wit, lifecycle as wit_lifecycle, logging,
+        call_context, config, kubernetes as wit, lifecycle as wit_lifecycle, logging, time as wit_time,
     };
+    use crate::guest::civil::{civil_time, date_time};
+    use crate::guest::convert::{timestamp, unix_millis};
     use crate::kubernetes::{Error, EventType, List, ObjectKey, PatchType, Subresource};
     use crate::lifecycle::{self, Sleeper};
     use crate::log::Level;
+    use crate::{ResourceId, time};
 
     pub(crate) fn log(level: Level, message: &str, fields: &[(String, String)]) {
         logging::log(level.into(), message, fields);
@@ -27,6 +34,30 @@ mod imports {
 
     pub(crate) fn config_all() -> Vec<(String, String)> {
         config::all()
+    }
+
+    pub(crate) fn now() -> Timestamp {
+        timestamp(wit_time::now())
+    }
+
+    pub(crate) fn zone() -> String {
+        wit_time::zone()
+    }
+
+    pub(crate) fn to_civil(at: Timestamp, zone: Option<&str>) -> Result<DateTime, time::Error> {
+        date_time(&wit_time::to_civil(unix_millis(at), zone)?)
+    }
+
+    pub(crate) fn from_civil(shown: DateTime, zone: Option<&str>) -> Result<Timestamp, time::Error> {
+        Ok(timestamp(wit_time::from_civil(civil_time(shown), zone)?))
+    }
+
+    pub(crate) fn caller() -> String {
+        call_context::caller()
+    }
+
+    pub(crate) fn time_left() -> Duration {
+        Duration::from_millis(call_context::time_left())
     }
 
     pub(crate) fn get(key: &ObjectKey, fields: &[String]) -> Result<String, Error> {

@@ -31,9 +31,12 @@
 //! Every call of the host runs in a fresh instance: the scaler is made by [`Default`], asked once, and dropped. State
 //! belongs in the cluster.
 
+mod about;
 pub mod config;
+pub mod context;
 pub mod duration;
 mod error;
+pub mod evaluator;
 #[doc(hidden)]
 pub mod guest;
 mod host;
@@ -47,8 +50,12 @@ mod scaler;
 mod scaling;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+pub mod time;
+pub mod trigger;
 
+pub use about::{About, Describe};
 pub use error::{Error, Result};
+pub use evaluator::Evaluator;
 pub use jiff::Timestamp;
 pub use resource::{ObjectRef, Resource, ResourceHandle, ResourceId, ScaleEvent, ScaleEventKind, State};
 pub use rule::{MetricSource, ParseQuantityError, PodScrape, Quantity, Rule};
@@ -57,15 +64,17 @@ pub use scaler::{
     ServiceTarget, Settings,
 };
 pub use scaling::{Goal, GoalTarget, Scaling};
+pub use trigger::Trigger;
 
 /// Everything that most scalers name.
 pub mod prelude {
     pub use crate::duration::{hours, minutes, seconds};
     pub use crate::kubernetes::{Service, Workload};
     pub use crate::{
-        Error, FieldCondition, Goal, IngressTargets, ObjectRef, Outcome, PathBackend, Quantity, Resource,
-        ResourceHandle, ResourceId, Result, Rule, ScaleEvent, ScaleEventKind, Scaler, Scaling, ServiceTarget,
-        Settings, State, Timestamp, config, debug, duration, error, info, kubernetes, lifecycle, warn,
+        About, Describe, Error, FieldCondition, Goal, IngressTargets, ObjectRef, Outcome, PathBackend,
+        Quantity, Resource, ResourceHandle, ResourceId, Result, Rule, ScaleEvent, ScaleEventKind, Scaler,
+        Scaling, ServiceTarget, Settings, State, Timestamp, config, context, debug, duration, error, info,
+        kubernetes, lifecycle, time, warn,
     };
     pub use std::time::Duration;
 }
@@ -104,6 +113,72 @@ macro_rules! register {
         const _: fn() = || {
             fn has_ingress_targets<T: $crate::IngressTargets>() {}
             has_ingress_targets::<$targets>();
+        };
+    };
+}
+
+/// Exports what the plugin of this crate says that it is: a type that is [`Describe`]. Its version is that of the crate.
+#[macro_export]
+macro_rules! register_about {
+    ($describe:ty $(,)?) => {
+        const _: () = {
+            #[allow(
+                dead_code,
+                reason = "used by what is exported, which is nothing outside of a component"
+            )]
+            struct Own;
+            impl $crate::guest::OwnVersion for Own {
+                const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+            }
+            #[cfg(target_family = "wasm")]
+            type DormouseAbout = $crate::guest::ExportAbout<$describe, Own>;
+            #[cfg(target_family = "wasm")]
+            $crate::guest::bindings::about::export_about!(
+                DormouseAbout with_types_in $crate::guest::bindings::about
+            );
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn describes_itself<T: $crate::Describe>() {}
+            describes_itself::<$describe>();
+        };
+    };
+}
+
+/// Exports an [`Evaluator`].
+#[macro_export]
+macro_rules! register_evaluator {
+    ($evaluator:ty $(,)?) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type DormouseEvaluator = $crate::guest::ExportEvaluator<$evaluator>;
+            $crate::guest::bindings::evaluator::export_evaluator!(
+                DormouseEvaluator with_types_in $crate::guest::bindings::evaluator
+            );
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn is_an_evaluator<T: $crate::Evaluator>() {}
+            is_an_evaluator::<$evaluator>();
+        };
+    };
+}
+
+/// Exports a [`Trigger`].
+#[macro_export]
+macro_rules! register_trigger {
+    ($trigger:ty $(,)?) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type DormouseTrigger = $crate::guest::ExportTrigger<$trigger>;
+            $crate::guest::bindings::trigger::export_trigger!(
+                DormouseTrigger with_types_in $crate::guest::bindings::trigger
+            );
+        };
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn is_a_trigger<T: $crate::Trigger>() {}
+            is_a_trigger::<$trigger>();
         };
     };
 }

@@ -33,7 +33,9 @@ mod store;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::kubernetes::{self, EventType, ObjectKey, PatchType, Subresource};
@@ -123,6 +125,24 @@ impl Host {
     /// Configures a key of the plugin.
     pub fn config(&self, key: &str, value: &str) -> &Self {
         self.state.borrow_mut().config.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets the clock. Before that it is the machine's.
+    pub fn clock(&self, now: Timestamp) -> &Self {
+        self.state.borrow_mut().clock = Some(now);
+        self
+    }
+
+    /// Sets the time zone of the plugin, as the operator would by `timeZone`.
+    pub fn time_zone(&self, name: &str) -> &Self {
+        self.state.borrow_mut().zone = Some(name.into());
+        self
+    }
+
+    /// Sets how long the call may still take.
+    pub fn time_left(&self, left: Duration) -> &Self {
+        self.state.borrow_mut().time_left = Some(left);
         self
     }
 

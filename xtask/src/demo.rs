@@ -57,7 +57,7 @@ pub fn demo(workspace: &Workspace, args: Args) -> Result<()> {
 }
 
 /// `dormouse plugin inspect`, with the binary of this checkout.
-pub fn inspect(workspace: &Workspace, file: &Path) -> Result<()> {
+pub fn inspect(workspace: &Workspace, file: &Path, rest: Vec<String>) -> Result<()> {
     let mut steps = Steps::new(2);
     steps.run("check the tools", || tools::for_everything(workspace))?;
     steps.run(
@@ -67,6 +67,7 @@ pub fn inspect(workspace: &Workspace, file: &Path) -> Result<()> {
     Cmd::new(workspace.binary(Profile::Dev))
         .args(["plugin", "inspect"])
         .arg(file)
+        .args(rest)
         .replace_this_process()
 }
 

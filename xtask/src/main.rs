@@ -14,6 +14,7 @@ mod generated;
 mod guests;
 mod image;
 mod imports;
+mod languages;
 mod licences;
 mod lines;
 mod markdown;
@@ -56,6 +57,9 @@ enum Command {
         /// The component
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Options of `dormouse plugin inspect`, such as --call resources --objects web.yaml
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
     },
     /// Runs everything that can be tested on this machine; CI calls this
     Test(suites::Args),
@@ -106,7 +110,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Workspace::locate().and_then(|workspace| match cli.command {
         Command::Demo(args) => demo::demo(&workspace, args),
-        Command::Inspect { file } => demo::inspect(&workspace, &file),
+        Command::Inspect { file, rest } => demo::inspect(&workspace, &file, rest),
         Command::Test(args) => suites::test(&workspace, &args),
         Command::RunSuite(args) => suites::one(&workspace, &args),
         Command::Check => suites::check(&workspace),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Whole milliseconds. What is shorter than one becomes one, so that a short time does not become none.
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     let whole = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if whole == 0 && !duration.is_zero() {
         1
@@ -29,12 +29,12 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// A moment before 1970 becomes 1970.
-fn unix_millis(at: Timestamp) -> u64 {
+pub(crate) fn unix_millis(at: Timestamp) -> u64 {
     u64::try_from(at.as_millisecond()).unwrap_or(0)
 }
 
 /// A moment that no calendar knows becomes 1970.
-fn timestamp(millis: u64) -> Timestamp {
+pub(crate) fn timestamp(millis: u64) -> Timestamp {
     i64::try_from(millis)
         .ok()
         .and_then(|millis| Timestamp::from_millisecond(millis).ok())

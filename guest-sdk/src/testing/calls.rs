@@ -1,15 +1,19 @@
 //! The host functions, answered by the fake host of this thread.
 
 use std::cell::RefMut;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::store::State;
 use super::{CURRENT, Call, Event, Line, Patched, select};
-use crate::ResourceId;
 use crate::kubernetes::{Error, EventType, List, ObjectKey, PatchType, Subresource};
 use crate::lifecycle::{self, Sleeper};
 use crate::log::Level;
+use crate::{ResourceId, time};
 
 /// Runs with the state of this thread's host.
 fn with<T>(run: impl FnOnce(RefMut<'_, State>) -> T) -> T {
@@ -40,6 +44,37 @@ pub(crate) fn config_get(key: &str) -> Option<String> {
 
 pub(crate) fn config_all() -> Vec<(String, String)> {
     with(|state| state.config.clone().into_iter().collect())
+}
+
+pub(crate) fn now() -> Timestamp {
+    with(|state| state.clock.unwrap_or_else(Timestamp::now))
+}
+
+pub(crate) fn zone() -> String {
+    with(|state| state.zone.clone().unwrap_or_else(|| "UTC".to_owned()))
+}
+
+pub(crate) fn to_civil(at: Timestamp, zone: Option<&str>) -> Result<DateTime, time::Error> {
+    Ok(time_zone(zone)?.to_datetime(at))
+}
+
+pub(crate) fn from_civil(shown: DateTime, zone: Option<&str>) -> Result<Timestamp, time::Error> {
+    let shown = time_zone(zone)?.to_ambiguous_zoned(shown).compatible();
+    let at = shown.map_err(|error| time::Error::OutOfRange(error.to_string()))?;
+    Ok(at.timestamp())
+}
+
+fn time_zone(name: Option<&str>) -> Result<TimeZone, time::Error> {
+    let name = name.map_or_else(zone, str::to_owned);
+    TimeZone::get(&name).map_err(|_| time::Error::UnknownZone(name))
+}
+
+pub(crate) fn caller() -> String {
+    "cli".to_owned()
+}
+
+pub(crate) fn time_left() -> Duration {
+    with(|state| state.time_left.unwrap_or(Duration::from_secs(10)))
 }
 
 pub(crate) fn get(key: &ObjectKey, fields: &[String]) -> Result<String, Error> {

@@ -1,7 +1,9 @@
 //! What the fake host remembers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Call, Event, Line, Patched, select};
@@ -22,6 +24,9 @@ pub(crate) struct State {
     pub(super) patches: Vec<Patched>,
     pub(super) events: Vec<Event>,
     pub(super) lines: Vec<Line>,
+    pub(super) clock: Option<Timestamp>,
+    pub(super) zone: Option<String>,
+    pub(super) time_left: Option<Duration>,
     version: u64,
 }
 

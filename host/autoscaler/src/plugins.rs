@@ -108,7 +108,7 @@ struct Plugins {
 impl Sources for Plugins {
     fn ready(&self) -> Vec<Arc<dyn Source>> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        for plugin in self.set.plugins() {
+        for plugin in self.set.scalers() {
             sources.entry(ResourceScaler::owner(&*plugin)).or_insert_with(|| {
                 PluginSource::new(plugin, Arc::clone(&self.sleepers), self.overrides.clone())
             });
@@ -139,8 +139,9 @@ impl Roster {
                 LoadState::Ready { .. } | LoadState::Loading => None,
             });
         Self {
+            // What became another kind of plugin has no resources any more.
             ready: plugins
-                .plugins()
+                .scalers()
                 .iter()
                 .map(|plugin| Owner::plugin(plugin.name()))
                 .collect(),

@@ -36,7 +36,7 @@ pub async fn run(
         autoscaler: options,
         ..
     } = settings;
-    let Some(mut host) = Host::start(common, &file, false, shutdown).await? else {
+    let Some(mut host) = Host::start("autoscaler", common, &file, false, shutdown).await? else {
         return Ok(());
     };
     let metrics = Metrics::register(&mut host.registry);

@@ -161,7 +161,7 @@ pub fn main() -> ExitCode {
                 .await
             }
             Command::Plugin(PluginCommand::Inspect(options)) => {
-                interruptible(&shutdown, inspect::run(options)).await
+                interruptible(&shutdown, Box::pin(inspect::run(options))).await
             }
             Command::Plugin(PluginCommand::Compile(command)) => {
                 let compiled = tokio::task::spawn_blocking(move || {

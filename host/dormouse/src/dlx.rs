@@ -42,7 +42,7 @@ pub async fn run(
         dlx: options,
         ..
     } = Configured::read(config, &common, &AutoscalerOptions::default(), &options)?;
-    let Some(mut host) = Host::start(common, &file, true, shutdown).await? else {
+    let Some(mut host) = Host::start("dlx", common, &file, true, shutdown).await? else {
         return Ok(());
     };
     let descriptors = dormouse_dlx::descriptors::raise();

@@ -44,23 +44,25 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts everything that does not depend on the subcommand.
+    /// Starts everything that does not depend on the subcommand, whose name plugins hear.
     /// `None`: `shutdown` came first.
     ///
     /// # Errors
     /// What is missing, or does not answer in time.
     pub async fn start(
+        subcommand: &'static str,
         common: Common,
         file: &File,
         ingresses: bool,
         shutdown: CancellationToken,
     ) -> Result<Option<Self>> {
         telemetry::start(common.log.as_deref(), common.log_format.unwrap_or_default())?;
-        let starting = Self::starting(common, file, ingresses, shutdown.clone());
+        let starting = Self::starting(subcommand, common, file, ingresses, shutdown.clone());
         process::unless_asked_to_end(&shutdown, starting).await
     }
 
     async fn starting(
+        subcommand: &'static str,
         common: Common,
         file: &File,
         ingresses: bool,
@@ -79,7 +81,7 @@ impl Host {
         cluster.metrics().register(&mut registry);
         cluster.kubernetes_metrics().register(&mut registry);
 
-        let plugins = load_plugins(&common, file, &cluster, &mut registry)?;
+        let plugins = load_plugins(subcommand, &common, file, &cluster, &mut registry)?;
         let identity = identity();
         Ok(Self {
             common,
@@ -227,10 +229,14 @@ fn sleep_grants(file: &File) -> BTreeMap<String, Vec<dormouse_sleepers::SleepGra
 
 /// How plugins run here: what the container has, and where compiled ones are kept.
 pub(crate) fn engine_config(
+    caller: &'static str,
     cache: Option<&Path>,
     plugins: &BTreeMap<String, PluginConfig>,
 ) -> Result<EngineConfig> {
-    let mut config = EngineConfig::default();
+    let mut config = EngineConfig {
+        caller,
+        ..EngineConfig::default()
+    };
     // Outside of a container the machine is ours.
     let mut compiler = UNLIMITED_COMPILER;
     if let Some(container) = memory::of_container() {
@@ -261,6 +267,7 @@ fn compiler_process(memory: u64) -> Result<CompilerProcess> {
 }
 
 fn load_plugins(
+    caller: &'static str,
     common: &Common,
     file: &File,
     cluster: &Cluster,
@@ -269,7 +276,7 @@ fn load_plugins(
     let places = common.plugins_dir.clone().unwrap_or_default();
     let metrics = dormouse_plugin::Metrics::register(registry);
     let engine = HostEngine::new(
-        engine_config(common.plugins_cache_dir.as_deref(), &file.plugins)?,
+        engine_config(caller, common.plugins_cache_dir.as_deref(), &file.plugins)?,
         metrics,
     )
     .context("the plugin engine cannot be started")?;

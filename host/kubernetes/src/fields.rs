@@ -14,7 +14,7 @@ const ALWAYS: [&str; 6] = [
 
 /// Keeps what the dotted paths name, and what identifies the object. Lists are passed through: the rest of the path applies
 /// to each element. A map whose keys hold dots, such as annotations, can only be named as a whole. No paths: all of it.
-pub(crate) fn pruned(object: Value, paths: &[String]) -> Value {
+pub fn pruned(object: Value, paths: &[String]) -> Value {
     Fields::of(paths).of_object(object)
 }
 

@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dormouse_model::{LabelSelector, SelectorError};
 use futures::StreamExt;
 use kube::api::DynamicObject;
 use kube::core::ApiResource;
@@ -63,6 +64,42 @@ impl ListQuery {
             object.entry("kind").or_insert_with(|| self.kind.clone().into());
         }
         Some(fields.of_object(object))
+    }
+
+    /// What of these objects belongs to the list, as the API server would answer.
+    ///
+    /// # Errors
+    /// The label selector is none.
+    pub fn among(&self, objects: &[Value]) -> Result<Vec<Text>, SelectorError> {
+        let selector = self.label_selector.as_deref().map(str::parse::<LabelSelector>);
+        let selector = selector.transpose()?;
+        let text = |object: &Value, pointer: &str| {
+            let found = object.pointer(pointer).and_then(Value::as_str);
+            found.unwrap_or_default().to_owned()
+        };
+        let labels = |object: &Value| -> BTreeMap<String, String> {
+            let found = object.pointer("/metadata/labels").cloned();
+            found
+                .and_then(|labels| serde_json::from_value(labels).ok())
+                .unwrap_or_default()
+        };
+        let fields = Fields::of(&self.fields);
+        let listed = objects
+            .iter()
+            .filter(|object| {
+                text(object, "/apiVersion") == self.api_version && text(object, "/kind") == self.kind
+            })
+            .filter(|object| {
+                let namespace = self.namespace.as_deref();
+                namespace.is_none_or(|namespace| text(object, "/metadata/namespace") == namespace)
+            })
+            .filter(|object| {
+                selector
+                    .as_ref()
+                    .is_none_or(|selector| selector.match_labels(&labels(object)))
+            })
+            .filter_map(|object| self.pick(object.clone(), &fields));
+        Ok(listed.map(|object| object.to_string().into()).collect())
     }
 }
 

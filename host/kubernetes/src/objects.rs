@@ -15,6 +15,7 @@ use kube::api::{DynamicObject, GetParams, ListParams, Patch, PatchParams, PostPa
 use kube::core::Request;
 
 use crate::discovery::Kind;
+pub use crate::fields::pruned as fields_of;
 use crate::fields::{Fields, pruned};
 pub use crate::lists::ListQuery;
 use crate::lists::{self, Lists, OwnersPart, Text};

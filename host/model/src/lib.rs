@@ -16,6 +16,7 @@ mod query;
 mod selector;
 mod shards;
 mod target;
+mod zone;
 
 pub use behavior::{Behavior, BehaviorError, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy};
 pub use bytes::{BytesError, parse_bytes};
@@ -38,3 +39,4 @@ pub use shards::Shards;
 pub use target::{
     MemoryPolicy, Metric, MetricsPolicy, Policy, Routing, Scale, Target, TargetKey, TargetState, Trigger,
 };
+pub use zone::time_zone;

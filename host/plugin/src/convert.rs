@@ -4,22 +4,30 @@
 //! in the description of one resource, such as a Service name that a user mistyped in an annotation, stays with that
 //! resource ([`Resource::problem`]): one bad resource must not stop the others.
 
+mod about;
+mod evaluator;
 mod scaling;
 mod source;
+mod trigger;
+
+pub(crate) use about::description;
+pub(crate) use evaluator::recommendations;
+pub(crate) use trigger::observations;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
-use dormouse_model::{GroupKind, ObjectRef, ScaleEvent, ScaleEventKind};
+use dormouse_model::{GroupKind, ObjectRef, Quantity, ScaleEvent, ScaleEventKind};
 use jiff::Timestamp;
 
+use crate::bindings::dormouse::plugin::readings as wit_readings;
 use crate::bindings::dormouse::plugin::types as wit;
 use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
 use crate::host::{clip, one_line};
 use crate::types::{
-    FieldCondition, MultiTargetStrategy, PathBackend, Resource, ResourceHandle, ResourceId, ResourceState,
-    Rule, ScaleOutcome, ServiceTarget, Settings,
+    FieldCondition, MultiTargetStrategy, PathBackend, Reading, Resource, ResourceHandle, ResourceId,
+    ResourceState, Rule, ScaleOutcome, ServiceTarget, Settings,
 };
 use crate::validate::{self, Check};
 use crate::{GuestError, PluginError};
@@ -435,6 +443,72 @@ pub(crate) fn service_target(target: scaler::ServiceTarget) -> Result<ServiceTar
         name: target.name,
         port: port(target.port)?,
     })
+}
+
+/// What a list of questions was answered with.
+struct Answered<T> {
+    list: Vec<Result<T, wit::PluginError>>,
+    asked: usize,
+}
+
+/// One answer for each question. One that the contract does not allow is an error of its own question only.
+fn answers<T, U>(
+    answered: Answered<T>,
+    convert: impl Fn(T) -> Result<U, Garbage>,
+) -> Result<Vec<Result<U, GuestError>>, Garbage> {
+    let Answered { list, asked } = answered;
+    if list.len() != asked {
+        return Err(Garbage(format!("{} answers to {asked} questions", list.len())));
+    }
+    let answers = list.into_iter().map(|answer| {
+        let answer = answer.map_err(guest_error)?;
+        convert(answer)
+            .map_err(|Garbage(what)| GuestError::Other(format!("the plugin answered garbage: {what}")))
+    });
+    Ok(answers.collect())
+}
+
+/// Text for people, of one line and not without end.
+fn one_text(text: String) -> String {
+    one_line(&clip(text, REASON))
+}
+
+fn quantity(what: &str, text: &str) -> Result<Quantity, Garbage> {
+    text.parse()
+        .map_err(|error| Garbage(format!("{what} {:?}: {error}", clip(text.to_owned(), 64))))
+}
+
+impl From<Reading> for wit_readings::Reading {
+    fn from(reading: Reading) -> wit_readings::Reading {
+        match reading {
+            Reading::Value(value) => wit_readings::Reading::Value(value.to_string()),
+            Reading::NoData(why) => wit_readings::Reading::NoData(why),
+            Reading::Error(why) => wit_readings::Reading::Error(why),
+        }
+    }
+}
+
+fn reading(said: wit_readings::Reading) -> Result<Reading, Garbage> {
+    Ok(match said {
+        wit_readings::Reading::Value(value) => Reading::Value(quantity("a reading of", &value)?),
+        wit_readings::Reading::NoData(why) => Reading::NoData(one_text(why)),
+        wit_readings::Reading::Error(why) | wit_readings::Reading::Other(why) => {
+            Reading::Error(one_text(why))
+        }
+    })
+}
+
+fn ask_again(said: Option<u64>) -> Result<Option<Duration>, Garbage> {
+    hold("ask-again", said)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment before 1970 becomes 1970.
+fn unix_millis(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond()).unwrap_or_default()
 }
 
 /// One or two targets of a path, or none.

@@ -22,6 +22,8 @@ use crate::{BreakerPolicy, Metrics, PluginError};
 /// What all plugins of a host share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
+    /// Who calls, as `call-context.caller` says it.
+    pub caller: &'static str,
     /// Calls that run at once, over all plugins. The pool is sized to it, so it also bounds address space.
     pub concurrent_calls: usize,
     /// How long a call waits for a place before it is refused.
@@ -49,6 +51,7 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
         EngineConfig {
+            caller: "cli",
             concurrent_calls: 32,
             admission_wait: Duration::from_secs(2),
             memory_ceiling: 256 << 20,

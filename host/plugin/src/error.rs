@@ -91,10 +91,21 @@ pub enum PluginError {
         have: &'static str,
     },
     /// The component does not export what makes it a plugin.
-    #[error("the component does not export `{export}`, so it is no resource-scaler")]
+    #[error(
+        "the component exports none of `{package}/scaler@{version}`, `{package}/evaluator@{version}` and \
+         `{package}/trigger@{version}`, so it is no plugin"
+    )]
     MissingExport {
-        /// The export.
-        export: String,
+        /// The package of the contract.
+        package: &'static str,
+        /// The version that this host offers.
+        version: &'static str,
+    },
+    /// A function was called of an interface that the component does not export.
+    #[error("the plugin does not export `{export}`")]
+    NotExported {
+        /// The interface.
+        export: &'static str,
     },
     /// The component imports something that no host function stands behind.
     #[error("the plugin imports `{import}`, which this host does not offer")]
@@ -220,6 +231,7 @@ impl PluginError {
             PluginError::Malformed { .. } => "malformed",
             PluginError::Incompatible { .. } => "incompatible",
             PluginError::MissingExport { .. } => "missing_export",
+            PluginError::NotExported { .. } => "not_exported",
             PluginError::UnknownImport { .. } => "unknown_import",
             PluginError::NotGranted { .. } => "not_granted",
             PluginError::InvalidConfiguration { .. } => "invalid_configuration",

@@ -6,6 +6,7 @@
 mod base;
 mod kubernetes;
 mod lifecycle;
+mod time;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,6 +21,12 @@ pub(crate) enum Import {
     Log,
     ConfigGet,
     ConfigAll,
+    TimeNow,
+    TimeZone,
+    TimeToCivil,
+    TimeFromCivil,
+    Caller,
+    TimeLeft,
     Get,
     List,
     Create,
@@ -33,12 +40,18 @@ pub(crate) enum Import {
 }
 
 impl Import {
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const COUNT: usize = 19;
 
     pub(crate) const ALL: [Import; Import::COUNT] = [
         Import::Log,
         Import::ConfigGet,
         Import::ConfigAll,
+        Import::TimeNow,
+        Import::TimeZone,
+        Import::TimeToCivil,
+        Import::TimeFromCivil,
+        Import::Caller,
+        Import::TimeLeft,
         Import::Get,
         Import::List,
         Import::Create,
@@ -56,6 +69,12 @@ impl Import {
             Import::Log => "logging.log",
             Import::ConfigGet => "config.get",
             Import::ConfigAll => "config.all",
+            Import::TimeNow => "time.now",
+            Import::TimeZone => "time.zone",
+            Import::TimeToCivil => "time.to-civil",
+            Import::TimeFromCivil => "time.from-civil",
+            Import::Caller => "call-context.caller",
+            Import::TimeLeft => "call-context.time-left",
             Import::Get => "kubernetes.get",
             Import::List => "kubernetes.list",
             Import::Create => "kubernetes.create",

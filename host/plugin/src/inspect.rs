@@ -13,8 +13,10 @@ use crate::load::{Template, digest};
 use crate::metrics::PluginMetrics;
 use crate::producers::producers;
 use crate::state::Shared;
+use crate::types::Description;
 use crate::{
-    EngineConfig, Grants, HostEngine, LifecycleGrant, Limits, Metrics, NoServices, PluginError, Producer,
+    EngineConfig, Grants, HostEngine, LifecycleGrant, Limits, Metrics, NoServices, Plugin, PluginError,
+    Producer,
 };
 
 /// What a plugin file is.
@@ -41,6 +43,8 @@ pub struct Inspection {
     pub compile_time: Duration,
     /// Functions that it imports and this host does not have. It loads; a call of one fails.
     pub stubs: Vec<String>,
+    /// What it says that it is, if it does.
+    pub description: Option<Description>,
     /// What came of loading it with everything granted.
     pub trial: Trial,
 }
@@ -126,22 +130,31 @@ pub async fn inspect_with(config: EngineConfig, path: &Path) -> Result<Inspectio
             ..Grants::default()
         },
         config: std::collections::BTreeMap::new(),
+        zone: jiff::tz::TimeZone::UTC,
+        caller: engine.config().caller,
         limits,
         services: Arc::new(NoServices),
     });
     let began = Instant::now();
-    let (trial, stubs) = match Template::link(&engine, &component, shared) {
-        Ok(template) => (template.try_out().await, template.stubs().to_vec()),
-        Err(error) => (Err(error), Vec::new()),
+    let mut stubs = Vec::new();
+    let tried = async {
+        let template = Template::link(&engine, &component, shared)?;
+        stubs = template.stubs().to_vec();
+        template.try_out().await?;
+        let took = began.elapsed();
+        let plugin = Plugin::new(&engine, template, digest.clone(), 1);
+        Ok((took, plugin.describe().await?))
     };
-    let trial = match trial {
-        Ok(()) => Trial::Passed {
-            took: began.elapsed(),
-        },
-        Err(error) => Trial::Failed {
-            code: error.code(),
-            error: error.to_string(),
-        },
+    let (trial, description) = match tried.await {
+        Ok((took, description)) => (Trial::Passed { took }, description),
+        Err(error) => {
+            let error: PluginError = error;
+            let trial = Trial::Failed {
+                code: error.code(),
+                error: error.to_string(),
+            };
+            (trial, None)
+        }
     };
     Ok(Inspection {
         digest,
@@ -154,6 +167,7 @@ pub async fn inspect_with(config: EngineConfig, path: &Path) -> Result<Inspectio
         needs,
         compile_time,
         stubs,
+        description,
         trial,
     })
 }

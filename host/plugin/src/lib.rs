@@ -35,6 +35,7 @@ mod link;
 mod load;
 mod meter;
 mod metrics;
+mod offline;
 mod plugin;
 mod producers;
 mod services;
@@ -54,6 +55,7 @@ pub use grants::{Grants, KubernetesGrant, LifecycleGrant, MissingGrant, SleepRul
 pub use inspect::{Inspection, Need, Trial, inspect, inspect_with};
 pub use limits::{Limits, LimitsOverride};
 pub use metrics::Metrics;
+pub use offline::{OfflineEvent, OfflineServices};
 pub use plugin::{Call, Failure, Plugin};
 pub use producers::Producer;
 pub use services::{HostServices, LifecycleError, NoServices, SleeperView};

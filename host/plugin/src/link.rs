@@ -77,6 +77,9 @@ pub(crate) fn linker(engine: &Engine, permissions: Permissions) -> wasmtime::Res
     plugin::types::add_to_linker::<_, Own>(&mut linker, |state| state)?;
     plugin::logging::add_to_linker::<_, Own>(&mut linker, |state| state)?;
     plugin::config::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    plugin::time::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    plugin::call_context::add_to_linker::<_, Own>(&mut linker, |state| state)?;
+    plugin::readings::add_to_linker::<_, Own>(&mut linker, |state| state)?;
     if permissions.kubernetes {
         plugin::kubernetes::add_to_linker::<_, Own>(&mut linker, |state| state)?;
     }
@@ -140,13 +143,27 @@ pub(crate) fn stub(
 }
 
 /// The interfaces of our package that plugins import.
-const OWN: [&str; 5] = ["types", "logging", "config", "kubernetes", "lifecycle"];
+const OWN: [&str; 8] = [
+    "types",
+    "readings",
+    "logging",
+    "config",
+    "time",
+    "call-context",
+    "kubernetes",
+    "lifecycle",
+];
+
+/// What makes a component a plugin: at least one of these.
+const KINDS: [&str; 3] = ["scaler", "evaluator", "trigger"];
 
 /// The functions that this host has of an interface of our package.
 fn functions(interface: &str) -> &'static [&'static str] {
     match interface {
         "logging" => &["log"],
         "config" => &["get", "all"],
+        "time" => &["now", "zone", "to-civil", "from-civil"],
+        "call-context" => &["caller", "time-left"],
         "kubernetes" => &["get", "list", "create", "patch", "apply", "delete", "event"],
         "lifecycle" => &["sleep", "wake", "state"],
         _ => &[],
@@ -252,20 +269,25 @@ pub(crate) fn exported(engine: &Engine, component: &Component, interface: &str) 
     })
 }
 
-/// Checks that the component exports `scaler` of a version that this host can call.
+/// Checks that the component exports something that makes it a plugin, of a version that this host can call.
 pub(crate) fn check_exports(engine: &Engine, component: &Component) -> Result<(), PluginError> {
-    let have = WIT_VERSION;
-    match exported(engine, component, "scaler") {
-        None => Err(PluginError::MissingExport {
-            export: format!("{PACKAGE}/scaler@{WIT_VERSION}"),
+    let mut kinds = KINDS
+        .into_iter()
+        .filter_map(|kind| exported(engine, component, kind))
+        .peekable();
+    if kinds.peek().is_none() {
+        return Err(PluginError::MissingExport {
+            package: PACKAGE,
+            version: WIT_VERSION,
+        });
+    }
+    let is_other = |name: &String| !own_interface(name).is_some_and(|own| same_track(own.version));
+    match kinds.find(is_other) {
+        Some(name) => Err(PluginError::Incompatible {
+            wanted: format!("to export {name}"),
+            have: WIT_VERSION,
         }),
-        Some(name) if !own_interface(&name).is_some_and(|own| same_track(own.version)) => {
-            Err(PluginError::Incompatible {
-                wanted: format!("to export {name}"),
-                have,
-            })
-        }
-        Some(_) => Ok(()),
+        None => Ok(()),
     }
 }
 

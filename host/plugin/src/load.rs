@@ -9,15 +9,12 @@ use wasmtime::component::{Component, Instance, InstancePre};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 
-use crate::bindings::exports::dormouse::plugin::{ingress_targets, scaler};
+use crate::bindings::exports::dormouse::plugin::{about, evaluator, ingress_targets, scaler, trigger};
 use crate::host::{TooManyHostCalls, clip, one_line};
 use crate::link::{NotThere, Permissions, check_exports, check_imports, exported, stub};
 use crate::meter::CpuMeter;
 use crate::state::{CallState, Shared};
 use crate::{HostEngine, PluginError, WIT_VERSION};
-
-const SCALER: &str = "dormouse:plugin/scaler";
-const INGRESS: &str = "dormouse:plugin/ingress-targets";
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -38,11 +35,19 @@ pub(crate) struct Template {
     stubs: Vec<String>,
 }
 
-/// Where the exports of the component are.
+/// Where the exports of the component are. None: it has no such export.
 pub(crate) struct Exports {
-    pub scaler: scaler::GuestIndices,
+    pub scaler: Option<scaler::GuestIndices>,
     pub ingress: Option<ingress_targets::GuestIndices>,
+    pub about: Option<about::GuestIndices>,
+    pub evaluator: Option<evaluator::GuestIndices>,
+    pub trigger: Option<trigger::GuestIndices>,
 }
+
+/// A function of an interface was called that the component does not export.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin does not export {0}")]
+pub(crate) struct NotExported(pub &'static str);
 
 /// What a run of a guest came to.
 pub(crate) struct Ran<R> {
@@ -65,16 +70,12 @@ impl Template {
         let pre = linker
             .instantiate_pre(component)
             .map_err(|error| incompatible("its imports", &error))?;
-        let scaler = scaler::GuestIndices::new(&pre).map_err(|error| incompatible(SCALER, &error))?;
-        let ingress = exported(engine.engine(), component, "ingress-targets")
-            .map(|_| ingress_targets::GuestIndices::new(&pre))
-            .transpose()
-            .map_err(|error| incompatible(INGRESS, &error))?;
+        let exports = Exports::of(engine, component, &pre)?;
         Ok(Template {
             engine: engine.clone(),
             shared,
             pre,
-            exports: Exports { scaler, ingress },
+            exports,
             stubs,
         })
     }
@@ -83,18 +84,18 @@ impl Template {
     pub(crate) async fn try_out(&self) -> Result<(), PluginError> {
         let ran = self.run(|exports, store, instance| {
             Box::pin(async move {
-                let scaler = exports.scaler.load(&mut *store, &instance);
-                if let Err(error) = scaler {
-                    return Ok(Err(incompatible(SCALER, &error)));
+                macro_rules! load {
+                    ($($field:ident: $name:literal),*) => {$(
+                        let export = exports.$field.as_ref().map(|export| export.load(&mut *store, &instance));
+                        if let Some(Err(error)) = export {
+                            return Ok(Err(incompatible(concat!("dormouse:plugin/", $name), &error)));
+                        }
+                    )*};
                 }
-                let ingress = exports
-                    .ingress
-                    .as_ref()
-                    .map(|ingress| ingress.load(&mut *store, &instance));
-                Ok(ingress
-                    .transpose()
-                    .map(drop)
-                    .map_err(|error| incompatible(INGRESS, &error)))
+                load!(
+                    scaler: "scaler", ingress: "ingress-targets", about: "about", evaluator: "evaluator", trigger: "trigger"
+                );
+                Ok(Ok(()))
             })
         });
         ran.await.outcome?
@@ -109,8 +110,8 @@ impl Template {
         &self.stubs
     }
 
-    pub(crate) fn has_ingress_targets(&self) -> bool {
-        self.exports.ingress.is_some()
+    pub(crate) fn exports(&self) -> &Exports {
+        &self.exports
     }
 
     /// Runs `body` in a fresh instance, within the limits. The store is gone when it returns, and with it everything
@@ -148,6 +149,30 @@ impl Template {
     }
 }
 
+impl Exports {
+    fn of(
+        engine: &HostEngine,
+        component: &Component,
+        pre: &InstancePre<CallState>,
+    ) -> Result<Exports, PluginError> {
+        macro_rules! find {
+            ($module:ident, $name:literal) => {
+                exported(engine.engine(), component, $name)
+                    .map(|_| $module::GuestIndices::new(pre))
+                    .transpose()
+                    .map_err(|error| incompatible(concat!("dormouse:plugin/", $name), &error))?
+            };
+        }
+        Ok(Exports {
+            scaler: find!(scaler, "scaler"),
+            ingress: find!(ingress_targets, "ingress-targets"),
+            about: find!(about, "about"),
+            evaluator: find!(evaluator, "evaluator"),
+            trigger: find!(trigger, "trigger"),
+        })
+    }
+}
+
 fn incompatible(what: &str, error: &wasmtime::Error) -> PluginError {
     PluginError::Incompatible {
         wanted: format!("other types of {what} ({error:#})"),
@@ -177,6 +202,9 @@ fn classify(error: &wasmtime::Error, state: &CallState) -> PluginError {
         return PluginError::HostCalls {
             limit: limits.host_calls,
         };
+    }
+    if let Some(NotExported(export)) = error.downcast_ref() {
+        return PluginError::NotExported { export };
     }
     if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
         return PluginError::Internal {

@@ -11,14 +11,16 @@ use wasmtime::Store;
 use wasmtime::component::Instance;
 
 use crate::bindings::dormouse::plugin::types::PluginError as WitError;
+use crate::bindings::exports::dormouse::plugin::{scaler, trigger};
 use crate::convert::{self, Garbage};
-use crate::load::{Exports, Template};
+use crate::load::{Exports, NotExported, Template};
 use crate::metrics::PluginMetrics;
 use crate::state::CallState;
 use crate::types::{
-    PathBackend, Resource, ResourceHandle, ResourceId, ScaleOutcome, ServiceTarget, Settings,
+    Description, Observation, PathBackend, Question, Recommendation, Resource, ResourceHandle, ResourceId,
+    ScaleOutcome, ServiceTarget, Settings, TriggerTarget,
 };
-use crate::{Breaker, BreakerState, HostEngine, Limits, PluginError};
+use crate::{Breaker, BreakerState, GuestError, HostEngine, Limits, PluginError};
 
 /// Resources that are left out of which a log line tells.
 const TOLD: usize = 10;
@@ -36,10 +38,18 @@ pub enum Call {
     Service,
     /// `ingress-targets.targets`.
     IngressTargets,
+    /// `about.describe`.
+    Describe,
+    /// `evaluator.evaluate`.
+    Evaluate,
+    /// `trigger.check`.
+    Check,
+    /// `trigger.observe`.
+    Observe,
 }
 
 impl Call {
-    pub(crate) const COUNT: usize = 5;
+    pub(crate) const COUNT: usize = 9;
 
     pub(crate) const ALL: [Call; Call::COUNT] = [
         Call::Settings,
@@ -47,6 +57,10 @@ impl Call {
         Call::SetScale,
         Call::Service,
         Call::IngressTargets,
+        Call::Describe,
+        Call::Evaluate,
+        Call::Check,
+        Call::Observe,
     ];
 
     /// As it is written in WIT.
@@ -58,6 +72,10 @@ impl Call {
             Call::SetScale => "set-scale",
             Call::Service => "service",
             Call::IngressTargets => "targets",
+            Call::Describe => "describe",
+            Call::Evaluate => "evaluate",
+            Call::Check => "check",
+            Call::Observe => "observe",
         }
     }
 }
@@ -181,6 +199,9 @@ impl Plugin {
 
     /// Asks for its settings for the first time.
     pub(crate) async fn introduce(&self) -> Result<(), PluginError> {
+        if !self.is_scaler() {
+            return Ok(());
+        }
         match self.settings().await {
             Ok(settings) => {
                 let _ = self.defaults.set(settings);
@@ -193,10 +214,108 @@ impl Plugin {
         }
     }
 
+    /// True when it exports `scaler`: it has resources. Others are only asked about those of somebody else.
+    #[must_use]
+    pub fn is_scaler(&self) -> bool {
+        self.template.exports().scaler.is_some()
+    }
+
     /// True when it exports `ingress-targets`.
     #[must_use]
     pub fn has_ingress_targets(&self) -> bool {
-        self.template.has_ingress_targets()
+        self.template.exports().ingress.is_some()
+    }
+
+    /// What it says that it is. None: it does not export `about`.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin.
+    pub async fn describe(&self) -> Result<Option<Description>, PluginError> {
+        if self.template.exports().about.is_none() {
+            return Ok(None);
+        }
+        self.call(
+            Call::Describe,
+            |exports, store, instance| {
+                Box::pin(async move {
+                    let about = exports.about.as_ref().ok_or(NotExported("about"))?;
+                    let guest = about.load(&mut *store, &instance)?;
+                    guest.call_describe(store).await.map(Ok)
+                })
+            },
+            |said| convert::description(said).map(Some),
+        )
+        .await
+    }
+
+    /// How many replicas resources need. One answer for each question, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin. Then nothing is known about any of them.
+    pub async fn evaluate(
+        &self,
+        questions: Vec<Question>,
+    ) -> Result<Vec<Result<Recommendation, GuestError>>, PluginError> {
+        let asked = questions.len();
+        let questions: Vec<_> = questions.into_iter().map(Into::into).collect();
+        self.call(
+            Call::Evaluate,
+            move |exports, store, instance| {
+                Box::pin(async move {
+                    let evaluator = exports.evaluator.as_ref().ok_or(NotExported("evaluator"))?;
+                    let guest = evaluator.load(&mut *store, &instance)?;
+                    guest.call_evaluate(store, &questions).await
+                })
+            },
+            |list| convert::recommendations(list, asked),
+        )
+        .await
+    }
+
+    /// Whether the parameters of a target of its trigger are right.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin; [`PluginError::Guest`] says what is wrong with the parameters.
+    pub async fn check(&self, target: TriggerTarget) -> Result<(), PluginError> {
+        let target = target.into();
+        self.call(
+            Call::Check,
+            move |exports, store, instance| {
+                Box::pin(async move {
+                    let guest = trigger(exports)?.load(&mut *store, &instance)?;
+                    guest.call_check(store, &target).await
+                })
+            },
+            Ok,
+        )
+        .await
+    }
+
+    /// Whether there is work for resources. One answer for each target, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As every call of a plugin. Then nothing is known about any of them.
+    pub async fn observe(
+        &self,
+        targets: Vec<TriggerTarget>,
+    ) -> Result<Vec<Result<Observation, GuestError>>, PluginError> {
+        let asked = targets.len();
+        let targets: Vec<_> = targets.into_iter().map(Into::into).collect();
+        self.call(
+            Call::Observe,
+            move |exports, store, instance| {
+                Box::pin(async move {
+                    let guest = trigger(exports)?.load(&mut *store, &instance)?;
+                    guest.call_observe(store, &targets).await
+                })
+            },
+            |list| convert::observations(list, asked),
+        )
+        .await
     }
 
     /// The defaults that suit its platform.
@@ -209,7 +328,7 @@ impl Plugin {
             Call::Settings,
             |exports, store, instance| {
                 Box::pin(async move {
-                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    let guest = scaler(exports)?.load(&mut *store, &instance)?;
                     guest.call_settings(store).await
                 })
             },
@@ -229,7 +348,7 @@ impl Plugin {
             Call::Resources,
             |exports, store, instance| {
                 Box::pin(async move {
-                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    let guest = scaler(exports)?.load(&mut *store, &instance)?;
                     guest.call_resources(store).await
                 })
             },
@@ -272,7 +391,7 @@ impl Plugin {
             Call::SetScale,
             move |exports, store, instance| {
                 Box::pin(async move {
-                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    let guest = scaler(exports)?.load(&mut *store, &instance)?;
                     guest.call_set_scale(store, &handles, replicas, &reason).await
                 })
             },
@@ -292,7 +411,7 @@ impl Plugin {
             Call::Service,
             move |exports, store, instance| {
                 Box::pin(async move {
-                    let guest = exports.scaler.load(&mut *store, &instance)?;
+                    let guest = scaler(exports)?.load(&mut *store, &instance)?;
                     guest.call_service(store, &handle).await
                 })
             },
@@ -449,6 +568,14 @@ impl Plugin {
             Err(_) => Err(overloaded()),
         }
     }
+}
+
+fn scaler(exports: &Exports) -> Result<&scaler::GuestIndices, NotExported> {
+    exports.scaler.as_ref().ok_or(NotExported("scaler"))
+}
+
+fn trigger(exports: &Exports) -> Result<&trigger::GuestIndices, NotExported> {
+    exports.trigger.as_ref().ok_or(NotExported("trigger"))
 }
 
 impl std::fmt::Debug for Plugin {

@@ -154,6 +154,14 @@ impl PluginSet {
         self.inner.current.load().plugins.values().cloned().collect()
     }
 
+    /// Those that have resources.
+    #[must_use]
+    pub fn scalers(&self) -> Vec<Arc<Plugin>> {
+        let mut plugins = self.plugins();
+        plugins.retain(|plugin| plugin.is_scaler());
+        plugins
+    }
+
     /// The plugin of a name, if it is ready.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Plugin>> {
@@ -434,6 +442,8 @@ impl Loader {
             name: name.to_owned(),
             grants: config.grants.clone(),
             config: config.config.clone(),
+            zone: config.zone()?,
+            caller: engine.config().caller,
             metrics: PluginMetrics::new(engine.metrics(), name, limits.concurrent_calls),
             limits,
             services: Arc::clone(&self.services),

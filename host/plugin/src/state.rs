@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
@@ -26,6 +27,10 @@ pub(crate) struct Shared {
     pub name: String,
     pub grants: Grants,
     pub config: ConfigValues,
+    /// What it is told when it asks for a time of day without a zone.
+    pub zone: TimeZone,
+    /// Which process calls it.
+    pub caller: &'static str,
     pub limits: Limits,
     pub services: Arc<dyn HostServices>,
     pub metrics: PluginMetrics,

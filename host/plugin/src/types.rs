@@ -1,13 +1,32 @@
-//! What plugins answer, as plain Rust: converted from the WIT types once, checked once.
+//! What plugins are asked and answer, as plain Rust: converted from the WIT types once, checked once.
+
+mod about;
+mod evaluator;
+mod trigger;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use dormouse_model::PodScrape;
-use dormouse_model::{Behavior, GroupKind, MetricTarget, ObjectRef, ScaleEvent};
+use dormouse_model::{Behavior, GroupKind, MetricTarget, ObjectRef, Quantity, ScaleEvent};
 use jiff::Timestamp;
 
+pub use about::{Description, WantedGrant};
+pub use evaluator::{EvaluatedMetric, PastValue, Question, Recommendation};
+pub use trigger::{Observation, TriggerMetric, TriggerTarget};
+
 use crate::GuestError;
+
+/// A number that was read, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The number.
+    Value(Quantity),
+    /// Its source works, and knows nothing.
+    NoData(String),
+    /// Its source cannot be asked.
+    Error(String),
+}
 
 /// Which resource of a plugin is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

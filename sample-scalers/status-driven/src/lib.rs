@@ -2,7 +2,7 @@
 //!
 //! The platform's own controller does the work: this plugin writes a *request* into the state field (`asleep, please`), the
 //! controller carries it out and writes what came of it. What the fields and the states are called is configuration; see
-//! [`platform`] for every key and `nuclio.yaml` beside this crate for a complete example.
+//! [`platform::about`] for every key and `nuclio.yaml` beside this crate for a complete example.
 //!
 //! Resources are returned without workloads and Services, because the platform scales and diverts by itself.
 
@@ -25,6 +25,13 @@ const ATTEMPTS: u32 = 5;
 pub struct StatusDriven;
 
 dormouse_sdk::register!(StatusDriven, StatusDriven);
+dormouse_sdk::register_about!(StatusDriven);
+
+impl Describe for StatusDriven {
+    fn describe(&self) -> About {
+        platform::about()
+    }
+}
 
 impl Scaler for StatusDriven {
     fn settings(&self) -> Result<Settings> {

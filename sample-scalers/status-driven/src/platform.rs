@@ -1,27 +1,4 @@
-//! What the platform calls its fields and states. Every key of the configuration:
-//!
-//! | key | meaning | default |
-//! |---|---|---|
-//! | `api-version`, `kind` | the resources, such as `nuclio.io/v1beta1` and `NuclioFunction` | required |
-//! | `namespace` | look at this one only | every one that the host watches |
-//! | `selector` | only resources with these labels, as in `kubectl -l` | all |
-//! | `opt-in-path` | only resources that have this field | all |
-//! | `min-replicas-path` | resources whose number here is above 0 never sleep | none |
-//! | `min-replicas-default` | the number for resources without that field | `0` |
-//! | `rules-path` | where a resource has its list of `{metricName, windowSize, threshold}` | none |
-//! | `default-rules` | such a list, as JSON, for resources without one | none: never idle |
-//! | `state-path` | the state | `status.state` |
-//! | `event-path`, `event-time-path` | the last scale event, in v3io's names, and its time | none |
-//! | `status-subresource` | `true` when the CRD has one, else `false` | `true` |
-//! | `ready-states` | states in which it serves, separated by commas | required |
-//! | `asleep-states` | states in which it is at zero | required |
-//! | `failed-states` | states that the platform does not leave by itself | none |
-//! | `sleep-state`, `wake-state` | what to write to put it to sleep and to wake it | required |
-//! | `service` | its Service; `{name}` stands for its name | `{name}` |
-//! | `port` | the Service port for header-routed requests | the only one |
-//! | `name-header`, `path-header` | headers that name the target and add to the path | the host's |
-//! | `readiness-timeout`, `scale-interval` | such as `2m` | the host's |
-//! | `multi-target-strategy` | `random`, `primary` or `canary` | the host's |
+//! What the platform calls its fields and states. Every key of the configuration is in [`about`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,40 +8,83 @@ use dormouse_sdk::prelude::*;
 
 use crate::rules;
 
-/// All keys.
-const KEYS: [&str; 25] = [
-    "api-version",
-    "kind",
-    "namespace",
-    "selector",
-    "opt-in-path",
-    "min-replicas-path",
-    "min-replicas-default",
-    "rules-path",
-    "default-rules",
-    "state-path",
-    "event-path",
-    "event-time-path",
-    "status-subresource",
-    "ready-states",
-    "asleep-states",
-    "failed-states",
-    "sleep-state",
-    "wake-state",
-    "service",
-    "port",
-    "name-header",
-    "path-header",
-    "readiness-timeout",
-    "scale-interval",
-    "multi-target-strategy",
-];
+/// What the plugin is, with every key of its configuration. Which resources it has to read and patch is in two of them.
+pub fn about() -> About {
+    About::new("Resources that a platform scales by their status")
+        .required_key(
+            "api-version",
+            "group and version of the resources, such as nuclio.io/v1beta1",
+        )
+        .required_key("kind", "their kind, such as NuclioFunction")
+        .key(
+            "namespace",
+            "look at this one only; without it, at every one that the host watches",
+        )
+        .key(
+            "selector",
+            "only resources with these labels, as in kubectl -l; without it, all",
+        )
+        .key(
+            "opt-in-path",
+            "only resources that have this field; without it, all",
+        )
+        .key(
+            "min-replicas-path",
+            "resources whose number here is above 0 never sleep",
+        )
+        .key_or(
+            "min-replicas-default",
+            "the number for resources without that field",
+            "0",
+        )
+        .key(
+            "rules-path",
+            "where a resource has its list of {metricName, windowSize, threshold}",
+        )
+        .key(
+            "default-rules",
+            "such a list, as JSON, for resources without one; without it they are never idle",
+        )
+        .key_or("state-path", "the field with the state", "status.state")
+        .key(
+            "event-path",
+            "the field with the last scale event, in v3io's names",
+        )
+        .key("event-time-path", "the field with its time")
+        .key_or(
+            "status-subresource",
+            "true when the CRD has one, else false",
+            "true",
+        )
+        .required_key("ready-states", "states in which it serves, separated by commas")
+        .required_key("asleep-states", "states in which it is at zero")
+        .key(
+            "failed-states",
+            "states that the platform does not leave by itself",
+        )
+        .required_key("sleep-state", "what to write to put it to sleep")
+        .required_key("wake-state", "what to write to wake it")
+        .key_or("service", "its Service; {name} stands for its name", "{name}")
+        .key(
+            "port",
+            "the Service port for header-routed requests; without it, the only one",
+        )
+        .key("name-header", "the header that names the target")
+        .key("path-header", "the header that adds to the path")
+        .key("readiness-timeout", "how long a request is held, such as 2m")
+        .key(
+            "scale-interval",
+            "how often it is looked whether something is idle, such as 30s",
+        )
+        .key(
+            "multi-target-strategy",
+            "what becomes of a request for two: random, primary or canary",
+        )
+        .wants_events("to say what is wrong with a resource")
+}
 
-/// The configuration, read and checked. Its fields are the keys of the table above.
-#[expect(
-    missing_docs,
-    reason = "each field is a key of the table in the module's documentation"
-)]
+/// The configuration, read and checked. Its fields are its keys.
+#[expect(missing_docs, reason = "each field is a key that `about` describes")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     pub api_version: String,
@@ -130,7 +150,7 @@ impl Platform {
     /// # Errors
     /// [`Error::InvalidConfiguration`] that names the key, and what would be right.
     pub fn configured() -> Result<Self> {
-        config::only(&KEYS)?;
+        config::only(&about().keys())?;
         let platform = Self {
             api_version: required("api-version", "such as nuclio.io/v1beta1")?,
             kind: required("kind", "such as NuclioFunction")?,

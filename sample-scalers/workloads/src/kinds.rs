@@ -7,7 +7,7 @@ use dormouse_sdk::prelude::*;
 /// The configuration key.
 const KEY: &str = "kinds";
 /// Without configuration.
-const DEFAULT: &str = "apps/v1/Deployment,apps/v1/StatefulSet";
+pub(crate) const DEFAULT: &str = "apps/v1/Deployment,apps/v1/StatefulSet";
 
 /// A kind with a scale subresource.
 #[derive(Clone, Debug, PartialEq, Eq)]

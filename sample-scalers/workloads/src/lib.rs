@@ -49,6 +49,30 @@ impl Scaler for Workloads {
 }
 
 dormouse_sdk::register!(Workloads);
+dormouse_sdk::register_about!(Workloads);
+
+impl Describe for Workloads {
+    fn describe(&self) -> About {
+        let reads = ["get", "list"];
+        About::new("Annotated workloads")
+            .key_or(
+                "kinds",
+                "what may be annotated, each as group/version/Kind",
+                kinds::DEFAULT,
+            )
+            .wants_lifecycle("apps/v1", "Deployment", "to put them to sleep and scale them")
+            .wants_lifecycle("apps/v1", "StatefulSet", "the same")
+            .wants_kubernetes(
+                "apps/v1",
+                "Deployment",
+                &reads,
+                "to find those that are annotated",
+            )
+            .wants_kubernetes("apps/v1", "StatefulSet", &reads, "the same")
+            .wants_kubernetes("v1", "Service", &reads, "to find the Services that lead to them")
+            .wants_events("to tell their owners what is wrong with an annotation")
+    }
+}
 
 /// What there is, and what is wrong with the rest.
 #[derive(Default)]

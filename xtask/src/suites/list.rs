@@ -10,8 +10,8 @@ use crate::build::{self, Tests};
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{
-    architecture, chart, check, claims, demo, e2e, generated, guests, imports, licences, programs, tools,
-    tutorial,
+    architecture, chart, check, claims, demo, e2e, generated, guests, imports, languages, licences, programs,
+    tools, tutorial,
 };
 
 pub struct Suite {
@@ -140,6 +140,13 @@ pub const TESTS: &[Suite] = &[
         lane: Lane::Wait,
         needs: &["build"],
         run: |workspace, run| programs::prometheus(workspace, run.tests()?.find("prometheus")?),
+    },
+    Suite {
+        name: "languages",
+        what: "plugins in JavaScript and Python (docs/languages/), made with their tools, loaded and called",
+        lane: Lane::Compute,
+        needs: &["build"],
+        run: |workspace, _| languages::suite(workspace),
     },
     Suite {
         name: "demo",

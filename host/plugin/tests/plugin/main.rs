@@ -4,6 +4,7 @@
 mod cluster;
 #[cfg(test)]
 mod evil;
+mod kinds;
 #[cfg(test)]
 mod loading;
 #[cfg(test)]

@@ -25,7 +25,7 @@ static GUESTS: LazyLock<PathBuf> = LazyLock::new(|| {
         .parent()
         .unwrap()
         .join("guests");
-    for guest in ["bench", "evil"] {
+    for guest in ["asked", "bench", "evil"] {
         let manifest = format!("{}/tests/guests/{guest}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
         let built = Command::new(env!("CARGO"))
             .args([

@@ -55,12 +55,11 @@ fn the_example_is_read() {
 fn every_key_is_known_and_used() {
     // A key that `configured` does not read would be accepted in silence.
     let source = include_str!("../platform.rs");
-    for key in KEYS {
+    for key in about().keys() {
         assert!(
             source.matches(&format!("\"{key}\"")).count() >= 2,
             "{key} is declared but never read"
         );
-        assert!(source.contains(&format!("`{key}`")), "{key} is not documented");
     }
 }
 

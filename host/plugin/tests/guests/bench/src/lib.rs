@@ -3,7 +3,7 @@
 //! `resources` answers as many resources as the configuration key `count` says (default 10); `set-scale` goes through
 //! `lifecycle` once for each resource.
 
-wit_bindgen::generate!({ path: "../../../../../wit", world: "resource-scaler" });
+wit_bindgen::generate!({ path: "../../../../../wit", world: "resource-scaler", generate_all });
 
 use dormouse::plugin::types::{MetricSource, ObjectRef, ResourceState, Rule};
 use dormouse::plugin::{config, lifecycle};

@@ -2,7 +2,7 @@
 //!
 //! Whatever it cannot do is reported in a typed error, so that tests can read it.
 
-wit_bindgen::generate!({ path: "../../../../../wit", world: "resource-scaler-with-ingress" });
+wit_bindgen::generate!({ path: "../../../../../wit", world: "resource-scaler-with-ingress", generate_all });
 
 use std::hint::black_box;
 use std::io::Read;
