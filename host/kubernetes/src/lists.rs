@@ -6,7 +6,7 @@
 //! changed is told, so that the next round comes at once. When it does not work, or may not be, the list is read as before.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -128,8 +128,7 @@ struct List(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// By namespace and name.
-    objects: BTreeMap<(String, String), Kept>,
+    objects: BTreeMap<Name, Kept>,
     synced: bool,
     /// Until then the list is read as before.
     doubted_until: Option<Instant>,
@@ -151,7 +150,10 @@ impl Kept {
 }
 
 /// Namespace and name.
-pub(crate) fn key(object: &Value) -> (String, String) {
+pub(crate) type Name = (String, String);
+
+/// Where an object is in a list.
+pub(crate) fn key(object: &Value) -> Name {
     let text = |path| {
         object
             .pointer(path)
@@ -178,6 +180,21 @@ impl Lists {
 
     /// The list, if its watch works.
     pub(crate) fn get(&self, query: &ListQuery) -> Option<Vec<Text>> {
+        self.look(query, |objects| {
+            let texts = objects.values().map(|kept| Arc::clone(&kept.text));
+            texts.collect()
+        })
+    }
+
+    /// Those of the list that are named, if its watch works.
+    pub(crate) fn find(&self, query: &ListQuery, names: &BTreeSet<Name>) -> Option<Vec<Text>> {
+        self.look(query, |objects| {
+            let found = names.iter().filter_map(|name| objects.get(name));
+            found.map(|kept| Arc::clone(&kept.text)).collect()
+        })
+    }
+
+    fn look<T>(&self, query: &ListQuery, look: impl FnOnce(&BTreeMap<Name, Kept>) -> T) -> Option<T> {
         let list = {
             let mut watched = lock(&self.watched);
             let known = watched.get_mut(query)?;
@@ -186,13 +203,7 @@ impl Lists {
         };
         let state = lock(&list.0);
         let doubted = state.doubted_until.is_some_and(|until| Instant::now() < until);
-        (state.synced && !doubted).then(|| {
-            state
-                .objects
-                .values()
-                .map(|kept| Arc::clone(&kept.text))
-                .collect()
-        })
+        (state.synced && !doubted).then(|| look(&state.objects))
     }
 
     /// Begins to watch a list, if it is not watched yet and there is room. `listed` is what was just read: what differs from it is
@@ -300,12 +311,12 @@ impl ListWatch {
         Some(Kept::of(picked, self.owners_part))
     }
 
-    fn replace(&self, objects: BTreeMap<(String, String), Kept>) {
+    fn replace(&self, objects: BTreeMap<Name, Kept>) {
         let mut state = lock(&self.list.0);
         let meanings = |objects: &BTreeMap<_, Kept>| -> Vec<_> {
             objects
                 .iter()
-                .map(|(key, kept): (&(String, String), _)| (key.clone(), kept.meaning))
+                .map(|(key, kept): (&Name, _)| (key.clone(), kept.meaning))
                 .collect()
         };
         let changed = meanings(&state.objects) != meanings(&objects);
@@ -317,7 +328,7 @@ impl ListWatch {
         }
     }
 
-    fn put(&self, key: (String, String), kept: Option<Kept>) {
+    fn put(&self, key: Name, kept: Option<Kept>) {
         let meaning = kept.as_ref().map(|kept| kept.meaning);
         let before = {
             let objects = &mut lock(&self.list.0).objects;
@@ -336,7 +347,7 @@ impl ListWatch {
     }
 }
 
-fn name(object: &DynamicObject) -> (String, String) {
+fn name(object: &DynamicObject) -> Name {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 

@@ -1,7 +1,8 @@
-//! Kubernetes objects of any kind as JSON, for plugins.
+//! Kubernetes objects of any kind as JSON, for plugins, and for whoever looks at workloads of any kind.
 //!
 //! Grants are checked by the caller. What is listed again and again is kept up to date by a watch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dormouse_model::ObjectKey;
@@ -162,6 +163,30 @@ impl Objects {
         if let Some(known) = self.lists.get(query) {
             return Ok(known);
         }
+        let listed = self.read_and_watch(query).await?;
+        Ok(listed.iter().map(|object| object.to_string().into()).collect())
+    }
+
+    /// Those objects of a list that are named by namespace and name, each as JSON text. What is not there is left out. From the second time
+    /// on a watch answers.
+    ///
+    /// # Errors
+    /// As [`Objects::list`].
+    pub async fn find(
+        &self,
+        query: &ListQuery,
+        names: &BTreeSet<(String, String)>,
+    ) -> Result<Vec<Text>, ObjectError> {
+        if let Some(known) = self.lists.find(query, names) {
+            return Ok(known);
+        }
+        let mut listed = self.read_and_watch(query).await?;
+        listed.retain(|object| names.contains(&lists::key(object)));
+        Ok(listed.iter().map(|object| object.to_string().into()).collect())
+    }
+
+    /// Reads a list, and begins to watch it.
+    async fn read_and_watch(&self, query: &ListQuery) -> Result<Vec<Value>, ObjectError> {
         let kind = self.server.kind(&query.api_version, &query.kind).await?;
         let namespace = match &query.namespace {
             Some(namespace) => Some(namespace.as_str()),
@@ -172,7 +197,7 @@ impl Objects {
         let client = self.server.client();
         self.lists
             .watch(query, &listed, client, &kind.resource, namespace, &self.cancel);
-        Ok(listed.iter().map(|object| object.to_string().into()).collect())
+        Ok(listed)
     }
 
     /// Reads a list page by page.

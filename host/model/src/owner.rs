@@ -93,6 +93,20 @@ impl Owner {
         }
     }
 
+    /// All objects of a kind together.
+    pub fn all_of(kind: OwnerKind) -> Self {
+        Self {
+            kind,
+            name: String::new(),
+            uid: None,
+        }
+    }
+
+    /// Whether it is this owner, or all objects of its kind together.
+    pub fn includes(&self, owner: &Self) -> bool {
+        self == owner || *self == Self::all_of(owner.kind)
+    }
+
     /// The plugin's name, if it is one.
     pub fn as_plugin(&self) -> Option<&str> {
         (self.kind == OwnerKind::Plugin).then_some(self.name.as_str())
@@ -121,5 +135,18 @@ mod tests {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
         assert!("plugin".parse::<OwnerKind>().is_err());
+    }
+
+    #[test]
+    fn all_objects_of_a_kind_include_each_of_them() {
+        let one = Owner {
+            kind: OwnerKind::MemHpa,
+            name: "web".to_owned(),
+            uid: Some("1".to_owned()),
+        };
+        assert!(Owner::all_of(OwnerKind::MemHpa).includes(&one) && one.includes(&one));
+        assert!(!Owner::all_of(OwnerKind::ScaledJob).includes(&one));
+        assert!(!one.includes(&Owner::all_of(OwnerKind::MemHpa)));
+        assert!(!Owner::plugin("workloads").includes(&Owner::plugin("other")));
     }
 }

@@ -82,10 +82,10 @@ impl Caches {
         found.filter(|sleeper| SleeperKey::of(sleeper) == *key)
     }
 
-    /// All Sleepers of an owner.
+    /// All Sleepers of an owner, or of all objects of a kind together.
     pub fn sleepers_of(&self, owner: &Owner) -> Vec<Arc<Sleeper>> {
         let mut found = self.sleepers.with(of_owner(owner));
-        found.retain(|sleeper| sleeper.spec.owner() == *owner);
+        found.retain(|sleeper| owner.includes(&sleeper.spec.owner()));
         found
     }
 
@@ -207,7 +207,7 @@ fn waiting<K: Cached>(cache: &Arc<Cache<K>>) -> Waiting<'_> {
     }
 }
 
-/// Sleepers of an owner.
+/// Sleepers of an owner; all objects of a kind together are one, too.
 pub fn of_owner(owner: &Owner) -> IndexKey {
     IndexKey::of(("owner", owner))
 }
@@ -241,7 +241,8 @@ impl Cached for Sleeper {
 
     fn index(&self) -> Vec<IndexKey> {
         let namespace = self.namespace().unwrap_or_default();
-        let mut keys = vec![of_owner(&self.spec.owner())];
+        let owner = self.spec.owner();
+        let mut keys = vec![of_owner(&owner), of_owner(&Owner::all_of(owner.kind))];
         keys.extend(
             self.spec
                 .services

@@ -75,7 +75,7 @@ pub use permission::SleepPermission;
 pub use reconciler::{ReconcileOutcome, Reconciler};
 pub use role::Role;
 pub use scalers::Scalers;
-pub use services::original_selector;
+pub use services::{ServiceIndex, original_selector};
 pub use status::{StatusRecorder, StatusUpdate};
 pub use wire::{DemandEntry, DemandReport};
 

@@ -79,15 +79,10 @@ impl Scalers {
         Ok(())
     }
 
-    /// Who else scales a workload, in words for people: a HorizontalPodAutoscaler, or the owner of another Sleeper. Of two Sleepers that name
-    /// it the one that comes first scales it; what has no Sleeper leaves it to any that does. As long as HorizontalPodAutoscalers are not
-    /// known, one of them may. It reads the caches and makes no request.
-    pub fn other(
-        &self,
-        namespace: &str,
-        sleeper: Option<&SleeperKey>,
-        workload: &ObjectRef,
-    ) -> Option<String> {
+    /// Who else than a resource scales its workload, in words for people: a HorizontalPodAutoscaler, or the owner of another Sleeper. Of two
+    /// Sleepers that name it the one that comes first scales it; what has no Sleeper leaves it to any that does. As long as
+    /// HorizontalPodAutoscalers are not known, one of them may. It reads the caches and makes no request.
+    pub fn other(&self, key: &SleeperKey, has_sleeper: bool, workload: &ObjectRef) -> Option<String> {
         let ObjectRef { kind, name, .. } = workload;
         if !self.caches.autoscalers.synced() {
             let why = self.caches.autoscalers.last_error();
@@ -96,29 +91,25 @@ impl Scalers {
                 why.as_deref().unwrap_or("they are not listed yet")
             ));
         }
-        if let Some(autoscaler) = self.caches.autoscaler_of(namespace, workload) {
+        if let Some(autoscaler) = self.caches.autoscaler_of(&key.namespace, workload) {
             return Some(format!(
                 "HorizontalPodAutoscaler {} scales {kind} {name}; delete it, or leave the number of replicas to it",
                 autoscaler.name_any()
             ));
         }
-        match sleeper {
-            Some(key) => {
-                let rival = self.ownership.rival_for(&*self.caches.sleeper(key)?, workload)?;
-                Some(rival.explain())
-            }
-            None => self
-                .caches
-                .sleepers_naming(namespace, workload)
-                .into_iter()
-                .find_map(|sleeper| {
-                    // One that only puts it to sleep and wakes it leaves the number to others.
-                    sleeper.status.as_ref()?.scaling.as_ref()?;
-                    let owner = sleeper.spec.owner();
-                    Some(format!(
-                        "{owner} scales {kind} {name} too; leave the number of replicas to one of the two"
-                    ))
-                }),
+        if has_sleeper {
+            let rival = self.ownership.rival_for(&*self.caches.sleeper(key)?, workload)?;
+            return Some(rival.explain());
         }
+        let naming = self.caches.sleepers_naming(&key.namespace, workload);
+        naming.into_iter().find_map(|sleeper| {
+            // One that only puts it to sleep and wakes it leaves the number to others.
+            sleeper.status.as_ref()?.scaling.as_ref()?;
+            let owner = sleeper.spec.owner();
+            // Its own, which is about to go.
+            (owner != key.owner).then(|| {
+                format!("{owner} scales {kind} {name} too; leave the number of replicas to one of the two")
+            })
+        })
     }
 }

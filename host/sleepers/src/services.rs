@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dormouse_kubernetes::ClusterError;
 use dormouse_kubernetes::services::{current_selector, tcp_ports};
+use dormouse_kubernetes::{ClusterError, SelectorIndex};
 use dormouse_lifecycle::{Family, Selector, Undivertible};
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
@@ -42,6 +42,33 @@ pub fn original_selector(service: &Service) -> Result<Option<BTreeMap<String, St
         ))
     })?;
     Ok(Some(original))
+}
+
+/// Services, by the pods that they lead to when nothing sleeps.
+pub struct ServiceIndex(
+    /// By namespace and name.
+    SelectorIndex<(String, String)>,
+);
+
+impl ServiceIndex {
+    /// Of these Services. One whose original selector is lost leads nowhere that could be known.
+    pub fn of<'a>(services: impl IntoIterator<Item = &'a Service>) -> Self {
+        let mut index = SelectorIndex::default();
+        for service in services {
+            if let Ok(Some(selector)) = original_selector(service) {
+                let namespace = service.namespace().unwrap_or_default();
+                let key = (namespace.clone(), service.name_any());
+                index.set(&key, vec![(namespace, selector)]);
+            }
+        }
+        Self(index)
+    }
+
+    /// Names of those of a namespace that lead to pods with these labels, in order.
+    pub fn leading_to(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<String> {
+        let found = self.0.selecting(namespace, labels).into_iter();
+        found.map(|(_, name)| name).collect()
+    }
 }
 
 /// How a Service selects pods, as the protocol sees it, with a DLX at these addresses.
@@ -204,6 +231,34 @@ mod tests {
         let applied = json!({"selector": {PARKED_LABEL: "web.workloads", "app": "new"}});
         let seen = selector(&service(&applied, Some(r#"{"app":"old"}"#)), &[]);
         assert_eq!(seen, Selector::Parked(labels(&[("app", "new")])));
+    }
+
+    #[test]
+    fn services_lead_to_pods_as_they_do_when_nothing_sleeps() {
+        let named = |namespace: &str, name: &str, mut service: Service| {
+            service.metadata.namespace = Some(namespace.to_owned());
+            service.metadata.name = Some(name.to_owned());
+            service
+        };
+        let parked = json!({"selector": {PARKED_LABEL: "web.workloads"}});
+        let services = [
+            named("a", "web", service(&json!({"selector": {"app": "web"}}), None)),
+            named(
+                "a",
+                "parked",
+                service(&parked, Some(r#"{"app":"web","tier":"front"}"#)),
+            ),
+            named("a", "lost", service(&parked, None)),
+            named("a", "none", service(&json!({}), None)),
+            // Of one name in two namespaces each leads where it says.
+            named("b", "web", service(&json!({"selector": {"app": "other"}}), None)),
+        ];
+        let index = ServiceIndex::of(&services);
+        let front = labels(&[("app", "web"), ("tier", "front")]);
+        assert_eq!(index.leading_to("a", &front), ["parked", "web"]);
+        assert_eq!(index.leading_to("a", &labels(&[("app", "web")])), ["web"]);
+        assert!(index.leading_to("b", &front).is_empty());
+        assert_eq!(index.leading_to("b", &labels(&[("app", "other")])), ["web"]);
     }
 
     #[rstest]

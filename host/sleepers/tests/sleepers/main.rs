@@ -7,6 +7,7 @@
 
 mod lists;
 mod lost;
+mod owners;
 mod permission;
 mod phases;
 mod sharing;
