@@ -1,13 +1,15 @@
-//! What the owner of a workload wrote on it.
+//! What the owner of a workload wrote on it, and on an object of another autoscaler that may sleep by the same annotations.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use dormouse_sdk::{Rule, Scaling, duration, nearest};
+use sleep::Sleep;
 use thiserror::Error;
 
 mod rules;
+mod sleep;
 mod source;
 mod targets;
 
@@ -101,12 +103,18 @@ pub enum Problem {
         /// What was probably meant.
         hint: String,
     },
+    /// It means something on a workload, and nothing on the object of another autoscaler.
+    #[error("annotation dormouse.dev/{0} has no effect here: it belongs on a workload")]
+    OfWorkloads(&'static str),
     /// Others are there, but none that opts in.
     #[error(
-        "annotation dormouse.dev/sleep-after is missing, and without it or dormouse.dev/targets the others have no effect; {}",
+        "annotation dormouse.dev/sleep-after is missing, and without it or dormouse.dev/{or} the others have no effect; {}",
         duration::ACCEPTED
     )]
-    NotOptedIn,
+    NotOptedIn {
+        /// The other one that opts in, behind the prefix.
+        or: &'static str,
+    },
     /// One has no effect without another.
     #[error("annotation dormouse.dev/{key} has no effect without dormouse.dev/{missing}; {accepted}")]
     Incomplete {
@@ -139,44 +147,63 @@ pub enum Problem {
     },
 }
 
+/// The window of rules that say none, where `sleep-after` should and has a problem of its own, which is reported.
+const ANY_WINDOW: Duration = Duration::from_secs(1);
+
+/// Annotations of ours, behind the prefix.
+type Ours<'a> = BTreeMap<&'a str, &'a str>;
+
+fn ours(annotations: &BTreeMap<String, String>) -> Ours<'_> {
+    let ours = annotations
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())));
+    ours.filter(|(key, _)| !OF_THE_HOST.contains(key)).collect()
+}
+
+/// Reads the annotations of an object that says elsewhere how many replicas its workload has: a MemHpa, for instance. It is asked to sleep by
+/// `sleep-after`, or by `rules` that say their own windows.
+///
+/// # Errors
+/// Everything that is wrong, not only the first.
+pub fn read_of_autoscaler(annotations: &BTreeMap<String, String>) -> Result<Request, Vec<Problem>> {
+    let ours = ours(annotations);
+    if ours.is_empty() {
+        return Ok(Request::None);
+    }
+    let mut problems = unknown(&ours, &Sleep::KEYS);
+    let window = ours.contains_key("sleep-after").then_some(ANY_WINDOW);
+    let sleep = Sleep::read(&ours, window, &mut problems);
+    let opts_in = ours.contains_key("sleep-after") || ours.contains_key("rules");
+    if problems.is_empty() && !opts_in && !ours.contains_key("paused") {
+        problems.push(Problem::NotOptedIn { or: "rules" });
+    }
+    sleep.asked(opts_in, None, problems)
+}
+
 /// Reads all annotations of a workload.
 ///
 /// # Errors
 /// Everything that is wrong, not only the first.
 pub fn read(annotations: &BTreeMap<String, String>) -> Result<Request, Vec<Problem>> {
-    let ours: BTreeMap<&str, &str> = annotations
-        .iter()
-        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())))
-        .filter(|(key, _)| !OF_THE_HOST.contains(key))
-        .collect();
+    let ours = ours(annotations);
     if ours.is_empty() {
         return Ok(Request::None);
     }
-    let mut problems = unknown(&ours);
-    let sleep_after = value(&ours, "sleep-after", positive_duration, &mut problems);
-    let services = value(&ours, "services", service_names, &mut problems);
-    let rules = value(
-        &ours,
-        "rules",
-        |text| rules::read(text, sleep_after),
-        &mut problems,
-    );
-    let wake_timeout = value(&ours, "wake-timeout", positive_duration, &mut problems);
-    let replicas = value(&ours, "replicas", replicas, &mut problems);
+    let mut problems = unknown(&ours, &KNOWN.map(|(key, _)| key));
+    let sleep = Sleep::read(&ours, Some(ANY_WINDOW), &mut problems);
     let scaling = scaling(&ours, &mut problems);
     // The host reads it itself; here it only has to be right.
     let _ = value(&ours, "at-zero", at_zero, &mut problems);
-    let paused = value(&ours, "paused", flag, &mut problems).unwrap_or(false);
     // While there is a typo, the one that is missing may well be the one that is misspelt.
-    if problems.is_empty() && sleep_after.is_none() && scaling.is_none() && !ours.contains_key("paused") {
-        problems.push(Problem::NotOptedIn);
+    if problems.is_empty() && sleep.after.is_none() && scaling.is_none() && !ours.contains_key("paused") {
+        problems.push(Problem::NotOptedIn { or: "targets" });
     }
-    if problems.is_empty() && scaling.is_some() && sleep_after.is_none() {
+    if problems.is_empty() && scaling.is_some() && sleep.after.is_none() {
         let of_sleep = ["rules", "services", "wake-timeout", "replicas"];
         let without = of_sleep.into_iter().filter(|key| ours.contains_key(key));
         problems.extend(without.map(|key| Problem::incomplete(key, "sleep-after")));
     }
-    if let (Some(replicas), Some(scaling)) = (replicas, &scaling)
+    if let (Some(replicas), Some(scaling)) = (sleep.replicas, &scaling)
         && !(scaling.min_replicas..=scaling.max_replicas).contains(&replicas)
     {
         problems.push(Problem::OutOfBounds {
@@ -185,29 +212,12 @@ pub fn read(annotations: &BTreeMap<String, String>) -> Result<Request, Vec<Probl
             max: scaling.max_replicas,
         });
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    if paused {
-        return Ok(Request::Paused);
-    }
-    if sleep_after.is_none() && scaling.is_none() {
-        return Ok(Request::None);
-    }
-    let rules = sleep_after.map_or_else(Vec::new, |sleep_after| {
-        rules.unwrap_or_else(|| vec![Rule::observed_traffic(sleep_after)])
-    });
-    Ok(Request::Managed(Managed {
-        services,
-        rules,
-        scaling,
-        wake_timeout,
-        replicas,
-    }))
+    let opts_in = sleep.after.is_some();
+    sleep.asked(opts_in, scaling, problems)
 }
 
 /// How many replicas it has while it is up. `targets` and `max-replicas` belong together.
-fn scaling(ours: &BTreeMap<&str, &str>, problems: &mut Vec<Problem>) -> Option<Scaling> {
+fn scaling(ours: &Ours<'_>, problems: &mut Vec<Problem>) -> Option<Scaling> {
     let before = problems.len();
     let goals = value(ours, "targets", targets::read, problems);
     let min = value(ours, "min-replicas", replicas, problems);
@@ -251,15 +261,18 @@ fn accepted(key: &str) -> &'static str {
         .map_or("", |(_, accepted)| *accepted)
 }
 
-fn unknown(ours: &BTreeMap<&str, &str>) -> Vec<Problem> {
-    let names = || KNOWN.iter().map(|(name, _)| *name);
-    let unknown = ours.iter().filter(|(key, _)| !names().any(|name| name == **key));
-    let problem = |(key, value): (&&str, &&str)| Problem::Unknown {
-        key: (*key).into(),
-        value: (*value).into(),
-        hint: match nearest::nearest(key, names()) {
-            Some(meant) => format!("did you mean dormouse.dev/{meant}?"),
-            None => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
+/// Those that nobody knows, and those that are none of `accepted`.
+fn unknown(ours: &Ours<'_>, accepted: &[&'static str]) -> Vec<Problem> {
+    let unknown = ours.iter().filter(|(key, _)| !accepted.contains(key));
+    let problem = |(key, value): (&&str, &&str)| match KNOWN.iter().find(|(name, _)| name == key) {
+        Some((name, _)) => Problem::OfWorkloads(name),
+        None => Problem::Unknown {
+            key: (*key).into(),
+            value: (*value).into(),
+            hint: match nearest::nearest(key, accepted.iter().copied()) {
+                Some(meant) => format!("did you mean dormouse.dev/{meant}?"),
+                None => format!("known are {}", accepted.join(", ")),
+            },
         },
     };
     unknown.map(problem).collect()
@@ -267,7 +280,7 @@ fn unknown(ours: &BTreeMap<&str, &str>) -> Vec<Problem> {
 
 /// Reads one annotation. A problem of a value names the annotation, the value and the accepted form.
 fn value<T, E: Display>(
-    ours: &BTreeMap<&str, &str>,
+    ours: &Ours<'_>,
     key: &'static str,
     read: impl FnOnce(&str) -> Result<T, E>,
     problems: &mut Vec<Problem>,

@@ -10,8 +10,8 @@ use super::source::{self, Written};
 pub(super) const ACCEPTED: &str = "write a JSON list such as [{\"metric\": \"requests\", \"window\": \"10m\", \"threshold\": \"0\"}] or \
      [{\"source\": \"observed-traffic\", \"window\": \"15m\"}]";
 
-/// `window` is by default that of `sleep-after`, `threshold` is by default zero.
-pub(super) fn read(text: &str, sleep_after: Option<Duration>) -> Result<Vec<Rule>, String> {
+/// `threshold` is by default zero. Without `default` each rule has to say its window.
+pub(super) fn read(text: &str, default: Option<Duration>) -> Result<Vec<Rule>, String> {
     let written = source::list(text)?;
     if written.is_empty() {
         return Err("an empty list is never idle; leave the annotation out for observed traffic".into());
@@ -20,12 +20,12 @@ pub(super) fn read(text: &str, sleep_after: Option<Duration>) -> Result<Vec<Rule
         .into_iter()
         .enumerate()
         .map(|(index, rule)| {
-            understand(rule, sleep_after).map_err(|problem| format!("rule {}: {problem}", index + 1))
+            understand(rule, default).map_err(|problem| format!("rule {}: {problem}", index + 1))
         })
         .collect()
 }
 
-fn understand(written: Written, sleep_after: Option<Duration>) -> Result<Rule, String> {
+fn understand(written: Written, default: Option<Duration>) -> Result<Rule, String> {
     let goals = [
         ("value", &written.value),
         ("average", &written.average),
@@ -36,11 +36,9 @@ fn understand(written: Written, sleep_after: Option<Duration>) -> Result<Rule, S
             "`{goal}` says how many replicas there should be; write that in dormouse.dev/targets"
         ));
     }
-    // Without a window sleep-after has its own problem, which is reported, and any window will do.
-    let window = written
-        .window()?
-        .or(sleep_after)
-        .unwrap_or(Duration::from_secs(1));
+    let window = written.window()?.or(default);
+    let window =
+        window.ok_or("it has no window, and there is no dormouse.dev/sleep-after whose it could be")?;
     let threshold = match &written.threshold {
         Some(threshold) => threshold.quantity("threshold")?,
         None => Quantity::from(0),

@@ -555,7 +555,7 @@ fn a_typo_finds_what_was_meant() {
 fn the_others_have_no_effect_without_sleep_after() {
     assert_eq!(
         read(&annotations(&[("dormouse.dev/replicas", "3")])),
-        Err(vec![Problem::NotOptedIn])
+        Err(vec![Problem::NotOptedIn { or: "targets" }])
     );
 }
 
@@ -567,4 +567,64 @@ fn everything_wrong_is_said_at_once() {
         ("dormouse.dev/colour", "blue"),
     ]);
     assert_eq!(read(&pairs).expect_err("three").len(), 3);
+}
+
+fn of_autoscaler(pairs: &[(&str, &str)]) -> Result<Request, Vec<Problem>> {
+    read_of_autoscaler(&annotations(pairs))
+}
+
+fn problem_of_autoscaler(pairs: &[(&str, &str)]) -> String {
+    let problems = of_autoscaler(pairs).expect_err("a problem");
+    let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    texts.join("\n")
+}
+
+#[test]
+fn an_object_of_another_autoscaler_sleeps_by_the_same_annotations() {
+    assert_eq!(of_autoscaler(&[("example.com/a", "b")]), Ok(Request::None));
+    let all = &[
+        ("dormouse.dev/sleep-after", "15m"),
+        ("dormouse.dev/services", "web"),
+        ("dormouse.dev/wake-timeout", "2m"),
+        ("dormouse.dev/replicas", "3"),
+    ];
+    assert_eq!(of_autoscaler(all), read(&annotations(all)));
+    let paused = &[
+        ("dormouse.dev/sleep-after", "15m"),
+        ("dormouse.dev/paused", "true"),
+    ];
+    assert_eq!(of_autoscaler(paused), Ok(Request::Paused));
+}
+
+#[test]
+fn there_rules_that_say_their_windows_are_enough() {
+    let rules = r#"[{"metric": "requests", "window": "10m"}]"#;
+    let asked = of_autoscaler(&[("dormouse.dev/rules", rules)]);
+    let Ok(Request::Managed(managed)) = asked else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(managed.rules, [Rule::custom("requests", minutes(10), 0)]);
+    let without = problem_of_autoscaler(&[("dormouse.dev/rules", r#"[{"metric": "requests"}]"#)]);
+    assert!(without.contains("rule 1: it has no window"), "{without}");
+    let one = problem_of_autoscaler(&[
+        ("dormouse.dev/sleep-after", "soon"),
+        ("dormouse.dev/rules", r#"[{"metric": "requests"}]"#),
+    ]);
+    assert!(!one.contains("window"), "{one}");
+}
+
+#[test]
+fn there_what_scales_a_workload_has_no_effect() {
+    let told = problem_of_autoscaler(&[
+        ("dormouse.dev/sleep-after", "15m"),
+        ("dormouse.dev/max-replicas", "5"),
+    ]);
+    assert!(
+        told.contains("dormouse.dev/max-replicas has no effect here"),
+        "{told}"
+    );
+    let alone = problem_of_autoscaler(&[("dormouse.dev/services", "web")]);
+    assert!(alone.contains("without it or dormouse.dev/rules"), "{alone}");
+    let typo = problem_of_autoscaler(&[("dormouse.dev/sleepafter", "15m")]);
+    assert!(typo.contains("did you mean dormouse.dev/sleep-after?"), "{typo}");
 }
