@@ -1,7 +1,7 @@
 //! Carries recommendations out.
 //!
-//! * [`Lifecycle`]: targets that the protocol puts to sleep and wakes. Sleep is asked for through their source, so that a plugin may do it
-//!   in its own way; observing and waking are desired states.
+//! * [`Lifecycle`]: targets that the protocol puts to sleep and wakes. Observing and waking are desired states, and so is sleep, unless the
+//!   source asks for it itself, as plugins may do in their own way.
 //! * [`Platform`]: targets that scale themselves. They are asked to sleep, and nothing else.
 
 mod lifecycle;

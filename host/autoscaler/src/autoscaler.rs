@@ -112,6 +112,7 @@ impl Autoscaler {
     fn line(&self, source: Arc<dyn Source>, shards: &watch::Receiver<Shards>) -> Line {
         let set_scale = SetScale::new(Arc::clone(&source), self.metrics.clone(), shards.clone());
         let writing = Arc::new(Semaphore::new(CONCURRENCY));
+        let puts_to_sleep = source.puts_to_sleep();
         Line::new(Context {
             owner: source.owner(),
             source,
@@ -121,7 +122,7 @@ impl Autoscaler {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             lifecycle: Lifecycle {
-                set_scale: Arc::clone(&set_scale),
+                set_scale: puts_to_sleep.then(|| Arc::clone(&set_scale)),
                 sleepers: Arc::clone(&self.sleepers),
                 writing: Arc::clone(&writing),
                 metrics: self.metrics.clone(),

@@ -112,6 +112,11 @@ impl Sleepers for ClusterSleepers {
         requested.map(|requested| requested.changed)
     }
 
+    async fn sleep(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError> {
+        let requested = self.desired.request_sleep(key, reason).await;
+        requested.map(|requested| requested.changed)
+    }
+
     async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError> {
         self.desired.request_stand_in(key).await
     }
@@ -145,13 +150,8 @@ impl Sleepers for ClusterSleepers {
             .await
     }
 
-    fn other_scaler(
-        &self,
-        namespace: &str,
-        sleeper: Option<&SleeperKey>,
-        workload: &ObjectRef,
-    ) -> Option<String> {
-        self.scalers.other(namespace, sleeper, workload)
+    fn other_scaler(&self, key: &SleeperKey, has_sleeper: bool, workload: &ObjectRef) -> Option<String> {
+        self.scalers.other(key, has_sleeper, workload)
     }
 
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError> {

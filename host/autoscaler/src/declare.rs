@@ -74,8 +74,8 @@ pub(crate) async fn declare(sleepers: &dyn Sleepers, target: &Target) -> Result<
     sleepers.declare(&Declared { key, spec }).await
 }
 
-/// Retires the Sleepers of targets that the owner does not list any more, in namespaces that are looked after. Only to be called
-/// with what a *successful* listing returned.
+/// Retires the Sleepers of targets that the owner does not list any more, or that have none any more, in namespaces that are looked
+/// after. Only to be called with what a *successful* listing returned.
 pub(crate) async fn retire_missing(
     owner: &Owner,
     listed: &[Arc<Target>],
@@ -84,16 +84,17 @@ pub(crate) async fn retire_missing(
 ) {
     let listed: HashSet<_> = listed
         .iter()
-        .map(|target| (target.key.namespace.as_str(), target.key.name.as_str()))
+        .filter(|target| target.has_sleeper)
+        .map(|target| (&target.key.owner, &*target.key.namespace, &*target.key.name))
         .collect();
     let mut gone = Vec::new();
     for sleeper in sleepers.of_owner(owner) {
-        let namespace = sleeper.metadata.namespace.as_deref().unwrap_or_default();
-        if !listed.contains(&(namespace, sleeper.spec.resource.as_str()))
+        let key = SleeperKey::of(&sleeper);
+        if !listed.contains(&(&key.owner, &*key.namespace, &*key.resource))
             && !is_going(&sleeper)
-            && shards.holds(namespace)
+            && shards.holds(&key.namespace)
         {
-            gone.push(SleeperKey::of(&sleeper));
+            gone.push(key);
         }
     }
     retire(gone, "its owner does not list it any more", sleepers).await;

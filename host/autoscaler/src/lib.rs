@@ -11,8 +11,9 @@
 //!   asks [`dormouse_scaling::recommend`], acts and reports.
 //! * `numbers`: what the number of replicas of a target that is up follows from, and the number, written. It loses against a sleep and
 //!   against a wake.
-//! * `act`: sleep is asked for through the source (`set-scale` to 0), so that a plugin may do it in its own way; the rest are desired states.
-//! * `report`: what is said back to the source. A plugin's targets have it on their Sleepers.
+//! * [`triggers`]: from a rule to what is asked about a target, for every source that has rules.
+//! * `act`: plugins are asked to put their targets to sleep (`set-scale` to 0), in their own way; everything else is a desired state.
+//! * `report`: what is said back. It stands on Sleepers, and a source may have a status of its own to write it into.
 //!
 //! One task for each source. A process looks after the namespaces of the shards that it holds ([`dormouse_model::Shards`]), and
 //! drops its work where it stands when it loses one. All state is in Sleepers: a process that dies leaves nothing behind, and its
@@ -44,10 +45,12 @@ mod settings;
 mod sleepers;
 mod source;
 mod spec;
+pub mod triggers;
 
 pub use autoscaler::Autoscaler;
 pub use config::{Clock, Config};
 pub use error::SourceError;
+pub use key::sleeper_key;
 pub use metrics::Metrics;
 pub use plugins::{PluginSource, ResourceScaler};
 pub use report::{NumberDecided, Report};

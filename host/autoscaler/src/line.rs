@@ -32,6 +32,7 @@ const APART: Duration = Duration::from_millis(3);
 const JITTER_PART: u32 = 20;
 
 type Id = Arc<TargetKey>;
+type BySleeper = HashMap<(String, String), Id>;
 
 /// What is known of a target.
 struct Entry {
@@ -52,7 +53,7 @@ pub(crate) struct Line {
     shards: Shards,
     entries: HashMap<Id, Entry>,
     /// By namespace and name of the Sleeper.
-    by_sleeper: HashMap<(String, String), Id>,
+    by_sleeper: BySleeper,
     queue: DueQueue<Id>,
     runs: FuturesUnordered<Run>,
     /// Runs that have not come to their readings yet.
@@ -178,6 +179,9 @@ impl Line {
                 Some(entry) if entry.target == target => {}
                 Some(entry) => {
                     self.queue.set_pace(&id, pace(&target));
+                    // Without a Sleeper it has no phase.
+                    entry.seen = entry.seen.filter(|_| target.has_sleeper);
+                    follow_sleeper(&mut self.by_sleeper, &id, &target);
                     entry.target = target;
                     self.queue.requeue(&id, now);
                 }
@@ -199,10 +203,7 @@ impl Line {
         let within = target.every.max(Duration::from_millis(1));
         let place =
             Duration::from_nanos(u64::try_from(place.as_nanos() % within.as_nanos()).unwrap_or_default());
-        if target.has_sleeper {
-            self.by_sleeper
-                .insert((key.namespace.clone(), key.object_name()), Arc::clone(&id));
-        }
+        follow_sleeper(&mut self.by_sleeper, &id, &target);
         // What is new waits for others to be declared, not for the clock.
         let due = if declared { now + place } else { now };
         self.queue.insert(&id, pace(&target), due, !declared);
@@ -308,6 +309,17 @@ impl Line {
     }
 }
 
+/// Whose changes a target is to hear of.
+fn follow_sleeper(by_sleeper: &mut BySleeper, id: &Id, target: &Target) {
+    let key = sleeper_key(id);
+    let name = (key.namespace.clone(), key.object_name());
+    if target.has_sleeper {
+        by_sleeper.insert(name, Arc::clone(id));
+    } else {
+        by_sleeper.remove(&name);
+    }
+}
+
 /// Asks the source what there is, and retires what is not any more. None: it took too long.
 async fn list(context: Arc<Context>, shards: Shards) -> Option<Listed> {
     let limit = context.config.round_limit;
@@ -339,7 +351,7 @@ async fn report_failure(context: &Context, shards: &Shards, error: &SourceError)
             reports.push((key, Report::of(update.clone(), now)));
         }
     }
-    context.source.report(reports).await;
+    context.tell_all(reports).await;
 }
 
 async fn at(moment: Option<Instant>) {

@@ -51,7 +51,7 @@ pub(crate) struct Gatherer<'a> {
 
 impl Gatherer<'_> {
     /// Gathers for a target whose number of replicas is decided. None: nothing decides it, it has no replicas, or it is to go to sleep.
-    /// `resized` is when this process last changed the number of a target without a Sleeper, which its source may not know yet.
+    /// `resized` is when this process last changed the number, which a source that remembers it may not know yet.
     ///
     /// # Errors
     /// A condition that says why nothing can be decided.
@@ -71,9 +71,8 @@ impl Gatherer<'_> {
             return Ok(None);
         };
         let workload = only_workload(target)?;
-        let key = sleeper.map(|_| sleeper_key(&target.key));
-        let namespace = &target.key.namespace;
-        let other = self.sleepers.other_scaler(namespace, key.as_ref(), workload);
+        let (key, namespace) = (sleeper_key(&target.key), &target.key.namespace);
+        let other = self.sleepers.other_scaler(&key, sleeper.is_some(), workload);
         if let Some(other) = other {
             return Err(unable("OtherScaler", other));
         }
@@ -127,7 +126,7 @@ impl Gatherer<'_> {
                 .unwrap_or_default(),
             last_scale: last_scale(&target.policy).max(resized),
             settings: *self.settings,
-            sleeper: key,
+            sleeper: sleeper.map(|_| key),
             namespace: namespace.clone(),
         }))
     }

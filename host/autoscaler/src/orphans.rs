@@ -18,7 +18,7 @@ pub(crate) async fn sweep(roster: &Roster, shards: &Shards, sleepers: &dyn Sleep
     let mut abandoned = Vec::new();
     for sleeper in sleepers.list() {
         let key = SleeperKey::of(&sleeper);
-        if is_going(&sleeper) || roster.ready.contains(&key.owner) || !shards.holds(&key.namespace) {
+        if is_going(&sleeper) || roster.looks_after(&key.owner) || !shards.holds(&key.namespace) {
             continue;
         }
         match roster.failed.get(&key.owner) {

@@ -120,7 +120,7 @@ impl Sources for Plugins {
     }
 
     fn roster(&self) -> Roster {
-        Roster::of(&self.set)
+        Roster::of(&self.set).with_built_in(&self.built_in)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

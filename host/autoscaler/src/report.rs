@@ -17,9 +17,9 @@ pub struct Report {
     pub at: Timestamp,
     /// What was decided and what holds for it.
     pub update: StatusUpdate,
-    /// What was decided about the number of replicas of a target without a Sleeper: its source remembers it.
+    /// What was decided about the number of replicas, for a source that remembers it.
     pub scaled: Option<NumberDecided>,
-    /// When the number of replicas of such a target was last written by this process, if it was. Its source may have missed it.
+    /// When the number of replicas was last written by this process, if it was. Such a source may have missed it.
     pub last_scale: Option<Timestamp>,
 }
 
@@ -44,13 +44,13 @@ impl Report {
     }
 }
 
-/// Writes a report on the Sleeper of its target, if it says something new there.
-pub(crate) async fn write(sleepers: &dyn Sleepers, key: &TargetKey, report: Report) {
+/// Writes a report on the Sleeper of its target, if there is one and it says something new there.
+pub(crate) async fn write(sleepers: &dyn Sleepers, key: &TargetKey, report: &Report) {
     let key = sleeper_key(key);
     let Some(sleeper) = sleepers.get(&key) else { return };
     let Report { at, update, .. } = report;
-    if is_worth_writing(&sleeper, &update, at)
-        && let Err(error) = sleepers.record(&key, &update).await
+    if is_worth_writing(&sleeper, update, *at)
+        && let Err(error) = sleepers.record(&key, update).await
     {
         tracing::warn!(owner = %key.owner, resource = %key, "what was decided was not recorded: {error}");
     }

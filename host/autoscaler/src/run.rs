@@ -1,6 +1,7 @@
 //! One run of one target: from its declaration to its report.
 
 mod scale;
+mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::gather::gather;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
 use crate::numbers::{self, Numbers, Remembered};
-use crate::report::{self, Report, is_news};
+use crate::report::{self, Report};
 use crate::sleepers::{is_going, state};
 use crate::{Sleepers, Source};
 
@@ -58,7 +59,7 @@ pub(crate) struct Memory {
     left_at_zero: Option<Timestamp>,
     /// What was recommended for its number of replicas.
     scaling: Option<Remembered>,
-    /// When the number of replicas of a target without a Sleeper was last written. Its source knows it a moment later.
+    /// When the number of replicas was last written. A source that remembers it knows it a moment later.
     resized: Option<Timestamp>,
 }
 
@@ -282,7 +283,7 @@ impl Context {
         tracing::debug!(resource = %target.key, ?desired, "{decision}");
         self.metrics.decision(&self.owner, decision.outcome());
         let acted = async {
-            let mut update = StatusUpdate::default();
+            let (mut update, mut number) = (StatusUpdate::default(), None);
             let actuator: &dyn Actuator = if target.is_platform() {
                 &self.platform
             } else {
@@ -302,9 +303,10 @@ impl Context {
             let mut readings = report::readings(&inputs);
             match (&recommended.scaled, &numbers, unscaled) {
                 (Some(scaled), Some(numbers), _) => {
-                    self.scale(target, sleeper, scaled, numbers, memory, &mut update)
+                    number = self
+                        .scale(target, sleeper, scaled, numbers, memory, &mut update)
                         .await;
-                    if readings.status {
+                    if readings.status && matches!(target.policy, Policy::Metrics(_)) {
                         readings = numbers::failed_metric(scaled).unwrap_or(readings);
                     }
                 }
@@ -328,38 +330,15 @@ impl Context {
             {
                 update.conditions.push(report::described(target));
             }
-            self.say(target, sleeper, update, now).await;
+            let report = Report {
+                scaled: number,
+                last_scale: memory.resized,
+                ..Report::of(update, now)
+            };
+            self.say(target, sleeper, report).await;
         };
         tokio::time::timeout(self.config.round_limit, acted).await?;
         Ok(recommended.look_again)
-    }
-
-    /// Tells people what does not hold, and the source everything.
-    async fn say(&self, target: &Target, sleeper: &Sleeper, mut update: StatusUpdate, at: Timestamp) {
-        if update.scaling.is_none() && update.conditions.iter().any(numbers::is_trouble) {
-            update.scaling = Some(numbers::looked_at(sleeper, at));
-        }
-        for condition in update.conditions.iter().filter(|known| is_told(known)) {
-            self.warn(target, sleeper, condition).await;
-        }
-        let _place = self.writing.acquire().await;
-        let report = Report::of(update, at);
-        self.source.report(vec![(target.key.clone(), report)]).await;
-    }
-
-    /// An event, if a condition is news.
-    async fn warn(&self, target: &Target, sleeper: &Sleeper, update: &ConditionUpdate) {
-        if is_news(sleeper, update, self.clock.now()) {
-            let (namespace, object) = (&target.key.namespace, &target.object);
-            self.sleepers
-                .tell(namespace, object, true, &update.reason, &update.message)
-                .await;
-        }
-    }
-
-    async fn report(&self, target: &Target, update: ConditionUpdate) {
-        let report = Report::of(update, self.clock.now());
-        self.source.report(vec![(target.key.clone(), report)]).await;
     }
 }
 
@@ -369,11 +348,6 @@ fn error_condition(owner: &Owner, target: &Target, error: &ActError) -> Option<C
         tracing::warn!(%owner, resource = %target.key, "a desired state was not written: {error}");
     }
     error.condition()
-}
-
-/// Whether people hear of a condition by an event, too. That a reading has no data is no event: it may just not be there yet.
-fn is_told(condition: &ConditionUpdate) -> bool {
-    !condition.status && condition.reason != "NoData"
 }
 
 fn late(limit: Duration, target: &Target, memory: Memory) -> Ended {

@@ -37,7 +37,7 @@ pub trait Sleepers: Send + Sync + 'static {
     /// All that are known.
     fn list(&self) -> Vec<Arc<Sleeper>>;
 
-    /// Those that an owner declared.
+    /// Those that an owner declared, or all objects of a kind together.
     fn of_owner(&self, owner: &Owner) -> Vec<Arc<Sleeper>>;
 
     /// One that is known.
@@ -60,6 +60,9 @@ pub trait Sleepers: Send + Sync + 'static {
 
     /// Asks that it wakes. False: it is so already.
     async fn wake(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError>;
+
+    /// Asks that it goes to sleep. False: it is so already.
+    async fn sleep(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError>;
 
     /// Stands in for what is at zero without us, unless it was turned off.
     async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError>;
@@ -86,13 +89,8 @@ pub trait Sleepers: Send + Sync + 'static {
         replicas: i32,
     ) -> Result<(), DesiredStateError>;
 
-    /// Who else scales a workload, of a Sleeper or without one, in words for people, if somebody does.
-    fn other_scaler(
-        &self,
-        namespace: &str,
-        sleeper: Option<&SleeperKey>,
-        workload: &ObjectRef,
-    ) -> Option<String>;
+    /// Who else than a target scales its workload, in words for people, if somebody does.
+    fn other_scaler(&self, key: &SleeperKey, has_sleeper: bool, workload: &ObjectRef) -> Option<String>;
 
     /// Shows the phase of a resource that its platform scales by itself.
     async fn mirror(&self, key: &SleeperKey, phase: Phase, reason: &str) -> Result<(), ClusterError>;

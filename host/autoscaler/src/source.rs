@@ -25,8 +25,18 @@ pub trait Source: Send + Sync + 'static {
     /// Every target that it looks after. An error says nothing about any of them.
     async fn targets(&self) -> Result<Vec<Arc<Target>>, SourceError>;
 
-    /// What was decided about targets, for their status.
-    async fn report(&self, reports: Vec<(TargetKey, Report)>);
+    /// What was decided about targets, for a status of their own. It stands on their Sleepers already, where they have some.
+    async fn report(&self, _reports: Vec<(TargetKey, Report)>) {}
+
+    /// Whether it tells people itself what is wrong with the number of replicas of a target, in the words of its kind.
+    fn tells_of_numbers(&self) -> bool {
+        false
+    }
+
+    /// Whether it puts its targets to sleep in its own way ([`Source::set_scale`]). For others the line asks for that.
+    fn puts_to_sleep(&self) -> bool {
+        false
+    }
 
     /// Scales targets; one outcome for each, in their order. Only what may sleep is scaled in this way.
     async fn set_scale(
@@ -57,12 +67,29 @@ pub trait Sources: Send + Sync + 'static {
 /// Which owners there are, and which there should be.
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
-    /// Owners whose sources run.
+    /// Owners whose sources run; all objects of a kind together are one.
     pub ready: BTreeSet<Owner>,
     /// Owners that cannot say what is theirs: plugins that could not be loaded, or that are configured without a file.
     pub failed: BTreeMap<Owner, SourceError>,
     /// Kinds of which all owners are known. Of any other kind nobody knows what is missing.
     pub complete: BTreeSet<OwnerKind>,
+}
+
+impl Roster {
+    /// Whether a source looks after what an owner declares.
+    pub(crate) fn looks_after(&self, owner: &Owner) -> bool {
+        self.ready.contains(owner) || self.ready.contains(&Owner::all_of(owner.kind))
+    }
+
+    /// With sources that are there from the beginning: of kinds other than plugins there are no more.
+    #[must_use]
+    pub fn with_built_in(mut self, sources: &[Arc<dyn Source>]) -> Self {
+        self.ready.extend(sources.iter().map(|source| source.owner()));
+        let kinds = OwnerKind::ALL.into_iter();
+        self.complete
+            .extend(kinds.filter(|kind| *kind != OwnerKind::Plugin));
+        self
+    }
 }
 
 /// Sources that are all there.

@@ -12,9 +12,9 @@ use crate::Sleepers;
 use crate::key::sleeper_key;
 use crate::metrics::Metrics;
 
-/// Sleep by the source, everything else by desired states.
+/// Sleep by the source, if it does that itself; everything else by desired states.
 pub(crate) struct Lifecycle {
-    pub set_scale: Arc<SetScale>,
+    pub set_scale: Option<Arc<SetScale>>,
     pub sleepers: Arc<dyn Sleepers>,
     pub writing: Arc<Semaphore>,
     pub metrics: Metrics,
@@ -27,7 +27,10 @@ impl Actuator for Lifecycle {
         match desired {
             // A number of replicas is written where it was read.
             Desired::Hold | Desired::Exactly(_) => Ok(Applied::Unchanged),
-            Desired::Zero => self.set_scale.to_zero(target, why).await,
+            Desired::Zero => match &self.set_scale {
+                Some(set_scale) => set_scale.to_zero(target, why).await,
+                None => self.sleep(target, why).await,
+            },
             Desired::Observe => {
                 let _place = self.writing.acquire().await;
                 if self.sleepers.observe(&sleeper_key(&target.key), why).await? {
@@ -43,5 +46,21 @@ impl Actuator for Lifecycle {
                 Ok(Applied::Awake)
             }
         }
+    }
+}
+
+impl Lifecycle {
+    async fn sleep(&self, target: &Target, why: &str) -> Result<Applied, ActError> {
+        let (owner, resource) = (&target.key.owner, &target.key);
+        let place = self.writing.acquire().await;
+        let asked = self.sleepers.sleep(&sleeper_key(resource), why).await;
+        drop(place);
+        self.metrics
+            .sleep(owner, if asked.is_ok() { "accepted" } else { "failed" });
+        if !asked? {
+            return Ok(Applied::Unchanged);
+        }
+        tracing::info!(%owner, %resource, "asked to sleep: {why}");
+        Ok(Applied::Asked)
     }
 }

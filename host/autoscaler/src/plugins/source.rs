@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_model::{Owner, Target, TargetKey};
 use dormouse_plugin::types::{ResourceHandle, ResourceId, ScaleOutcome, Settings};
-use futures::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,8 +14,7 @@ use super::ResourceScaler;
 use super::routes::Routes;
 use super::translate::target;
 use crate::key::sleeper_key;
-use crate::report::{self, Report};
-use crate::{CONCURRENCY, Effective, Overrides, Sleepers, Source, SourceError};
+use crate::{Effective, Overrides, Sleepers, Source, SourceError};
 
 /// Changes that come close together are one: a manifest of many objects takes a moment to be applied.
 const TOGETHER_WITHIN: Duration = Duration::from_millis(200);
@@ -35,7 +33,7 @@ struct Listing {
 }
 
 /// A plugin as a source: its resources are listed again after its scale interval, and soon after what it looks at changed. What is
-/// reported is written to Sleepers.
+/// reported has no place but their Sleepers.
 pub struct PluginSource {
     plugin: Arc<dyn ResourceScaler>,
     sleepers: Arc<dyn Sleepers>,
@@ -142,13 +140,8 @@ impl Source for PluginSource {
         targets
     }
 
-    async fn report(&self, reports: Vec<(TargetKey, Report)>) {
-        let sleepers = &*self.sleepers;
-        stream::iter(reports)
-            .for_each_concurrent(CONCURRENCY, |(key, report)| async move {
-                report::write(sleepers, &key, report).await;
-            })
-            .await;
+    fn puts_to_sleep(&self) -> bool {
+        true
     }
 
     async fn set_scale(

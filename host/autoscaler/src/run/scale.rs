@@ -55,13 +55,14 @@ impl Context {
                 }
                 Err(unscaled) => update.conditions.push(unscaled),
             }
-            self.say(target, sleeper, update, self.clock.now()).await;
+            self.say(target, sleeper, Report::of(update, self.clock.now()))
+                .await;
         };
         tokio::time::timeout(self.config.round_limit, work).await?;
         Ok(Some(self.clock.now() + ASK_FOR_DEMAND_AGAIN))
     }
 
-    /// Writes a number of replicas that was decided, and notes it in what is said.
+    /// Writes a number of replicas that was decided, and notes it in what is said. None: somebody else was first, so it was not decided.
     pub(super) async fn scale(
         &self,
         target: &Target,
@@ -70,18 +71,18 @@ impl Context {
         numbers: &Numbers,
         memory: &mut Memory,
         update: &mut StatusUpdate,
-    ) {
+    ) -> Option<NumberDecided> {
         let state = Some(state(sleeper));
-        let Some(Resized { able, written }) = self.resize(target, state, &scaled.decision, numbers).await
-        else {
-            return;
-        };
+        let Resized { able, written } = self.resize(target, state, &scaled.decision, numbers).await?;
+        memory.resized = written.or(memory.resized);
         update.conditions.extend(numbers::active(scaled));
         if able.status {
             let now = self.clock.now();
             update.scaling = numbers::status(sleeper, scaled, written, &mut memory.scaling, now);
         }
         update.conditions.push(able);
+        let decision = scaled.decision.clone();
+        Some(NumberDecided { decision, written })
     }
 
     /// Writes a number of replicas, if it is another one. None: somebody else was first, so it is decided anew, and that it was decided now

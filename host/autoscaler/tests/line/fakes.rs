@@ -210,7 +210,7 @@ impl Cluster {
         lock(&self.writes).clear();
     }
 
-    /// What a guest's call of `lifecycle.sleep` does.
+    /// What a guest's call of `lifecycle.sleep` does, and the line for others.
     pub async fn sleep(&self, key: &SleeperKey, reason: &str) -> bool {
         self.request("sleep", key, |state, _| request_sleep(state, reason).ok())
             .await
@@ -287,7 +287,7 @@ impl Sleepers for Cluster {
 
     fn of_owner(&self, owner: &Owner) -> Vec<Arc<Sleeper>> {
         let mut all = self.list();
-        all.retain(|sleeper| sleeper.spec.owner() == *owner);
+        all.retain(|sleeper| owner.includes(&sleeper.spec.owner()));
         all
     }
 
@@ -358,6 +358,13 @@ impl Sleepers for Cluster {
                 request_wake(state, now, reason, look, 0).ok()
             })
             .await)
+    }
+
+    async fn sleep(&self, key: &SleeperKey, reason: &str) -> Result<bool, DesiredStateError> {
+        if lock(&self.undivertible).contains(&short(key)) {
+            return Err(DesiredStateError::Unsupported("Service web is headless".into()));
+        }
+        Ok(Cluster::sleep(self, key, reason).await)
     }
 
     async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError> {
@@ -439,12 +446,7 @@ impl Sleepers for Cluster {
         Ok(())
     }
 
-    fn other_scaler(
-        &self,
-        _namespace: &str,
-        _sleeper: Option<&SleeperKey>,
-        workload: &ObjectRef,
-    ) -> Option<String> {
+    fn other_scaler(&self, _key: &SleeperKey, _has_sleeper: bool, workload: &ObjectRef) -> Option<String> {
         let other = lock(&self.other_scaler).clone();
         other.map(|name| format!("{name} scales {}", workload.name))
     }

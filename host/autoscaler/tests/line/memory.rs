@@ -1,17 +1,24 @@
-//! Targets without a Sleeper: what is read, written and told to the source that remembers for them.
+//! Targets whose source remembers for them: what is read, written and told to it, without a Sleeper, and with one where their workload may
+//! sleep.
 
+mod sleep;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dormouse_autoscaler::triggers::{Rule, Subject};
 use dormouse_autoscaler::{Report, Source, SourceError};
 use dormouse_kubernetes::ClusterError;
 use dormouse_model::{MemoryPolicy, ObjectRef, Owner, OwnerKind, Policy, Query, Shards, Target, TargetKey};
 use dormouse_scaling::Sample;
+use dormouse_sleepers::SleeperKey;
+use dormouse_sleepers::lifecycle::SleeperState;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::fakes::lock;
+use crate::fakes::{Answer, lock};
 use crate::harness::*;
 
 const WEB: &str = "shop/web";
@@ -21,6 +28,9 @@ const SECOND: Duration = Duration::from_secs(1);
 struct MemHpas {
     last_scale: Mutex<Option<Timestamp>>,
     problem: Mutex<Option<String>>,
+    /// What has to be idle for it to sleep.
+    rules: Mutex<Vec<Rule>>,
+    is_gone: AtomicBool,
     reports: Mutex<Vec<Report>>,
     changes: watch::Sender<u64>,
 }
@@ -69,11 +79,31 @@ impl Source for MemHpas {
             usage: Ok(Arc::new(usage())),
             last_scale: *lock(&self.last_scale),
         }));
+        if self.is_gone.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        let (workload, services) = (deployment("web"), ["web".to_owned()]);
+        let subject = Subject {
+            key: &key,
+            object: &workload,
+            workloads: std::slice::from_ref(&workload),
+            services: &services,
+            metrics_resource: None,
+        };
+        let rules = lock(&self.rules).clone();
+        let triggers: Vec<_> = rules.iter().map(|rule| subject.trigger(rule)).collect();
         let target = Target {
             problem: lock(&self.problem).clone(),
-            ..Target::only_scaled(key, object, deployment("web"), policy, SECOND * 30)
+            has_sleeper: !triggers.is_empty(),
+            wake_on: services.into_iter().filter(|_| !triggers.is_empty()).collect(),
+            triggers,
+            ..Target::only_scaled(key.clone(), object, workload.clone(), policy, SECOND * 30)
         };
         Ok(vec![Arc::new(target)])
+    }
+
+    fn tells_of_numbers(&self) -> bool {
+        true
     }
 
     async fn report(&self, reports: Vec<(TargetKey, Report)>) {
@@ -100,6 +130,8 @@ impl ByMemory {
         let source = MemHpas {
             last_scale: Mutex::default(),
             problem: Mutex::default(),
+            rules: Mutex::default(),
+            is_gone: AtomicBool::new(false),
             reports: Mutex::default(),
             changes: watch::Sender::new(0),
         };
@@ -113,6 +145,41 @@ impl ByMemory {
     fn uses(&self, mebibytes: u64) {
         let bytes = mebibytes << 20;
         self.world.api.reads(&usage(), Some(Sample::Value(bytes.into())));
+    }
+
+    /// One that may sleep when nobody has asked for anything for a quarter of an hour.
+    fn that_may_sleep(replicas: i32) -> Self {
+        let line = Self::new(replicas);
+        *lock(&line.source.rules) = vec![custom("requests", 15, "0")];
+        line.requests("0");
+        line
+    }
+
+    fn requests(&self, count: &'static str) {
+        let values = Answer::Values(vec![("web", count)]);
+        self.world
+            .api
+            .says("apps/Deployment/shop/requests_per_15m", values);
+    }
+
+    fn key(&self) -> SleeperKey {
+        SleeperKey::new(owner("by-memory"), "shop", "by-memory")
+    }
+
+    fn state(&self) -> SleeperState {
+        self.world.cluster.state(&self.key())
+    }
+
+    /// The protocol, and what it does to the workload.
+    fn carry_through(&self, replicas: i32) {
+        self.world.cluster.carry_through();
+        self.world.cluster.set_replicas(WEB, replicas);
+        self.world.cluster.moved.send_modify(|count| *count += 1);
+    }
+
+    fn edit(&self, edit: impl FnOnce(&MemHpas)) {
+        edit(&self.source);
+        self.source.changes.send_modify(|count| *count += 1);
     }
 
     fn run(&self) {
