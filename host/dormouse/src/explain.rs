@@ -180,6 +180,16 @@ mod tests {
         assert_eq!(what.parse::<What>().unwrap().is_of(&sleeper()), is);
     }
 
+    #[test]
+    fn the_sleeper_of_a_memhpa_is_told_with_it_and_with_its_workload() {
+        let mut sleeper = sleeper();
+        sleeper.spec.object.kind = "MemHpa".to_owned();
+        sleeper.spec.object.name = "by-memory".to_owned();
+        for what in ["memhpa/by-memory", "memhpas/by-memory", "deploy/web-main"] {
+            assert!(what.parse::<What>().unwrap().is_of(&sleeper), "{what}");
+        }
+    }
+
     #[rstest]
     #[case("web")]
     #[case("deployment/")]

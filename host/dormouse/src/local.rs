@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dormouse_embedded::EmbeddedCluster;
+use dormouse_sources::memhpa;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
@@ -49,6 +50,8 @@ pub struct Options {
     pub workloads: bool,
     /// Manifests to apply before Dormouse starts, such as the CRDs that a plugin reads.
     pub manifests: String,
+    /// Whether to look after MemHpas.
+    pub memhpa: bool,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             binary: None,
             workloads: true,
             manifests: String::new(),
+            memhpa: false,
         }
     }
 }
@@ -122,6 +126,9 @@ impl Local {
         self.cluster.write_kubeconfig(&kubeconfig)?;
         let client = self.client().await?;
         dormouse_sleepers::crd::install(&client, "dormouse-demo", PATIENCE).await?;
+        if options.memhpa {
+            self.cluster.apply_yaml(&memhpa::yaml()?)?;
+        }
         if !options.manifests.is_empty() {
             self.cluster.apply_yaml(&options.manifests)?;
         }

@@ -1,5 +1,7 @@
 //! How the memory of the pods of MemHpas is asked for, by the options.
 
+use dormouse_autoscaler::Overrides;
+use dormouse_plugin::types::Settings as PluginSettings;
 use dormouse_readings::config::{Config, Server};
 use dormouse_sources::memhpa::{MemHpaConfig, USAGE};
 
@@ -14,6 +16,10 @@ const ANSWER: usize = 16 << 20;
 /// unless one is configured for this.
 pub fn configured(options: &AutoscalerOptions, metrics: &mut Config) -> Option<MemHpaConfig> {
     options.memhpa.filter(|on| *on)?;
+    let interval = Overrides {
+        scale_interval: options.scale_interval.map(|span| span.0),
+        ..Overrides::default()
+    };
     let name = options.memhpa_prometheus.as_deref().unwrap_or(SERVER);
     metrics
         .prometheus
@@ -22,6 +28,7 @@ pub fn configured(options: &AutoscalerOptions, metrics: &mut Config) -> Option<M
     Some(MemHpaConfig {
         server: name.to_owned(),
         query: options.memhpa_query.clone().unwrap_or_else(|| USAGE.to_owned()),
+        scale_interval: interval.over(&PluginSettings::default()).scale_interval,
     })
 }
 

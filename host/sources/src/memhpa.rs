@@ -5,11 +5,13 @@
 
 mod api;
 mod config;
+mod sleep;
 mod source;
 mod status;
 mod translate;
 
 pub use api::{MemHpa, MemHpaSpec, MemHpaStatus, ScaleTargetRef, crd, yaml};
 pub use config::MemHpaConfig;
+pub use sleep::is_resting;
 pub use source::MemHpaSource;
 pub use translate::USAGE;

@@ -29,8 +29,9 @@ impl Lines {
     }
 
     /// What does not hold.
-    pub fn add_problems(&mut self, conditions: &[Condition]) {
-        for condition in conditions.iter().filter(|condition| condition.status == "False") {
+    pub fn add_problems<'a>(&mut self, conditions: impl IntoIterator<Item = &'a Condition>) {
+        let bad = |condition: &&Condition| condition.status == "False";
+        for condition in conditions.into_iter().filter(bad) {
             let text = format!(
                 "{} ({}): {}",
                 condition.type_, condition.reason, condition.message

@@ -48,6 +48,7 @@ pub(super) fn config_file(options: &Options) -> String {
         "autoscaler": {
             "scaleInterval": "250ms",
             "leaderLease": format!("{SYSTEM_NAMESPACE}/dormouse-autoscaler"),
+            "memhpa": options.memhpa,
         },
         "dlx": { "targetNameHeader": "X-Dormouse-Target", "shutdownDelay": "300ms" },
         "plugins": plugins,

@@ -9,6 +9,8 @@ use kube::{CustomResource, CustomResourceExt, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::sleep::PREFIX;
+
 /// What is scaled, within which bounds, and what its pods should use of their memory limits.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -35,7 +37,7 @@ pub struct MemHpaSpec {
     /// What is scaled: anything with a scale subresource.
     #[serde(default)]
     pub scale_target_ref: ScaleTargetRef,
-    /// The fewest replicas. Without it, and below 1, it is taken for 1.
+    /// The fewest replicas while it is up. Without it, and below 1, it is taken for 1; 0 is right for one that may sleep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_replicas: Option<i32>,
     /// The most replicas. Below the minimum it is taken for the minimum and 4 more.
@@ -82,7 +84,7 @@ pub struct MemHpaStatus {
     /// Why there should be so many, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,
-    /// `AbleToScale` and `ScalingActive`, as a HorizontalPodAutoscaler has them.
+    /// `AbleToScale` and `ScalingActive`, as a HorizontalPodAutoscaler has them, and `AbleToSleep` of one that asks for sleep.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -92,6 +94,7 @@ impl Cached for MemHpa {
 
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
+        self.annotations_mut().retain(|key, _| key.starts_with(PREFIX));
     }
 
     fn same(&self, other: &Self) -> bool {
@@ -99,6 +102,7 @@ impl Cached for MemHpa {
         self.uid() == other.uid()
             && self.spec == other.spec
             && self.status == other.status
+            && self.annotations() == other.annotations()
             && going(self) == going(other)
     }
 }

@@ -1,14 +1,16 @@
 //! MemHpas of a cluster as a source.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_autoscaler::{Report, Source, SourceError};
+use dormouse_autoscaler::{Report, Source, SourceError, sleeper_key};
 use dormouse_kubernetes::{
     ApiServer, Cache, ClusterError, EventRecorder, EventType, Hook, Reflectors, Signals,
 };
-use dormouse_model::{ObjectKey, Owner, OwnerKind, Target, TargetKey};
-use dormouse_sleepers::Cluster;
+use dormouse_model::{ObjectKey, Owner, OwnerKind, Phase, Target, TargetKey, TargetState};
+use dormouse_sleepers::{Caches, Cluster, Sleeper};
 use kube::api::Patch;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
@@ -18,7 +20,17 @@ use tokio_util::sync::CancellationToken;
 use super::api::MemHpa;
 use super::config::MemHpaConfig;
 use super::status::{Told, outcome};
-use super::translate::targets;
+use super::translate::{Declared, targets};
+use crate::sight::Workloads;
+use crate::sleep::sleeping;
+
+/// Longest wait for the first list of MemHpas.
+const SYNC: Duration = Duration::from_secs(5);
+/// Changes of what workloads that may sleep depend on are one if they come so close together: a manifest takes a moment to be applied.
+const TOGETHER_WITHIN: Duration = Duration::from_millis(200);
+
+/// Which targets ask for sleep, and what was seen of them.
+type Sleeping = Arc<Mutex<HashMap<TargetKey, TargetState>>>;
 
 /// The MemHpas of a cluster.
 pub struct MemHpaSource {
@@ -27,6 +39,10 @@ pub struct MemHpaSource {
     changes: watch::Sender<u64>,
     server: ApiServer,
     events: EventRecorder,
+    caches: Arc<Caches>,
+    workloads: Workloads,
+    /// Those of the last listing.
+    sleeping: Sleeping,
 }
 
 impl MemHpaSource {
@@ -41,18 +57,71 @@ impl MemHpaSource {
         };
         let api = cluster.config().scope.api(cluster.client());
         let objects = reflectors.start_with(api, tell_changes(changes.clone()));
-        tokio::spawn(tell_first_list(Arc::clone(&objects), changes.clone(), cancel));
+        tokio::spawn(tell_first_list(
+            Arc::clone(&objects),
+            changes.clone(),
+            cancel.clone(),
+        ));
+        let sleeping = Sleeping::default();
+        let follow = follow_workloads(
+            cluster.owner_changes().subscribe(),
+            Arc::clone(&sleeping),
+            changes.clone(),
+            config.scale_interval,
+        );
+        tokio::spawn(async move { cancel.run_until_cancelled(follow).await });
         Arc::new(Self {
             config,
             objects,
             changes,
             server: cluster.server().clone(),
             events: cluster.events().clone(),
+            caches: Arc::clone(cluster.caches()),
+            workloads: Workloads::new(cluster),
+            sleeping,
         })
     }
 
-    async fn write(&self, object: &MemHpa, report: &Report) {
-        let (status, told) = outcome(object, report);
+    /// Those that ask for sleep, with what is seen of their workloads.
+    async fn with_sleep(&self, declared: Vec<Declared>) -> Vec<Arc<Target>> {
+        let mut asking = Vec::new();
+        for Declared { target, .. } in declared.iter().filter(|declared| declared.sleep.is_some()) {
+            let workloads = target.workloads().iter();
+            asking.extend(workloads.map(|workload| (&*target.key.namespace, workload)));
+        }
+        let sights = self.workloads.look(&asking).await;
+        let mut seen = HashMap::new();
+        let targets = declared.into_iter().map(|Declared { target, sleep }| {
+            let (Some(asked), [workload]) = (sleep, target.workloads()) else {
+                return Arc::new(target);
+            };
+            let namespace = target.key.namespace.clone();
+            let sight = sights.of(&namespace, workload);
+            let known = self.caches.sleeper(&sleeper_key(&target.key));
+            let has_service = |name: &str| self.caches.services.get(&namespace, name).is_some();
+            let every = self.config.scale_interval;
+            let target = sleeping(target, &asked, sight, known.as_deref(), has_service, every);
+            seen.insert(target.key.clone(), target.state);
+            Arc::new(target)
+        });
+        let targets = targets.collect();
+        *lock(&self.sleeping) = seen;
+        targets
+    }
+
+    /// Lists again what fell asleep or woke since the last listing.
+    fn note_phase(&self, key: &TargetKey, sleeper: Option<&Sleeper>) {
+        let seen = lock(&self.sleeping).get(key).copied();
+        if matches!(
+            (sleeper.map(Sleeper::phase), seen),
+            (Some(Phase::Awake), Some(TargetState::Asleep)) | (Some(Phase::Asleep), Some(TargetState::Awake))
+        ) {
+            self.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    async fn write(&self, object: &MemHpa, report: &Report, sleeper: Option<&Sleeper>) {
+        let (status, told) = outcome(object, report, sleeper);
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         for event in told {
             self.tell(object, &event);
@@ -122,6 +191,7 @@ fn is_same_target(old: &MemHpa, new: &MemHpa) -> bool {
     };
     old.uid() == new.uid()
         && old.spec == new.spec
+        && old.annotations() == new.annotations()
         && last_scale(old) == last_scale(new)
         && old.meta().deletion_timestamp == new.meta().deletion_timestamp
 }
@@ -138,14 +208,39 @@ async fn tell_first_list(
     }
 }
 
+/// Tells, as long as anybody asks for sleep, when something about workloads and Services changes, and now and then: what could not be looked
+/// at then can be, perhaps.
+async fn follow_workloads(
+    mut owners: watch::Receiver<u64>,
+    sleeping: Sleeping,
+    changes: watch::Sender<u64>,
+    every: Duration,
+) {
+    loop {
+        match tokio::time::timeout(every, owners.changed()).await {
+            Ok(Err(_)) => return,
+            Ok(Ok(())) => tokio::time::sleep(TOGETHER_WITHIN).await,
+            Err(_) => {}
+        }
+        owners.mark_unchanged();
+        if !lock(&sleeping).is_empty() {
+            changes.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[async_trait]
 impl Source for MemHpaSource {
     fn owner(&self) -> Owner {
-        Owner {
-            kind: OwnerKind::MemHpa,
-            name: String::new(),
-            uid: None,
-        }
+        Owner::all_of(OwnerKind::MemHpa)
+    }
+
+    fn tells_of_numbers(&self) -> bool {
+        true
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -153,7 +248,10 @@ impl Source for MemHpaSource {
     }
 
     async fn targets(&self) -> Result<Vec<Arc<Target>>, SourceError> {
-        if !self.objects.synced() {
+        if tokio::time::timeout(SYNC, self.objects.wait_synced())
+            .await
+            .is_err()
+        {
             let why = self.objects.last_error();
             return Err(SourceError {
                 code: "not_listed",
@@ -163,15 +261,18 @@ impl Source for MemHpaSource {
                 ),
             });
         }
-        Ok(targets(&self.objects.all(), &self.config))
+        let declared = targets(&self.objects.all(), &self.config);
+        Ok(self.with_sleep(declared).await)
     }
 
     async fn report(&self, reports: Vec<(TargetKey, Report)>) {
         for (key, report) in reports {
             let object = self.objects.get(&key.namespace, &key.name);
             let object = object.filter(|object| object.uid() == key.owner.uid);
+            let sleeper = self.caches.sleeper(&sleeper_key(&key));
+            self.note_phase(&key, sleeper.as_deref());
             if let Some(object) = object {
-                self.write(&object, &report).await;
+                self.write(&object, &report, sleeper.as_deref()).await;
             }
         }
     }

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use dormouse_autoscaler::Report;
+use dormouse_scaling::memory::Correction;
 use dormouse_scaling::{LimitKind, Sample};
-use dormouse_sleepers::ConditionUpdate;
 use dormouse_sleepers::api::condition;
+use dormouse_sleepers::{ConditionUpdate, Sleeper};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
 use super::api::{MemHpa, MemHpaStatus};
+use super::sleep::{self, ABLE_TO_SLEEP, able_to_sleep, is_resting, resting};
 use super::translate::corrections;
+use crate::sleep::asked;
 
 /// So long after it was created or scaled nobody wonders that pods have no samples.
 const NOT_YET: Duration = Duration::from_secs(3 * 60);
@@ -41,24 +44,34 @@ impl Told {
     }
 }
 
-/// What its status is to say, and what is news.
-pub(super) fn outcome(object: &MemHpa, report: &Report) -> (MemHpaStatus, Vec<Told>) {
-    let known = object.status.clone().unwrap_or_default();
+/// What its status is to say, and what is news. `sleeper` is that of its workload, if it has one.
+pub(super) fn outcome(
+    object: &MemHpa,
+    report: &Report,
+    sleeper: Option<&Sleeper>,
+) -> (MemHpaStatus, Vec<Told>) {
+    let mut known = object.status.clone().unwrap_or_default();
+    let (able, resting) = (able_to_sleep(object, report, sleeper), resting(sleeper));
     let mut told = Vec::new();
-    if known.observed_generation != object.metadata.generation {
-        let corrections = corrections(&object.spec).into_iter();
-        told.extend(corrections.map(|one| Told::warning("ValidationPolicy", one.to_string())));
+    // It may be that its fields are wrong because it does not ask for sleep any more.
+    let asked_before = known.conditions.iter().any(|known| known.type_ == ABLE_TO_SLEEP);
+    let asks = asked(object.annotations()) != Ok(None);
+    if known.observed_generation != object.metadata.generation || (asked_before && !asks) {
+        told.extend(corrections(object).iter().map(|one| corrected(object, one)));
     }
-    let updates: Vec<_> = report
+    let mut updates: Vec<_> = report
         .update
         .conditions
         .iter()
-        .map(|update| by_age(object, update, report.at))
+        .map(|update| by_age(object, update, sleeper, report.at))
         .collect();
+    updates.extend(resting.clone());
+    updates.extend(able);
     let news = updates
         .iter()
         .filter(|update| !update.status && is_news(&known, update));
-    told.extend(news.map(trouble));
+    told.extend(news.filter_map(trouble));
+    sleep::note(&mut known, report, resting.as_ref());
     let mut status = MemHpaStatus {
         observed_generation: object.metadata.generation,
         conditions: conditions(object, &known, &updates, report.at),
@@ -92,12 +105,30 @@ pub(super) fn outcome(object: &MemHpa, report: &Report) -> (MemHpaStatus, Vec<To
     (status, told)
 }
 
+/// What is wrong with a field, and how it would be right.
+fn corrected(object: &MemHpa, correction: &Correction) -> Told {
+    let how = match correction {
+        Correction::MinReplicas(_) if object.spec.min_replicas == Some(0) => {
+            "; to let it sleep, annotate the MemHpa with dormouse.dev/sleep-after, such as 15m"
+        }
+        _ => "",
+    };
+    Told::warning("ValidationPolicy", format!("{correction}{how}"))
+}
+
 /// Samples that are not there yet have a name of their own for a while, and only then are missed.
-fn by_age(object: &MemHpa, update: &ConditionUpdate, now: Timestamp) -> ConditionUpdate {
+fn by_age(
+    object: &MemHpa,
+    update: &ConditionUpdate,
+    sleeper: Option<&Sleeper>,
+    now: Timestamp,
+) -> ConditionUpdate {
     let status = object.status.as_ref();
     let scaled = status.and_then(|status| status.last_scale_time.as_ref());
     let created = object.creation_timestamp();
+    let woken = sleeper.and_then(|sleeper| sleeper.status.as_ref()?.state.wake_completed);
     let since = scaled.map(|time| time.0).or(created.map(|time| time.0));
+    let since = since.max(woken);
     let not_yet = SignedDuration::try_from(NOT_YET).unwrap_or_default();
     let is_young = since.is_some_and(|since| now.duration_since(since) < not_yet);
     let mut update = update.clone();
@@ -112,10 +143,17 @@ fn time(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// As an event, by the words that MemHpa has.
-fn trouble(update: &ConditionUpdate) -> Told {
+/// As an event, by the words that MemHpa has. None: it is none, or the line has told it, and the protocol tells of sleep and wake.
+fn trouble(update: &ConditionUpdate) -> Option<Told> {
     let message = update.message.clone();
-    match &*update.reason {
+    let is_of_line = ![condition::ABLE_TO_SCALE, condition::SCALING_ACTIVE].contains(&update.kind);
+    if update.reason == "InvalidAnnotation" {
+        return Some(Told::warning("InvalidAnnotation", message));
+    }
+    if is_of_line || is_resting(update.kind, &update.reason) {
+        return None;
+    }
+    Some(match &*update.reason {
         "MetricsNotAvailableYet" => Told::normal("MetricsNotAvailableYet", message),
         "FailedGetMetrics" => Told::warning("FailedGetMetrics", message),
         "FailedUpdateScale" => Told::warning("FailedRescale", message),
@@ -124,7 +162,7 @@ fn trouble(update: &ConditionUpdate) -> Told {
         "OtherScaler" => Told::warning("OtherScaler", message),
         "Denied" => Told::warning("Denied", message),
         _ => Told::warning("InvalidDescription", message),
-    }
+    })
 }
 
 fn find<'a>(status: &'a MemHpaStatus, update: &ConditionUpdate) -> Option<&'a Condition> {
@@ -150,11 +188,13 @@ fn conditions(
     updates: &[ConditionUpdate],
     now: Timestamp,
 ) -> Vec<Condition> {
-    let kinds = [condition::ABLE_TO_SCALE, condition::SCALING_ACTIVE];
+    let kinds = [condition::ABLE_TO_SCALE, condition::SCALING_ACTIVE, ABLE_TO_SLEEP];
     let conditions = kinds.iter().filter_map(|kind| {
         let update = updates.iter().rev().find(|update| update.kind == *kind);
         let before = known.conditions.iter().find(|known| known.type_ == *kind);
         match (update, before) {
+            // It does not ask for sleep any more.
+            (None, _) if *kind == ABLE_TO_SLEEP => None,
             (None, before) => before.cloned(),
             (Some(update), Some(before)) if is_same(before, update) => Some(before.clone()),
             (Some(update), before) => {
@@ -238,7 +278,7 @@ mod tests {
     fn a_rescale_is_written_in_the_fields_that_memhpa_has() {
         let decision = decided(1, Some(2), Sample::Value(Quantity::from(100)));
         let conditions = vec![ConditionUpdate::good(condition::ABLE_TO_SCALE)];
-        let (status, told) = outcome(&memhpa(&json!({})), &report(decision, true, conditions));
+        let (status, told) = outcome(&memhpa(&json!({})), &report(decision, true, conditions), None);
         let mut written = serde_json::to_value(&status).unwrap();
         let conditions = written.as_object_mut().unwrap().remove("conditions").unwrap();
         assert_eq!(
@@ -265,9 +305,9 @@ mod tests {
                 vec![],
             )
         };
-        let (status, _) = outcome(&memhpa(&json!({})), &again());
+        let (status, _) = outcome(&memhpa(&json!({})), &again(), None);
         let known = memhpa(&serde_json::to_value(&status).unwrap());
-        assert_eq!(outcome(&known, &again()), (status, vec![]));
+        assert_eq!(outcome(&known, &again(), None), (status, vec![]));
     }
 
     #[test]
@@ -284,16 +324,16 @@ mod tests {
                 vec![trouble(text)],
             )
         };
-        let (status, told) = outcome(&memhpa(&before), &failed("down"));
+        let (status, told) = outcome(&memhpa(&before), &failed("down"), None);
         assert_eq!((status.current_replicas, status.desired_replicas), (3, 4));
         assert_eq!(status.current_utilization, Some(90));
         assert_eq!(reasons(&told), ["FailedGetMetrics"]);
         // Another number is no news, and is not written. Another text is.
         let known = memhpa(&serde_json::to_value(&status).unwrap());
-        assert_eq!(outcome(&known, &failed("down for 30 s")).1.len(), 1);
-        let (status, _) = outcome(&known, &failed("down for 30 s"));
+        assert_eq!(outcome(&known, &failed("down for 30 s"), None).1.len(), 1);
+        let (status, _) = outcome(&known, &failed("down for 30 s"), None);
         let known = memhpa(&serde_json::to_value(&status).unwrap());
-        assert_eq!(outcome(&known, &failed("down for 60 s")), (status, vec![]));
+        assert_eq!(outcome(&known, &failed("down for 60 s"), None), (status, vec![]));
     }
 
     #[test]
@@ -305,7 +345,7 @@ mod tests {
             false,
             vec![trouble],
         );
-        let (_, told) = outcome(&memhpa(&before), &failed);
+        let (_, told) = outcome(&memhpa(&before), &failed, None);
         assert_eq!(
             (told[0].reason, told[0].warning),
             ("MetricsNotAvailableYet", false)
@@ -332,7 +372,7 @@ mod tests {
                 last_scale: written,
                 ..steady()
             };
-            let (status, _) = outcome(&known, &again);
+            let (status, _) = outcome(&known, &again, None);
             assert_eq!(status.last_scale_time.map(|time| time.0), at(expected));
         }
     }
@@ -349,10 +389,10 @@ mod tests {
                 vec![],
             )
         };
-        let (status, told) = outcome(&object, &decision());
+        let (status, told) = outcome(&object, &decision(), None);
         assert_eq!(reasons(&told), ["ValidationPolicy", "ValidationPolicy"]);
         object.status = Some(status);
-        assert_eq!(outcome(&object, &decision()).1, []);
+        assert_eq!(outcome(&object, &decision(), None).1, []);
     }
 
     #[test]
@@ -364,7 +404,7 @@ mod tests {
             to: 2,
         });
         let known = json!({"observedGeneration": 3});
-        let (_, told) = outcome(&memhpa(&known), &report(decision, false, vec![]));
+        let (_, told) = outcome(&memhpa(&known), &report(decision, false, vec![]), None);
         assert_eq!(reasons(&told), ["DesiredReplicasComputed"]);
     }
 }

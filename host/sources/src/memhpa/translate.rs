@@ -8,9 +8,11 @@ use dormouse_model::{MemoryPolicy, ObjectRef, Owner, OwnerKind, Policy, Query, T
 use dormouse_readings::template;
 use dormouse_scaling::memory::{Correction, MemorySpec};
 use kube::{Resource, ResourceExt};
+use workloads::annotations::Managed;
 
 use super::api::{MemHpa, MemHpaSpec, ScaleTargetRef};
 use super::config::MemHpaConfig;
+use crate::sleep;
 
 /// What pods use, as kubelets of today report it of their containers: what they cannot give back.
 pub const USAGE: &str = r#"sum by (pod) (avg_over_time(container_memory_working_set_bytes{namespace="{namespace}",container!="",container!="POD"}[1m]))"#;
@@ -20,21 +22,32 @@ const EVERY: Duration = Duration::from_secs(30);
 /// How far back the query looks, where it asks for it.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What is used of what is declared, and what is wrong with the rest.
-pub(super) fn corrections(spec: &MemHpaSpec) -> Vec<Correction> {
-    declared(spec).corrected().1
+/// What is wrong with what is declared, and what is used instead.
+pub(super) fn corrections(object: &MemHpa) -> Vec<Correction> {
+    let sleeps = sleep::asked(object.annotations()).is_ok_and(|asked| asked.is_some());
+    declared(&object.spec, sleeps).corrected().1
 }
 
-fn declared(spec: &MemHpaSpec) -> MemorySpec {
+fn declared(spec: &MemHpaSpec, sleeps: bool) -> MemorySpec {
     MemorySpec {
-        min_replicas: spec.min_replicas,
+        // Zero is what it sleeps at; while it is up there is one at least.
+        min_replicas: match spec.min_replicas {
+            Some(0) if sleeps => Some(1),
+            min => min,
+        },
         max_replicas: spec.max_replicas,
         target_utilization: spec.target_utilization_percentage,
     }
 }
 
+/// A target that is only scaled, and how it asks for sleep.
+pub(super) struct Declared {
+    pub target: Target,
+    pub sleep: Option<Managed>,
+}
+
 /// All of them as targets. Of several that scale the same workload the oldest does; the others say so.
-pub(super) fn targets(objects: &[Arc<MemHpa>], config: &MemHpaConfig) -> Vec<Arc<Target>> {
+pub(super) fn targets(objects: &[Arc<MemHpa>], config: &MemHpaConfig) -> Vec<Declared> {
     let mut objects: Vec<_> = objects
         .iter()
         .filter(|object| object.meta().deletion_timestamp.is_none())
@@ -61,14 +74,26 @@ pub(super) fn targets(objects: &[Arc<MemHpa>], config: &MemHpaConfig) -> Vec<Arc
             if problem.is_none() {
                 claimed.insert(claim, object.name_any());
             }
-            Arc::new(target(object, workload, problem, config))
+            // What is wrong with its annotations stands in its status, and it stays awake.
+            let sleep = sleep::asked(object.annotations()).unwrap_or_default();
+            let target = target(object, workload, problem, sleep.is_some(), config);
+            Declared {
+                sleep: sleep.filter(|_| target.problem.is_none()),
+                target,
+            }
         })
         .collect()
 }
 
-fn target(object: &MemHpa, workload: ObjectRef, problem: Option<String>, config: &MemHpaConfig) -> Target {
+fn target(
+    object: &MemHpa,
+    workload: ObjectRef,
+    problem: Option<String>,
+    sleeps: bool,
+    config: &MemHpaConfig,
+) -> Target {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let (calculator, _) = declared(&object.spec).corrected();
+    let (calculator, _) = declared(&object.spec, sleeps).corrected();
     let query = template::expand(&config.query, &namespace, &workload.name, WINDOW);
     let usage = query.map_err(|error| error.to_string()).map(|query| {
         Arc::new(Query::PrometheusPods {
@@ -146,6 +171,7 @@ mod tests {
         MemHpaConfig {
             server: "main".to_owned(),
             query: USAGE.to_owned(),
+            scale_interval: EVERY,
         }
     }
 
@@ -189,7 +215,7 @@ mod tests {
         let targets = targets(&[younger, older], &config());
         let problems: Vec<_> = targets
             .iter()
-            .map(|target| (&*target.key.name, target.problem.as_deref()))
+            .map(|declared| (&*declared.target.key.name, declared.target.problem.as_deref()))
             .collect();
         assert_eq!(
             problems,
@@ -212,7 +238,7 @@ mod tests {
         ];
         let queries: Vec<_> = targets(&objects, &config())
             .iter()
-            .map(|target| match &target.policy {
+            .map(|declared| match &declared.target.policy {
                 Policy::Memory(policy) => policy.usage.clone().unwrap(),
                 other => panic!("{other:?}"),
             })
@@ -229,7 +255,42 @@ mod tests {
     #[case(json!({"scaleTargetRef": {"kind": "Deployment"}}), "spec.scaleTargetRef.name is missing")]
     fn what_names_nothing_says_so(#[case] spec: Value, #[case] expected: &str) {
         let targets = targets(&[memhpa("a", "2026-03-01T12:00:00Z", &spec)], &config());
-        let problem = targets[0].problem.clone().unwrap();
+        let problem = targets[0].target.problem.clone().unwrap();
         assert!(problem.contains(expected), "{problem}");
+    }
+
+    fn bounds(declared: &Declared) -> (i32, i32) {
+        match &declared.target.policy {
+            Policy::Memory(policy) => (policy.min_replicas, policy.max_replicas),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case::by_traffic(json!({"dormouse.dev/sleep-after": "15m"}), true)]
+    #[case::by_rules(json!({"dormouse.dev/rules": r#"[{"metric": "requests", "window": "5m"}]"#}), true)]
+    #[case::paused(json!({"dormouse.dev/sleep-after": "15m", "dormouse.dev/paused": "true"}), false)]
+    #[case::wrong(json!({"dormouse.dev/sleep-after": "soon"}), false)]
+    #[case::without(json!({}), false)]
+    fn zero_is_right_for_one_that_asks_for_sleep(#[case] annotations: Value, #[case] asks: bool) {
+        let mut spec = web();
+        spec["minReplicas"] = json!(0);
+        spec["targetUtilizationPercentage"] = json!(50);
+        let mut object = MemHpa::clone(&memhpa("a", "2026-03-01T12:00:00Z", &spec));
+        object.metadata.annotations = serde_json::from_value(annotations).unwrap();
+        let expected: &[_] = if asks { &[] } else { &[Correction::MinReplicas(1)] };
+        assert_eq!(corrections(&object), expected);
+        let targets = targets(&[Arc::new(object)], &config());
+        assert_eq!((targets[0].sleep.is_some(), bounds(&targets[0])), (asks, (1, 5)));
+    }
+
+    #[test]
+    fn one_that_may_not_scale_does_not_sleep_either() {
+        let mut younger = MemHpa::clone(&memhpa("a", "2026-03-01T12:00:01Z", &web()));
+        younger.metadata.annotations =
+            Some([("dormouse.dev/sleep-after".to_owned(), "15m".to_owned())].into());
+        let older = memhpa("b", "2026-03-01T12:00:00Z", &web());
+        let targets = targets(&[Arc::new(younger), older], &config());
+        assert!(targets.iter().all(|declared| declared.sleep.is_none()));
     }
 }
