@@ -68,6 +68,7 @@ impl Installation {
             manifests: status_driven::CRD.to_owned(),
             binary: Some(binary),
             workloads: false,
+            memhpa: true,
             ..local::Options::default()
         })
         .await?;

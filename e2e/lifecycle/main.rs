@@ -10,6 +10,7 @@
 mod crashes;
 mod defects;
 mod installation;
+mod memhpa;
 mod metrics;
 mod phases;
 mod plain;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         status_driven::cases(),
         metrics::cases(),
         scaling::cases(),
+        memhpa::cases(),
         traffic::cases(),
         crashes::cases(),
         real::cases(),
