@@ -96,8 +96,11 @@ async fn told(world: &World, ns: &str, reason: &str) -> Result<Vec<String>> {
 
 async fn until_asleep(world: &World, ns: &str) -> Result<()> {
     until_phase(world, ns, Phase::Asleep).await?;
-    ensure!(world.replicas(ns, WEB).await? == 0, "there are replicas");
-    Ok(())
+    world
+        .until("replicas to be 0", async || {
+            Ok((world.replicas(ns, WEB).await? == 0).then_some(()))
+        })
+        .await
 }
 
 async fn a_memhpa_with_zero_as_its_minimum_sleeps_and_a_request_wakes_it(world: Arc<World>) -> Result<()> {
@@ -140,7 +143,10 @@ async fn a_memhpa_with_zero_as_its_minimum_sleeps_and_a_request_wakes_it(world: 
     world
         .until("the MemHpa to say that it is up", async || {
             let status = status(&world, ns).await?;
-            Ok((status.current_replicas == 1).then_some(()))
+            let woke = status
+                .decision
+                .is_none_or(|decision| !decision.starts_with("it wakes"));
+            Ok((status.current_replicas == 1 && woke).then_some(()))
         })
         .await
 }

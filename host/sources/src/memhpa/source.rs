@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::MemHpa;
 use super::config::MemHpaConfig;
-use super::status::{Told, outcome};
+use super::status::{Told, as_patch, outcome};
 use super::translate::{Declared, targets};
 use crate::sight::Workloads;
 use crate::sleep::sleeping;
@@ -132,7 +132,8 @@ impl MemHpaSource {
         let api: Api<MemHpa> = self.server.api(&namespace);
         // On condition that it is the object that this was made of.
         let version = object.resource_version();
-        let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": status }));
+        let patch =
+            Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": as_patch(&status) }));
         let params = self.server.patch_params();
         let written = api.patch_status(&name, &params, &patch);
         let written = self

@@ -10,6 +10,7 @@ use dormouse_sleepers::{ConditionUpdate, Sleeper};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
+use serde_json::{Value, json};
 
 use super::api::{MemHpa, MemHpaStatus};
 use super::sleep::{self, ABLE_TO_SLEEP, able_to_sleep, is_resting, resting};
@@ -103,6 +104,17 @@ pub(super) fn outcome(
         status.last_scale_time = last_scale;
     }
     (status, told)
+}
+
+/// A status as a merge patch, which takes away what is not said any more.
+pub(super) fn as_patch(status: &MemHpaStatus) -> Value {
+    let mut patch = json!(status);
+    for field in ["decision", "conditions"] {
+        if patch.get(field).is_none() {
+            patch[field] = Value::Null;
+        }
+    }
+    patch
 }
 
 /// What is wrong with a field, and how it would be right.
@@ -221,7 +233,6 @@ mod tests {
     use dormouse_model::Quantity;
     use dormouse_scaling::{Activity, Comparison, DecisionInput, Limit, Proposed, ScaleDecision};
     use dormouse_sleepers::StatusUpdate;
-    use serde_json::json;
 
     use super::*;
 
@@ -294,6 +305,20 @@ mod tests {
         );
         assert_eq!(conditions[0]["type"], "AbleToScale");
         assert_eq!(reasons(&told), ["DesiredReplicasComputed"]);
+    }
+
+    #[test]
+    fn what_is_not_said_any_more_is_taken_away() {
+        let patch = as_patch(&MemHpaStatus::default());
+        assert_eq!(
+            (&patch["decision"], &patch["conditions"]),
+            (&Value::Null, &Value::Null)
+        );
+        let decided = MemHpaStatus {
+            decision: Some("keep 2".to_owned()),
+            ..MemHpaStatus::default()
+        };
+        assert_eq!(as_patch(&decided)["decision"], "keep 2");
     }
 
     #[test]
