@@ -2,7 +2,9 @@
 //! many targets cost.
 
 mod dlx;
+mod line;
 mod plugin_call;
+mod quantile;
 mod scale;
 mod usage;
 
@@ -15,6 +17,8 @@ enum Bench {
     PluginCall(plugin_call::Args),
     /// A request through the DLX, beside a minimal hyper proxy.
     Dlx(dlx::Args),
+    /// The autoscaler's line with many targets, beside a bare loop of timers and decisions.
+    Line(line::Args),
     /// The whole system with many targets; started by `cargo xtask bench scale`.
     Scale(scale::Args),
 }
@@ -23,6 +27,7 @@ fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::PluginCall(args) => plugin_call::run(&args),
         Bench::Dlx(args) => dlx::run(&args),
+        Bench::Line(args) => line::run(&args),
         Bench::Scale(args) => scale::run(&args),
     }
 }

@@ -20,6 +20,8 @@ enum Bench {
     PluginCall,
     /// CPU per request and throughput of the warm path, against a minimal hyper proxy
     Dlx,
+    /// The autoscaler's line with 100 to 10,000 targets, all in one process, against a bare loop of timers and decisions
+    Line,
     /// Autoscaler and DLX with 100 to 10,000 targets on a real API server
     Scale,
     /// The part of it that runs in namespaces of its own
@@ -32,6 +34,7 @@ impl Bench {
         match self {
             Self::PluginCall => "plugin-call",
             Self::Dlx => "dlx",
+            Self::Line => "line",
             Self::Scale | Self::ScaleInside => "scale",
         }
     }
@@ -61,7 +64,7 @@ pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     match args.bench {
         Bench::Scale => return scale::scale(workspace, args),
         Bench::ScaleInside => return scale::inside(workspace, &args.rest),
-        Bench::PluginCall | Bench::Dlx => {}
+        Bench::PluginCall | Bench::Dlx | Bench::Line => {}
     }
     let mut steps = Steps::new(3);
     steps.run("check the tools", || tools::for_everything(workspace))?;

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Args;
 use super::api::kubeconfig_as;
-use crate::usage;
+use crate::usage::{self, Scheduled};
 
 /// Port of the admin endpoint.
 pub const ADMIN: u16 = 9090;
@@ -120,19 +120,9 @@ impl Process {
         // A zombie has ended, and nobody has waited for it yet.
         ensure!(!stat.contains(") Z"), "{}", gone());
         let status = fs::read_to_string(folder.join("status")).with_context(gone)?;
-        let mut waited = 0.0;
-        for task in fs::read_dir(folder.join("task")).with_context(gone)?.flatten() {
-            // A thread that has ended meanwhile has nothing to say.
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            let nanos = text
-                .split_whitespace()
-                .nth(1)
-                .and_then(|nanos| nanos.parse::<f64>().ok());
-            waited += nanos.unwrap_or(0.0) / 1e9;
-        }
         Ok(Usage {
             cpu,
-            waited,
+            waited: Scheduled::of(&folder).with_context(gone)?.waited,
             resident: usage::memory(&status, "VmRSS").unwrap_or(0),
             peak: usage::memory(&status, "VmHWM").unwrap_or(0),
         })

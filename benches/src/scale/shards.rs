@@ -9,8 +9,9 @@ use tokio::time::sleep;
 
 use super::api::{self, DEPLOYMENT};
 use super::controllers::{name, namespace};
-use super::report::{LOSE, Stage, quantile};
+use super::report::{LOSE, Stage};
 use super::stages::{AUTOSCALERS, Bench, SOON};
+use crate::quantile::quantile;
 
 /// Targets that fall asleep after an autoscaler is gone, at most.
 const MOST: u32 = 200;

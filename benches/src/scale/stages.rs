@@ -17,11 +17,10 @@ use super::api::{self, DEPLOYMENT, LEASE, SERVICE, SLICE};
 use super::audit::{Audit, Requests, between};
 use super::controllers::{self, Controllers, name, namespace};
 use super::processes::{ADMIN, OWN, Process, Usage};
-use super::report::{
-    Cost, DECLARE, IDLE_ASLEEP, IDLE_AWAKE, LOOK, REPLACE, Report, SLEEP, Stage, WAKE, quantile,
-};
+use super::report::{Cost, DECLARE, IDLE_ASLEEP, IDLE_AWAKE, LOOK, REPLACE, Report, SLEEP, Stage, WAKE};
 use super::sleepers::{Seen, Sleepers};
 use super::wakes::{door, request};
+use crate::quantile::quantile;
 
 /// Objects that are written at once.
 const WRITES: usize = 32;

@@ -51,6 +51,7 @@ pub use autoscaler::Autoscaler;
 pub use config::{Clock, Config};
 pub use error::SourceError;
 pub use key::sleeper_key;
+pub use line::jitter;
 pub use metrics::Metrics;
 pub use plugins::{PluginSource, ResourceScaler};
 pub use report::{NumberDecided, Report};

@@ -386,11 +386,16 @@ fn until(moment: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(moment.duration_since(now)).unwrap_or_default()
 }
 
-/// How often a target runs. What is taken off is its own, so that targets that began together spread in time.
+/// What is taken off the interval of a target: its own and always the same, so that targets that began together spread in time.
+pub fn jitter(target: &Target) -> Duration {
+    part(target.every / JITTER_PART, &target.key.name)
+}
+
+/// How often a target runs.
 fn pace(target: &Target) -> Pace {
     Pace {
         every: target.every,
-        jitter: part(target.every / JITTER_PART, &target.key.name),
+        jitter: jitter(target),
     }
 }
 
