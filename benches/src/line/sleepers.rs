@@ -152,6 +152,11 @@ impl Sleepers for InMemory {
         Ok(false)
     }
 
+    async fn sleep(&self, key: &SleeperKey, _reason: &str) -> Result<bool, DesiredStateError> {
+        self.request("sleep", &key.resource).await;
+        Ok(false)
+    }
+
     async fn stand_in(&self, key: &SleeperKey) -> Result<StoodIn, DesiredStateError> {
         self.request("stand in", &key.resource).await;
         Ok(StoodIn::NotAtZero)
@@ -212,12 +217,7 @@ impl Sleepers for InMemory {
         Ok(())
     }
 
-    fn other_scaler(
-        &self,
-        _namespace: &str,
-        _sleeper: Option<&SleeperKey>,
-        _workload: &ObjectRef,
-    ) -> Option<String> {
+    fn other_scaler(&self, _key: &SleeperKey, _has_sleeper: bool, _workload: &ObjectRef) -> Option<String> {
         None
     }
 

@@ -8,8 +8,8 @@ use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use bindings::ResourceScalerPre;
 use bindings::dormouse::plugin::{config, kubernetes, lifecycle, logging, types};
-use bindings::{ResourceScaler, ResourceScalerPre};
 
 mod bindings {
     //! Generated.
@@ -17,6 +17,10 @@ mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "resource-scaler",
+        with: {
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:random": wasmtime_wasi::p2::bindings::random,
+        },
         imports: {
             "dormouse:plugin/logging": trappable,
             "dormouse:plugin/config": trappable,
@@ -52,7 +56,12 @@ impl Bare {
         let component = Component::from_binary(engine, component)?;
         let mut linker = Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        ResourceScaler::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        // What the guest of this bench may import.
+        types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        config::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        kubernetes::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        lifecycle::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let pre = ResourceScalerPre::new(linker.instantiate_pre(&component)?)?;
         Ok(Bare {
             engine: engine.clone(),
