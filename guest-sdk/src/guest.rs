@@ -29,7 +29,8 @@ pub mod bindings {
             pub_export_macro: true,
             export_macro_name: "export_scaler",
             default_bindings_module: "dormouse_sdk::guest::bindings::scaler",
-            additional_derives: [PartialEq],
+            // As JSON a record crosses to a host without a component: see `record`.
+            additional_derives: [PartialEq, serde::Serialize],
         });
     }
 
@@ -147,6 +148,15 @@ use bindings::ingress::exports::dormouse::plugin::ingress_targets as wit_ingress
 use bindings::scaler::dormouse::plugin::types as wit_types;
 use bindings::scaler::exports::dormouse::plugin::scaler as wit;
 use bindings::trigger::exports::dormouse::plugin::trigger as wit_trigger;
+
+/// A resource as the contract's record, in JSON: for who runs the code of a plugin without a component.
+///
+/// # Errors
+/// [`Error::Other`](crate::Error::Other) for a resource that is no object at all.
+pub fn record(resource: crate::Resource) -> crate::Result<serde_json::Value> {
+    let record = wit_types::Resource::try_from(resource)?;
+    serde_json::to_value(record).map_err(|error| crate::Error::Other(format!("no JSON comes of it: {error}")))
+}
 
 /// Exports a [`Scaler`] as the interface `scaler`.
 #[derive(Debug)]

@@ -53,7 +53,7 @@ pub use error::SourceError;
 pub use key::sleeper_key;
 pub use line::jitter;
 pub use metrics::Metrics;
-pub use plugins::{PluginSource, ResourceScaler};
+pub use plugins::{PluginSource, ResourceScaler, target};
 pub use report::{NumberDecided, Report};
 pub use settings::{Effective, Overrides};
 pub use sleepers::{FieldError, SleeperChange, Sleepers};

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::cluster::ClusterSleepers;
 use crate::{Autoscaler, Config, Metrics, Overrides, Roster, Sleepers, Source, SourceError, Sources};
 pub use source::PluginSource;
+pub use translate::target;
 
 /// What the line calls of a plugin.
 #[async_trait]

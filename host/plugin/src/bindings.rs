@@ -27,4 +27,6 @@ wasmtime::component::bindgen!({
         default: async | trappable,
     },
     exports: { default: async },
+    // A record may also come as JSON, from who has no component: see `resource_of_record`.
+    additional_derives: [serde::Deserialize],
 });

@@ -287,6 +287,16 @@ fn resource(resource: wit::Resource) -> Result<Resource, Garbage> {
     })
 }
 
+/// A resource from the contract's record in JSON, for who has it without a component. It is checked as one that a component lists.
+///
+/// # Errors
+/// [`PluginError::Garbage`] for what is no such record, or has no possible name.
+pub fn resource_of_record(record: serde_json::Value) -> Result<Resource, PluginError> {
+    let record = serde_json::from_value(record)
+        .map_err(|error| Garbage(format!("a record that is no resource: {error}")))?;
+    Ok(resource(record)?)
+}
+
 fn rule(rule: wit::Rule) -> Result<Rule, Garbage> {
     let source = source::source(rule.source)?;
     let window = window(rule.window)?;

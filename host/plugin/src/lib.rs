@@ -49,6 +49,7 @@ pub use breaker::{Breaker, BreakerPolicy, BreakerState};
 pub use cluster::ClusterServices;
 pub use compile::{CompilerProcess, REFUSED, compile_into};
 pub use config::PluginConfig;
+pub use convert::resource_of_record;
 pub use engine::{Allocation, EngineConfig, HostEngine};
 pub use error::{GuestError, PluginError};
 pub use grants::{Grants, KubernetesGrant, LifecycleGrant, MissingGrant, SleepRule, Verb};

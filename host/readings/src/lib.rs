@@ -42,7 +42,7 @@ pub use files::FileError;
 pub use http::HttpError;
 pub use measured::Measured;
 pub use metrics::Metrics;
-pub use metrics_reading::{Measurements, MetricSamples};
+pub use metrics_reading::{Measurements, MetricSamples, pod_of};
 pub use pods::{Pod, Pods, Scrape, ScrapeError, Scraped};
 pub use prometheus::{Prometheus, PrometheusError};
 pub use readings::{Meter, Readings};

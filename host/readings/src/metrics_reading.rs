@@ -75,7 +75,7 @@ pub struct Measurements {
 }
 
 /// A pod, as far as scaling needs to know it. An amount that cannot be read is left out, as if it was not requested.
-pub(crate) fn pod(seen: &WorkloadPod) -> Pod {
+pub fn pod_of(seen: &WorkloadPod) -> Pod {
     Pod {
         name: seen.name.clone(),
         phase: match seen.phase.as_str() {

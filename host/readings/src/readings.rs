@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::cache::{Cache, Limits};
 use crate::metrics::Metrics;
-use crate::metrics_reading::{pod, usage_samples};
+use crate::metrics_reading::{pod_of, usage_samples};
 use crate::request::{Answer, Request, Upstream};
 use crate::sum::{pods_to_ask, ready_pods_to_ask, usage_of};
 use crate::traffic::traffic;
@@ -101,7 +101,7 @@ impl Meter for Readings {
             .map(|query| self.samples(query, &pods, max_age, now));
         let samples = join_all(samples).await;
         Measurements {
-            pods: pods.iter().map(|seen| pod(seen)).collect(),
+            pods: pods.iter().map(|seen| pod_of(seen)).collect(),
             samples,
         }
     }

@@ -14,4 +14,4 @@ pub use api::{MemHpa, MemHpaSpec, MemHpaStatus, ScaleTargetRef, crd, yaml};
 pub use config::MemHpaConfig;
 pub use sleep::is_resting;
 pub use source::MemHpaSource;
-pub use translate::USAGE;
+pub use translate::{USAGE, corrections, targets};

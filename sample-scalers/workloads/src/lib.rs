@@ -227,7 +227,8 @@ fn choose_services(
     (names, None)
 }
 
-fn resource(workload: &Workload, services: Vec<String>, managed: Managed) -> Resource {
+/// A workload as a resource: what it asks for, with the Services that lead to it.
+pub fn resource(workload: &Workload, services: Vec<String>, managed: Managed) -> Resource {
     let mut resource = Resource::of(workload).services(services).rules(managed.rules);
     resource.id.name = kinds::resource_name(workload);
     resource.scaling = managed.scaling;
@@ -236,13 +237,17 @@ fn resource(workload: &Workload, services: Vec<String>, managed: Managed) -> Res
     resource
 }
 
+/// What the owner of a workload is told about a problem with it.
+pub fn complaint(problem: impl std::fmt::Display) -> String {
+    format!("{problem}. It is left awake.")
+}
+
 impl Found {
     fn complain(&mut self, workload: &Workload, reason: &'static str, problem: impl std::fmt::Display) {
-        let message = format!("{problem}. It is left awake.");
         self.complaints.push(Complaint {
             about: workload.key(),
             reason,
-            message,
+            message: complaint(problem),
         });
     }
 

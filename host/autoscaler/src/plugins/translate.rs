@@ -17,7 +17,7 @@ use crate::triggers::{Subject, describe, source};
 const METRICS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A resource of a plugin as a target.
-pub(super) fn target(owner: &Owner, resource: Resource, routing: Routing, effective: &Effective) -> Target {
+pub fn target(owner: &Owner, resource: Resource, routing: Routing, effective: &Effective) -> Target {
     let key = TargetKey {
         owner: owner.clone(),
         namespace: resource.id.namespace.clone(),

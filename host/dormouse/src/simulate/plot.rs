@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::columns::Column;
 use super::recording::Recording;
 use super::timeline::{Timeline, hours};
 
@@ -16,12 +17,6 @@ const HEIGHT: u32 = 220;
 /// The most points of a line: more than that no screen shows.
 const POINTS: usize = 4000;
 
-/// A recorded column to draw.
-pub(super) struct Column<'a> {
-    pub name: &'a str,
-    pub index: usize,
-}
-
 /// What is drawn.
 pub(super) struct Drawing<'a> {
     pub title: &'a str,
@@ -29,7 +24,7 @@ pub(super) struct Drawing<'a> {
     pub recording: &'a Recording,
     /// Replicas that were recorded beside the metrics, to compare with.
     pub recorded_replicas: Option<usize>,
-    pub columns: &'a [Column<'a>],
+    pub columns: &'a [Column],
 }
 
 type Point = (f64, f64);
@@ -57,11 +52,11 @@ impl Drawing<'_> {
         for (area, column) in areas.zip(self.columns) {
             let points = self.recorded(column.index);
             let line = Line {
-                name: column.name,
+                name: &column.name,
                 points: &points,
                 color: RGBColor(200, 90, 20),
             };
-            self.panel(area, column.name, &[line])?;
+            self.panel(area, &column.name, &[line])?;
         }
         root.present()?;
         Ok(())

@@ -1,14 +1,13 @@
 //! Pods of a simulated target.
 
-use dormouse_scaling::hpa::{ConditionStatus, Container, Pod, PodPhase, ReadyCondition, Resources};
+use dormouse_scaling::hpa::{ConditionStatus, Pod, PodPhase, ReadyCondition};
 use jiff::{SignedDuration, Timestamp};
 
 /// Pods that start, and are ready a while later.
 #[derive(Clone, Debug)]
 pub(super) struct Pods {
     /// What each of them is.
-    containers: Vec<Container>,
-    requests: Resources,
+    template: Pod,
     startup: SignedDuration,
     /// When each was started. The last is the first to go.
     started: Vec<Timestamp>,
@@ -16,10 +15,9 @@ pub(super) struct Pods {
 
 impl Pods {
     /// So many that have been ready for long.
-    pub fn new(count: i32, containers: Vec<Container>, requests: Resources, startup: SignedDuration) -> Self {
+    pub fn new(count: i32, template: Pod, startup: SignedDuration) -> Self {
         Self {
-            containers,
-            requests,
+            template,
             startup,
             started: vec![Timestamp::MIN; size(count)],
         }
@@ -51,12 +49,8 @@ impl Pods {
                 name: name(index),
                 phase: PodPhase::Running,
                 started: Some(*started),
-                deleting: false,
                 ready: Some(ReadyCondition { status, since }),
-                containers: self.containers.clone(),
-                init_containers: Vec::new(),
-                requests: self.requests.clone(),
-                overhead: Resources::new(),
+                ..self.template.clone()
             }
         });
         pods.collect()

@@ -69,10 +69,18 @@ impl Recording {
 
     /// Which column has this name.
     pub fn column(&self, name: &str) -> Result<usize> {
-        match self.columns.iter().position(|column| column == name) {
-            Some(index) => Ok(index),
+        Ok(self.first_column(&[name])?.1)
+    }
+
+    /// The first of these names that a column has, and which column.
+    pub fn first_column(&self, names: &[&str]) -> Result<(usize, usize)> {
+        let index = |name: &str| self.columns.iter().position(|column| column == name);
+        let mut known = names.iter().enumerate();
+        match known.find_map(|(position, name)| Some((position, index(name)?))) {
+            Some(found) => Ok(found),
             None => bail!(
-                "there is no column `{name}`; there are: {}",
+                "there is no column `{}`; there are: {}",
+                names.join("` or `"),
                 self.columns.join(", ")
             ),
         }

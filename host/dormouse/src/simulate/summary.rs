@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::target::Target;
 use super::timeline::{Change, Timeline, hours};
 
 /// What became of it, in numbers.
@@ -26,14 +27,18 @@ pub(super) struct Summary {
     cold_starts: usize,
     /// How long somebody needed it while no pod was ready.
     waited_seconds: f64,
+    /// What is used instead of what is wrong in the target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    corrections: Vec<String>,
     changes: Vec<Change>,
 }
 
 impl Summary {
-    pub fn new(name: &str, most: i32, timeline: Timeline, recorded: Option<f64>) -> Self {
+    pub fn new(target: &Target, most: i32, timeline: Timeline, recorded: Option<f64>) -> Self {
         let (min_replicas, max_replicas) = timeline.range();
         Self {
-            name: name.to_owned(),
+            name: target.name.clone(),
+            corrections: target.corrections.clone(),
             begin: timeline.begin,
             end: timeline.end,
             rounds: timeline.rounds,
@@ -102,6 +107,8 @@ impl Summary {
                 self.undecided
             ));
         }
+        let corrections = self.corrections.iter();
+        lines.extend(corrections.map(|correction| format!("corrected      {correction}")));
         lines.join("\n") + "\n"
     }
 }

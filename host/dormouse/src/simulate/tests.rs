@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::*;
 
+mod annotated;
+mod memory;
+
 #[derive(clap::Parser)]
 struct Line {
     #[command(flatten)]
@@ -19,11 +22,15 @@ struct Case {
 
 impl Case {
     fn new(metrics: &str, min: i32, readings: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let manifest = format!(
             "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: web}}\nspec:\n  scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}\n  minReplicas: {min}\n  maxReplicas: 10\n  metrics: {metrics}\n"
         );
-        std::fs::write(folder.path().join("hpa.yaml"), manifest).unwrap();
+        Self::of(&manifest, readings)
+    }
+
+    fn of(manifest: &str, readings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("target.yaml"), manifest).unwrap();
         std::fs::write(folder.path().join("day.csv"), readings).unwrap();
         Self { folder }
     }
@@ -33,7 +40,7 @@ impl Case {
     }
 
     fn options(&self, more: &str) -> Options {
-        let (target, readings) = (self.file("hpa.yaml"), self.file("day.csv"));
+        let (target, readings) = (self.file("target.yaml"), self.file("day.csv"));
         let fixed = ["simulate", "--target", &target, "--readings", &readings];
         Line::parse_from(fixed.into_iter().chain(more.split_whitespace())).options
     }
@@ -41,16 +48,18 @@ impl Case {
     fn summary(&self, more: &str) -> Value {
         let options = self.options(more);
         let target = Target::read(&options.target).unwrap();
+        options.check_for(&target).unwrap();
         let recording = Recording::read(&options.readings).unwrap();
         let simulation = Simulation::new(&options, &target, &recording).unwrap();
         let timeline = simulation.run();
         if let Some(path) = &options.plot {
             simulation.plot(path, &timeline).unwrap();
         }
-        let recorded = simulation
-            .recorded_replicas
-            .map(|column| replica_hours(&recording, column));
-        serde_json::to_value(Summary::new("web", target.max_replicas, timeline, recorded)).unwrap()
+        serde_json::to_value(simulation.summary(timeline)).unwrap()
+    }
+
+    fn error(&self, more: &str) -> String {
+        format!("{:#}", simulate(&self.options(more)).unwrap_err())
     }
 }
 
@@ -186,24 +195,12 @@ fn the_drawing_has_a_panel_for_replicas_and_for_each_metric() {
 #[test]
 fn what_is_missing_is_named() {
     let case = Case::new(CPU, 1, &readings("memory", (0..3).map(|_| "1".to_owned())));
-    let error = format!("{:#}", simulate(&case.options("")).unwrap_err());
+    let error = case.error("");
     assert!(
         error.contains("day.csv: there is no column `cpu`; there are: memory"),
         "{error}"
     );
     let case = Case::new(LAG, 1, "time,lag\n0,1\n1e10,1\n");
-    let error = format!("{:#}", simulate(&case.options("")).unwrap_err());
+    let error = case.error("");
     assert!(error.contains("raise --every"), "{error}");
-}
-
-#[test]
-fn a_request_that_is_none_is_refused() {
-    for text in ["cpu", "cpu=much", "=1", "cpu=0", "cpu=-1"] {
-        assert!(text.parse::<Request>().is_err(), "{text}");
-    }
-    let request: Request = "app/cpu=250m".parse().unwrap();
-    assert_eq!(
-        (request.container.as_deref(), request.resource.as_str()),
-        (Some("app"), "cpu")
-    );
 }

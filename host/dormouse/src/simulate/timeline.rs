@@ -1,43 +1,39 @@
 //! The kernel's decisions over a recording.
 
-use std::time::Duration;
-
-use dormouse_model::{MetricSpec, Quantity};
-use dormouse_readings::MetricSamples;
-use dormouse_scaling::hpa::{
-    self, Conditions, ContainerUsage, History, Observed, ObservedScale, PodSample, PodValue, Resources,
-    Settings,
-};
+use dormouse_model::Quantity;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::kernel::{Answer, Kernel, Seen};
 use super::pods::Pods;
+use super::quiet::Quiet;
 use super::recording::{Recording, Row};
-use super::target::Target;
-
-/// How long a sample of what a pod uses looks back, as metrics-server's do.
-const SAMPLE_WINDOW: Duration = Duration::from_secs(15);
 
 /// How the target is run.
 #[derive(Clone, Debug)]
 pub(super) struct Plan<'a> {
-    pub target: &'a Target,
     pub recording: &'a Recording,
-    /// For each metric of the target, where it is recorded.
-    pub columns: Vec<usize>,
-    /// How often the kernel decides.
+    pub kernel: Kernel<'a>,
+    pub pods: Pods,
+    /// Replicas at the begin.
+    pub replicas: i32,
+    /// The fewest that a wake brings back, if it began at zero.
+    pub least: i32,
+    /// How often it is decided.
     pub every: SignedDuration,
+    /// None: it never sleeps.
     pub sleep: Option<Sleep>,
-    pub settings: Settings,
 }
 
 /// When it sleeps, and what wakes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sleep {
     /// Somebody needs it while this column is above zero.
-    pub column: usize,
-    /// How long nobody must have needed it.
-    pub after: SignedDuration,
+    pub needed: usize,
+    /// How long nobody must have needed it. None: its own rules say when it is idle.
+    pub after: Option<SignedDuration>,
+    /// What a wake brings back. None: as many as before.
+    pub restores: Option<i32>,
 }
 
 /// What became of the target.
@@ -67,32 +63,34 @@ pub(super) struct Change {
 /// Where a run is.
 struct Run<'a> {
     plan: &'a Plan<'a>,
+    kernel: Kernel<'a>,
     pods: Pods,
     replicas: i32,
     /// What a wake brings back.
     before_sleep: i32,
     asleep: bool,
-    needed_at: Timestamp,
-    conditions: Conditions,
-    history: History,
-    desired: i32,
+    /// How long nobody has needed it, if that alone lets it sleep.
+    unneeded: Option<(Quiet, SignedDuration)>,
     timeline: Timeline,
 }
 
 /// Runs a target over a recording.
-pub(super) fn run(plan: &Plan<'_>, pods: Pods, replicas: i32) -> Timeline {
+pub(super) fn run(plan: &Plan<'_>) -> Timeline {
     let (begin, end) = plan.recording.span();
+    let replicas = plan.replicas;
+    let unneeded = plan.sleep.and_then(|sleep| {
+        let quiet = Quiet::new(sleep.needed, Quantity::ZERO, begin);
+        Some((quiet, sleep.after?))
+    });
     let mut run = Run {
         plan,
-        pods,
+        kernel: plan.kernel.clone(),
+        pods: plan.pods.clone(),
         replicas,
-        before_sleep: replicas.max(plan.target.min_replicas.max(1)),
+        before_sleep: replicas.max(plan.least),
         // Without sleep it is somebody else who has set it to zero.
         asleep: replicas == 0 && plan.sleep.is_some(),
-        needed_at: begin,
-        conditions: Conditions::default(),
-        history: History::default(),
-        desired: replicas,
+        unneeded,
         timeline: Timeline {
             changes: Vec::new(),
             first: replicas,
@@ -135,7 +133,14 @@ impl Run<'_> {
     fn arrive(&mut self, row: &Row, now: Timestamp) {
         if self.asleep && self.is_needed(row) {
             self.asleep = false;
-            self.become_replicas(self.before_sleep, now, "somebody needs it".to_owned());
+            let restored = self.plan.sleep.and_then(|sleep| sleep.restores);
+            let replicas = restored.unwrap_or(self.before_sleep);
+            self.become_replicas(replicas, now, "somebody needs it".to_owned());
+            self.kernel.wake(now);
+        }
+        if !self.asleep {
+            let answer = self.kernel.meet_demand(&self.seen(row, now));
+            self.follow(answer, now);
         }
     }
 
@@ -145,96 +150,45 @@ impl Run<'_> {
         if self.asleep {
             return;
         }
-        if let Some(sleep) = &self.plan.sleep
+        if let Some((quiet, after)) = &self.unneeded
             && self.replicas > 0
-            && self.is_idle(row)
-            && now.duration_since(self.needed_at) >= sleep.after
+            && quiet.has_lasted(*after, row, now)
         {
-            self.asleep = true;
-            self.before_sleep = self.replicas;
-            self.become_replicas(0, now, format!("nobody has needed it for {:#}", sleep.after));
+            self.fall_asleep(now, format!("nobody has needed it for {after:#}"));
             return;
         }
-        self.follow_metrics(row, now);
-    }
-
-    fn follow_metrics(&mut self, row: &Row, now: Timestamp) {
-        let Plan { target, columns, .. } = self.plan;
-        let pods = self.pods.list(now);
-        let metrics = target.metrics.iter().zip(columns);
-        let read: Vec<_> = metrics
-            .map(|(metric, column)| self.read(metric, row.get(*column), now))
-            .collect();
-        let readings: Vec<_> = read.iter().map(MetricSamples::as_reading).collect();
-        let autoscaler = hpa::Autoscaler {
-            // Where it may sleep, zero is not for metrics to decide.
-            min_replicas: Some(target.min_replicas.max(self.plan.sleep.map_or(0, |_| 1))),
-            max_replicas: target.max_replicas,
-            metrics: &target.metrics,
-            behavior: target.behavior.as_ref(),
-        };
-        let observed = Observed {
-            scale: ObservedScale {
-                spec_replicas: self.replicas,
-                status_replicas: self.replicas,
-                has_selector: true,
-            },
-            pods: &pods,
-            readings: &readings,
-            conditions: &self.conditions,
-            desired_replicas: self.desired,
+        let seen = Seen {
+            row,
+            pods: &self.pods,
+            replicas: self.replicas,
             now,
         };
-        let history = std::mem::take(&mut self.history);
-        let decided = hpa::reconcile(&autoscaler, &self.plan.settings, &observed, history);
-        self.conditions = decided.conditions;
-        self.history = decided.history;
-        self.desired = decided.desired_replicas;
-        match decided.decision.replicas {
-            None => self.timeline.undecided += 1,
-            Some(replicas) => self.become_replicas(replicas, now, decided.decision.to_string()),
+        let answer = self.kernel.decide(&seen);
+        self.follow(answer, now);
+    }
+
+    fn seen<'a>(&'a self, row: &'a Row, now: Timestamp) -> Seen<'a> {
+        Seen {
+            row,
+            pods: &self.pods,
+            replicas: self.replicas,
+            now,
         }
     }
 
-    /// What is read of a metric: what is recorded for all pods is spread evenly over those that are ready.
-    fn read(&self, metric: &MetricSpec, recorded: Option<Quantity>, now: Timestamp) -> MetricSamples {
-        let Some(recorded) = recorded else {
-            return MetricSamples::NoData("nothing was recorded".to_owned());
-        };
-        let ready = u32::try_from(self.pods.ready(now)).unwrap_or(u32::MAX);
-        let share = recorded.mul_div(1, ready.max(1)).unwrap_or(recorded);
-        match metric {
-            MetricSpec::Object { .. } => MetricSamples::Value(recorded.saturating_millis()),
-            MetricSpec::External { .. } => MetricSamples::Total([recorded.saturating_millis()]),
-            MetricSpec::Pods { .. } => {
-                let value = share.saturating_millis();
-                MetricSamples::PerPod(
-                    self.pods
-                        .ready_names(now)
-                        .map(|pod| PodValue { pod, value })
-                        .collect(),
-                )
-            }
-            MetricSpec::Resource { resource } => {
-                MetricSamples::Usage(self.usage("pod", &resource.name, share, now))
-            }
-            MetricSpec::ContainerResource {
-                container_resource: of,
-            } => MetricSamples::Usage(self.usage(&of.container, &of.name, share, now)),
+    fn follow(&mut self, answer: Answer, now: Timestamp) {
+        match answer {
+            Answer::Undecided => self.timeline.undecided += 1,
+            Answer::Stay => {}
+            Answer::Replicas(replicas, why) => self.become_replicas(replicas, now, why),
+            Answer::Sleep(why) => self.fall_asleep(now, why),
         }
     }
 
-    fn usage(&self, container: &str, resource: &str, share: Quantity, now: Timestamp) -> Vec<PodSample> {
-        let sample = |pod| PodSample {
-            pod,
-            timestamp: now,
-            window: SAMPLE_WINDOW,
-            containers: vec![ContainerUsage {
-                name: container.to_owned(),
-                usage: Resources::from([(resource.to_owned(), share)]),
-            }],
-        };
-        self.pods.ready_names(now).map(sample).collect()
+    fn fall_asleep(&mut self, now: Timestamp, why: String) {
+        self.asleep = true;
+        self.before_sleep = self.replicas;
+        self.become_replicas(0, now, why);
     }
 
     fn become_replicas(&mut self, replicas: i32, now: Timestamp, why: String) {
@@ -252,22 +206,15 @@ impl Run<'_> {
     }
 
     fn is_needed(&self, row: &Row) -> bool {
-        self.need(row).is_some_and(|need| need > Quantity::ZERO)
-    }
-
-    /// What is not known is not idle.
-    fn is_idle(&self, row: &Row) -> bool {
-        self.need(row).is_some_and(|need| need <= Quantity::ZERO)
-    }
-
-    fn need(&self, row: &Row) -> Option<Quantity> {
-        row.get(self.plan.sleep?.column)
+        let need = self.plan.sleep.and_then(|sleep| row.get(sleep.needed));
+        need.is_some_and(|need| need > Quantity::ZERO)
     }
 
     /// Time passes until the next moment at which anything is decided.
     fn pass(&mut self, row: &Row, now: Timestamp, until: Timestamp) {
-        if !self.is_idle(row) {
-            self.needed_at = until;
+        self.kernel.pass(row, until);
+        if let Some((quiet, _)) = &mut self.unneeded {
+            quiet.pass(row, until);
         }
         if self.is_needed(row) {
             let served = self

@@ -10,4 +10,5 @@ mod compiling;
 mod configuration;
 mod ending;
 mod running;
+mod simulating;
 mod support;

@@ -64,6 +64,44 @@ pub struct PodContainer {
 }
 
 impl WorkloadPod {
+    /// What is seen of a pod. One that was not started yet, such as that of a template, is pending.
+    pub fn of(pod: &Pod) -> Self {
+        let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+        let ready = status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .find(|condition| condition.type_ == "Ready");
+        let phase = status.and_then(|status| status.phase.as_deref());
+        let resources = spec.and_then(|spec| spec.resources.as_ref());
+        let init = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        Self {
+            name: pod.name_any(),
+            phase: phase.unwrap_or("Pending").to_owned(),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            started: status
+                .and_then(|status| status.start_time.as_ref())
+                .map(|time| time.0),
+            ready_condition: ready.and_then(|ready| {
+                let since = ready.last_transition_time.as_ref()?.0;
+                Some((ready.status.clone(), since))
+            }),
+            containers: spec
+                .iter()
+                .flat_map(|spec| &spec.containers)
+                .map(container)
+                .collect(),
+            init_containers: init.map(container).collect(),
+            requests: amounts(resources.and_then(|resources| resources.requests.as_ref())),
+            overhead: amounts(spec.and_then(|spec| spec.overhead.as_ref())),
+            address: status
+                .and_then(|status| status.pod_ip.as_deref())
+                .and_then(|address| address.parse().ok()),
+            ready: is_ready(pod),
+            host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+            labels: pod.labels().clone(),
+        }
+    }
+
     /// Whether it runs, or will: it has not finished and is not on its way out.
     pub fn is_current(&self) -> bool {
         !self.deleting && !matches!(self.phase.as_str(), "Succeeded" | "Failed")
@@ -139,7 +177,7 @@ impl MetricsApi {
                 let mut parameters = vec![("limit", limit.as_str())];
                 parameters.extend(more.as_deref().map(|token| ("continue", token)));
                 let list: List = self.read_list(&path, &parameters, timeout, what).await?;
-                pods.extend(list.items.iter().map(seen));
+                pods.extend(list.items.iter().map(WorkloadPod::of));
                 more = list.metadata.more.filter(|token| !token.is_empty());
                 if more.is_none() {
                     return Ok(pods);
@@ -153,43 +191,6 @@ impl MetricsApi {
             }
         })
         .await
-    }
-}
-
-fn seen(pod: &Pod) -> WorkloadPod {
-    let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
-    let ready = status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .find(|condition| condition.type_ == "Ready");
-    let phase = status.and_then(|status| status.phase.as_deref());
-    let resources = spec.and_then(|spec| spec.resources.as_ref());
-    let init = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    WorkloadPod {
-        name: pod.name_any(),
-        phase: phase.unwrap_or("Pending").to_owned(),
-        deleting: pod.metadata.deletion_timestamp.is_some(),
-        started: status
-            .and_then(|status| status.start_time.as_ref())
-            .map(|time| time.0),
-        ready_condition: ready.and_then(|ready| {
-            let since = ready.last_transition_time.as_ref()?.0;
-            Some((ready.status.clone(), since))
-        }),
-        containers: spec
-            .iter()
-            .flat_map(|spec| &spec.containers)
-            .map(container)
-            .collect(),
-        init_containers: init.map(container).collect(),
-        requests: amounts(resources.and_then(|resources| resources.requests.as_ref())),
-        overhead: amounts(spec.and_then(|spec| spec.overhead.as_ref())),
-        address: status
-            .and_then(|status| status.pod_ip.as_deref())
-            .and_then(|address| address.parse().ok()),
-        ready: is_ready(pod),
-        host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
-        labels: pod.labels().clone(),
     }
 }
 

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(30);
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// What is wrong with what is declared, and what is used instead.
-pub(super) fn corrections(object: &MemHpa) -> Vec<Correction> {
+pub fn corrections(object: &MemHpa) -> Vec<Correction> {
     let sleeps = sleep::asked(object.annotations()).is_ok_and(|asked| asked.is_some());
     declared(&object.spec, sleeps).corrected().1
 }
@@ -41,13 +41,13 @@ fn declared(spec: &MemHpaSpec, sleeps: bool) -> MemorySpec {
 }
 
 /// A target that is only scaled, and how it asks for sleep.
-pub(super) struct Declared {
+pub struct Declared {
     pub target: Target,
     pub sleep: Option<Managed>,
 }
 
 /// All of them as targets. Of several that scale the same workload the oldest does; the others say so.
-pub(super) fn targets(objects: &[Arc<MemHpa>], config: &MemHpaConfig) -> Vec<Declared> {
+pub fn targets(objects: &[Arc<MemHpa>], config: &MemHpaConfig) -> Vec<Declared> {
     let mut objects: Vec<_> = objects
         .iter()
         .filter(|object| object.meta().deletion_timestamp.is_none())
