@@ -14,6 +14,7 @@ use crate::{Case, case};
 pub fn cases() -> Vec<Case> {
     let anywhere = vec![
         case!(a_queue_wakes_as_many_replicas_as_it_needs),
+        case!(a_rate_wakes_as_many_replicas_as_it_needs),
         case!(what_cannot_be_scaled_as_written_says_so),
     ];
     let real = [
@@ -70,6 +71,55 @@ async fn a_queue_wakes_as_many_replicas_as_it_needs(world: Arc<World>) -> Result
             Ok((world.replicas(ns, name).await? == 4).then_some(()))
         })
         .await
+}
+
+/// Requests that come one after the other, so that their number alone says little while it wakes.
+async fn a_rate_wakes_as_many_replicas_as_it_needs(world: Arc<World>) -> Result<()> {
+    let (ns, name) = ("rate", "web");
+    let annotations = [
+        (
+            "dormouse.dev/targets",
+            r#"[{"source": "dlx-rate", "average": "10"}]"#,
+        ),
+        ("dormouse.dev/max-replicas", "6"),
+    ];
+    // Long enough that they have come for a while before the first pod is there.
+    let slow = [("embedded.dormouse.dev/start-delay", "6s")];
+    let wanted = Wanted {
+        annotations: &annotations,
+        pod_annotations: &slow,
+        ..Wanted::never()
+    };
+    world.deploy_known(ns, name, wanted).await?;
+    world.put_to_sleep(ns, name).await?;
+    let url = world.url(ns, name).await?;
+    let sending = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(40));
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..125 {
+            ticks.tick().await;
+            let url = url.clone();
+            clients.spawn(async move { requests::get(&url).await });
+        }
+        clients.join_all().await
+    });
+    // 25 in a second, or a few more where the first was late. 125 of them wait in the end, for which six would not be enough.
+    let enough = 3..=4;
+    world
+        .until("three replicas for 25 requests in a second", async || {
+            Ok(enough.contains(&world.replicas(ns, name).await?).then_some(()))
+        })
+        .await?;
+    for answer in sending.await? {
+        ensure!(answer.is_ok(), "a request was lost: {answer:?}");
+    }
+    world.until_phase(ns, name, Phase::Awake).await?;
+    let replicas = world.replicas(ns, name).await?;
+    ensure!(
+        enough.contains(&replicas),
+        "{replicas} replicas for 25 requests in a second"
+    );
+    Ok(())
 }
 
 async fn what_cannot_be_scaled_as_written_says_so(world: Arc<World>) -> Result<()> {

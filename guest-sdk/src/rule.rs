@@ -108,6 +108,9 @@ pub enum MetricSource {
     /// Requests and open connections that the DLX has for the resource right now, held ones included. It says nothing while the DLX is
     /// not in the path. For goals only.
     DlxConcurrency,
+    /// Requests and connections that arrive at the DLX for the resource in a second, on average over the window of the goal, at most a
+    /// minute, or over the time since the first of them. It says nothing while the DLX is not in the path. For goals only.
+    DlxRate,
     /// Nothing is read: the plugin has taken the reading itself.
     Given {
         /// What it is, for people: `outside Mon-Fri 08:00-18:00`.

@@ -101,6 +101,11 @@ impl Goal {
         Self::new(MetricSource::DlxConcurrency, GoalTarget::Average(average.into()))
     }
 
+    /// Each pod gets so many requests in a second, by what arrives at the DLX for the resource.
+    pub fn dlx_rate(average: impl Into<Quantity>) -> Self {
+        Self::new(MetricSource::DlxRate, GoalTarget::Average(average.into()))
+    }
+
     /// Each pod reports so much itself.
     pub fn pods(scrape: PodScrape, average: impl Into<Quantity>) -> Self {
         Self::new(MetricSource::Pods(scrape), GoalTarget::Average(average.into()))

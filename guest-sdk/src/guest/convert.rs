@@ -116,6 +116,7 @@ impl From<MetricSource> for wit::MetricSource {
         match source {
             MetricSource::ObservedTraffic => Self::ObservedTraffic,
             MetricSource::DlxConcurrency => Self::DlxConcurrency,
+            MetricSource::DlxRate => Self::DlxRate,
             MetricSource::Given { name, value } => Self::Given(wit::GivenReading {
                 name,
                 value: value.to_string(),

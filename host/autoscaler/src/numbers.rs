@@ -240,7 +240,7 @@ pub(crate) fn woken_by_demand<'t>(target: &'t Target, sleeper: &Sleeper) -> Opti
     let Policy::Metrics(policy) = &target.policy else {
         return None;
     };
-    let counts = |metric: &Metric| metric.source == QuerySource::DlxConcurrency;
+    let counts = |metric: &Metric| metric.source.counts_requests();
     let state = state(sleeper);
     let wakes = !target.is_platform()
         && !is_going(sleeper)
@@ -291,8 +291,7 @@ fn last_scale(policy: &Policy) -> Option<Timestamp> {
 /// The DLX has all traffic only while there are no pods to connect to: when it looks at the traffic, connections that were open go past it.
 /// While a target wakes, nothing else says anything yet.
 fn says_something(metric: &Metric, state: &SleeperState) -> bool {
-    let counted = metric.source == QuerySource::DlxConcurrency;
-    counted == (state.phase == Phase::Waking)
+    metric.source.counts_requests() == (state.phase == Phase::Waking)
 }
 
 fn only_workload(target: &Target) -> Result<&ObjectRef, ConditionUpdate> {

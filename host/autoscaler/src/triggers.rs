@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dormouse_model::{
     GroupKind, ObjectRef, Quantity, QuantityError, Query, QuerySource, TargetKey, Trigger, metric_name,
+    window_name,
 };
 use dormouse_plugin::types::Goal;
 pub use dormouse_plugin::types::{MetricSource, Rule};
@@ -16,6 +17,8 @@ use crate::key::sleeper_key;
 const SHOWN: usize = 80;
 /// How far back the reading of a goal looks that does not say.
 const GOAL_WINDOW: Duration = Duration::from_secs(60);
+/// For how long the DLX remembers what arrived.
+const LONGEST_RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Whom the rules of a target are about.
 #[derive(Clone, Copy, Debug)]
@@ -67,11 +70,10 @@ impl Subject<'_> {
                     since: None,
                 })
             }
-            MetricSource::DlxConcurrency => Err(
-                "dlx-concurrency says how many replicas there should be, not whether nobody needs any; \
-                 observed-traffic does"
-                    .to_owned(),
-            ),
+            MetricSource::DlxConcurrency | MetricSource::DlxRate => Err(format!(
+                "{} says how many replicas there should be, not whether nobody needs any; observed-traffic does",
+                describe(&rule.source)
+            )),
             MetricSource::Custom { name, selector } => Ok(self.custom(metric_name(name, window), selector)),
             other => self.plain_query(other, window),
         }
@@ -84,6 +86,21 @@ impl Subject<'_> {
                 "observed-traffic says whether nobody needs it, not how many replicas it needs; dlx-concurrency does"
                     .to_owned(),
             ),
+            MetricSource::DlxRate => {
+                let window = goal.window.unwrap_or(GOAL_WINDOW);
+                if window > LONGEST_RATE_WINDOW {
+                    return Err(format!(
+                        "the DLX remembers what arrived for {}, and dlx-rate is to look back {}",
+                        window_name(LONGEST_RATE_WINDOW),
+                        window_name(window)
+                    ));
+                }
+                Ok(Query::ArrivalRate {
+                    namespace: self.key.namespace.clone(),
+                    sleeper: sleeper_key(self.key).object_name(),
+                    window,
+                })
+            }
             MetricSource::DlxConcurrency => Ok(Query::Concurrency {
                 namespace: self.key.namespace.clone(),
                 sleeper: sleeper_key(self.key).object_name(),
@@ -134,9 +151,10 @@ impl Subject<'_> {
                     "this version of Dormouse does not know the reading {kind:?}"
                 ));
             }
-            MetricSource::ObservedTraffic | MetricSource::DlxConcurrency | MetricSource::Custom { .. } => {
-                return Err("it is asked for in another way".to_owned());
-            }
+            MetricSource::ObservedTraffic
+            | MetricSource::DlxConcurrency
+            | MetricSource::DlxRate
+            | MetricSource::Custom { .. } => return Err("it is asked for in another way".to_owned()),
         })
     }
 
@@ -180,6 +198,7 @@ pub(crate) fn source(source: &MetricSource) -> QuerySource {
     match source {
         MetricSource::ObservedTraffic => QuerySource::ObservedTraffic,
         MetricSource::DlxConcurrency => QuerySource::DlxConcurrency,
+        MetricSource::DlxRate => QuerySource::DlxRate,
         MetricSource::Custom { .. } => QuerySource::Custom,
         MetricSource::External { .. } => QuerySource::External,
         MetricSource::Resource(_) => QuerySource::Resource,
@@ -195,6 +214,7 @@ pub(crate) fn describe(source: &MetricSource) -> String {
     match source {
         MetricSource::ObservedTraffic => "observed traffic".to_owned(),
         MetricSource::DlxConcurrency => "dlx-concurrency".to_owned(),
+        MetricSource::DlxRate => "dlx-rate".to_owned(),
         MetricSource::Custom { name, selector } => selected(name, selector.as_deref()),
         MetricSource::External { name, selector } => {
             format!("external {}", selected(name, selector.as_deref()))

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::admit::Usage;
+use crate::arrivals::ArrivalLog;
 use crate::copy::Activity;
 use crate::log_limit::LogLimit;
 use crate::wakes::Wakes;
@@ -109,6 +110,7 @@ pub(crate) enum Stage {
 pub(crate) struct ResourceState {
     counts: [AtomicU64; 3],
     total: AtomicU64,
+    arrivals: ArrivalLog,
     born: Instant,
     /// Milliseconds since `born` at which the last request ended.
     ended: AtomicU64,
@@ -134,6 +136,7 @@ impl ResourceState {
             upstreams,
             counts: Default::default(),
             total: AtomicU64::new(0),
+            arrivals: ArrivalLog::default(),
             born: Instant::now(),
             ended: AtomicU64::new(0),
             queue: Arc::default(),
@@ -169,9 +172,8 @@ impl ResourceState {
         let total = self.total.load(Ordering::SeqCst);
         let (idle, moved) = self.idle();
         let upgraded = open.saturating_sub(idle);
-        let quiet = self
-            .age()
-            .saturating_sub(self.ended.load(Ordering::SeqCst).max(moved));
+        let age = self.age();
+        let quiet = age.saturating_sub(self.ended.load(Ordering::SeqCst).max(moved));
         (total > 0).then(|| DemandEntry {
             namespace: namespace.to_owned(),
             sleeper: sleeper.to_owned(),
@@ -181,6 +183,7 @@ impl ResourceState {
             idle,
             total,
             idle_millis: Some(if held + in_flight + upgraded > 0 { 0 } else { quiet }),
+            arrivals: self.arrivals.report(age),
         })
     }
 
@@ -193,6 +196,7 @@ impl ResourceState {
     /// Counts a request until the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>, stage: Stage, metrics: &Arc<Metrics>) -> Counted {
         self.total.fetch_add(1, Ordering::SeqCst);
+        self.arrivals.note(self.age());
         let counted = Counted {
             state: Arc::clone(self),
             metrics: Arc::clone(metrics),

@@ -18,7 +18,7 @@
 //! | observe | [`observe`] | metrics and the access log |
 //!
 //! Below the phases stands what several of them use: `client` (a connection and its place), `endpoints`, `pool` and `upload` (the
-//! pods' side), `demand_counters` and `wakes` (what is counted, and what became of wakes), `copy` (bytes both ways), [`DlxConfig`]. Above them,
+//! pods' side), `demand_counters`, `arrivals` and `wakes` (what is counted, and what became of wakes), `copy` (bytes both ways), [`DlxConfig`]. Above them,
 //! `serve` leads a request through them, and [`Server`] listens.
 //!
 //! What the data plane needs to know of the cluster arrives through two seams: [`RouteTable`] (an immutable snapshot,
@@ -32,6 +32,7 @@
 
 pub mod accept;
 pub mod admit;
+mod arrivals;
 mod backoff;
 mod client;
 pub mod cluster;

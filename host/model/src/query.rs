@@ -42,6 +42,15 @@ pub enum Query {
         /// Name of the Sleeper.
         sleeper: String,
     },
+    /// How many requests and connections arrive at the DLX for a Sleeper in a second. It says as little as [`Self::Concurrency`].
+    ArrivalRate {
+        /// Namespace of the Sleeper.
+        namespace: String,
+        /// Name of the Sleeper.
+        sleeper: String,
+        /// Over how long the average is taken, where that many have arrived for so long.
+        window: Duration,
+    },
     /// Nothing is asked: this is the answer.
     Given(Quantity),
     /// The value of one object in the custom metrics API.
@@ -117,6 +126,8 @@ pub enum QuerySource {
     ObservedTraffic,
     /// The DLX, about the requests and connections that it has right now.
     DlxConcurrency,
+    /// The DLX, about the requests and connections that arrive.
+    DlxRate,
     /// The custom metrics API.
     Custom,
     /// The external metrics API.
@@ -134,11 +145,17 @@ pub enum QuerySource {
 }
 
 impl QuerySource {
+    /// Whether it counts the requests that the DLX gets, which is all of them only while there are no pods to connect to.
+    pub fn counts_requests(self) -> bool {
+        matches!(self, Self::DlxConcurrency | Self::DlxRate)
+    }
+
     /// The name, as in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ObservedTraffic => "observed-traffic",
             Self::DlxConcurrency => "dlx-concurrency",
+            Self::DlxRate => "dlx-rate",
             Self::Custom => "custom",
             Self::External => "external",
             Self::Resource => "resource",

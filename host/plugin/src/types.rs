@@ -112,6 +112,8 @@ pub enum MetricSource {
     Pods(PodScrape),
     /// What the DLX has for the resource right now.
     DlxConcurrency,
+    /// What arrives at the DLX for the resource in a second.
+    DlxRate,
     /// Nothing is read: the plugin has taken the reading itself.
     Given {
         /// What it is, for people.

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::metrics_reading::{pod_of, usage_samples};
 use crate::request::{Answer, Request, Upstream};
 use crate::sum::{pods_to_ask, ready_pods_to_ask, usage_of};
-use crate::traffic::traffic;
+use crate::traffic::{arrival_rate, traffic};
 use crate::view::PodView;
 use crate::{Measured, Measurements, MetricSamples, Scraped};
 
@@ -76,7 +76,8 @@ impl Meter for Readings {
         now: Timestamp,
     ) -> Measurements {
         // What the DLX has says nothing about pods.
-        let about_pods = |query: &Arc<Query>| !matches!(**query, Query::Concurrency { .. });
+        let about_pods =
+            |query: &Arc<Query>| !matches!(**query, Query::Concurrency { .. } | Query::ArrivalRate { .. });
         let answer = if metrics.iter().any(about_pods) {
             let request = Request::Pods {
                 namespace: namespace.to_owned(),
@@ -180,6 +181,7 @@ impl Readings {
             Query::Custom { .. } => MetricSamples::value(self.sample(query, max_age, now).await),
             Query::Given(_)
             | Query::Concurrency { .. }
+            | Query::ArrivalRate { .. }
             | Query::Traffic { .. }
             | Query::External { .. }
             | Query::Prometheus { .. } => MetricSamples::total(self.sample(query, max_age, now).await),
@@ -210,16 +212,18 @@ impl Readings {
             }
             Query::Given(value) => Sample::Value(*value),
             Query::Concurrency { namespace, sleeper } => {
-                let got = self.cache.get(Request::Demand, max_age / TRAFFIC, now).await;
-                match &got.answer {
-                    Ok(Answer::Demand(total)) => {
-                        let entry = total.of(namespace, sleeper);
-                        let current = Quantity::from(entry.map_or(0, DemandEntry::current));
-                        if_certain(Sample::Value(current), total)
-                    }
-                    Ok(_) => mixed_up(),
-                    Err(error) => unknown_demand(error),
-                }
+                let counted = |entry: Option<&DemandEntry>| {
+                    Sample::Value(Quantity::from(entry.map_or(0, DemandEntry::current)))
+                };
+                self.demand(namespace, sleeper, counted, max_age, now).await
+            }
+            Query::ArrivalRate {
+                namespace,
+                sleeper,
+                window,
+            } => {
+                let counted = |entry: Option<&DemandEntry>| arrival_rate(entry, *window);
+                self.demand(namespace, sleeper, counted, max_age, now).await
             }
             Query::Custom {
                 group,
@@ -287,6 +291,23 @@ impl Readings {
                 let sum = self.scrape(namespace, workloads, scrape, *window, max_age, now);
                 sum.await.unwrap_or_else(|sample| sample)
             }
+        }
+    }
+
+    /// What the DLX has for a Sleeper, as far as that is certain.
+    async fn demand(
+        &self,
+        namespace: &str,
+        sleeper: &str,
+        counted: impl FnOnce(Option<&DemandEntry>) -> Sample,
+        max_age: Duration,
+        now: Timestamp,
+    ) -> Sample {
+        let got = self.cache.get(Request::Demand, max_age / TRAFFIC, now).await;
+        match &got.answer {
+            Ok(Answer::Demand(total)) => if_certain(counted(total.of(namespace, sleeper)), total),
+            Ok(_) => mixed_up(),
+            Err(error) => unknown_demand(error),
         }
     }
 

@@ -40,9 +40,25 @@ pub(crate) fn traffic(
     Sample::Value(Quantity::ZERO)
 }
 
+/// How many requests and connections arrived in a second, on average over the window or since the first of them: at least a second, as
+/// nobody knows how many more the first moment brings.
+pub(crate) fn arrival_rate(entry: Option<&DemandEntry>, window: Duration) -> Sample {
+    let Some(entry) = entry else {
+        return Sample::Value(Quantity::ZERO);
+    };
+    let Some(arrivals) = &entry.arrivals else {
+        return Sample::NoData("this version of the DLX does not count what arrives".into());
+    };
+    let (arrived, span) = arrivals.within(window);
+    let millis = span.max(Duration::from_secs(1)).as_millis();
+    let rate = u128::from(arrived) * 1_000_000 / millis;
+    Sample::Value(Quantity::from_millis(i64::try_from(rate).unwrap_or(i64::MAX)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dormouse_sleepers::Arrivals;
     use rstest::rstest;
 
     const MINUTE: u64 = 60_000;
@@ -83,6 +99,35 @@ mod tests {
             traffic(entry.as_ref(), Duration::ZERO, window, since, now).to_string(),
             sample
         );
+    }
+
+    fn arrivals(counts: &[u64], millis: u64) -> Arrivals {
+        Arrivals {
+            counts: counts.to_vec(),
+            millis,
+        }
+    }
+
+    #[rstest]
+    #[case::nobody_came(None, "0")]
+    #[case::at_once(Some(arrivals(&[35], 200)), "35")]
+    #[case::since_the_first(Some(arrivals(&[5, 30, 40], 500)), "30")]
+    #[case::over_the_window(Some(arrivals(&[0, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20, 80], 0)), "20")]
+    #[case::a_part_of_one(Some(arrivals(&[0, 0, 1], 0)), "500m")]
+    #[case::none_of_late(Some(arrivals(&[], 0)), "0")]
+    fn arrivals_are_counted_in_a_second(#[case] counted: Option<Arrivals>, #[case] sample: &str) {
+        let entry = counted.map(|counted| DemandEntry {
+            arrivals: Some(counted),
+            ..DemandEntry::default()
+        });
+        let rate = arrival_rate(entry.as_ref(), Duration::from_secs(10));
+        assert_eq!(rate.to_string(), sample);
+    }
+
+    #[test]
+    fn a_dlx_that_does_not_count_arrivals_gives_no_data() {
+        let rate = arrival_rate(Some(&held()), Duration::from_secs(10));
+        assert!(matches!(rate, Sample::NoData(_)), "{rate}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::wire::{DEMAND_PATH, DemandReport, PROBE_ANSWER_HEADER, PROBE_HEADER, PROBE_PATH};
 
-/// A report on ten thousand Sleepers is about 2 MiB.
+/// A report on ten thousand Sleepers is about 2 MiB; if all of them get requests all the time, 6 MiB.
 const DEMAND_LIMIT: usize = 16 * 1024 * 1024;
 
 /// An HTTP client of DLX replicas. Cheap to clone.

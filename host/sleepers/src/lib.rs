@@ -77,7 +77,7 @@ pub use role::Role;
 pub use scalers::Scalers;
 pub use services::{ServiceIndex, original_selector};
 pub use status::{StatusRecorder, StatusUpdate};
-pub use wire::{DemandEntry, DemandReport};
+pub use wire::{Arrivals, DemandEntry, DemandReport};
 
 /// The lifecycle crate, whose types appear in this crate's interface.
 pub use dormouse_lifecycle as lifecycle;

@@ -3,6 +3,8 @@
 //! A probe asks on a DLX port whether the replica stands in for a Sleeper there. A demand report, on the admin port, says who
 //! waits for what.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Path of a probe on a DLX port.
@@ -44,6 +46,51 @@ pub struct DemandEntry {
     /// Milliseconds since the last request ended or the last bytes of a connection moved; 0 while there is demand. None: there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_millis: Option<u64>,
+    /// Requests and connections that arrived of late. None: there never was one, or the replica is of a version that does not count them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<Arrivals>,
+}
+
+/// Requests and connections that arrived within the last minute, by second. The first of these seconds began with an arrival.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Arrivals {
+    /// How many in each second, the latest first. Empty: none within the last minute.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<u64>,
+    /// How many milliseconds ago the latest second began.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub millis: u64,
+}
+
+impl Arrivals {
+    /// How many arrived within a window, and in how long: in the window, rounded up to when one of the seconds began, or in what has passed
+    /// since the first of them.
+    pub fn within(&self, window: Duration) -> (u64, Duration) {
+        let mut began = Duration::from_millis(self.millis);
+        let (mut arrived, mut span) = (0_u64, Duration::ZERO);
+        for count in &self.counts {
+            arrived = arrived.saturating_add(*count);
+            span = began;
+            if began >= window {
+                break;
+            }
+            began += Duration::from_secs(1);
+        }
+        (arrived, span)
+    }
+
+    /// What another replica counted, added to this. Their seconds begin at other moments; the earliest first one counts.
+    fn add(&mut self, other: &Self) {
+        let this_begins_later = (self.counts.len(), self.millis) < (other.counts.len(), other.millis);
+        if this_begins_later {
+            self.millis = other.millis;
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count = count.saturating_add(*more);
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
@@ -71,12 +118,16 @@ impl DemandEntry {
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
         };
+        if let Some(arrivals) = &other.arrivals {
+            self.arrivals.get_or_insert_default().add(arrivals);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     #[test]
     fn replicas_of_two_versions_understand_each_other() {
@@ -108,5 +159,64 @@ mod tests {
         sum.add(&entry(2, None));
         sum.add(&entry(0, Some(20)));
         assert_eq!((sum.current(), sum.idle_millis), (3, Some(20)));
+    }
+
+    fn arrivals(counts: &[u64], millis: u64) -> Arrivals {
+        Arrivals {
+            counts: counts.to_vec(),
+            millis,
+        }
+    }
+
+    #[rstest]
+    #[case::since_the_first(&[4, 10, 10], 400, 60, (24, 2_400))]
+    #[case::in_the_window(&[4, 10, 10, 10, 10], 400, 2, (24, 2_400))]
+    #[case::in_a_window_of_whole_seconds(&[0, 10, 10, 10], 0, 2, (20, 2_000))]
+    #[case::just_now(&[7], 30, 60, (7, 30))]
+    #[case::none(&[], 0, 60, (0, 0))]
+    fn what_arrived_is_counted_over_the_window_or_since_the_first(
+        #[case] counts: &[u64],
+        #[case] millis: u64,
+        #[case] window: u64,
+        #[case] expected: (u64, u64),
+    ) {
+        let (arrived, span) = arrivals(counts, millis).within(Duration::from_secs(window));
+        assert_eq!((arrived, span), (expected.0, Duration::from_millis(expected.1)));
+    }
+
+    #[rstest]
+    #[case::begun_at_once(arrivals(&[3, 5], 200), arrivals(&[4, 6], 100), arrivals(&[7, 11], 200))]
+    #[case::the_other_began_earlier(arrivals(&[3], 900), arrivals(&[4, 6], 100), arrivals(&[7, 6], 100))]
+    #[case::this_began_earlier(arrivals(&[4, 6], 100), arrivals(&[3], 900), arrivals(&[7, 6], 100))]
+    #[case::the_other_has_none(arrivals(&[4, 6], 100), arrivals(&[], 0), arrivals(&[4, 6], 100))]
+    #[case::this_has_none(arrivals(&[], 0), arrivals(&[4, 6], 100), arrivals(&[4, 6], 100))]
+    fn what_arrived_at_several_replicas_is_added_up_from_the_first_on(
+        #[case] one: Arrivals,
+        #[case] two: Arrivals,
+        #[case] sum: Arrivals,
+    ) {
+        let mut total = one;
+        total.add(&two);
+        assert_eq!(total, sum);
+    }
+
+    #[test]
+    fn what_arrived_survives_the_wire_and_an_older_replica_beside() {
+        let counted = DemandEntry {
+            arrivals: Some(arrivals(&[1, 2], 5)),
+            ..DemandEntry::default()
+        };
+        let text = serde_json::to_string(&counted).unwrap();
+        assert!(
+            text.ends_with(r#""arrivals":{"counts":[1,2],"millis":5}}"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<DemandEntry>(&text).unwrap(), counted);
+        let older: DemandEntry = serde_json::from_str(r#"{"held":3}"#).unwrap();
+        assert_eq!(older.arrivals, None);
+        for (mut sum, other) in [(older.clone(), &counted), (counted.clone(), &older)] {
+            sum.add(other);
+            assert_eq!(sum.arrivals, counted.arrivals);
+        }
     }
 }

@@ -121,6 +121,7 @@ fn rule(written: &dormouse_sdk::Rule) -> Rule {
             labels: scrape.labels,
         }),
         Written::DlxConcurrency => MetricSource::DlxConcurrency,
+        Written::DlxRate => MetricSource::DlxRate,
         Written::Given { name, value } => MetricSource::Given {
             name,
             value: value.to_string(),

@@ -124,8 +124,10 @@ fn metric_spec(object: &ObjectRef, goal: &Goal) -> Result<MetricSpec, String> {
                 target,
             },
         }),
-        MetricSource::DlxConcurrency if is_average => Ok(external(describe(&goal.source))),
-        MetricSource::Pods(_) | MetricSource::DlxConcurrency => {
+        MetricSource::DlxConcurrency | MetricSource::DlxRate if is_average => {
+            Ok(external(describe(&goal.source)))
+        }
+        MetricSource::Pods(_) | MetricSource::DlxConcurrency | MetricSource::DlxRate => {
             Err(format!("{} has the goal average", describe(&goal.source)))
         }
         MetricSource::Custom { name, .. } => Ok(MetricSpec::Object {

@@ -685,9 +685,11 @@ fn last_request(query: &Query) -> Request {
             scrape,
             window,
         },
-        Query::Traffic { .. } | Query::Concurrency { .. } | Query::Given(_) | Query::Custom { .. } => {
-            panic!("it has a script of its own")
-        }
+        Query::Traffic { .. }
+        | Query::Concurrency { .. }
+        | Query::ArrivalRate { .. }
+        | Query::Given(_)
+        | Query::Custom { .. } => panic!("it has a script of its own"),
     }
 }
 

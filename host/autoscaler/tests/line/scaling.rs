@@ -7,7 +7,7 @@ use dormouse_model::{Behavior, MetricTarget, Phase, Query, ScalingRules};
 use dormouse_plugin::types::{Goal, MetricSource, Resource, ResourceState, Scaling};
 use dormouse_scaling::Sample;
 use dormouse_sleepers::lifecycle::DesiredState;
-use dormouse_sleepers::{DemandEntry, DesiredStateError, SleeperKey};
+use dormouse_sleepers::{Arrivals, DemandEntry, DesiredStateError, SleeperKey};
 use jiff::SignedDuration;
 
 use crate::fakes::{Answer, lock};
@@ -508,9 +508,13 @@ async fn a_wake_without_a_sleep_forgets_nothing() {
 
 /// A workload that wakes, with requests in front of it that decide how many replicas it has; its own number is one.
 async fn waking_by_its_queue() -> Scaled {
+    waking_by(goal(MetricSource::DlxConcurrency, "10"), waiting(75)).await
+}
+
+async fn waking_by(goal: Goal, demand: DemandEntry) -> Scaled {
     let scaling = Scaling {
         min_replicas: 1,
-        goals: vec![goal(MetricSource::DlxConcurrency, "10")],
+        goals: vec![goal],
         ..by_backlog()
     };
     let scaled = Scaled::new(scaling, 1);
@@ -525,7 +529,7 @@ async fn waking_by_its_queue() -> Scaled {
         (state.phase, state.desired) = (Phase::Asleep, DesiredState::Asleep);
     });
     scaled.world.cluster.set_replicas(WEB, 0);
-    scaled.world.cluster.set_demand(&scaled.key, waiting(75));
+    scaled.world.cluster.set_demand(&scaled.key, demand);
     minutes(1).await;
     assert_eq!(scaled.resizes(), 0, "asleep");
 
@@ -560,6 +564,68 @@ async fn a_queue_brings_as_many_replicas_as_it_needs() {
         decision,
         "scale from 1 to 8: external metric dlx-concurrency is 75, target 10 per pod, proposes 8"
     );
+}
+
+/// So many requests have arrived in each second, the latest first, and all of them wait.
+fn arriving(counts: &[u64], millis: u64) -> DemandEntry {
+    DemandEntry {
+        arrivals: Some(Arrivals {
+            counts: counts.to_vec(),
+            millis,
+        }),
+        ..waiting(counts.iter().sum())
+    }
+}
+
+/// However many of them wait: what decides is how many come in a second.
+#[tokio::test(start_paused = true)]
+async fn a_rate_brings_as_many_replicas_as_it_needs() {
+    let scaled = waking_by(goal(MetricSource::DlxRate, "10"), arriving(&[15, 40, 20], 500)).await;
+    pass(SECOND * 2).await;
+    assert_eq!((scaled.replicas(), scaled.resizes()), (3, 1), "75 in 2.5 seconds");
+    let decision = scaled.world.cluster.status(&scaled.key).scaling.unwrap().decision;
+    assert_eq!(
+        decision,
+        "scale from 1 to 3: external metric dlx-rate is 30, target 10 per pod, proposes 3"
+    );
+    scaled
+        .world
+        .cluster
+        .set_demand(&scaled.key, arriving(&[50, 55, 15, 40, 20], 0));
+    pass(SECOND * 2).await;
+    assert_eq!((scaled.replicas(), scaled.resizes()), (5, 2), "180 in 4 seconds");
+    scaled
+        .world
+        .cluster
+        .set_demand(&scaled.key, arriving(&[0, 0, 0, 50, 55, 15, 40, 20], 0));
+    pass(SECOND * 5).await;
+    assert_eq!(
+        (scaled.replicas(), scaled.resizes()),
+        (5, 2),
+        "none go before it is awake"
+    );
+}
+
+/// A DLX of before counts no arrivals, and none remembers them for so long.
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_nobody_counts_says_so() {
+    let by_rate = goal(MetricSource::DlxRate, "10");
+    let too_long = Goal {
+        window: Some(SECOND * 120),
+        ..by_rate.clone()
+    };
+    for (goal, demand, says) in [
+        (by_rate, waiting(75), "does not count what arrives"),
+        (too_long, arriving(&[75], 0), "remembers what arrived for 1m,"),
+    ] {
+        let scaled = waking_by(goal, demand).await;
+        pass(SECOND * 3).await;
+        assert_eq!(scaled.resizes(), 0);
+        let told = scaled.world.cluster.condition(&scaled.key, "ScalingActive");
+        let (status, reason, message) = told.unwrap();
+        assert_eq!((&*status, &*reason), ("False", "FailedGetExternalMetric"));
+        assert!(message.contains(says), "{message}");
+    }
 }
 
 /// A queue that nobody can count is no reason to scale, and no secret.

@@ -268,6 +268,7 @@ fn source(source: &MetricSource) -> Value {
     match source {
         MetricSource::ObservedTraffic => "observed-traffic".into(),
         MetricSource::DlxConcurrency => "dlx-concurrency".into(),
+        MetricSource::DlxRate => "dlx-rate".into(),
         MetricSource::Custom { name, selector } => json!({"custom": name, "selector": selector}),
         MetricSource::External { name, selector } => json!({"external": name, "selector": selector}),
         MetricSource::Resource(name) => json!({ "resource": name }),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use dormouse_model::{Metric, MetricSpec, Query, Trigger, metric_name};
+use dormouse_model::{Metric, MetricSpec, Query, QuerySource, Trigger, metric_name};
 
 use super::recording::Recording;
 use super::target::column;
@@ -79,6 +79,7 @@ fn of_query(query: &Query, window: Option<Duration>, needed: &str) -> Result<Vec
     Ok(match query {
         Query::Traffic { .. } => vec![Candidate::over_window(needed)],
         Query::Concurrency { .. } => vec![Candidate::now(needed)],
+        Query::ArrivalRate { .. } => vec![Candidate::now(QuerySource::DlxRate.as_str())],
         Query::Custom { metric, .. } => {
             let suffix = window.map(|window| metric_name("", window));
             let plain = suffix.and_then(|suffix| metric.strip_suffix(&suffix));

@@ -52,6 +52,7 @@ pub(super) fn source(source: wit::MetricSource) -> Result<MetricSource, Garbage>
         }
         wit::MetricSource::Pods(scrape) => MetricSource::Pods(pods(scrape)?),
         wit::MetricSource::DlxConcurrency => MetricSource::DlxConcurrency,
+        wit::MetricSource::DlxRate => MetricSource::DlxRate,
         wit::MetricSource::Given(given) => {
             must("the name of a reading", &given.name, |name| {
                 validate::some_text(name, NAME)

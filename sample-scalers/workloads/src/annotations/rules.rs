@@ -47,11 +47,15 @@ fn understand(written: Written, default: Option<Duration>) -> Result<Rule, Strin
     if source == MetricSource::ObservedTraffic && !threshold.is_zero() {
         return Err("the threshold of observed traffic must be 0".into());
     }
-    if source == MetricSource::DlxConcurrency {
-        return Err(
-            "dlx-concurrency says how many replicas there should be; write it in dormouse.dev/targets, or observed-traffic here"
-                .into(),
-        );
+    let counts_requests = match source {
+        MetricSource::DlxConcurrency => Some("dlx-concurrency"),
+        MetricSource::DlxRate => Some("dlx-rate"),
+        _ => None,
+    };
+    if let Some(name) = counts_requests {
+        return Err(format!(
+            "{name} says how many replicas there should be; write it in dormouse.dev/targets, or observed-traffic here"
+        ));
     }
     Ok(Rule {
         source,

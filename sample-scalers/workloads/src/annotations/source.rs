@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::positive_duration;
 
 /// The sources, with an example of each.
-const SOURCES: [(&str, &str); 7] = [
+const SOURCES: [(&str, &str); 8] = [
     ("observed-traffic", r#"{"source": "observed-traffic"}"#),
     (
         "custom",
@@ -34,6 +34,10 @@ const SOURCES: [(&str, &str); 7] = [
     (
         "dlx-concurrency",
         r#"{"source": "dlx-concurrency", "average": "10"}"#,
+    ),
+    (
+        "dlx-rate",
+        r#"{"source": "dlx-rate", "average": "20", "window": "1m"}"#,
     ),
 ];
 
@@ -120,6 +124,10 @@ impl Written {
             "dlx-concurrency" => {
                 self.only(&[])?;
                 Ok(MetricSource::DlxConcurrency)
+            }
+            "dlx-rate" => {
+                self.only(&[])?;
+                Ok(MetricSource::DlxRate)
             }
             "custom" => {
                 self.only(&["metric", "selector"])?;

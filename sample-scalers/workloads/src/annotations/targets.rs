@@ -1,5 +1,7 @@
 //! The annotations `dormouse.dev/targets` and `dormouse.dev/behavior`: how many replicas a workload has while it is up.
 
+use std::time::Duration;
+
 use dormouse_sdk::{Goal, GoalTarget, MetricSource, Quantity};
 
 use super::source::{self, Number, Written};
@@ -11,6 +13,9 @@ pub(super) const ACCEPTED: &str = "write a JSON list such as [{\"source\": \"res
 /// What `behavior` accepts.
 pub(super) const BEHAVIOR: &str = "write the JSON of spec.behavior of a HorizontalPodAutoscaler, such as \
      {\"scaleDown\": {\"stabilizationWindowSeconds\": 60}}";
+
+/// For how long the DLX remembers what arrived.
+const LONGEST_RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Sources that count for each pod, and nothing else.
 const PER_POD: &str = "it counts for each pod, so write `average`";
@@ -46,17 +51,20 @@ fn understand(mut written: Written) -> Result<Goal, String> {
     let window = written.window()?;
     let source = written.source()?;
     let looks_back = match &source {
-        MetricSource::Custom { .. } | MetricSource::Pods(_) => true,
+        MetricSource::Custom { .. } | MetricSource::Pods(_) | MetricSource::DlxRate => true,
         MetricSource::Prometheus { query, .. } => query.contains("{window}"),
         _ => false,
     };
     if window.is_some() && !looks_back {
         return Err("`window` has no effect on this source".into());
     }
+    if source == MetricSource::DlxRate && window.is_some_and(|window| window > LONGEST_RATE_WINDOW) {
+        return Err("window: dlx-rate looks back for at most `1m`".into());
+    }
     let fits = match (&source, &target) {
-        (MetricSource::ObservedTraffic, _) => {
-            Err("observed-traffic says whether nobody needs it; dlx-concurrency says how much it is needed")
-        }
+        (MetricSource::ObservedTraffic, _) => Err(
+            "observed-traffic says whether nobody needs it; dlx-concurrency and dlx-rate say how much it is needed",
+        ),
         (MetricSource::Resource(_), GoalTarget::Value(_)) => {
             Err("a resource is compared by `utilization` or `average`")
         }
@@ -64,7 +72,10 @@ fn understand(mut written: Written) -> Result<Goal, String> {
         (_, GoalTarget::Utilization(_)) => {
             Err("only a resource has a `utilization`; write `average` or `value`")
         }
-        (MetricSource::Pods(_) | MetricSource::DlxConcurrency, GoalTarget::Value(_)) => Err(PER_POD),
+        (
+            MetricSource::Pods(_) | MetricSource::DlxConcurrency | MetricSource::DlxRate,
+            GoalTarget::Value(_),
+        ) => Err(PER_POD),
         _ => Ok(()),
     };
     fits?;

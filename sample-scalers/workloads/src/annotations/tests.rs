@@ -351,6 +351,11 @@ fn every_target_has_a_goal_that_fits_its_source() {
             r#"{"source": "pods", "port": 9090, "metric": "sessions", "average": 20}"#,
             Goal::pods(PodScrape::new(9090, "sessions"), 20),
         ),
+        (r#"{"source": "dlx-rate", "average": "20"}"#, Goal::dlx_rate(20)),
+        (
+            r#"{"source": "dlx-rate", "average": 20, "window": "1m"}"#,
+            Goal::dlx_rate(20).window(minutes(1)),
+        ),
         (
             r#"{"metric": "requests", "window": "1m", "average": "5"}"#,
             Goal::new(
@@ -412,13 +417,22 @@ fn a_wrong_target_is_named_with_what_would_be_right() {
             "`0.5` is not a percentage",
         ),
         (r#"{"source": "dlx-concurrency", "value": 5}"#, "write `average`"),
+        (r#"{"source": "dlx-rate", "value": 5}"#, "write `average`"),
+        (
+            r#"{"source": "dlx-rate", "average": 5, "window": "2m"}"#,
+            "window: dlx-rate looks back for at most `1m`",
+        ),
+        (
+            r#"{"source": "dlx-rate", "average": 5, "metric": "a"}"#,
+            "`metric` does not belong to this source",
+        ),
         (
             r#"{"source": "pods", "port": 1, "metric": "a", "value": 5}"#,
             "write `average`",
         ),
         (
             r#"{"source": "observed-traffic", "average": 5}"#,
-            "dlx-concurrency says how much",
+            "dlx-concurrency and dlx-rate say how much",
         ),
         (
             r#"{"source": "dlx-concurency", "average": 5}"#,
@@ -519,7 +533,11 @@ fn a_goal_in_a_rule_belongs_elsewhere() {
             r#"[{"metric": "a", "average": 1}]"#,
             "write that in dormouse.dev/targets",
         ),
-        (r#"[{"source": "dlx-concurrency"}]"#, "or observed-traffic here"),
+        (
+            r#"[{"source": "dlx-concurrency"}]"#,
+            "dlx-concurrency says how many replicas there should be",
+        ),
+        (r#"[{"source": "dlx-rate"}]"#, "or observed-traffic here"),
     ] {
         let pairs = annotations(&[("dormouse.dev/sleep-after", "15m"), ("dormouse.dev/rules", text)]);
         let problems = read(&pairs).expect_err(text);

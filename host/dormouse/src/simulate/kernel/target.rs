@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use dormouse_model::{
-    MetricSpec, MetricsPolicy, Policy, QuerySource, ScaleEvent, ScaleEventKind, Target, Trigger,
-};
+use dormouse_model::{MetricSpec, MetricsPolicy, Policy, ScaleEvent, ScaleEventKind, Target, Trigger};
 use dormouse_readings::MetricSamples;
 use dormouse_scaling::hpa::{ObservedScale, Settings};
 use dormouse_scaling::{
@@ -75,7 +73,7 @@ impl<'a> OfTarget<'a> {
             }
             Policy::Metrics(policy) => {
                 for metric in &policy.metrics {
-                    let waits = metric.source == QuerySource::DlxConcurrency;
+                    let waits = metric.source.counts_requests();
                     if waits && !sleeps {
                         continue;
                     }
