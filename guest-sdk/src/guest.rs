@@ -1,17 +1,13 @@
 //! The bindings to the contract and the adapters that the registration macro exports. Not for direct use.
 
-mod asked;
 #[cfg(target_family = "wasm")]
 pub(crate) mod civil;
 pub(crate) mod convert;
 
 use std::marker::PhantomData;
 
-use crate::about::Describe;
-use crate::evaluator::Evaluator;
 use crate::log::install_panic_hook;
 use crate::scaler::{IngressTargets, Scaler};
-use crate::trigger::Trigger;
 
 /// What wit-bindgen makes of `wit/plugin.wit`.
 pub mod bindings {
@@ -142,12 +138,9 @@ pub mod bindings {
     }
 }
 
-use bindings::about::exports::dormouse::plugin::about as wit_about;
-use bindings::evaluator::exports::dormouse::plugin::evaluator as wit_evaluator;
 use bindings::ingress::exports::dormouse::plugin::ingress_targets as wit_ingress;
 use bindings::scaler::dormouse::plugin::types as wit_types;
 use bindings::scaler::exports::dormouse::plugin::scaler as wit;
-use bindings::trigger::exports::dormouse::plugin::trigger as wit_trigger;
 
 /// A resource as the contract's record, in JSON: for who runs the code of a plugin without a component.
 ///
@@ -205,64 +198,5 @@ impl<T: IngressTargets> wit_ingress::Guest for ExportIngressTargets<T> {
         install_panic_hook();
         let targets = T::default().targets(&backend.into())?;
         Ok(targets.into_iter().map(Into::into).collect())
-    }
-}
-
-/// The version of the plugin's own crate.
-pub trait OwnVersion {
-    /// As in its `Cargo.toml`.
-    const VERSION: &'static str;
-}
-
-/// Exports [`Describe`] as the interface `about`.
-#[derive(Debug)]
-pub struct ExportAbout<D, V>(PhantomData<(D, V)>);
-
-impl<D: Describe, V: OwnVersion + 'static> wit_about::Guest for ExportAbout<D, V> {
-    fn describe() -> wit_about::Description {
-        install_panic_hook();
-        asked::description(D::default().describe(), V::VERSION)
-    }
-}
-
-/// Exports an [`Evaluator`] as the interface `evaluator`.
-#[derive(Debug)]
-pub struct ExportEvaluator<E>(PhantomData<E>);
-
-impl<E: Evaluator> wit_evaluator::Guest for ExportEvaluator<E> {
-    fn evaluate(
-        questions: Vec<wit_evaluator::Question>,
-    ) -> Result<Vec<Result<wit_evaluator::Recommendation, wit_types::PluginError>>, wit_types::PluginError>
-    {
-        install_panic_hook();
-        let evaluator = E::default();
-        let answers = questions.into_iter().map(|question| {
-            let recommended = evaluator.evaluate(&question.try_into()?)?;
-            Ok(recommended.into())
-        });
-        Ok(answers.collect())
-    }
-}
-
-/// Exports a [`Trigger`] as the interface `trigger`.
-#[derive(Debug)]
-pub struct ExportTrigger<T>(PhantomData<T>);
-
-impl<T: Trigger> wit_trigger::Guest for ExportTrigger<T> {
-    fn check(target: wit_trigger::Target) -> Result<(), wit_types::PluginError> {
-        install_panic_hook();
-        Ok(T::default().check(&target.into())?)
-    }
-
-    fn observe(
-        targets: Vec<wit_trigger::Target>,
-    ) -> Result<Vec<Result<wit_trigger::Observation, wit_types::PluginError>>, wit_types::PluginError> {
-        install_panic_hook();
-        let targets: Vec<_> = targets.into_iter().map(Into::into).collect();
-        let answers = T::default().observe(&targets)?;
-        let answers = answers
-            .into_iter()
-            .map(|answer| answer.map(Into::into).map_err(Into::into));
-        Ok(answers.collect())
     }
 }

@@ -22,7 +22,7 @@ mod imports {
     use crate::kubernetes::{Error, EventType, List, ObjectKey, PatchType, Subresource};
     use crate::lifecycle::{self, Sleeper};
     use crate::log::Level;
-    use crate::{ResourceId, time};
+    use crate::{ResourceId, zone};
 
     pub(crate) fn log(level: Level, message: &str, fields: &[(String, String)]) {
         logging::log(level.into(), message, fields);
@@ -44,11 +44,11 @@ mod imports {
         wit_time::zone()
     }
 
-    pub(crate) fn to_civil(at: Timestamp, zone: Option<&str>) -> Result<DateTime, time::Error> {
+    pub(crate) fn to_civil(at: Timestamp, zone: Option<&str>) -> Result<DateTime, zone::Error> {
         date_time(&wit_time::to_civil(unix_millis(at), zone)?)
     }
 
-    pub(crate) fn from_civil(shown: DateTime, zone: Option<&str>) -> Result<Timestamp, time::Error> {
+    pub(crate) fn from_civil(shown: DateTime, zone: Option<&str>) -> Result<Timestamp, zone::Error> {
         Ok(timestamp(wit_time::from_civil(civil_time(shown), zone)?))
     }
 

@@ -38,6 +38,8 @@ pub mod duration;
 mod error;
 pub mod evaluator;
 #[doc(hidden)]
+pub mod export;
+#[doc(hidden)]
 pub mod guest;
 mod host;
 pub mod kubernetes;
@@ -52,6 +54,7 @@ mod scaling;
 pub mod testing;
 pub mod time;
 pub mod trigger;
+mod zone;
 
 pub use about::{About, Describe};
 pub use error::{Error, Result};
@@ -127,11 +130,11 @@ macro_rules! register_about {
                 reason = "used by what is exported, which is nothing outside of a component"
             )]
             struct Own;
-            impl $crate::guest::OwnVersion for Own {
+            impl $crate::export::OwnVersion for Own {
                 const VERSION: &'static str = env!("CARGO_PKG_VERSION");
             }
             #[cfg(target_family = "wasm")]
-            type DormouseAbout = $crate::guest::ExportAbout<$describe, Own>;
+            type DormouseAbout = $crate::export::ExportAbout<$describe, Own>;
             #[cfg(target_family = "wasm")]
             $crate::guest::bindings::about::export_about!(
                 DormouseAbout with_types_in $crate::guest::bindings::about
@@ -151,7 +154,7 @@ macro_rules! register_evaluator {
     ($evaluator:ty $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            type DormouseEvaluator = $crate::guest::ExportEvaluator<$evaluator>;
+            type DormouseEvaluator = $crate::export::ExportEvaluator<$evaluator>;
             $crate::guest::bindings::evaluator::export_evaluator!(
                 DormouseEvaluator with_types_in $crate::guest::bindings::evaluator
             );
@@ -170,7 +173,7 @@ macro_rules! register_trigger {
     ($trigger:ty $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            type DormouseTrigger = $crate::guest::ExportTrigger<$trigger>;
+            type DormouseTrigger = $crate::export::ExportTrigger<$trigger>;
             $crate::guest::bindings::trigger::export_trigger!(
                 DormouseTrigger with_types_in $crate::guest::bindings::trigger
             );

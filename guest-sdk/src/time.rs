@@ -15,20 +15,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 
 use crate::host;
-
-/// Why a time could not be told.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The database of time zones has no zone of this name.
-    #[error("there is no time zone {0:?}; write one of the IANA database, such as Europe/Vienna")]
-    UnknownZone(String),
-    /// No calendar has such a date.
-    #[error("{0}")]
-    OutOfRange(String),
-    /// Anything else.
-    #[error("{0}")]
-    Other(String),
-}
+pub use crate::zone::Error;
 
 /// Now.
 pub fn now() -> Timestamp {

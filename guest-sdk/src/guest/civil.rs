@@ -3,7 +3,7 @@
 use jiff::civil::DateTime;
 
 use crate::guest::bindings::scaler::dormouse::plugin::time as wit;
-use crate::time::Error;
+use crate::zone::Error;
 
 impl From<wit::TimeError> for Error {
     fn from(error: wit::TimeError) -> Self {

@@ -13,7 +13,7 @@ use super::{CURRENT, Call, Event, Line, Patched, select};
 use crate::kubernetes::{Error, EventType, List, ObjectKey, PatchType, Subresource};
 use crate::lifecycle::{self, Sleeper};
 use crate::log::Level;
-use crate::{ResourceId, time};
+use crate::{ResourceId, zone as wrong};
 
 /// Runs with the state of this thread's host.
 fn with<T>(run: impl FnOnce(RefMut<'_, State>) -> T) -> T {
@@ -54,19 +54,19 @@ pub(crate) fn zone() -> String {
     with(|state| state.zone.clone().unwrap_or_else(|| "UTC".to_owned()))
 }
 
-pub(crate) fn to_civil(at: Timestamp, zone: Option<&str>) -> Result<DateTime, time::Error> {
+pub(crate) fn to_civil(at: Timestamp, zone: Option<&str>) -> Result<DateTime, wrong::Error> {
     Ok(time_zone(zone)?.to_datetime(at))
 }
 
-pub(crate) fn from_civil(shown: DateTime, zone: Option<&str>) -> Result<Timestamp, time::Error> {
+pub(crate) fn from_civil(shown: DateTime, zone: Option<&str>) -> Result<Timestamp, wrong::Error> {
     let shown = time_zone(zone)?.to_ambiguous_zoned(shown).compatible();
-    let at = shown.map_err(|error| time::Error::OutOfRange(error.to_string()))?;
+    let at = shown.map_err(|error| wrong::Error::OutOfRange(error.to_string()))?;
     Ok(at.timestamp())
 }
 
-fn time_zone(name: Option<&str>) -> Result<TimeZone, time::Error> {
+fn time_zone(name: Option<&str>) -> Result<TimeZone, wrong::Error> {
     let name = name.map_or_else(zone, str::to_owned);
-    TimeZone::get(&name).map_err(|_| time::Error::UnknownZone(name))
+    TimeZone::get(&name).map_err(|_| wrong::Error::UnknownZone(name))
 }
 
 pub(crate) fn caller() -> String {

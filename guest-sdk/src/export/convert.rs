@@ -1,18 +1,17 @@
-//! Between the types of this crate and those of the contract: what evaluators and triggers are asked and answer, and what a plugin says
-//! that it is.
+//! Between the types of this crate and those of the contract.
 
 use std::time::Duration;
 
-use super::bindings::about::exports::dormouse::plugin::about as wit_about;
-use super::bindings::evaluator::dormouse::plugin::readings as wit_readings;
-use super::bindings::evaluator::exports::dormouse::plugin::evaluator as wit_evaluator;
-use super::bindings::trigger::exports::dormouse::plugin::trigger as wit_trigger;
-use super::convert::{millis, timestamp, unix_millis};
 use crate::evaluator::{EvaluatedMetric, Question, Reading, Recommendation};
+use crate::guest::bindings::about::exports::dormouse::plugin::about as wit_about;
+use crate::guest::bindings::evaluator::dormouse::plugin::readings as wit_readings;
+use crate::guest::bindings::evaluator::exports::dormouse::plugin::evaluator as wit_evaluator;
+use crate::guest::bindings::trigger::exports::dormouse::plugin::trigger as wit_trigger;
+use crate::guest::convert::{millis, timestamp, unix_millis};
 use crate::trigger::{Observation, TriggerTarget};
 use crate::{About, Error};
 
-pub(crate) fn description(about: About, version: &str) -> wit_about::Description {
+pub(super) fn description(about: About, version: &str) -> wit_about::Description {
     wit_about::Description {
         config_schema: about.config_schema().map(|schema| schema.to_string()),
         title: about.title,
