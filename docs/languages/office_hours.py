@@ -35,10 +35,11 @@ class Trigger(exports.Trigger):
         answers: List[Result[trigger.Observation, types.PluginError]] = []
         for target in targets:
             try:
-                active = now.weekday <= 5 and now.hour in hours(target)
+                opened = hours(target)
             except Err as error:
                 answers.append(error)
                 continue
+            active = now.weekday <= 5 and now.hour in opened
             reason = f"it is {now.hour:02}:{now.minute:02} in {time.zone()}, says the {call_context.caller()}"
             answers.append(Ok(trigger.Observation(active, [], reason, None, [])))
         return answers

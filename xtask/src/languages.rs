@@ -144,7 +144,7 @@ fn javascript(workspace: &Workspace, cache: &Path, tool: &Path) -> Result<()> {
         &web["services"][0],
         &web["rules"][0]["window"],
     ];
-    ensure!(seen == ["web", "awake", "front", "20m"], "it answered {said:#}");
+    ensure!(seen == ["web", "awake", "front", "20m0s"], "it answered {said:#}");
     Ok(())
 }
 

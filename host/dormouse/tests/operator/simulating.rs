@@ -42,7 +42,7 @@ fn simulations_come_out_as_they_are_documented() {
     let program = Path::new(env!("CARGO_BIN_EXE_dormouse"));
     let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
     let shown = shown(&std::fs::read_to_string(docs().join("simulate.md")).unwrap());
-    assert!(shown.len() >= 4);
+    assert_eq!(shown.len(), 3, "blocks of the document");
     for Shown { script, answer } in shown {
         let output = Command::new("sh")
             .args(["-eu", "-c", &script])
